@@ -1,0 +1,79 @@
+"""Hyperparameters: one typed, frozen class an experiment, parsed and checked in one place.
+
+A subclass's fields are the notebook's parameters, the command line's `key=value` and the columns of the
+hparams tab:
+
+    class MyConfig(Config):
+        learning_rate: float = Field(1e-3, gt=0)
+
+    MyConfig.parse({"learning_rate": "3e-4"})
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from trainlab.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+class Config(BaseModel):
+    """Base of every experiment's settings: immutable, typed, and strict about names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Build the settings from names and values; text such as '3e-4' is converted to the field's type.
+
+        Raises UserError that names the key, what was given, what is allowed, and the nearest known name.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise UserError("\n".join(cls._explain(each) for each in error.errors())) from None
+
+    @classmethod
+    def from_notebook(cls, names: Mapping[str, Any]) -> Self:
+        """Build the settings from a notebook's `globals()`: the names that are fields, and no others."""
+        return cls.parse({key: names[key] for key in cls.model_fields if key in names})
+
+    def changes(self) -> dict[str, Any]:
+        """Return the settings that differ from their defaults."""
+        return {
+            key: getattr(self, key)
+            for key, field in type(self).model_fields.items()
+            if getattr(self, key) != field.default
+        }
+
+    def preflight(self) -> None:
+        """Check what can be checked before a run exists (files, backbone); raise UserError if it can't work."""
+
+    @classmethod
+    def _explain(cls, error: Any) -> str:
+        key = str(error["loc"][0]) if error["loc"] else ""
+        if error["type"] == "extra_forbidden":
+            known = ", ".join(sorted(cls.model_fields))
+            return f"{key}: no such parameter.{nearest(key, cls.model_fields)} Known: {known}."
+        reason = error["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+        return f"{key}={error['input']}: {reason[0].lower()}{reason[1:]}."
+
+
+def assignments(words: Iterable[str]) -> dict[str, str]:
+    """Split the command line's `key=value` words.
+
+    Raises UserError for a word without `=`, an empty key, or a key given twice.
+    """
+    values: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise UserError(f"{word!r} is not a parameter. Expected key=value, for instance margin=5.")
+        if key in values:
+            raise UserError(f"{key} is given twice: {values[key]!r} and {value!r}. Give it once.")
+        values[key] = value
+    return values
