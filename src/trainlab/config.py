@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Config(BaseModel):
     """Base of every experiment's settings: immutable, typed, and strict about names."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:

@@ -1,0 +1,72 @@
+"""Settings are typed, frozen, and say what is wrong with a value."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+from pydantic import Field, ValidationError
+
+from trainlab.config import Config, assignments
+from trainlab.errors import UserError
+
+
+class Settings(Config):
+    margin: float = Field(3.0, gt=0)
+    class_size: int = Field(30, ge=1)
+    split: Literal["item", "triplet"] = "item"
+    trained: bool = True
+
+
+def test_text_from_the_command_line_becomes_the_fields_type() -> None:
+    settings = Settings.parse({"margin": "5", "class_size": "60", "trained": "false"})
+    assert (settings.margin, settings.class_size, settings.trained) == (5.0, 60, False)
+
+
+def test_an_unknown_key_is_named_with_the_nearest_known_one() -> None:
+    with pytest.raises(UserError, match=r"margn: no such parameter\. Did you mean 'margin'\?"):
+        Settings.parse({"margn": 5})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("margin", "-1", "greater than 0"),
+        ("class_size", "0", "greater than or equal to 1"),
+        ("class_size", "many", "valid integer"),
+        ("split", "rows", "'item' or 'triplet'"),
+        ("margin", "nan", "finite"),
+        ("margin", "inf", "finite"),
+    ],
+)
+def test_an_impossible_value_is_named_with_what_is_allowed(key: str, value: str, allowed: str) -> None:
+    with pytest.raises(UserError) as error:
+        Settings.parse({key: value})
+    assert f"{key}={value}" in str(error.value)
+    assert allowed in str(error.value)
+
+
+def test_every_mistake_is_reported_at_once() -> None:
+    with pytest.raises(UserError) as error:
+        Settings.parse({"margin": -1, "clas_size": 3})
+    assert "margin=-1" in str(error.value)
+    assert "'class_size'" in str(error.value)
+
+
+def test_a_notebooks_other_names_are_left_alone() -> None:
+    assert Settings.from_notebook({"margin": 5, "pandas": object()}).changes() == {"margin": 5.0}
+
+
+def test_settings_cannot_be_changed_afterwards() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().margin = 4.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("words", [["margin"], ["=5"], ["margin=1", "margin=2"]])
+def test_words_that_are_no_assignments_are_refused(words: list[str]) -> None:
+    with pytest.raises(UserError):
+        assignments(words)
+
+
+def test_a_value_may_hold_an_equals_sign() -> None:
+    assert assignments(["data=a=b.tsv"]) == {"data": "a=b.tsv"}
