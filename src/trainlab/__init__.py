@@ -1,7 +1,7 @@
 """trainlab: an experiment stack for deep learning.
 
-    with trainlab.Run("my-experiment", config) as run:
-        run.log({"train/loss": loss}, step)
+with trainlab.Run("my-experiment", config) as run:
+    run.log({"train/loss": loss}, step)
 """
 
 from __future__ import annotations

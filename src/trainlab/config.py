@@ -51,7 +51,7 @@ class Config(BaseModel):
         }
 
     def preflight(self) -> None:
-        """Check what can be checked before a run exists (files, backbone); raise UserError if it can't work."""
+        """Check files and backbone before a run exists; raise UserError where it cannot work."""
 
     @classmethod
     def _explain(cls, error: Any) -> str:
