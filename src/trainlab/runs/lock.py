@@ -1,0 +1,103 @@
+"""Signs of life: a process holds a lock in a run's folder for as long as it lives.
+
+The kernel drops a flock with the process, however it ends, and shows it to every container that mounts the
+folder, read-only too. A run that claims to be running while nobody holds a lock has died without a word.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import os
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+RUN = ".lock"  # held by the process that logs
+RUNNER = ".runner.lock"  # held by the headless runner, whose notebook may use no Run at all
+_PATIENCE = 0.5  # seconds; a reader that looks at a lock holds it shared for some microseconds
+
+_held: set[int] = set()
+
+
+class Lock:
+    """An exclusive lock that this process holds until `release`, or until it ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        _held.add(descriptor)
+
+    def fileno(self) -> int:
+        """Return the descriptor that carries the lock, for a child process to inherit."""
+        return self._descriptor
+
+    def release(self) -> None:
+        """Let go; a second call, or one in a forked child, does nothing."""
+        if self._descriptor in _held:
+            _held.remove(self._descriptor)
+            os.close(self._descriptor)
+
+
+def hold(folder: Path, name: str = RUN) -> Lock | None:
+    """Take the lock `name` in `folder` and return it, or None while another holder lives."""
+    _drop_in_forked_children()
+    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    deadline = time.monotonic() + _PATIENCE
+    while not _locked(descriptor, fcntl.LOCK_EX):
+        if time.monotonic() > deadline:
+            os.close(descriptor)
+            return None
+        time.sleep(0.01)
+    return Lock(descriptor)
+
+
+def alive(folder: Path) -> bool:
+    """Tell whether some process holds one of the locks in `folder`; it may lie on a read-only mount."""
+    return any(_taken(folder / name) for name in (RUN, RUNNER))
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keep other processes and threads out while `run.json` is read, changed and written."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # a file system without locks for folders: the write itself is atomic anyway
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _taken(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return not _locked(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@functools.cache
+def _drop_in_forked_children() -> None:
+    """Close what forked children inherit: a data loader's worker must not keep a dead run alive."""
+    os.register_at_fork(after_in_child=_forget)
+
+
+def _forget() -> None:
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()

@@ -1,0 +1,31 @@
+"""The last and the best value of each metric."""
+
+from __future__ import annotations
+
+import math
+
+_FALLING = ("loss", "error", "perplexity", "seconds")
+
+
+def lower_is_better(tag: str) -> bool:
+    """Tell whether a metric improves by falling: 'val/loss' does, 'val/precision@10' does not."""
+    return any(word in tag.rsplit("/", 1)[-1].lower() for word in _FALLING)
+
+
+class Summary:
+    """Keeps (value, step) of the last and of the best point of each tag; NaN is never the best."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, dict[str, float]] = {}
+        self.best: dict[str, dict[str, float]] = {}
+
+    def add(self, tag: str, value: float, step: int) -> None:
+        """Take one more point into account."""
+        point = {"value": value, "step": step}
+        self.last[tag] = point
+        if math.isnan(value):
+            return
+        best = self.best.get(tag)
+        sign = -1 if lower_is_better(tag) else 1
+        if best is None or sign * value > sign * best["value"]:
+            self.best[tag] = point

@@ -1,0 +1,179 @@
+"""`run.json`: what is known about a run, written atomically and read with suspicion.
+
+Numbers that JSON has no word for are written as the strings "NaN", "Infinity" and "-Infinity".
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from trainlab.errors import UserError
+from trainlab.runs import atomic, lock, machine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILE = "run.json"
+Status = Literal["running", "finished", "failed", "interrupted"]
+
+
+class RecordError(UserError):
+    """A `run.json` that is missing, not ours, or damaged."""
+
+
+class Point(BaseModel):
+    """A metric's value and the step it was logged at."""
+
+    value: float
+    step: int
+
+
+class Git(BaseModel):
+    """The project's commit, and whether files differed from it."""
+
+    commit: str
+    dirty: bool
+
+
+class Record(BaseModel):
+    """The fields of `run.json`; a run may add its own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    experiment: str
+    run: str
+    status: Status
+    reason: str | None = None
+    started: AwareDatetime
+    ended: AwareDatetime | None = None
+    seconds: float | None = None
+    config: dict[str, Any] = Field(default_factory=dict)
+    seed: int | None = None
+    metrics: list[str] = Field(default_factory=list)
+    git: Git | None = None
+    command: str = ""
+    hardware: dict[str, Any] = Field(default_factory=dict)
+    packages: dict[str, str] = Field(default_factory=dict)
+    data: dict[str, Any] | None = None
+    last: dict[str, Point] = Field(default_factory=dict)
+    best: dict[str, Point] = Field(default_factory=dict)
+    pid: int | None = None
+    host: str = ""
+
+
+def create(folder: Path, experiment: str, **fields: Any) -> Record:
+    """Write the first `run.json` of a run that starts now in this process, and return it."""
+    known = {
+        "experiment": experiment,
+        "run": folder.name,
+        "status": "running",
+        "started": _now(),
+        "git": machine.git(),
+        "command": machine.command(),
+        "hardware": machine.hardware(),
+        "packages": machine.packages(),
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+    }
+    return write(folder, Record.model_validate(plain(known | fields)))
+
+
+def read(folder: Path) -> Record:
+    """Read and check a run's record.
+
+    Raises RecordError with the reason when the file is missing, unreadable, not JSON or not a record.
+    """
+    path = folder / FILE
+    try:
+        return Record.model_validate(json.loads(path.read_bytes()))
+    except OSError as error:
+        raise RecordError(f"{path}: {error.strerror}.") from None
+    except ValidationError as error:
+        raise RecordError(f"{path}: {_explain(error)}.") from None
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{path}: not JSON ({error}).") from None
+
+
+def write(folder: Path, record: Record) -> Record:
+    """Replace a run's record atomically, and return it."""
+    content = json.dumps(plain(record.model_dump()), indent=2, allow_nan=False)
+    atomic.write(folder / FILE, content.encode() + b"\n")
+    return record
+
+
+def update(folder: Path, **fields: Any) -> Record:
+    """Change some fields of a run's record, keeping what others wrote, and return it.
+
+    Raises RecordError when the present record can't be read, pydantic's ValidationError for wrong fields.
+    """
+    with lock.exclusive(folder):
+        present = read(folder)
+        return write(folder, changed(present, **fields))
+
+
+def end(folder: Path, status: Status, reason: str | None = None, **fields: Any) -> Record:
+    """Write how the run ended, when, and how long it took."""
+    with lock.exclusive(folder):
+        return write(folder, ended(read(folder), status, reason, **fields))
+
+
+def changed(record: Record, **fields: Any) -> Record:
+    """Return the record with some fields replaced, checked again."""
+    return Record.model_validate(record.model_dump() | plain(fields))
+
+
+def ended(record: Record, status: Status, reason: str | None = None, **fields: Any) -> Record:
+    """Return the record of the same run after its end."""
+    now = _now()
+    seconds = round((now - record.started).total_seconds(), 3)
+    return changed(record, status=status, reason=reason, ended=now, seconds=seconds, **fields)
+
+
+def plain(value: Any) -> Any:
+    """Turn settings and metrics into what strict JSON can hold; what it can't becomes text."""
+    if isinstance(value, BaseModel):
+        return plain(value.model_dump())
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, set | frozenset):
+        return sorted((plain(each) for each in value), key=str)
+    return _plain_scalar(value)
+
+
+def _plain_scalar(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else _name(value)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="milliseconds")
+    if getattr(value, "ndim", None) == 0:  # a number of NumPy's or torch's
+        return _plain_scalar(value.item())
+    return str(value)
+
+
+def _name(value: float) -> str:
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}" if place else "not the record of a run"
