@@ -1,0 +1,37 @@
+"""JupyterLab's settings, for the container and for the local engine alike.
+
+Read by JupyterLab (`--config`), which provides `get_config`.
+"""
+
+import os
+from pathlib import Path
+
+c = get_config()  # noqa: F821
+project = Path(os.environ.get("TRAINLAB_ROOT") or Path(__file__).parents[1])
+
+c.ServerApp.root_dir = str(project)
+c.ServerApp.preferred_dir = str(project / "notebooks")
+c.ServerApp.port = int(os.environ.get("JUPYTER_PORT") or 8888)
+c.ServerApp.port_retries = 0  # a taken port is an error, not another port
+c.ServerApp.custom_display_url = f"http://127.0.0.1:{c.ServerApp.port}/lab"
+c.ServerApp.allow_root = True  # for engines that map root to the caller; compose and make start it as the caller
+
+# Taken out of the environment, so that kernels and terminals do not inherit it. Without one Jupyter draws
+# a random token and prints it; a given one is never printed.
+if token := os.environ.pop("JUPYTER_TOKEN", ""):
+    c.IdentityProvider.token = token
+
+# A published port makes the server listen on every address of its container, which would switch this check
+# off: a page of some evil.example that resolves to 127.0.0.1 is refused, whatever it sends.
+c.ServerApp.allow_remote_access = False
+c.ServerApp.local_hostnames = ["localhost"]
+
+# No network calls of JupyterLab's own: news, updates, the extension manager
+c.LabApp.news_url = None
+c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
+c.LabApp.extension_manager = "readonly"
+c.ServerApp.jpserver_extensions = {"jupyter_lsp": False}  # no language server is installed; saves start-up time
+
+# Not a login shell, which would reset PATH and lose `trainlab`
+c.ServerApp.terminado_settings = {"shell_command": [os.environ.get("SHELL") or "/bin/bash"]}
+c.MappingKernelManager.shutdown_wait_time = 3.0  # seconds: kernels are gone before a stop's ten are over
