@@ -1,0 +1,48 @@
+# The commands of the stack: `make` alone lists them. The work is done in stack/ (the choice of engine, .env,
+# Docker) and local/ (the same two services without Docker). Variables set for make reach them as environment.
+.DEFAULT_GOAL := help
+.PHONY: help up down status logs shell run runs demo build test lint clean lock
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo '  ENGINE=docker|local and GPU=0|1 override what make picks by itself; .env holds ports and limits.'
+
+demo: ## start both services, train the news experiment on the sample, print its results
+	@stack/verb demo
+
+test: ## run every test this machine can run; ARGS="-k name" goes to pytest
+	@stack/test $(ARGS)
+
+up: ## build or install what is missing, start JupyterLab and TensorBoard, print their addresses
+	@stack/verb up
+
+down: ## stop both services and everything that runs in them
+	@stack/verb down
+
+status: ## show what runs, and where
+	@stack/verb status
+
+logs: ## show what the services say; ARGS=jupyter or ARGS=tensorboard for one
+	@stack/verb logs $(ARGS)
+
+shell: ## open a shell where the notebooks run
+	@stack/verb shell $(ARGS)
+
+run: ## run a notebook headless: make run ARGS="news margin=5"
+	@stack/verb run $(ARGS)
+
+runs: ## list all runs: make runs ARGS="--sort val/loss"
+	@stack/verb runs $(ARGS)
+
+build: ## build the images, or install the packages
+	@stack/verb build
+
+lint: ## check the code's style, types, shell scripts and Dockerfiles
+	@stack/lint
+
+clean: ## delete what was built; asks before it deletes anything of yours (YES=1: yes to all)
+	@stack/verb clean
+
+lock: ## write the lock files anew (needs uv)
+	@stack/lock

@@ -1,0 +1,53 @@
+# shellcheck shell=bash
+# What is looked at before anything is built or started. Sourced by stack/verb.
+
+check_settings() { # refuses values that would fail later with a worse message
+  local name
+  for name in JUPYTER_PORT TENSORBOARD_PORT; do check_port_number "$name"; done
+  [[ $(port_of jupyter) != "$(port_of tensorboard)" ]] ||
+    fail "JUPYTER_PORT and TENSORBOARD_PORT are both $(port_of jupyter); each service needs its own port"
+  for name in TRAINLAB_UID TRAINLAB_GID; do
+    [[ $(setting "$name" 1000) =~ ^[0-9]+$ ]] || fail "$name=$(setting "$name" "") is not a number; see .env"
+  done
+}
+
+check_port_number() { # check_port_number VARIABLE
+  local value
+  value=$(setting "$1" "$(default_port "$1")")
+  if ! [[ $value =~ ^[1-9][0-9]{0,4}$ ]] || ((value > 65535)); then
+    fail "$1=$value is not a port: a number from 1 to 65535; see .env"
+  fi
+}
+
+default_port() { if [[ $1 == JUPYTER_PORT ]]; then echo 8888; else echo 6006; fi; }
+
+port_variable() { if [[ $1 == jupyter ]]; then echo JUPYTER_PORT; else echo TENSORBOARD_PORT; fi; }
+
+port_of() { # port_of SERVICE: the port that the settings give it
+  local name
+  name=$(port_variable "$1")
+  setting "$name" "$(default_port "$name")"
+}
+
+port_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+check_ports() { # refuses a port that another program listens on; our own running services are fine
+  local service port free name
+  for service in jupyter tensorboard; do
+    port=$(port_of "$service") name=$(port_variable "$service")
+    [[ $(engine_port "$service") != "$port" ]] || continue
+    port_taken "$port" || continue
+    free=$((port + 1))
+    while port_taken "$free"; do free=$((free + 1)); done
+    fail "port $port, wanted for $service, is taken by another program. Nothing was started.
+       Choose another: $name=$free make up, or for good with $name=$free in .env"
+  done
+}
+
+check_disk() { # check_disk FOLDER GIB PURPOSE
+  local free_kib
+  free_kib=$(df -Pk "$1" 2>/dev/null | awk 'NR == 2 { print $4 }') || return 0
+  [[ -z $free_kib ]] || ((free_kib >= $2 * 1024 * 1024)) ||
+    fail "$3 needs about $2 GiB in $1, and $((free_kib / 1024 / 1024)) GiB are free there. Nothing was built.
+       Free some space first (\`docker system df\` and \`du -sh\` tell where it went)."
+}

@@ -1,0 +1,38 @@
+# shellcheck shell=bash
+# `make clean`: what was built goes after one question, what is the user's after another. Sourced by stack/verb.
+built=(.venv .stack .pytest_cache .ruff_cache .mypy_cache src/trainlab.egg-info)
+
+clean() {
+  echo "built:  $(present "${built[@]}")"
+  [[ $engine != docker ]] || echo "        the images trainlab-jupyter and trainlab-tensorboard, and the volume with JupyterLab's settings"
+  if agreed "Stop the stack and delete these?"; then
+    engine_clean
+    rm -rf "${built[@]}"
+  fi
+  users=$(users_files)
+  if [[ -n $users ]]; then
+    echo "yours:"
+    xargs -d '\n' du -sh -- <<<"$users" | sed 's/^/        /'
+    if agreed "Delete these too? They cannot be made again."; then xargs -d '\n' rm -rf -- <<<"$users"; fi
+  fi
+}
+
+present() { # present PATH...: those that exist, or a word that says none does
+  local path found=""
+  for path; do [[ ! -e $path ]] || found+="$path "; done
+  echo "${found:-nothing in this folder}"
+}
+
+users_files() { # prints runs, downloaded data and .env, one a line; never what git has shipped
+  find logs -mindepth 1 -maxdepth 1 ! -name .gitignore
+  find data -mindepth 1 -maxdepth 1 ! -name sample
+  [[ ! -e .env ]] || echo .env
+}
+
+agreed() { # agreed QUESTION: YES=1 answers yes; where nobody can be asked the answer is no
+  local answer=no
+  if [[ ${YES:-} == 1 ]]; then return 0; fi
+  [[ -t 0 ]] || { echo "nothing was deleted: nobody to ask here; YES=1 make clean answers yes" && return 1; }
+  read -r -p "$1 [y/N] " answer || true
+  [[ $answer == [yY]* ]] || { echo "kept" && return 1; }
+}

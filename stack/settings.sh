@@ -1,0 +1,88 @@
+# shellcheck shell=bash
+# .env: written once for the one who starts the stack, afterwards theirs. Sourced by stack/verb.
+unset COMPOSE_FILE # one meant for another project would replace ours
+
+setting() { # setting NAME DEFAULT: from the environment, else from .env, else the default; Compose's order
+  local line=""
+  if [[ -n ${!1+set} ]]; then printf '%s\n' "${!1}" && return; fi
+  [[ ! -r .env ]] || line=$(grep "^$1=" .env | tail -n 1) || true
+  [[ -n $line ]] || { printf '%s\n' "$2" && return; }
+  sed -E 's/^[^=]*=//; s/\r$//; s/[[:space:]]+#.*$//; s/[[:space:]]+$//; s/^"(.*)"$/\1/; s/^'\''(.*)'\''$/\1/' <<<"$line"
+}
+
+write_settings() { # makes .env where there is none, then keeps its COMPOSE_FILE in step with the choice
+  if [[ ! -e .env ]]; then
+    new_settings >/dev/null # fails here, before a file exists
+    (umask 077 && new_settings >".env.$$" && mv -n ".env.$$" .env)
+    give_away .env
+    echo "wrote .env: user, token, ports, limits; it is yours from now on"
+  fi
+  [[ -r .env ]] || fail ".env cannot be read by $(id -un); its owner is $(owner_of .env). sudo chown $(id -un) .env"
+  [[ $engine != docker ]] || keep_compose_files
+}
+
+new_settings() {
+  local user
+  user=$(stack_user)
+  cat <<END
+# Written by make, once; change what you like. .env.example explains every name.
+TRAINLAB_UID=${user%:*}
+TRAINLAB_GID=${user#*:}
+JUPYTER_TOKEN=$(od -An -tx1 -N24 /dev/urandom | tr -d ' \n')
+JUPYTER_PORT=8888
+TENSORBOARD_PORT=6006
+JUPYTER_MEMORY=$(memory_limit)m
+JUPYTER_CPUS=$(processors)
+COMPOSE_FILE=$(compose_files "")
+END
+}
+
+stack_user() { # prints UID:GID that owns what the stack writes: the caller's, never root's
+  if ((EUID)); then echo "$EUID:$(id -g)"
+  elif [[ $(owner_of .) != 0:* ]]; then owner_of .
+  else echo 1000:1000; fi
+}
+
+owner_of() { stat -c %u:%g "$1" 2>/dev/null || stat -f %u:%g "$1"; } # GNU's stat, else BSD's
+
+give_away() { # give_away PATH: what root makes in somebody's project is theirs
+  if ((EUID == 0)) && [[ $(owner_of .) != 0:* ]]; then chown "$(owner_of .)" "$1"; fi
+}
+
+memory_limit() { # MiB: 80 % of the machine, so that a hungry notebook dies before the desktop does
+  local bytes
+  bytes=$(sed -n 's/.*"MemTotal":\([0-9]*\).*/\1/p' <<<"$docker_info")
+  ((${bytes:-0})) || bytes=$(($(getconf _PHYS_PAGES) * $(getconf PAGE_SIZE)))
+  echo $((bytes * 8 / 10 / 1024 / 1024))
+}
+
+processors() {
+  local count
+  count=$(sed -n 's/.*"NCPU":\([0-9]*\).*/\1/p' <<<"$docker_info")
+  if ((${count:-0})); then echo "$count"; else getconf _NPROCESSORS_ONLN; fi
+}
+
+compose_files() { # compose_files NOW: the list of compose files with or without the GPU's, others kept
+  local files=:${1:-docker-compose.yml}:
+  files=${files/:docker-compose.gpu.yml:/:}
+  files=${files#:}
+  ((gpu)) && files+=docker-compose.gpu.yml
+  echo "${files%:}"
+}
+
+keep_compose_files() { # plain `docker compose` then agrees with make; every other byte of .env stays
+  local now wanted
+  now=$(setting COMPOSE_FILE "")
+  wanted=$(compose_files "$now")
+  [[ $now != "$wanted" ]] || return 0
+  (umask 077 && replaced_compose_files "$wanted" >".env.$$")
+  chmod --reference=.env ".env.$$" 2>/dev/null || chmod 600 ".env.$$"
+  ((EUID)) || chown "$(owner_of .env)" ".env.$$"
+  mv ".env.$$" .env
+  echo "set COMPOSE_FILE=$wanted in .env"
+}
+
+replaced_compose_files() { # prints .env with this COMPOSE_FILE line
+  if grep -q '^COMPOSE_FILE=' .env; then sed "s|^COMPOSE_FILE=.*|COMPOSE_FILE=$1|" .env
+  else cat .env && echo "COMPOSE_FILE=$1"; fi
+}
