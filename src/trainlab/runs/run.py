@@ -72,9 +72,8 @@ class Run:
         if not self._adopted:
             self._start(logs or folders.logs(), experiment, name, fields)
         if self.config:
-            self._write(
-                lambda writer: writer._get_file_writer().add_summary(hparams.session_start(self.config))
-            )
+            with self._telling():
+                self.writer._get_file_writer().add_summary(hparams.session_start(self.config))
 
     def _adopt(self, fields: dict[str, Any]) -> bool:
         """Take over the folder that the headless runner made, if there is one and nobody else has it."""
@@ -137,26 +136,31 @@ class Run:
         """Write scalars, {tag: number}, at a step. NaN and infinity are numbers too."""
         for tag, value in metrics.items():
             number = float(value)
-            self._write(lambda writer, tag=tag, number=number: writer.add_scalar(tag, number, step))
+            with self._telling():
+                self.writer.add_scalar(tag, number, step)
             self._summary.add(tag, number, int(step))
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.update()
 
     def log_text(self, tag: str, text: str, step: int) -> None:
         """Write a text, which TensorBoard shows as Markdown."""
-        self._write(lambda writer: writer.add_text(tag, text, step))
+        with self._telling():
+            self.writer.add_text(tag, text, step)
 
     def log_figure(self, tag: str, figure: Any, step: int) -> None:
         """Write a Matplotlib figure as a picture, and close it."""
-        self._write(lambda writer: writer.add_figure(tag, figure, step))
+        with self._telling():
+            self.writer.add_figure(tag, figure, step)
 
     def log_image(self, tag: str, array: Any, step: int) -> None:
         """Write a picture: [H, W], [H, W, C] or [C, H, W] with C of 1, 3 or 4; floats in 0..1, or bytes."""
-        self._write(lambda writer: writer.add_image(tag, array, step, dataformats=_image_layout(array.shape)))
+        with self._telling():
+            self.writer.add_image(tag, array, step, dataformats=_image_layout(array.shape))
 
     def log_histogram(self, tag: str, values: Any, step: int) -> None:
         """Write the distribution of an array of numbers of any shape."""
-        self._write(lambda writer: writer.add_histogram(tag, values, step))
+        with self._telling():
+            self.writer.add_histogram(tag, values, step)
 
     def log_embedding(
         self,
@@ -171,7 +175,8 @@ class Run:
         Raises ValueError when the numbers of rows or of columns differ.
         """
         rows, names = _projector_table(len(vectors), metadata, header)
-        self._write(lambda writer: writer.add_embedding(vectors, rows, None, step, tag, names))
+        with self._telling():
+            self.writer.add_embedding(vectors, rows, None, step, tag, names)
 
     def update(self, **fields: Any) -> None:
         """Set further fields of `run.json`, such as the data's fingerprint; metrics so far go along."""
@@ -222,10 +227,6 @@ class Run:
             if self.config:
                 self._writer._get_file_writer().add_summary(hparams.session_end(status))
             self._writer.close()
-
-    def _write(self, how: Callable[[SummaryWriter], None]) -> None:
-        with self._telling():
-            how(self.writer)
 
     @contextmanager
     def _telling(self) -> Iterator[None]:

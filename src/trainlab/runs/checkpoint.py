@@ -1,0 +1,130 @@
+"""Checkpoints that are whole or not there, and are known to be what was saved.
+
+A SHA-256 lies beside each file, in the format of `sha256sum`: torch loads a flipped byte without a word.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import IO, TYPE_CHECKING, Any
+
+from trainlab.errors import UserError
+from trainlab.runs import atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+
+class CheckpointError(UserError):
+    """A checkpoint that can't be written, or is missing, damaged, not ours or not safe to load."""
+
+
+def save(state: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint: tensors, numbers, texts and containers of them.
+
+    Whatever goes wrong, or dies, on the way: the checkpoint that was there before can still be loaded.
+    Raises CheckpointError when the disk refuses, or for an object that `load` would refuse.
+    """
+    import torch
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.replacing(path) as file:
+            hashing = _Hashing(file)
+            torch.save(dict(state), hashing)
+            file.flush()
+            _refuse_unsafe(path, file.name)
+            # Two files can't be renamed in one step. In between, either digest is right.
+            _write_digests(path, [hashing.digest(), *_digests(path)])
+        _write_digests(path, [hashing.digest()])
+    except (OSError, RuntimeError) as error:
+        # torch's writer, failing to close, hides a full disk behind an error of its own
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise CheckpointError(
+            f"{path} can't be written: {reason}. The one before, if any, is kept."
+        ) from error
+
+
+def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Return what was saved, its tensors on `map_location`.
+
+    Raises CheckpointError for a file that is missing, has no SHA-256 beside it or another than that,
+    is no checkpoint, or holds objects other than tensors, numbers, texts and containers of them.
+    """
+    import torch
+
+    try:
+        with path.open("rb") as file:
+            _verify(path, hashlib.file_digest(file, "sha256").hexdigest())
+            file.seek(0)
+            return torch.load(file, map_location=map_location, weights_only=True)
+    except (CheckpointError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such checkpoint.") from None
+    except Exception as error:  # RuntimeError, EOFError, UnpicklingError ...: torch has one for each damage
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(f"{path} is not a checkpoint that can be loaded: {reason}") from error
+
+
+def digest_file(path: Path) -> Path:
+    """Return the path of the SHA-256 beside a checkpoint."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+class _Hashing:
+    """A file to write to that computes the SHA-256 of what was meant to reach the disk."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._sha256 = hashlib.sha256()
+
+    def write(self, content: Any) -> int:
+        self._sha256.update(content)
+        return self._file.write(content)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def digest(self) -> str:
+        return self._sha256.hexdigest()
+
+
+def _refuse_unsafe(path: Path, written: str) -> None:
+    from torch.serialization import get_unsafe_globals_in_checkpoint
+
+    unsafe = get_unsafe_globals_in_checkpoint(written)
+    if unsafe:
+        raise CheckpointError(
+            f"{path} is not written: it would hold {', '.join(unsafe)}, which is not safe to load. "
+            "Save tensors, numbers, texts, lists and dicts (a module's state_dict(), not the module)."
+        )
+
+
+def _verify(path: Path, found: str) -> None:
+    expected = _digests(path)
+    if not expected:
+        raise CheckpointError(
+            f"{path}: no SHA-256 beside it ({digest_file(path).name}), so nobody knows whether it is whole. "
+            f"If you trust the file: cd {path.parent} && sha256sum {path.name} > {digest_file(path).name}"
+        )
+    if found not in expected:
+        raise CheckpointError(
+            f"{path} is damaged or was replaced: its SHA-256 is {found}, expected {expected[0]}. "
+            "Take another checkpoint, or train again."
+        )
+
+
+def _digests(path: Path) -> list[str]:
+    """Return the digests beside a checkpoint: one, or two where a save was cut off, or none."""
+    try:
+        lines = digest_file(path).read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    return [line.split()[0].lower() for line in lines if line.split()]
+
+
+def _write_digests(path: Path, digests: Iterable[str]) -> None:
+    lines = (f"{digest}  {path.name}\n" for digest in dict.fromkeys(digests))
+    atomic.write(digest_file(path), "".join(lines).encode())

@@ -1,0 +1,54 @@
+"""Finds the run that somebody means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainlab import folders
+from trainlab.errors import UserError, nearest
+from trainlab.runs import events, record
+from trainlab.runs.table import rows, run_folders
+
+_MOST_NAMES = 5  # in an error message
+
+
+def find(reference: str | Path, logs: Path | None = None) -> Path:
+    """Return a run's folder, given its name, a unique part of that, 'experiment/run', a path, or 'last'.
+
+    Raises UserError with the nearest names when no run is meant, or more than one.
+    """
+    if _is_run(Path(reference)):
+        return Path(reference)
+    logs = logs or folders.logs()
+    if str(reference) == "last":
+        return _last(logs)
+    found = {folder.relative_to(logs).as_posix(): folder for folder, _ in run_folders(logs)}
+    wanted = str(reference).strip("/")
+    exact = [label for label in found if wanted in (label, label.rpartition("/")[2])]
+    matches = exact or [label for label in found if wanted in label]
+    if len(matches) == 1:
+        return found[matches[0]]
+    if matches:
+        raise UserError(f"{wanted!r} means {len(matches)} runs: {_some(matches)}. Write more of the name.")
+    known = [name for label in found for name in (label, label.rpartition("/")[2])]
+    raise UserError(f"No run {wanted!r} in {logs}.{nearest(wanted, known)} There: {_some(list(found))}.")
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        return folder.is_dir() and ((folder / record.FILE).exists() or bool(events.files(folder)))
+    except OSError:
+        return False
+
+
+def _last(logs: Path) -> Path:
+    newest = next((row.folder for row in rows(logs) if row.started), None)
+    if newest is None:
+        raise UserError(f"No run in {logs} yet. Start one: trainlab run news")
+    return newest
+
+
+def _some(labels: list[str]) -> str:
+    shown = sorted(labels, reverse=True)[:_MOST_NAMES]
+    more = f" and {len(labels) - len(shown)} more" if len(labels) > len(shown) else ""
+    return ", ".join(shown) + more if shown else "none"
