@@ -1,0 +1,89 @@
+"""Shows a worker's log as it grows. Whoever watches may leave: the worker does not notice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
+
+PASSED_ON = (signal.SIGINT, signal.SIGTERM)
+PAUSE = 0.1  # seconds between two looks at the log
+STATE_EVERY = 10.0  # seconds between two states of one progress bar, where they can't overwrite each other
+
+
+class Terminal:
+    """Shows everything as it is; progress bars move."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self.out = out
+
+    def write(self, data: bytes) -> None:
+        """Show what is new."""
+        if data:
+            self.out.write(data)
+            self.out.flush()
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+class Lines(Terminal):
+    """For a pipe or a file: whole lines, and of a moving progress bar a state now and then."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        super().__init__(out)
+        self.line = b""
+        self.shown = time.monotonic()
+
+    def write(self, data: bytes) -> None:
+        """Show the lines that are complete."""
+        *lines, self.line = (self.line + data).split(b"\n")
+        super().write(b"".join(_last_state(line) + b"\n" for line in lines))
+        if b"\r" in self.line:
+            self.line = b"\r" + _last_state(self.line)
+            if time.monotonic() - self.shown > STATE_EVERY and data:
+                self.shown = time.monotonic()
+                super().write(self.line[1:] + b"\n")
+
+    def close(self) -> None:
+        """Show an unfinished last line."""
+        super().write(_last_state(self.line) + b"\n" if self.line else b"")
+
+
+def follow(worker: subprocess.Popen[bytes], log: Path) -> int:
+    """Show the log until the worker ends, and return its exit code as a shell counts it.
+
+    Ctrl-C and SIGTERM go to the worker. Where nobody reads any more the viewer leaves, with SIGPIPE's code.
+    """
+    for each in PASSED_ON:
+        signal.signal(each, lambda number, _: worker.send_signal(number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
+    screen = Terminal(sys.stdout.buffer) if sys.stdout.isatty() else Lines(sys.stdout.buffer)
+    try:
+        with log.open("rb") as growing:
+            code = _show(worker, growing, screen)
+    except OSError:  # a broken pipe, or a terminal that is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own last flush
+        return 128 + signal.SIGPIPE
+    return code if code >= 0 else 128 - code
+
+
+def _show(worker: subprocess.Popen[bytes], growing: BinaryIO, screen: Terminal) -> int:
+    while True:
+        code = worker.poll()  # before reading: nothing comes after its end
+        screen.write(growing.read())
+        if code is not None:
+            screen.close()
+            return code
+        time.sleep(PAUSE)
+
+
+def _last_state(line: bytes) -> bytes:
+    """Return what a terminal shows of a line with carriage returns in it."""
+    return line.rstrip(b"\r").rpartition(b"\r")[2]

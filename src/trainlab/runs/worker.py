@@ -1,0 +1,311 @@
+"""Executes a prepared run's notebook: `python -m trainlab.runs.worker FOLDER`.
+
+A process in a session of its own, so that it outlives the terminal and the browser. What the cells print
+goes to its standard output as it comes (the run's `output.log`); the notebook is saved as it fills.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.client import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbformat import NotebookNode
+
+from trainlab.errors import UserError
+from trainlab.runs import atomic, record
+
+NOTEBOOK = "notebook.ipynb"
+SAVE_EVERY = 3.0  # seconds: the most that a power failure costs of a long cell's output
+GRACE = {
+    signal.SIGINT: 30.0,
+    signal.SIGTERM: 4.0,
+}  # seconds a cell gets to end; docker stop gives us 10 in all
+SHUTDOWN = 2.0  # seconds for the kernel's own exit handlers
+OUTPUT_WAIT = (
+    60  # seconds for output still on its way when its cell has ended; nbclient's 4 lose a flood's end
+)
+STARTUP = 120  # seconds for a kernel to start on a busy machine
+HIDDEN_BY_RETURN = re.compile(r"[^\n]*\r(?=[^\r\n])")  # what a terminal shows no more after a carriage return
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True)
+class End:
+    """How a run ended, and the exit code that says so."""
+
+    status: record.Status
+    reason: str | None
+    code: int
+
+
+class Screen:
+    """Standard output, with our own lines kept apart from half lines that a cell printed."""
+
+    def __init__(self) -> None:
+        self.mid_line = False
+
+    def write(self, text: str) -> None:
+        """Write what a cell printed, at once."""
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        self.mid_line = not text.endswith("\n") if text else self.mid_line
+
+    def line(self, text: str) -> None:
+        """Write a line of ours."""
+        self.write(("\n" if self.mid_line else "") + text.rstrip("\n") + "\n")
+
+
+class OwnInterpreter(KernelSpecManager):
+    """Knows one kernel: this very interpreter, whatever else the user has installed under the same name."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:  # noqa: ARG002
+        """Return the kernel of sys.executable."""
+        return KernelSpec(**get_kernel_dict())
+
+
+class Client(NotebookClient):
+    """nbclient's, which also shows each output as it comes and joins a cell's streams while they grow."""
+
+    def __init__(self, notebook: NotebookNode, screen: Screen, kernel: AsyncKernelManager) -> None:
+        super().__init__(notebook, km=kernel, iopub_timeout=OUTPUT_WAIT, startup_timeout=STARTUP)
+        self.screen = screen
+        self.total = sum(map(_is_executed, notebook.cells))
+        self.cell = 0  # number of the cell at work, from 1
+        self.done = 0
+        self.reply: dict[str, Any] = {}
+        self.on_cell_execute = self._announce
+        self.on_cell_executed = self._take_reply
+
+    def output(self, outs: list[NotebookNode], *args: Any) -> NotebookNode | None:
+        """Take in one output of a cell."""
+        out = super().output(outs, *args)
+        if out is not None:
+            self._show(out)
+            _join_streams(outs)
+        return out
+
+    def _show(self, out: NotebookNode) -> None:
+        if out.output_type == "stream":
+            self.screen.write(out.text)
+        elif out.output_type == "error":
+            self.screen.line(COLOURS.sub("", "\n".join(out.traceback)))
+        elif "text/plain" in out.data:
+            self.screen.line(out.data["text/plain"])
+
+    def _announce(self, cell: NotebookNode, cell_index: int) -> None:  # noqa: ARG002
+        self.cell += 1
+        first = cell.source.strip().splitlines()[0]
+        self.screen.line(f"cell {self.cell}/{self.total}: {first}")
+
+    def _take_reply(self, cell: NotebookNode, cell_index: int, execute_reply: dict[str, Any]) -> None:  # noqa: ARG002
+        self.reply = execute_reply["content"]
+        self.done += self.reply["status"] != "aborted"
+
+
+class Execution:
+    """One pass through a notebook, cell by cell, in a kernel that never outlives this process."""
+
+    def __init__(self, folder: Path, notebook: NotebookNode, kernel_folder: Path, screen: Screen) -> None:
+        self.folder, self.notebook, self.kernel_folder = folder, notebook, kernel_folder
+        self.sockets = tempfile.mkdtemp(prefix="trainlab-")  # short: a socket's path has 107 bytes
+        self.kernel = AsyncKernelManager(
+            kernel_spec_manager=OwnInterpreter(),
+            transport="ipc",  # this user's alone; ports that runs side by side pick would clash
+            connection_file=str(Path(self.sockets, "kernel.json")),
+            shutdown_wait_time=SHUTDOWN,
+        )
+        self.client = Client(notebook, screen, self.kernel)
+        self.stopped_by: signal.Signals | None = None
+        self.exit_code: int | None = None
+        self.saved = ""
+
+    async def run(self) -> End:
+        """Execute every cell and say how it ended; by then the notebook is saved and the kernel gone."""
+        loop = asyncio.get_running_loop()
+        for each in GRACE:
+            loop.add_signal_handler(each, self._stop, each)
+        signal.pthread_sigmask(
+            signal.SIG_UNBLOCK, GRACE
+        )  # `trainlab run` starts this process with them blocked
+        saver = asyncio.ensure_future(self._save_now_and_then())
+        try:
+            await self._execute()
+            end = End("finished", None, 0)
+        except (CellExecutionError, DeadKernelError, RuntimeError) as error:
+            end = self._failure(error)
+        finally:
+            saver.cancel()
+            self.save()
+        return _stop_end(self.stopped_by) if self.stopped_by else end
+
+    def save(self) -> None:
+        """Write the notebook as it stands into the run's folder, in one step."""
+        text = nbformat.writes(self.notebook)
+        if text != self.saved:
+            atomic.write(self.folder / NOTEBOOK, text.encode(errors="replace"))
+            self.saved = text
+
+    async def _execute(self) -> None:
+        guard = None
+        try:
+            await self.kernel.start_kernel(env=self._environment(), cwd=str(self.kernel_folder))
+            guard = _guard(self._group(), self.sockets)
+            await self.client.async_start_new_kernel_client()
+            await self._cells()
+        finally:
+            await self._close()
+            if guard:
+                guard.communicate()
+
+    async def _cells(self) -> None:
+        for index, cell in enumerate(self.notebook.cells):
+            if self.stopped_by:
+                return
+            await self.client.async_execute_cell(cell, index)
+            self.save()
+            if any(each.get("source") == "ask_exit" for each in self.client.reply.get("payload", [])):
+                raise RuntimeError(f"SystemExit: cell {self.client.cell} asked the kernel to quit")
+        if self.client.done != self.client.total:
+            raise RuntimeError(f"only {self.client.done} of {self.client.total} cells ran")
+
+    async def _close(self) -> None:
+        self.exit_code = await self.kernel.provisioner.poll() if self.kernel.provisioner else None
+        if self.client.kc is not None:
+            self.client.kc.stop_channels()
+        if self.kernel.has_kernel and self.exit_code is None:
+            await self.kernel.shutdown_kernel()
+        await self.kernel.cleanup_resources()
+
+    def _group(self) -> int:
+        """Return the process group of the kernel and of what it started."""
+        return self.kernel.provisioner.pgid  # type: ignore[union-attr]
+
+    def _environment(self) -> dict[str, str]:
+        """Return the kernel's environment: no token, and pictures go into the notebook."""
+        kept = {k: v for k, v in os.environ.items() if k not in ("JUPYTER_TOKEN", "MPLBACKEND")}
+        return kept | {"TRAINLAB_RUN": str(self.folder)}
+
+    def _stop(self, by: signal.Signals) -> None:
+        """Let the cell at work end by KeyboardInterrupt, so that it closes its files; insist later."""
+        if self.stopped_by or self.client.kc is None:
+            self._kill_kernel()
+        else:
+            self.interruption = asyncio.ensure_future(self.kernel.interrupt_kernel())
+            asyncio.get_running_loop().call_later(GRACE[by], self._kill_kernel)
+        self.stopped_by = self.stopped_by or by
+
+    def _kill_kernel(self) -> None:
+        if self.kernel.has_kernel:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._group(), signal.SIGKILL)
+
+    async def _save_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(SAVE_EVERY)
+            with contextlib.suppress(OSError):  # a full disk may have room again; the last save speaks up
+                self.save()
+
+    def _failure(self, error: Exception) -> End:
+        if isinstance(error, CellExecutionError):
+            return _error_end(self.client.reply)
+        if isinstance(error, DeadKernelError):
+            return End("failed", _death(self.exit_code), 1)
+        return End("failed", str(error), 1)
+
+
+def _is_executed(cell: NotebookNode) -> bool:
+    """Say whether nbclient executes the cell."""
+    skipped = NotebookClient.skip_cells_with_tag.default_value
+    return bool(
+        cell.cell_type == "code" and cell.source.strip() and skipped not in cell.metadata.get("tags", [])
+    )
+
+
+def _join_streams(outs: list[NotebookNode]) -> None:
+    """Append the last output to the one before where both are one stream, as a terminal would show it."""
+    if (
+        len(outs) > 1
+        and outs[-1].output_type == outs[-2].output_type == "stream"
+        and outs[-1].name == outs[-2].name
+    ):
+        new = outs.pop().text
+        head, newline, line = outs[-1].text.rpartition("\n")
+        outs[-1].text = head + newline + HIDDEN_BY_RETURN.sub("", line + new)
+
+
+def _guard(group: int, sockets: str) -> subprocess.Popen[bytes]:
+    """Start a shell that kills the kernel's process group once this process is gone, in whatever way.
+
+    The kernel's own check of its parent ends the kernel, not what the kernel started.
+    """
+    return subprocess.Popen(
+        ["sh", "-c", f'read -r _; kill -9 -{group}; rm -rf "$0"', sockets],
+        stdin=subprocess.PIPE,  # its other end closes with this process
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def main(folder: Path) -> int:
+    """Execute the notebook in `folder`, write how the run ended, and return the exit code."""
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
+    started = time.monotonic()
+    screen = Screen()
+    try:
+        notebook = nbformat.read(folder / NOTEBOOK, as_version=4)
+        kernel_folder = Path(record.update(folder, pid=os.getpid()).model_dump()["notebook"]).parent
+        end = asyncio.run(Execution(folder, notebook, kernel_folder, screen).run())
+    except Exception as error:  # a full disk, say: the record is to show it all the same
+        traceback.print_exc(file=sys.stdout)
+        end = End("failed", f"{type(error).__name__}: {error}", 1)
+    record.end(folder, end.status, end.reason)
+    reason = f": {end.reason}" if end.reason and end.code != UserError.exit_code else ""
+    screen.line(f"{end.status} after {time.monotonic() - started:.0f} s{reason}")
+    return end.code
+
+
+def _error_end(reply: dict[str, Any]) -> End:
+    name, value = reply["ename"], reply["evalue"]
+    reason = f"{name}: {value}" if value else name
+    if name == "KeyboardInterrupt":
+        return _stop_end(signal.SIGINT)
+    if reply.get("traceback") == [f"{name}: {value}"]:  # errors.UserError draws itself like this
+        return End("failed", value, UserError.exit_code)
+    return End("failed", reason, 1)
+
+
+def _stop_end(by: signal.Signals) -> End:
+    return End("interrupted", {signal.SIGINT: "Ctrl-C"}.get(by, by.name), 128 + by)
+
+
+def _death(exit_code: int | None) -> str:
+    if exit_code == -signal.SIGKILL:
+        return (
+            "the kernel died (signal 9). Mostly the memory was full: take a smaller batch, "
+            "or raise JUPYTER_MEMORY in .env"
+        )
+    if exit_code is not None and exit_code < 0:
+        return f"the kernel died (signal {-exit_code}, {signal.Signals(-exit_code).name})"
+    return f"the kernel died (exit code {exit_code})"
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
