@@ -6,7 +6,7 @@ A SHA-256 lies beside each file, in the format of `sha256sum`: torch loads a fli
 from __future__ import annotations
 
 import hashlib
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from trainlab.errors import UserError
 from trainlab.runs import atomic
@@ -32,7 +32,7 @@ def save(state: Mapping[str, Any], path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic.replacing(path) as file:
             hashing = _Hashing(file)
-            torch.save(dict(state), hashing)
+            torch.save(dict(state), cast("IO[bytes]", hashing))  # torch writes and flushes, nothing else
             file.flush()
             _refuse_unsafe(path, file.name)
             # Two files can't be renamed in one step. In between, either digest is right.

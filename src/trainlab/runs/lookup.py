@@ -7,7 +7,7 @@ from pathlib import Path
 from trainlab import folders
 from trainlab.errors import UserError, nearest
 from trainlab.runs import events, record
-from trainlab.runs.table import rows, run_folders
+from trainlab.runs.listing import rows, run_folders
 
 _MOST_NAMES = 5  # in an error message
 

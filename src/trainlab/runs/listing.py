@@ -1,0 +1,157 @@
+"""Finds all runs under `logs/`, ours and foreign ones, and what is known about each."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainlab import folders
+from trainlab.errors import UserError, nearest
+from trainlab.runs import events, lock, record
+from trainlab.runs.metrics import Summary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trainlab.runs.record import Record
+
+UNREADABLE = "unreadable"
+UNKNOWN = "unknown"  # event files without a run.json don't say how their run ended
+DIED = "the process ended without a word"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run as the table shows it; metrics map a tag to its value."""
+
+    folder: Path
+    experiment: str
+    run: str
+    status: str
+    started: datetime | None = None
+    seconds: float | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
+    metrics: list[str] = field(default_factory=list)  # the tags that matter most
+    reason: str | None = None
+    record: Record | None = None
+
+    @property
+    def label(self) -> str:
+        """Return 'experiment/run', which is the folder's path under `logs/`."""
+        return f"{self.experiment}/{self.run}".lstrip("/")
+
+
+def rows(logs: Path | None = None, experiment: str | None = None) -> list[Row]:
+    """Return all runs under `logs`, the newest first, those without a known start last.
+
+    Raises UserError when `logs` is no folder, or no run belongs to `experiment`.
+    """
+    logs = logs or folders.logs()
+    found = [read(folder, logs, reason) for folder, reason in run_folders(logs)]
+    if experiment is not None:
+        known = sorted({row.experiment for row in found})
+        found = [row for row in found if row.experiment == experiment]
+        if not found:
+            raise UserError(
+                f"No run of an experiment {experiment!r} in {logs}.{nearest(experiment, known)} "
+                f"There: {', '.join(known) or 'none'}."
+            )
+    return sorted(found, key=lambda row: row.started.timestamp() if row.started else -math.inf, reverse=True)
+
+
+def run_folders(logs: Path) -> Iterator[tuple[Path, str | None]]:
+    """Yield every folder with a `run.json` or event files, and, with the reason, those that can't be listed.
+
+    Links are followed, as TensorBoard does. Raises UserError when `logs` is no folder.
+    """
+    if not logs.is_dir():
+        raise UserError(f"{logs} is no folder. Runs are looked for there; name another with --logs DIR.")
+    barred: list[OSError] = []
+    seen: set[tuple[int, int]] = set()
+    for parent, below, names in os.walk(logs, onerror=barred.append, followlinks=True):
+        status = Path(parent).stat()
+        if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
+            below.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        if record.FILE in names or any("tfevents" in name for name in names):
+            yield Path(parent), None
+    for error in barred:
+        yield Path(error.filename), f"{error.filename}: {error.strerror}."
+
+
+def read(folder: Path, logs: Path, reason: str | None = None) -> Row:
+    """Return a run's row; a `reason` that is known, or found, why it can't be read makes it 'unreadable'."""
+    place = folder.relative_to(logs)
+    row = Row(folder, place.parent.as_posix().lstrip("."), place.name or ".", UNREADABLE, reason=reason)
+    if reason is not None:
+        return row
+    try:
+        if not (folder / record.FILE).exists():
+            return _foreign(row)
+        return _ours(row, record.read(folder))
+    except UserError as error:
+        return replace(row, reason=str(error))
+    except OSError as error:
+        return replace(row, reason=f"{error.filename}: {error.strerror}.")
+
+
+def _foreign(row: Row) -> Row:
+    """Complete the row of event files alone."""
+    history = events.read(row.folder)
+    last, best = _summary(history)
+    row = replace(row, status=UNKNOWN, config=history.config, last=last, best=best)
+    if history.started is None or history.ended is None:
+        return row
+    started = datetime.fromtimestamp(history.started, UTC)
+    return replace(row, started=started, seconds=history.ended - history.started)
+
+
+def _ours(row: Row, known: Record) -> Row:
+    """Complete the row of a run with a record."""
+    row = replace(row, started=known.started, config=known.config, metrics=known.metrics, record=known)
+    if known.status == "running":
+        row = _unfinished(row, known)
+    else:
+        row = replace(row, status=known.status, reason=known.reason, seconds=known.seconds)
+    last, best = _values(known.last), _values(known.best)
+    if known.status != "running" and last:
+        for path in events.files(row.folder):
+            events.check(path)
+        return replace(row, last=last, best=best)
+    # a running run's record lags behind its events, and that of somebody else's writer knows none of them
+    history = events.read(row.folder)
+    found_last, found_best = _summary(history)
+    return replace(row, config=row.config or history.config, last=last | found_last, best=best | found_best)
+
+
+def _unfinished(row: Row, known: Record) -> Row:
+    """Tell a run at work from one that died, which ended when its folder's files were last written."""
+    if lock.alive(row.folder):
+        age = datetime.now(UTC) - known.started
+        return replace(row, status="running", reason=known.reason, seconds=max(0.0, age.total_seconds()))
+    end = max(path.stat().st_mtime for path in [row.folder / record.FILE, *events.files(row.folder)])
+    return replace(row, status="interrupted", reason=DIED, seconds=max(0.0, end - known.started.timestamp()))
+
+
+def _values(points: dict[str, record.Point]) -> dict[str, float]:
+    return {tag: point.value for tag, point in points.items()}
+
+
+def _summary(history: events.History) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the last and the best value of each curve."""
+    summary = Summary()
+    for tag, curve in history.curves.items():
+        for step, value in zip(curve.steps, curve.values, strict=True):
+            summary.add(tag, value, step)
+    last, best = (
+        {tag: point["value"] for tag, point in points.items()} for points in (summary.last, summary.best)
+    )
+    return last, best
