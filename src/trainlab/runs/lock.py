@@ -31,6 +31,10 @@ class Lock:
         self._descriptor = descriptor
         _held.add(descriptor)
 
+    def fileno(self) -> int:
+        """Return the descriptor; a child process that inherits it holds the lock too."""
+        return self._descriptor
+
     def release(self) -> None:
         """Let go; a second call, or one in a forked child, does nothing."""
         if self._descriptor in _held:
