@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trainlab.runs import events
-from trainlab.runs.lookup import find
+from trainlab.runs.columns import FACTS
 from trainlab.runs.listing import rows
+from trainlab.runs.lookup import find
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from trainlab.runs.listing import Row
 
-FACTS = ("experiment", "run", "status", "started", "seconds", "reason", "folder")
 POINT = ("tag", "step", "wall_time", "value")
 
 

@@ -1,0 +1,104 @@
+"""Columns of the table of runs: their names, their values, their order."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from trainlab.errors import UserError, nearest
+from trainlab.runs.metrics import lower_is_better
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trainlab.runs.listing import Row
+
+FACTS = ("experiment", "run", "status", "started", "seconds", "reason", "folder")
+GROUPS = ("config", "best", "last")  # columns are named 'config.margin', 'best.val/loss', ...
+
+
+def known(rows: Sequence[Row]) -> list[str]:
+    """Return the names of all columns that any row has a value for, and the facts."""
+    found = (f"{group}.{key}" for group in GROUPS for row in rows for key in getattr(row, group))
+    return list(dict.fromkeys([*FACTS, *found]))
+
+
+def resolve(name: str, rows: Sequence[Row]) -> str:
+    """Return the full name of a column: 'margin' means 'config.margin', 'val/loss' means 'best.val/loss'.
+
+    Raises UserError with the nearest name for one that no row has.
+    """
+    columns = known(rows)
+    for candidate in (name, *(f"{group}.{name}" for group in GROUPS)):
+        if candidate in columns:
+            return candidate
+    short = [column.partition(".")[2] or column for column in columns]
+    names = ", ".join(dict.fromkeys(short))
+    raise UserError(f"No column {name!r}.{nearest(name, [*short, *columns])} There: {names}.")
+
+
+def value(row: Row, column: str) -> Any:
+    """Return a row's value in a column given by its full name, None where it has none."""
+    if column in FACTS:
+        return getattr(row, column)
+    group, _, key = column.partition(".")
+    return getattr(row, group).get(key)
+
+
+def ordered(rows: Sequence[Row], name: str) -> list[Row]:
+    """Return the rows by a column, the best first: losses and durations rise, other numbers fall, text rises.
+
+    Rows without a value, or with NaN, come last. Raises UserError for an unknown column.
+    """
+    column = resolve(name, rows)
+    present = [row for row in rows if not _missing(value(row, column))]
+    rising = _rises(column, [value(row, column) for row in present])
+    absent = [row for row in rows if _missing(value(row, column))]
+    return sorted(present, key=lambda row: _rank(value(row, column), rising)) + absent
+
+
+def differing(rows: Sequence[Row]) -> list[str]:
+    """Return the settings' columns that tell the rows apart: not one value in all, or missing in some."""
+    columns = [name for name in known(rows) if name.startswith("config.")]
+    return [name for name in columns if _differs(name, [row for row in rows if row.config])]
+
+
+def main_metrics(rows: Sequence[Row]) -> list[str]:
+    """Return the tags of all metrics: those that the runs call important, then val/*, then the others."""
+    important = [tag for row in rows for tag in row.metrics]
+    tags = [tag for row in rows for tag in row.last]
+    val = [tag for tag in tags if tag.startswith(("val/", "val_", "eval/", "eval_"))]
+    return [tag for tag in dict.fromkeys([*important, *val, *tags]) if tag in tags]
+
+
+def _differs(column: str, rows: Sequence[Row]) -> bool:
+    key = column.partition(".")[2]
+    if len({_text(row.config[key]) for row in rows if key in row.config}) > 1:
+        return True
+    having = {row.experiment for row in rows if key in row.config}
+    lacking = {row.experiment for row in rows if key not in row.config}
+    return bool(having & lacking)
+
+
+def _missing(found: Any) -> bool:
+    return found is None or (isinstance(found, float) and math.isnan(found))
+
+
+def _rises(column: str, values: Sequence[Any]) -> bool:
+    if not values or not isinstance(values[0], int | float):
+        return column != "started"
+    return column == "seconds" or (not column.startswith("config.") and lower_is_better(column))
+
+
+def _rank(found: Any, rising: bool) -> tuple[int, float, str]:
+    """Return a key to sort by, numbers before text: settings of different runs may have different types."""
+    if hasattr(found, "timestamp"):
+        found = found.timestamp()
+    if isinstance(found, int | float):
+        return 0, found if rising else -found, ""
+    return 1, 0.0, _text(found)
+
+
+def _text(found: Any) -> str:
+    return found if isinstance(found, str) else json.dumps(found, sort_keys=True, default=str)

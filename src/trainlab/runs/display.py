@@ -1,0 +1,216 @@
+"""The table of runs as text: for a terminal, as CSV, JSON and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from trainlab.runs import columns
+from trainlab.runs.listing import UNREADABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from trainlab.runs.listing import Row
+
+_GAP = 2  # spaces between columns
+_LONGEST_CELL = 40  # characters, of a run's name or a setting, where the table must fit into a terminal
+_PIPED_WIDTH = 100  # columns to choose for where no terminal tells its width
+_STYLES = {
+    "running": "cyan",
+    "finished": "green",
+    "failed": "red",
+    "interrupted": "yellow",
+    UNREADABLE: "red",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of text."""
+
+    title: str
+    cells: list[str]
+    right: bool = False
+
+    @property
+    def width(self) -> int:
+        """Return the width of the widest cell, in characters."""
+        return max(map(len, [self.title, *self.cells]))
+
+
+def print_table(rows: Sequence[Row], chosen: Sequence[str] | None) -> None:
+    """Print the runs with as many columns as fit, those that tell most first, and why some are unreadable."""
+    from rich.console import Console
+
+    width = shutil.get_terminal_size((_PIPED_WIDTH, 24)).columns
+    console = Console(highlight=False, soft_wrap=True)
+    limit = _LONGEST_CELL if console.is_terminal else None
+    shown = _chosen(rows, chosen, limit) if chosen else _fitting(rows, width, limit)
+    wide = sum(column.width + _GAP for column in shown)
+    console.print(
+        rich_table(shown), width=wide if not console.is_terminal else max(width, wide), no_wrap=True
+    )
+    if any("(" in cell for column in shown[4:] for cell in column.cells) and not chosen:
+        console.print("metrics: best (last)", style="dim")
+    for row in rows:
+        if row.status == UNREADABLE:
+            console.print(f"{row.label} is unreadable: {row.reason}", markup=False)
+
+
+def csv_text(rows: Sequence[Row], chosen: Sequence[str] | None) -> str:
+    """Return all columns, or the chosen ones, as CSV with a header."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = list(chosen or columns.known(rows))
+    writer.writerow(names)
+    full = [columns.resolve(name, rows) for name in names]
+    writer.writerows([_exact(columns.value(row, name)) for name in full] for row in rows)
+    return text.getvalue()
+
+
+def json_text(rows: Sequence[Row], chosen: Sequence[str] | None) -> str:
+    """Return a list with one object a run; numbers that JSON has no word for are null."""
+    if chosen:
+        full = {name: columns.resolve(name, rows) for name in chosen}
+        objects = [{name: columns.value(row, column) for name, column in full.items()} for row in rows]
+    else:
+        names = ("experiment", "run", "status", "started", "seconds", "config", "last", "best", "reason")
+        objects = [{name: getattr(row, name) for name in names} for row in rows]
+    return json.dumps(_strict(objects), indent=2, allow_nan=False, default=_exact) + "\n"
+
+
+def markdown_text(rows: Sequence[Row], chosen: Sequence[str] | None) -> str:
+    """Return the table that a terminal would show, with every column, as Markdown."""
+    shown = _chosen(rows, chosen) if chosen else [*_facts(rows), *_settings(rows), *_metrics(rows)]
+    lines = [[column.title for column in shown], ["--:" if column.right else "---" for column in shown]]
+    lines += [list(cells) for cells in zip(*(column.cells for column in shown), strict=True)]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def duration(seconds: float | None) -> str:
+    """Return '12 s', '3 min 20 s', '2 h 5 min' or '4 d 3 h'."""
+    if seconds is None:
+        return ""
+    whole = round(seconds)
+    for size, unit, part, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // part
+            return f"{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{whole} s"
+
+
+def age(started: datetime | None) -> str:
+    """Return how long ago a run started, in its largest unit."""
+    if started is None:
+        return ""
+    words = duration(max(0.0, (datetime.now(UTC) - started).total_seconds())).split()
+    return " ".join(words[:2])
+
+
+def short(found: Any) -> str:
+    """Return a value as a cell: four digits of a number, one line of anything."""
+    if found is None:
+        return ""
+    if isinstance(found, float):
+        return f"{found:.4g}"
+    if isinstance(found, datetime):
+        return found.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return " ".join(str(found).split())
+
+
+def rich_table(shown: Sequence[Column]) -> Table:
+    """Return columns of text as a table without lines, whose cells are never wrapped."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    for column in shown:
+        table.add_column(Text(column.title), justify="right" if column.right else "left", no_wrap=True)
+    for cells in zip(*(column.cells for column in shown), strict=True):
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in cells))
+    return table
+
+
+def _fitting(rows: Sequence[Row], width: int, limit: int | None) -> list[Column]:
+    facts, settings, metrics = _facts(rows, limit), _settings(rows, limit), _metrics(rows)
+    left = width - sum(column.width + _GAP for column in facts)
+    kept = []
+    for column in [*metrics[:1], *settings[:2], *metrics[1:2], *settings[2:], *metrics[2:]]:
+        if column.width + _GAP <= left:
+            left -= column.width + _GAP
+            kept.append(column)
+    return facts + [column for column in [*settings, *metrics] if column in kept]
+
+
+def _facts(rows: Sequence[Row], limit: int | None = None) -> list[Column]:
+    one = len({row.experiment for row in rows}) == 1
+    return [
+        Column("run", [_cut(row.run if one else row.label, limit) for row in rows]),
+        Column("status", [row.status for row in rows]),
+        Column("age", [age(row.started) for row in rows], right=True),
+        Column("duration", [duration(row.seconds) for row in rows], right=True),
+    ]
+
+
+def _settings(rows: Sequence[Row], limit: int | None = None) -> list[Column]:
+    return _chosen(rows, columns.differing(rows), limit)
+
+
+def _metrics(rows: Sequence[Row]) -> list[Column]:
+    return [
+        Column(tag, [best_and_last(row, tag) for row in rows], right=True)
+        for tag in columns.main_metrics(rows)
+    ]
+
+
+def best_and_last(row: Row, tag: str) -> str:
+    """Return a metric as a cell: 'best (last)', or one value where both are the same."""
+    best, last = short(row.best.get(tag)), short(row.last.get(tag))
+    return best if best == last else f"{best} ({last})".strip()
+
+
+def _chosen(rows: Sequence[Row], names: Sequence[str], limit: int | None = None) -> list[Column]:
+    return [_column(rows, name, limit) for name in names]
+
+
+def _column(rows: Sequence[Row], name: str, limit: int | None) -> Column:
+    title = name.removeprefix("config.")
+    if name in ("age", "duration"):
+        return next(column for column in _facts(rows) if column.title == name)
+    values = [columns.value(row, columns.resolve(name, rows)) for row in rows]
+    right = any(isinstance(each, int | float) and not isinstance(each, bool) for each in values)
+    return Column(title, [_cut(short(each), limit) for each in values], right)
+
+
+def _cut(text: str, limit: int | None) -> str:
+    return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _exact(found: Any) -> Any:
+    """Return a value as CSV and JSON hold it."""
+    if isinstance(found, datetime):
+        return found.isoformat(timespec="milliseconds")
+    return (
+        json.dumps(found)
+        if isinstance(found, list | dict)
+        else str(found)
+        if hasattr(found, "parts")
+        else found
+    )
+
+
+def _strict(found: Any) -> Any:
+    if isinstance(found, float) and not math.isfinite(found):
+        return None
+    if isinstance(found, dict):
+        return {key: _strict(each) for key, each in found.items()}
+    return [_strict(each) for each in found] if isinstance(found, list) else found
