@@ -1,14 +1,22 @@
-"""The command `trainlab`."""
+"""The command `trainlab`. What costs seconds to import is imported by the command that needs it."""
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import trainlab
 from trainlab.errors import UserError
+from trainlab.runs import commands as runs
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+    from trainlab.doctor import Line
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -16,6 +24,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # it would print local variables, data and all
     help="An experiment stack for deep learning: run notebooks, compare their runs.",
 )
+app.add_typer(runs.app, name="runs")
+data = typer.Typer(no_args_is_help=True, help="List, fetch and verify data sets.")
+app.add_typer(data, name="data")
+
+COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
+Name = Annotated[str, typer.Argument(help="A name that `trainlab data list` shows.")]
+
+
+class Format(StrEnum):
+    """What findings are printed as."""
+
+    text = "text"
+    json = "json"
 
 
 @app.callback(invoke_without_command=True)
@@ -36,8 +57,84 @@ def run(
     """Execute a notebook headless and record it as a run."""
     from trainlab.runs import notebook as headless
 
-    code = headless.run(notebook, parameters or [], name=name, seed=seed, detach=detach)
-    raise typer.Exit(code)
+    raise typer.Exit(headless.run(notebook, parameters or [], name=name, seed=seed, detach=detach))
+
+
+@app.command()
+def recommend(
+    reference: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run's name or part of it, a path, or 'last'.")
+    ],
+    titles: Annotated[list[str], typer.Argument(metavar="TITLE...")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many for each title.")] = 10,
+) -> None:
+    """Print the news nearest to each title, by a trained run of the news experiment."""
+    from trainlab import news
+
+    _print(*_recommendations(news.recommend(reference, titles, k=k)))
+
+
+@app.command()
+def doctor(format: Annotated[Format, typer.Option(help="How to print it.")] = Format.text) -> None:
+    """Look at engine, GPU, memory, disk, ports, permissions, hub and versions, and say what mends them."""
+    from trainlab import doctor as examination
+
+    if format is Format.json:
+        lines = list(examination.examine())
+        print(examination.as_json(lines))
+    else:
+        lines = [_shown(line) for line in examination.examine()]
+    if any(line.level == "error" for line in lines):
+        raise typer.Exit(1)
+
+
+@data.command("list")
+def list_() -> None:
+    """List the data sets: what they are, whether they are here, and their licence."""
+    from rich.table import Table
+
+    from trainlab import datasets
+
+    table = Table("name", "what", "here", "download", "licence")
+    for each in datasets.DATASETS.values():
+        size = f"{each.size / 1e6:.0f} MB" if each.size else "shipped"
+        table.add_row(each.name, each.what, "yes" if datasets.here(each) else "no", size, each.licence)
+    _print(table)
+
+
+@data.command()
+def fetch(name: Name) -> None:
+    """Download a data set, check it and unpack it; a download that broke off goes on."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from trainlab import datasets
+
+    dataset = datasets.lookup(name)
+    print(f"{dataset.name}: {dataset.what}\nlicence: {dataset.licence}")
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    ) as bars:
+        tasks: dict[str, object] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done)  # type: ignore[arg-type]
+
+        new = datasets.fetch(dataset, report)
+    for folder in new:
+        print(f"unpacked: {folder}")
+    if not new:
+        print("already here")
+
+
+@data.command()
+def verify(name: Name) -> None:
+    """Read every file of a data set again and compare its SHA-256."""
+    from trainlab import datasets
+
+    dataset = datasets.lookup(name)
+    print(f"{dataset.name}: {datasets.verify(dataset)} files as they should be")
 
 
 def main() -> None:
@@ -48,3 +145,30 @@ def main() -> None:
         sys.stdout.flush()
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+def _shown(line: Line) -> Line:
+    from rich.markup import escape
+
+    mend = f"\n  [bold]mend:[/bold] {escape(line.mend)}" if line.level != "ok" and line.mend else ""
+    _print(f"[{COLOURS[line.level]}]{line.level:7}[/] {escape(line.subject)}: {escape(line.found)}{mend}")
+    return line
+
+
+def _recommendations(frame: pd.DataFrame) -> list[Table]:
+    from rich.table import Table
+
+    tables = []
+    for query, rows in frame.groupby("query", sort=False):
+        table = Table("", "title", "category", "distance", title=str(query), title_justify="left")
+        for row in rows.to_dict("records"):
+            table.add_row(str(row["rank"]), row["title"], row["category"], f"{row['distance']:.3f}")
+        tables.append(table)
+    return tables
+
+
+def _print(*what: Table | str) -> None:
+    from rich.console import Console
+
+    for each in what:
+        Console(highlight=False, soft_wrap=isinstance(each, str)).print(each)

@@ -1,0 +1,310 @@
+"""Data sets that lie elsewhere: address, size, digest, licence; fetched resumably, checked, unpacked whole.
+
+    data/<name>/<archive>.zip      as published, never changed
+    data/<name>/<part>/            what was in it, with a manifest of digests
+
+A download goes to `<archive>.zip.part`, and takes its name once size and SHA-256 are right.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from trainlab import folders
+from trainlab.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    Report = Callable[[str, int, int], None]  # what, bytes so far, bytes in all
+
+MANIFEST = ".manifest.json"
+BLOCK = 1 << 20  # bytes read at once
+TIMEOUT = 30.0  # seconds without a byte
+ATTEMPTS = 4  # each goes on where the one before broke off
+PAUSE = 1.0  # seconds before the second attempt; doubled for each further one
+MAX_RATIO = 20  # unpacked over packed bytes; text packs about 4 to 1, a zip bomb 1,000 to 1
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One file to download, and the folder that its content goes to."""
+
+    address: str
+    size: int  # bytes
+    sha256: str
+    part: str
+
+    @property
+    def file(self) -> str:
+        """Return the file's own name."""
+        return self.address.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set: archives to fetch, or files that are shipped with their digests."""
+
+    name: str
+    what: str
+    licence: str
+    archives: tuple[Archive, ...] = ()
+    shipped: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Return the bytes to download."""
+        return sum(archive.size for archive in self.archives)
+
+
+_MIND = "https://huggingface.co/datasets/yjw1029/MIND/resolve/main"
+_KNOWN = (
+    Dataset(
+        "sample",
+        "860 news items in MIND's layout and 400 film reviews, written for this project",
+        "MIT, as the project",
+        shipped={
+            "news.tsv": "8899e4a80ebf1da44291772878edfc1208b2aee91e16ff7c570b41b2943def3b",
+            "reviews.csv": "2629719ad0aa66d9cf54e79ce3e74254d0e7fc44bc9efeaf0c5858463a9a77af",
+        },
+    ),
+    Dataset(
+        "mind-small",
+        "Microsoft News, small: train (51,282 news) and dev",
+        "Microsoft Research License: non-commercial research only, no redistribution (https://msnews.github.io)",
+        archives=(
+            Archive(
+                f"{_MIND}/MINDsmall_train.zip",
+                52_994_575,
+                "6ef97a271580b98ccfc4301ada55cc639423cb0576a78b8dcfcf74a4dbcc3194",
+                "train",
+            ),
+            Archive(
+                f"{_MIND}/MINDsmall_dev.zip",
+                30_948_560,
+                "d6ce515dcaa6b6d47ddf0a326eebc8a31b84735ae410285c9882ca2a06eec669",
+                "dev",
+            ),
+        ),
+    ),
+)
+DATASETS = {dataset.name: dataset for dataset in _KNOWN}
+
+
+def lookup(name: str) -> Dataset:
+    """Return the data set of that name; raise UserError with the nearest name where there is none."""
+    if name not in DATASETS:
+        raise UserError(f"no data set {name!r}.{nearest(name, DATASETS)} Known: {', '.join(DATASETS)}.")
+    return DATASETS[name]
+
+
+def here(dataset: Dataset) -> bool:
+    """Say whether every part of the data set lies in `data/`."""
+    folder = folders.data() / dataset.name
+    parts = [folder / archive.part / MANIFEST for archive in dataset.archives]
+    return all(path.is_file() for path in [*parts, *(folder / name for name in dataset.shipped)])
+
+
+def offline() -> bool:
+    """Say whether HF_HUB_OFFLINE forbids the network, in huggingface_hub's spellings."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def fetch(dataset: Dataset, report: Report = lambda *_: None) -> list[Path]:
+    """Download, check and unpack what is not here yet; return the folders that are new.
+
+    Raises UserError when offline, unreachable, of a wrong digest, or the disk is full; a download that broke
+    off stays as `.part` and goes on the next time, and of anything else nothing half-done stays.
+    """
+    new = []
+    for archive in dataset.archives:
+        folder = folders.data() / dataset.name
+        target = folder / archive.part
+        if (target / MANIFEST).is_file():
+            continue
+        if target.exists():
+            raise UserError(
+                f"{target} is there and was not made by `trainlab data`. Move it away, then again."
+            )
+        with _telling(folder):
+            _obtain(archive, folder / archive.file, report)
+            _unpack(archive, folder / archive.file, target)
+        new.append(target)
+    return new
+
+
+def verify(dataset: Dataset) -> int:
+    """Read every file of the data set again and return how many are as they should be.
+
+    Raises UserError that names each file that is missing or changed, and how to mend it.
+    """
+    folder = folders.data() / dataset.name
+    if not here(dataset) and dataset.archives:
+        raise UserError(f"{dataset.name} is not here. Get it: trainlab data fetch {dataset.name}")
+    expected = {folder / name: digest for name, digest in dataset.shipped.items()}
+    for archive in dataset.archives:
+        target = folder / archive.part
+        manifest = json.loads((target / MANIFEST).read_text())
+        expected |= {target / name: digest for name, digest in manifest.items()}
+    found = {path: _digest(path) if path.is_file() else None for path in expected}
+    wrong = [path for path in expected if found[path] != expected[path]]
+    if wrong:
+        listed = "\n".join(f"{path}: {'changed' if found[path] else 'missing'}" for path in wrong)
+        mend = f"git checkout {folder}" if dataset.shipped else f"trainlab data fetch {dataset.name}"
+        again = "" if dataset.shipped else f"rm -r {' '.join(sorted({str(p.parent) for p in wrong}))}; "
+        raise UserError(f"{listed}\nMend it: {again}{mend}")
+    return len(expected)
+
+
+def _obtain(archive: Archive, path: Path, report: Report) -> None:
+    """Have the archive at `path`, checked: it lies there, or is downloaded."""
+    if path.exists():
+        _check(archive, path)
+        return
+    part = path.with_name(f"{path.name}.part")
+    if offline():
+        raise UserError(
+            f"HF_HUB_OFFLINE is set, so {archive.address} is not fetched. Unset it, or put that file by hand "
+            f"at {path} and call this again."
+        )
+    part.parent.mkdir(parents=True, exist_ok=True)
+    _download(archive, part, path, report)
+    try:
+        _check(archive, part)
+    except UserError:
+        part.unlink()
+        raise
+    part.replace(path)
+
+
+def _download(archive: Archive, part: Path, path: Path, report: Report) -> None:
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(PAUSE * 2 ** (attempt - 1))
+        try:
+            _continue(archive, part, report)
+            return
+        except urllib.error.HTTPError as error:
+            reason: object = f"{error.code} {error.reason}"
+            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # the file there is another one
+                part.unlink(missing_ok=True)
+            elif error.code < 500:
+                break
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+            reason = getattr(error, "reason", None) or error
+    raise UserError(
+        f"{archive.address} can't be fetched: {reason}. Check the network and call this again: it goes on "
+        f"where it stopped. Or put that file by hand at {path}."
+    )
+
+
+def _continue(archive: Archive, part: Path, report: Report) -> None:
+    """Download what `part` lacks; raise ConnectionError when the server stops early."""
+    done = part.stat().st_size if part.exists() else 0
+    if done >= archive.size:
+        return
+    request = urllib.request.Request(archive.address, headers={"User-Agent": "trainlab"})
+    if done:
+        request.add_header("Range", f"bytes={done}-")
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+        resumed = response.status == 206 and response.headers["Content-Range"].startswith(f"bytes {done}-")
+        if response.status == 206 and not resumed:
+            raise ConnectionError(f"the server sent {response.headers['Content-Range']}, not bytes {done}-")
+        done = done if resumed else 0
+        _need(part.parent, archive.size - done)
+        with part.open("ab" if resumed else "wb") as file:
+            while done < archive.size and (block := response.read(min(BLOCK, archive.size - done + 1))):
+                file.write(block)
+                done += len(block)
+                report(archive.file, done, archive.size)
+    if done < archive.size:
+        raise ConnectionError(f"the connection broke off after {done:,} of {archive.size:,} bytes")
+
+
+def _check(archive: Archive, path: Path) -> None:
+    size, digest = path.stat().st_size, _digest(path)
+    if (size, digest) != (archive.size, archive.sha256):
+        raise UserError(
+            f"{path} is not what was published: found {size:,} bytes, SHA-256 {digest}; expected "
+            f"{archive.size:,} bytes, {archive.sha256}. Remove it and fetch again."
+        )
+
+
+def _unpack(archive: Archive, path: Path, target: Path) -> None:
+    """Unpack into a temporary folder beside `target`, which takes the name once it is whole."""
+    with tempfile.TemporaryDirectory(prefix=f".{archive.part}-", dir=target.parent) as temporary:
+        made = Path(temporary, archive.part)  # one level down: the outer one is private to this user
+        made.mkdir()
+        with zipfile.ZipFile(path) as packed:
+            digests = _extract(packed, made, MAX_RATIO * archive.size)
+        (made / MANIFEST).write_text(json.dumps(digests, indent=2))
+        made.replace(target)
+
+
+def _extract(packed: zipfile.ZipFile, target: Path, cap: int) -> dict[str, str]:
+    """Write the archive's regular files, `cap` bytes at most, and return their digests."""
+    members = [each for each in packed.infolist() if not each.is_dir() and "__MACOSX" not in each.filename]
+    if sum(each.file_size for each in members) > cap:
+        raise UserError(f"{packed.filename} would unpack to more than {cap:,} bytes. Nothing was unpacked.")
+    _need(target, sum(each.file_size for each in members))
+    paths = {each.filename: _inside(each, str(packed.filename)) for each in members}
+    if len({path.parts[0] for path in paths.values()}) == 1 and all(len(p.parts) > 1 for p in paths.values()):
+        paths = {name: path.relative_to(path.parts[0]) for name, path in paths.items()}
+    digests = {}
+    for member in members:
+        place = target / paths[member.filename]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with packed.open(member) as source, place.open("xb") as file:
+            shutil.copyfileobj(source, file, BLOCK)
+        digests[str(paths[member.filename])] = _digest(place)
+    return digests
+
+
+def _inside(member: zipfile.ZipInfo, archive: str) -> PurePosixPath:
+    """Return the member's path; refuse links, absolute paths and ways out."""
+    path = PurePosixPath(member.filename.replace("\\", "/"))
+    kind = member.external_attr >> 16 & 0o170000  # of the mode that Unix zip programs store
+    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or kind not in (0, 0o100000):
+        raise UserError(
+            f"{archive} has the entry {member.filename!r}, which leads out of its folder. Refused."
+        )
+    return path
+
+
+def _need(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise OSError(errno.ENOSPC, f"{size:,} bytes are needed, {free:,} are free")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _telling(folder: Path) -> Iterator[None]:
+    """Turn the disk's refusal, or an archive that is none, into a sentence."""
+    try:
+        yield
+    except zipfile.BadZipFile as error:
+        raise UserError(f"an archive in {folder} can't be unpacked: {error}.") from None
+    except OSError as error:
+        raise UserError(
+            f"{folder} can't be written: {error.strerror or error}. Free some space or mend the folder's "
+            f"owner (df {folder}; ls -ld {folder}), then call this again: it goes on where it stopped."
+        ) from None

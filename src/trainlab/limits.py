@@ -1,0 +1,79 @@
+"""What the kernel lets this process use: the limits of its control group, version 1 or 2.
+
+A container sees the whole machine in /proc; its own share is written in /sys/fs/cgroup.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN = Path("/proc/self/cgroup")
+UNLIMITED = 1 << 60  # bytes; version 1 writes a number near 2**63 for none
+
+
+def memory_limit(root: Path = CGROUPS, own: Path = OWN) -> int | None:
+    """Return the bytes of memory that this process's group and those above it allow, None for no limit."""
+    files = {"memory": "memory.limit_in_bytes", "": "memory.max"}
+    limits = [int(text) for text in _values(files, root, own) if text.isdigit()]
+    return min((limit for limit in limits if limit < UNLIMITED), default=None)
+
+
+def memory_used(root: Path = CGROUPS, own: Path = OWN) -> int | None:
+    """Return the bytes that this process's group uses, less file cache that gives way; None if unknown."""
+    names = {
+        "memory": ("memory.usage_in_bytes", "total_inactive_file"),
+        "": ("memory.current", "inactive_file"),
+    }
+    for folder, controller in _folders("memory", root, own):
+        usage, cache = names[controller]
+        if text := _read(folder / usage):
+            statistics = dict(line.split() for line in _read(folder / "memory.stat").splitlines())
+            return max(int(text) - int(statistics.get(cache, 0)), 0)
+    return None
+
+
+def cpu_limit(root: Path = CGROUPS, own: Path = OWN) -> float | None:
+    """Return how many CPUs' time this process's group and those above it allow, None for no limit."""
+    limits = []
+    for folder, controller in _folders("cpu", root, own):
+        if controller:
+            words = [_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")]
+        else:
+            words = _read(folder / "cpu.max").split()
+        if len(words) == 2 and words[0].isdigit() and words[1].isdigit():
+            limits.append(int(words[0]) / int(words[1]))
+    return min(limits, default=None)
+
+
+def _values(files: dict[str, str], root: Path, own: Path) -> Iterator[str]:
+    for folder, controller in _folders("memory", root, own):
+        yield _read(folder / files[controller])
+
+
+def _folders(controller: str, root: Path, own: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the folders of this process's group and of those above it, with the controller ('' in version 2).
+
+    Inside a container the path in /proc may be the host's, and the mounted folder the group's own: what does
+    not exist is left out.
+    """
+    for line in _read(own).splitlines():
+        _, names, path = line.split(":", 2)
+        if names and controller not in names.split(","):
+            continue
+        top = root / controller if names else root
+        group = Path(path.lstrip("/"))
+        for each in (group, *group.parents):
+            if (top / each).is_dir() and ".." not in each.parts:
+                yield top / each, controller if names else ""
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
