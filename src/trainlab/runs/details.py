@@ -20,23 +20,23 @@ _SAME = "the same"
 
 def show(row: Row) -> None:
     """Print everything that is known about a run."""
-    console = _console()
+    console = display.text_console()
     _section(console, row.label, _facts(row))
     _section(console, "config", row.config)
-    _metrics(console, row)
+    _metrics(row)
     if row.record is not None:
         _section(console, "packages", row.record.packages)
 
 
 def diff(first: Row, second: Row) -> None:
     """Print what differs between two runs (config, code, packages, machine), and the metrics of both."""
-    console = _console()
+    console = display.text_console()
     for title, of in _ASPECTS.items():
         _difference(console, title, (first, second), (of(first), of(second)))
     tags = list(dict.fromkeys([*first.last, *second.last]))
     if tags:
         cells = [[display.best_and_last(row, tag) for tag in tags] for row in (first, second)]
-        _print(console, "metrics: best (last)", tags, [first.label, second.label], cells)
+        _print("metrics: best (last)", tags, [first.label, second.label], cells)
 
 
 def _facts(row: Row) -> dict[str, Any]:
@@ -85,7 +85,7 @@ _ASPECTS: dict[str, Callable[[Row], Mapping[str, Any]]] = {
 }
 
 
-def _metrics(console: Console, row: Row) -> None:
+def _metrics(row: Row) -> None:
     tags = list(row.last)
     if not tags:
         return
@@ -93,7 +93,7 @@ def _metrics(console: Console, row: Row) -> None:
     best = [display.short(row.best.get(tag)) for tag in tags]
     steps = [str(points[tag].step) if tag in points else "" for tag in tags]
     last = [display.short(row.last[tag]) for tag in tags]
-    _print(console, "metrics", tags, ["best", "at step", "last"], [best, steps, last])
+    _print("metrics", tags, ["best", "at step", "last"], [best, steps, last])
 
 
 def _section(console: Console, title: str, values: Mapping[str, Any]) -> None:
@@ -117,25 +117,15 @@ def _difference(
         console.print()
         return
     cells = [[_text(each.get(key)) for key in keys] for each in values]
-    _print(console, title, keys, [row.label for row in rows], cells)
+    _print(title, keys, [row.label for row in rows], cells)
 
 
-def _print(
-    console: Console, title: str, keys: list[str], heads: list[str], cells: Iterable[list[str]]
-) -> None:
+def _print(title: str, keys: list[str], heads: list[str], cells: Iterable[list[str]]) -> None:
     shown = [Column(title, keys), *(Column(head, each) for head, each in zip(heads, cells, strict=True))]
-    width = sum(column.width + 2 for column in shown)
-    console.print(rich_table(shown), width=max(width, console.width), no_wrap=True)
-    console.print()
+    display.text_console(shown).print(rich_table(shown), "")
 
 
 def _text(found: Any) -> str:
     if isinstance(found, dict | list):
         return json.dumps(found, default=str)
     return display.short(found) or "-"
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False, soft_wrap=True)

@@ -17,13 +17,14 @@ from trainlab.runs.listing import UNREADABLE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import Console
     from rich.table import Table
 
     from trainlab.runs.listing import Row
 
 _GAP = 2  # spaces between columns
 _LONGEST_CELL = 40  # characters, of a run's name or a setting, where the table must fit into a terminal
-_PIPED_WIDTH = 100  # columns to choose for where no terminal tells its width
+_PIPED_WIDTH = 160  # columns to choose for where no terminal tells its width
 _STYLES = {
     "running": "cyan",
     "finished": "green",
@@ -49,21 +50,26 @@ class Column:
 
 def print_table(rows: Sequence[Row], chosen: Sequence[str] | None) -> None:
     """Print the runs with as many columns as fit, those that tell most first, and why some are unreadable."""
-    from rich.console import Console
-
     width = shutil.get_terminal_size((_PIPED_WIDTH, 24)).columns
-    console = Console(highlight=False, soft_wrap=True)
-    limit = _LONGEST_CELL if console.is_terminal else None
+    # scripts that cut a piped table to pieces need whole names; a terminal needs them to fit
+    limit = None if width >= _PIPED_WIDTH else _LONGEST_CELL
     shown = _chosen(rows, chosen, limit) if chosen else _fitting(rows, width, limit)
-    wide = sum(column.width + _GAP for column in shown)
-    console.print(
-        rich_table(shown), width=wide if not console.is_terminal else max(width, wide), no_wrap=True
-    )
-    if any("(" in cell for column in shown[4:] for cell in column.cells) and not chosen:
+    console = text_console(shown)
+    console.print(rich_table(shown))
+    if not chosen and any("(" in cell for column in shown[4:] for cell in column.cells):
         console.print("metrics: best (last)", style="dim")
     for row in rows:
         if row.status == UNREADABLE:
             console.print(f"{row.label} is unreadable: {row.reason}", markup=False)
+
+
+def text_console(shown: Sequence[Column] = ()) -> Console:
+    """Return a console on standard output, plain when piped, that is as wide as the columns need."""
+    from rich.console import Console
+
+    need = sum(column.width + _GAP for column in shown)
+    width = max(need, shutil.get_terminal_size((_PIPED_WIDTH, 24)).columns)
+    return Console(highlight=False, soft_wrap=True, width=width)
 
 
 def csv_text(rows: Sequence[Row], chosen: Sequence[str] | None) -> str:
