@@ -10,7 +10,7 @@ c = get_config()  # noqa: F821
 project = Path(os.environ.get("TRAINLAB_ROOT") or Path(__file__).parents[1])
 
 c.ServerApp.root_dir = str(project)
-c.ServerApp.preferred_dir = str(project / "notebooks")
+c.FileContentsManager.preferred_dir = str(project / "notebooks")
 c.ServerApp.port = int(os.environ.get("JUPYTER_PORT") or 8888)
 c.ServerApp.port_retries = 0  # a taken port is an error, not another port
 c.ServerApp.custom_display_url = f"http://127.0.0.1:{c.ServerApp.port}/lab"
@@ -34,4 +34,4 @@ c.ServerApp.jpserver_extensions = {"jupyter_lsp": False}  # no language server i
 
 # Not a login shell, which would reset PATH and lose `trainlab`
 c.ServerApp.terminado_settings = {"shell_command": [os.environ.get("SHELL") or "/bin/bash"]}
-c.MappingKernelManager.shutdown_wait_time = 3.0  # seconds: kernels are gone before a stop's ten are over
+c.KernelManager.shutdown_wait_time = 3.0  # seconds: kernels are gone before a stop's ten are over
