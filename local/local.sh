@@ -97,18 +97,20 @@ engine_trainlab() {
 
 engine_down() {
   trap '' HUP # `make down` typed into JupyterLab's terminal loses that terminal on the way
-  if engine_running; then kill -TERM "$(cat .stack/supervisord.pid)"; fi
-  await_end 15 || true
-  # shellcheck disable=SC2046  # one word a process
-  stop_all TERM && await_end 10 || { stop_all KILL && await_end 5; } ||
+  local pids
+  pids=$(workers)
+  [[ -z $pids ]] || echo "interrupting $(wc -w <<<"$pids") run(s) still going on"
+  if engine_running; then pids+=" $(cat .stack/supervisord.pid)"; fi
+  send TERM "$pids" # they end what they started, and take some seconds to write down how
+  await_end 10 || { send TERM "$(members)" && await_end 2; } || { send KILL "$(members)" && await_end 5; } ||
     fail "these processes do not end: $(members | tr '\n' ' ')"
   rm -f .stack/supervisord.pid .stack/*.port
   echo "stopped: nothing of the stack runs any more"
 }
 
-stop_all() { # stop_all SIGNAL
+send() { # send SIGNAL PIDS
   local pid
-  for pid in $(members); do kill "-$1" "$pid" 2>/dev/null || true; done
+  for pid in $2; do kill "-$1" "$pid" 2>/dev/null || true; done
 }
 
 await_end() { # await_end SECONDS: true as soon as no process of the stack is left
@@ -120,10 +122,19 @@ await_end() { # await_end SECONDS: true as soon as no process of the stack is le
 }
 
 members() { # prints the processes of the stack: services, terminals, kernels, runs; not those that called us
-  local own file
+  local own pid
   own=" $(ancestors) "
-  grep -lzE "^(TRAINLAB_STACK=$(escaped "$stack")$|TRAINLAB_RUN=$(escaped "$PWD")/logs/)" /proc/[0-9]*/environ 2>/dev/null |
-    while IFS=/ read -r _ _ file _; do [[ $own == *" $file "* ]] || echo "$file"; done
+  { workers; marked; } | sort -u | while read -r pid; do [[ $own == *" $pid "* ]] || echo "$pid"; done
+}
+
+marked() { # those with our mark in their environment, and the kernels of our runs
+  local marks
+  marks="^(TRAINLAB_STACK=$(escaped "$stack")$|TRAINLAB_RUN=$(escaped "$PWD")/logs/)"
+  { grep -lzE "$marks" /proc/[0-9]*/environ | cut -d / -f 3; } 2>/dev/null || true
+}
+
+workers() { # the processes that execute notebooks headless, from whatever shell they were started
+  { grep -lzxF trainlab.runs.worker /proc/[0-9]*/cmdline | xargs -r grep -lzF "$PWD/logs/" | cut -d / -f 3; } 2>/dev/null || true
 }
 
 escaped() { sed 's/[][\.*^$+?(){}|/]/\\&/g' <<<"$1"; }

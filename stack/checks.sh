@@ -44,6 +44,15 @@ check_ports() { # refuses a port that another program listens on; our own runnin
   done
 }
 
+check_folders() { # refuses to start without the folders that both services share
+  local folder
+  for folder in logs data notebooks; do
+    [[ -d $folder ]] || fail "$folder/ is missing. Make it: mkdir $folder"
+    [[ $engine == docker || -w $folder ]] ||
+      fail "$folder/ belongs to $(owner_of $folder), and $(id -un) cannot write to it. sudo chown -R $(id -u):$(id -g) $folder"
+  done
+}
+
 check_disk() { # check_disk FOLDER GIB PURPOSE
   local free_kib
   free_kib=$(df -Pk "$1" 2>/dev/null | awk 'NR == 2 { print $4 }') || return 0

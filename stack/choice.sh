@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # Which engine runs the services, and whether torch gets a GPU. Sourced by stack/verb and stack/test.
 minimum_compose=2.17 # the oldest Compose v2 that knows everything in docker-compose.yml
 
@@ -6,7 +6,7 @@ choose() { # sets engine (docker or local), gpu (0 or 1) and why (one line that 
   local problem
   one_of ENGINE docker local
   one_of GPU 0 1
-  docker_info=$(docker info --format '{{json .}}' 2>&1) || true
+  ask_docker
   problem=$(docker_problem)
   if [[ ${ENGINE:-} == docker && -n $problem ]]; then
     fail "ENGINE=docker, but $problem. Mend that, or use ENGINE=local, which needs only Python 3.11."
@@ -14,6 +14,10 @@ choose() { # sets engine (docker or local), gpu (0 or 1) and why (one line that 
   elif [[ -z ${ENGINE:-} ]] && local_is_up; then choose_local "already running without Docker"
   elif [[ -n $problem ]]; then choose_local "$problem"
   else choose_docker; fi
+}
+
+ask_docker() { # sets docker_info, the engine's words about itself or its error
+  docker_info=$(docker info --format '{{json .}}' 2>&1) || true
 }
 
 one_of() { # one_of VARIABLE ALLOWED...: the variable is unset or has one of these values

@@ -44,6 +44,8 @@ open_folders() { # started by root, the containers run as another user, who must
   local user folder
   ((EUID == 0)) || return 0
   user=$(setting TRAINLAB_UID 1000):$(setting TRAINLAB_GID 1000)
+  [[ $(owner_of .) == "$user" || -n $(find . -maxdepth 0 -perm -o=rx) ]] ||
+    fail "user $user, as whom the containers run, cannot look into $PWD. Open it: chmod o+rx $PWD"
   for folder in logs data notebooks src; do
     [[ -n $(find "$folder" ! -user "${user%:*}" -print -quit) ]] || continue
     chown -R "$user" "$folder"
@@ -93,6 +95,7 @@ terminal() { if [[ -t 0 && -t 1 ]]; then echo --interactive; else echo --no-TTY;
 
 engine_down() {
   docker compose down --remove-orphans
+  echo "stopped: nothing of the stack runs any more"
 }
 
 engine_clean() {

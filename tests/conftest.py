@@ -1,0 +1,118 @@
+"""What every test shares: groups that a machine can lack, and a last word on which of them were skipped.
+
+A group is a mark (docker, browser, gpu, slow). Where a machine lacks what a group needs, its tests are
+skipped with the reason; with CI=true a skip of docker or browser is a failure: CI is where everything runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import socket
+import subprocess
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from project import CHECKOUT, Project, copy_checkout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+REQUIRED_IN_CI = ("docker", "browser")
+PORT_RANGE = (20000, 32000)  # below the range that the system gives to outgoing connections
+
+skipped: dict[str, str] = {}
+deselected: Counter[str] = Counter()
+
+
+@functools.cache
+def docker_lacks() -> str:
+    """Return why Docker cannot be used, in the words of `make`, or ''."""
+    script = "source stack/choice.sh && ask_docker && docker_problem"
+    return subprocess.check_output(["bash", "-c", script], cwd=CHECKOUT, text=True).strip()
+
+
+@functools.cache
+def browser_lacks() -> str:
+    """Return why browser tests cannot run, or ''."""
+    return (
+        "" if any(shutil.which(name) for name in BROWSERS) else f"none of {', '.join(BROWSERS)} is installed"
+    )
+
+
+@functools.cache
+def gpu_lacks() -> str:
+    """Return why GPU tests cannot run, or ''."""
+    if not shutil.which("nvidia-smi"):
+        return "no NVIDIA GPU here"
+    import torch
+
+    return "" if torch.cuda.is_available() else "torch in .venv is built without CUDA, or finds no driver"
+
+
+LACKS: dict[str, Callable[[], str]] = {"docker": docker_lacks, "browser": browser_lacks, "gpu": gpu_lacks}
+
+
+def groups(item: pytest.Item) -> list[str]:
+    """Return the groups that a test belongs to."""
+    return [name for name in (*LACKS, "slow") if item.get_closest_marker(name)]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose group this machine cannot run; in CI that is a failure."""
+    for name in groups(item):
+        if reason := LACKS.get(name, str)():
+            skipped[name] = reason
+            if os.environ.get("CI") == "true" and name in REQUIRED_IN_CI:
+                pytest.fail(f"{name} tests must run in CI, and cannot: {reason}", pytrace=False)
+            pytest.skip(f"{name}: {reason}")
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Count what -k or -m left out, group by group."""
+    deselected.update(name for item in items for name in groups(item))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which groups were skipped and why, just above pytest's closing line."""
+    terminalreporter.section("groups")
+    for name in (*LACKS, "slow"):
+        if name in skipped:
+            terminalreporter.line(f"{name:8} skipped: {skipped[name]}")
+        elif deselected[name]:
+            terminalreporter.line(f"{name:8} {deselected[name]} not selected (-k, -m)")
+        else:
+            terminalreporter.line(f"{name:8} nothing skipped")
+
+
+def free_ports() -> Iterator[int]:
+    """Yield ports nobody listens on, each once."""
+    for port in range(PORT_RANGE[0] + os.getpid() % 10000, PORT_RANGE[1]):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                yield port
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Return a function that names a port nobody listens on, another at each call."""
+    return functools.partial(next, free_ports())
+
+
+@pytest.fixture(scope="module")
+def local_project(
+    tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
+) -> Iterator[Project]:
+    """Copy the checkout for the local engine, with our .venv and ports of its own, stopped at the end."""
+    subprocess.run([CHECKOUT / "stack/install-tests"], check=True)
+    folder = copy_checkout(tmp_path_factory.mktemp("local"))
+    (folder / ".venv").symlink_to(CHECKOUT / ".venv")
+    ports = {"JUPYTER_PORT": str(free_port()), "TENSORBOARD_PORT": str(free_port())}
+    project = Project(folder, {"ENGINE": "local", "GPU": "0", **ports})
+    yield project
+    project.make("down")

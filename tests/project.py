@@ -1,0 +1,98 @@
+"""A copy of this checkout in a folder of its own, driven with `make` as a person would."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[1]
+FOREIGN = (
+    "ENGINE",
+    "GPU",
+    "YES",
+    "CI",
+    "MAKE",
+    "MFLAGS",
+    "COMPOSE_",
+    "JUPYTER_",
+    "TENSORBOARD_",
+    "TRAINLAB_",
+)
+
+
+@dataclass
+class Project:
+    """A checkout: where it lies, and what its commands see in their environment."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def make(self, *arguments: str, check: bool = True, **changes: str) -> subprocess.CompletedProcess[str]:
+        """Run `make ARGUMENTS` with nobody at the keyboard; return its exit code and all it printed."""
+        done = subprocess.run(
+            ["make", "--no-print-directory", *arguments],
+            cwd=self.folder,
+            env=clean_environment() | self.environment | changes,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0 or not check, done.stdout
+        return done
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What .env says."""
+        lines = (self.folder / ".env").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+    @property
+    def token(self) -> str:
+        return self.settings["JUPYTER_TOKEN"]
+
+    @property
+    def jupyter(self) -> str:
+        return f"http://127.0.0.1:{self.environment['JUPYTER_PORT']}"
+
+    @property
+    def tensorboard(self) -> str:
+        return f"http://127.0.0.1:{self.environment['TENSORBOARD_PORT']}"
+
+
+def clean_environment() -> dict[str, str]:
+    """Return our environment without what would steer the copy's `make`."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+
+
+def copy_checkout(folder: Path) -> Path:
+    """Copy what git would: tracked files and new ones, none that it ignores."""
+    names = subprocess.check_output(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=CHECKOUT, text=True
+    )
+    for name in names.splitlines():
+        if (CHECKOUT / name).is_file():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(CHECKOUT / name, target)
+    (folder / "notebooks").mkdir(exist_ok=True)
+    folder.chmod(0o755)  # the containers' user looks into it
+    return folder
+
+
+def status_of(url: str, **headers: str) -> int:
+    """Return the HTTP status of a GET; 0 where nobody answers."""
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
