@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from trainlab import folders
 from trainlab.config import assignments
 from trainlab.errors import UserError, nearest
-from trainlab.runs import atomic, lock, naming, record, viewer
+from trainlab.runs import document, lock, naming, record, viewer
 from trainlab.runs.parameters import Parameters, resolve
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 LOG = "output.log"
-NOTEBOOK = "notebook.ipynb"
 
 
 def run(
@@ -43,7 +42,7 @@ def run(
     afterwards for a mistake of the user's that showed in a cell.
     """
     path = find(reference)
-    notebook = read(path)
+    notebook = document.read(path)
     parameters = resolve(notebook, path.parent, assignments(words), seed)
     signal.pthread_sigmask(signal.SIG_BLOCK, viewer.PASSED_ON)  # until somebody can act on them
     folder = prepare(path, notebook, parameters, name)
@@ -76,37 +75,9 @@ def find(reference: str) -> Path:
     )
 
 
-def read(path: Path) -> NotebookNode:
-    """Return a Python notebook of format 4, without the outputs of its last execution.
-
-    Raises UserError where the file is no such notebook.
-    """
-    import nbformat
-
-    try:
-        notebook = nbformat.read(path, as_version=4)
-        nbformat.validate(notebook)
-    except (
-        nbformat.reader.NotJSONError,
-        nbformat.ValidationError,
-        UnicodeDecodeError,
-        AttributeError,
-    ) as error:
-        raise UserError(f"{path} is not a notebook: {str(error).splitlines()[0][:200]}.") from None
-    language = notebook.metadata.get("kernelspec", {}).get("language", "python")
-    if language != "python":
-        raise UserError(f"{path} is a notebook in {language}; trainlab runs those in Python.")
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    return notebook
-
-
 def prepare(path: Path, notebook: NotebookNode, parameters: Parameters, name: str | None) -> Path:
     """Make the run's folder with its record and the notebook to execute, and return it."""
-    import nbformat
-
-    filled = fill(notebook, parameters.injected)
+    filled = document.filled(document.without_outputs(notebook), parameters.injected)
     folder = naming.new_folder(
         folders.logs().resolve(), path.stem, name or naming.of_changes(parameters.injected)
     )
@@ -117,20 +88,8 @@ def prepare(path: Path, notebook: NotebookNode, parameters: Parameters, name: st
         seed=_seed(parameters.config),
         notebook=str(path),
     )
-    atomic.write(folder / NOTEBOOK, nbformat.writes(filled).encode())
+    document.write(folder, filled)
     return folder
-
-
-def fill(notebook: NotebookNode, values: dict[str, Any]) -> NotebookNode:
-    """Return the notebook with a cell that sets `values` behind its own defaults."""
-    from papermill.parameterize import parameterize_notebook
-
-    if not values:
-        return notebook
-    notebook.metadata.setdefault("papermill", {})  # papermill counts on both
-    for cell in notebook.cells:
-        cell.metadata.setdefault("tags", [])
-    return parameterize_notebook(notebook, values, kernel_name="python3", language="python")
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:

@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nbformat
+from trainlab.runs import document  # first: it makes the import of nbclient a quick one
+
+# isort: split
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
@@ -29,9 +31,8 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
 from trainlab.errors import UserError
-from trainlab.runs import atomic, record
+from trainlab.runs import record
 
-NOTEBOOK = "notebook.ipynb"
 SAVE_EVERY = 3.0  # seconds: the most that a power failure costs of a long cell's output
 GRACE = {
     signal.SIGINT: 30.0,
@@ -134,7 +135,7 @@ class Execution:
         self.client = Client(notebook, screen, self.kernel)
         self.stopped_by: signal.Signals | None = None
         self.exit_code: int | None = None
-        self.saved = ""
+        self.saved = b""
 
     async def run(self) -> End:
         """Execute every cell and say how it ended; by then the notebook is saved and the kernel gone."""
@@ -157,10 +158,7 @@ class Execution:
 
     def save(self) -> None:
         """Write the notebook as it stands into the run's folder, in one step."""
-        text = nbformat.writes(self.notebook)
-        if text != self.saved:
-            atomic.write(self.folder / NOTEBOOK, text.encode(errors="replace"))
-            self.saved = text
+        self.saved = document.write(self.folder, self.notebook, unless=self.saved)
 
     async def _execute(self) -> None:
         guard = None
@@ -270,7 +268,7 @@ def main(folder: Path) -> int:
     started = time.monotonic()
     screen = Screen()
     try:
-        notebook = nbformat.read(folder / NOTEBOOK, as_version=4)
+        notebook = document.read(folder / document.FILE)
         kernel_folder = Path(record.update(folder, pid=os.getpid()).model_dump()["notebook"]).parent
         end = asyncio.run(Execution(folder, notebook, kernel_folder, screen).run())
     except Exception as error:  # a full disk, say: the record is to show it all the same

@@ -1,0 +1,67 @@
+"""Notebook files: read, filled with parameters, written."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+# nbformat's validator compiles, where this package is there, a grammar of internationalised addresses, which
+# no notebook holds; that takes two seconds, and a headless run would wait for them twice.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
+import nbformat  # noqa: E402
+
+from trainlab.errors import UserError  # noqa: E402
+from trainlab.runs import atomic  # noqa: E402
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nbformat import NotebookNode
+
+FILE = "notebook.ipynb"  # the executed copy in a run's folder
+
+
+def read(path: Path) -> NotebookNode:
+    """Return a Python notebook of format 4; raise UserError where the file is no such notebook."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except (
+        ValueError,
+        AttributeError,
+        nbformat.ValidationError,
+    ) as error:  # nbformat's others are ValueErrors
+        raise UserError(f"{path} is not a notebook: {str(error).splitlines()[0][:200]}.") from None
+    language = notebook.metadata.get("kernelspec", {}).get("language", "python")
+    if language != "python":
+        raise UserError(f"{path} is a notebook in {language}; trainlab runs those in Python.")
+    return notebook
+
+
+def without_outputs(notebook: NotebookNode) -> NotebookNode:
+    """Return the notebook less what its last execution left in it."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return notebook
+
+
+def filled(notebook: NotebookNode, values: dict[str, Any]) -> NotebookNode:
+    """Return the notebook with a cell that sets `values` behind its own defaults."""
+    from papermill.parameterize import parameterize_notebook
+
+    if not values:
+        return notebook
+    notebook.metadata.setdefault("papermill", {})  # papermill counts on both
+    for cell in notebook.cells:
+        cell.metadata.setdefault("tags", [])
+    return parameterize_notebook(notebook, values, kernel_name="python3", language="python")
+
+
+def write(folder: Path, notebook: NotebookNode, unless: bytes = b"") -> bytes:
+    """Write the notebook into a run's folder in one step, `unless` it is those bytes; return its bytes."""
+    content = nbformat.writes(notebook).encode(errors="replace")
+    if content != unless:
+        atomic.write(folder / FILE, content)
+    return content
