@@ -1,0 +1,356 @@
+"""The two containers, driven as a stranger would: a fresh clone, `docker compose up`, HTTP, a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from project import CHECKOUT, clean_environment, copy_checkout, status_of
+
+USER = 1000 if os.geteuid() == 0 else os.geteuid()
+GROUP = 1000 if os.geteuid() == 0 else os.getegid()
+UP_SECONDS, STOP_SECONDS = 6.0, 10.0
+KERNEL, TERMINAL = "^[^ ]*python.*ipykernel_launcher", "^/bin/bash $"  # their command lines
+THEME = "@jupyterlab/apputils-extension:themes"
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
+
+@dataclass
+class Stack:
+    """A clone with its own ports, and what a person does in it."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def run(self, *command: str, check: bool = True, **changes: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=clean_environment() | self.environment | changes,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0 or not check, done.stdout + done.stderr
+        return done
+
+    def compose(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        return self.run("docker", "compose", *arguments, **options)
+
+    def inside(self, service: str, command: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a line of bash in a service's container."""
+        return self.compose("exec", "-T", service, "bash", "-c", command, **options)
+
+    def up(self, **changes: str) -> None:
+        self.compose("up", "--detach", "--wait", **changes)
+
+    def state(self, service: str) -> dict[str, Any]:
+        name = self.compose("ps", "--all", "--quiet", service).stdout.strip()
+        return json.loads(self.run("docker", "inspect", name).stdout)[0]
+
+    def url(self, service: str, path: str) -> str:
+        return f"http://127.0.0.1:{self.environment[f'{service.upper()}_PORT']}{path}"
+
+    def drawn_token(self) -> str:
+        """Return the token in the address that JupyterLab last printed."""
+        printed = self.compose("logs", "jupyter").stdout
+        address = re.escape(self.url("jupyter", "/lab?token="))
+        return re.findall(address + r"([0-9a-f]{32,})", printed)[-1]
+
+    def jupyter(self, method: str, path: str, token: str, body: Any = None) -> Any:
+        """Call JupyterLab's REST interface."""
+        request = urllib.request.Request(self.url("jupyter", path), method=method)
+        request.add_header("Authorization", f"token {token}")
+        request.data = json.dumps(body or {}).encode() if method != "GET" else None
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            text = answer.read()
+        return json.loads(text) if text else None
+
+    def tensorboard(self, path: str) -> Any:
+        with urllib.request.urlopen(self.url("tensorboard", path), timeout=20) as answer:
+            return json.load(answer)
+
+
+def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Wait for a condition; return what it returned."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"not within {seconds:.0f} s: {what}")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[Stack]:
+    """Start a fresh clone with no file prepared; its folder's name is the project's."""
+    folder = copy_checkout(tmp_path_factory.mktemp(f"stack{os.getpid()}-"))
+    commit_all(folder)
+    own(folder)
+    environment = {f"{name}_PORT": str(free_port()) for name in ("JUPYTER", "TENSORBOARD")}
+    if USER != 1000:
+        environment |= {"TRAINLAB_UID": str(USER), "TRAINLAB_GID": str(GROUP)}
+    clone = Stack(folder, environment)
+    try:
+        clone.up()
+        yield clone
+    finally:
+        clone.compose("down", "--volumes", "--remove-orphans", "--timeout", "5", check=False)
+
+
+def commit_all(folder: Path) -> None:
+    git = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.org", "-C", str(folder)]
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message=clone"]):
+        subprocess.run([*git, *command], check=True)
+
+
+def own(folder: Path) -> None:
+    """Give a folder to the user of the containers; tests run as root own too much."""
+    if os.geteuid() == 0:
+        subprocess.run(["chown", "-R", f"{USER}:{GROUP}", str(folder)], check=True)
+
+
+def test_a_fresh_clone_starts_healthy_with_no_file_prepared(stack):
+    assert not (stack.folder / ".env").exists()
+    for service in ("jupyter", "tensorboard"):
+        assert stack.state(service)["State"]["Health"]["Status"] == "healthy"
+    assert status_of(stack.url("tensorboard", "/data/environment")) == 200
+
+
+def test_the_address_in_the_logs_opens_jupyterlab(stack):
+    assert status_of(stack.url("jupyter", f"/lab?token={stack.drawn_token()}")) == 200
+
+
+@pytest.mark.parametrize("path", ["/api/contents", "/api/kernels", "/api/contents?token=wrong"])
+def test_nothing_is_shown_without_the_token(stack, path):
+    assert status_of(stack.url("jupyter", path)) == 403
+
+
+def test_a_foreign_host_name_is_refused_even_with_the_token(stack):
+    address = stack.url("jupyter", f"/api/contents?token={stack.drawn_token()}")
+    port = stack.environment["JUPYTER_PORT"]
+    assert status_of(address, Host="evil.example") == 403
+    assert status_of(address, Host=f"evil.example:{port}") == 403
+    assert status_of(address, Host=f"localhost:{port}") == 200
+
+
+@pytest.mark.parametrize(
+    ("service", "path"),
+    [
+        ("jupyter", "/workspace/README.md"),
+        ("jupyter", "/workspace/.git/config"),
+        ("jupyter", "/opt/venv/new"),
+        ("jupyter", "/etc/new"),
+        ("tensorboard", "/workspace/logs/new"),
+        ("tensorboard", "/opt/venv/new"),
+    ],
+)
+def test_what_must_not_change_is_mounted_read_only(stack, service, path):
+    done = stack.inside(service, f"echo >>{path}", check=False)
+    assert done.returncode != 0
+    assert "Read-only file system" in done.stderr
+
+
+@pytest.mark.parametrize("service", ["jupyter", "tensorboard"])
+def test_processes_have_no_capabilities_and_gain_none(stack, service):
+    status = dict(
+        line.split(":\t")
+        for line in stack.inside(service, "cat /proc/1/status").stdout.splitlines()
+        if ":\t" in line
+    )
+    assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
+    assert status["NoNewPrivs"] == "1"
+    assert status["Uid"].split() == [str(USER)] * 4
+
+
+def test_files_written_inside_belong_to_the_caller(stack):
+    for folder in ("logs", "data", "notebooks", "src"):
+        stack.inside("jupyter", f"touch /workspace/{folder}/written")
+        written = stack.folder / folder / "written"
+        assert (written.stat().st_uid, written.stat().st_gid) == (USER, GROUP)
+        written.unlink()
+
+
+def test_kernels_and_terminals_do_not_inherit_the_token(stack):
+    token = stack.drawn_token()
+    stack.up(JUPYTER_TOKEN="a-given-token")
+    try:
+        environments = kernel_and_terminal(stack, "a-given-token")
+        assert "a-given-token" not in stack.compose("logs", "jupyter").stdout
+    finally:
+        stack.up()
+    for environment in environments:
+        assert "TRAINLAB_ROOT=/workspace" in environment
+        assert not any("a-given-token" in line for line in environment)
+    assert stack.drawn_token() != token, "a token is drawn anew at each start"
+
+
+def kernel_and_terminal(stack: Stack, token: str) -> list[list[str]]:
+    """Start a kernel and a terminal; return the environment of each one's process."""
+    stack.jupyter("POST", "/api/kernels", token)
+    stack.jupyter("POST", "/api/terminals", token)
+    return [process_environment(stack, each) for each in (KERNEL, TERMINAL)]
+
+
+def process_environment(stack: Stack, pattern: str) -> list[str]:
+    """Return the environment of the process whose command line matches, as soon as there is one."""
+    line = f"""for process in /proc/[0-9]*; do
+        if tr '\\0' ' ' <$process/cmdline | grep -q '{pattern}'; then tr '\\0' '\\n' <$process/environ; fi
+    done"""
+
+    def lines() -> list[str]:
+        return stack.inside("jupyter", line, check=False).stdout.splitlines()
+
+    return until(lines, 20, f"a process {pattern}")
+
+
+def test_git_the_command_and_an_editor_of_packages_work_in_a_terminal(stack):
+    head = subprocess.check_output(
+        ["git", "-c", "safe.directory=*", "-C", stack.folder, "rev-parse", "HEAD"], text=True
+    )
+    assert stack.inside("jupyter", "git rev-parse HEAD").stdout == head
+    assert stack.inside("jupyter", "git status --porcelain -- Makefile src/trainlab/errors.py").stdout == ""
+    assert "run" in stack.inside("jupyter", "trainlab --help").stdout
+
+
+def test_settings_and_packages_of_the_user_survive_down_and_up(stack):
+    dark = {"raw": json.dumps({"theme": "JupyterLab Dark"})}
+    stack.jupyter("PUT", f"/lab/api/settings/{THEME}", stack.drawn_token(), dark)
+    stack.inside(
+        "jupyter",
+        "mkdir /tmp/mine && cd /tmp/mine && echo 'answer = 42' >mine.py && "
+        'printf \'[project]\\nname = "mine"\\nversion = "1"\\n[tool.setuptools]\\npy-modules = ["mine"]\\n\' '
+        ">pyproject.toml && pip install --user --quiet --no-index --no-build-isolation .",
+    )
+    stack.compose("down")
+    began = time.monotonic()
+    stack.up()
+    seconds = time.monotonic() - began
+    answer = stack.jupyter("GET", f"/lab/api/settings/{THEME}", stack.drawn_token())
+    assert answer["settings"] == {"theme": "JupyterLab Dark"}
+    assert stack.inside("jupyter", "python -c 'import mine; print(mine.answer)'").stdout == "42\n"
+    print(f"healthy after {seconds:.1f} s")  # asserted where nothing else runs: see benchmarks/
+
+
+def test_tensorboard_serves_the_curve_of_a_headless_run(stack):
+    write_notebook(stack.folder / "notebooks/foreign.ipynb")
+    done = stack.compose("exec", "-T", "jupyter", "trainlab", "run", "foreign", "steps=3")
+    [folder] = (stack.folder / "logs/foreign").iterdir()
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["status"], record["config"]) == ("finished", {"steps": 3}), done.stdout
+    assert folder.stat().st_uid == USER
+    assert record["git"]["commit"]
+    name = f"foreign/{folder.name}"
+    address = f"/data/plugin/scalars/scalars?tag=train/loss&run={name}"
+    until(lambda: name in stack.tensorboard("/data/runs"), 30, "TensorBoard lists the run")
+    points = until(lambda: len(points := stack.tensorboard(address)) == 3 and points, 30, "its three points")
+    assert [(step, value) for _, step, value in points] == [(0, 1.0), (1, 0.5), (2, 0.25)]
+    printed = json.loads((folder / "notebook.ipynb").read_text())
+    assert "token: none" in json.dumps(printed), "a headless kernel does not inherit the token either"
+
+
+def write_notebook(path: Path) -> None:
+    """Write a notebook as somebody else would: a cell of parameters, a plain loop."""
+    cells = [
+        nbformat.v4.new_code_cell("steps = 10", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(
+            "import os, trainlab\n"
+            "with trainlab.Run('foreign', {'steps': steps}) as run:\n"
+            "    for step in range(steps):\n"
+            "        run.log({'train/loss': 0.5 ** step}, step)\n"
+            "print('token:', 'none' if 'JUPYTER_TOKEN' not in os.environ else 'there')"
+        ),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    if os.geteuid() == 0:
+        os.chown(path, USER, GROUP)
+
+
+@pytest.mark.parametrize("service", ["jupyter", "tensorboard"])
+def test_a_killed_server_comes_back(stack, service):
+    before = stack.state(service)
+    # process 1 is the init; its first child is the server
+    stack.inside(service, "read -r server _ </proc/1/task/1/children; kill -KILL $server", check=False)
+    until(lambda: stack.state(service)["RestartCount"] == before["RestartCount"] + 1, 20, "a restart")
+    until(lambda: stack.state(service)["State"]["Health"]["Status"] == "healthy", 40, "healthy again")
+
+
+def test_a_stop_takes_less_than_ten_seconds_with_a_busy_kernel(stack):
+    stack.jupyter("POST", "/api/kernels", stack.drawn_token())
+    process_environment(stack, KERNEL)
+    began = time.monotonic()
+    stack.compose("stop")
+    seconds = time.monotonic() - began
+    codes = [stack.state(service)["State"]["ExitCode"] for service in ("jupyter", "tensorboard")]
+    stack.up()
+    assert seconds < STOP_SECONDS
+    assert set(codes) <= {0, 143}
+
+
+@pytest.mark.parametrize("folder", ["logs", "data", "notebooks"])
+def test_an_unwritable_folder_is_reported_with_the_command_that_mends_it(stack, folder):
+    (stack.folder / folder).chmod(0o555)
+    start = ("run", "--rm", "--no-deps", "jupyter", "true")
+    done = stack.compose(*start, check=False)
+    assert done.returncode == 2
+    mend = re.search(rf"sudo (chown -R \S+ {folder} && chmod -R \S+ {folder})", done.stderr)
+    assert mend, done.stderr
+    stack.run("bash", "-c", mend[1])
+    assert stack.compose(*start).returncode == 0
+
+
+def test_unreadable_logs_are_reported_by_tensorboard(stack):
+    (stack.folder / "logs").chmod(0o000)
+    try:
+        done = stack.compose("run", "--rm", "--no-deps", "tensorboard", check=False)
+    finally:
+        (stack.folder / "logs").chmod(0o755)
+    assert done.returncode == 2
+    assert "chmod -R u+rwX logs" in done.stderr
+
+
+def test_a_missing_folder_is_named_and_not_made_by_the_engine(stack):
+    (stack.folder / "notebooks").rename(stack.folder / "elsewhere")
+    try:
+        done = stack.compose("run", "--rm", "--no-deps", "jupyter", "true", check=False)
+        assert not (stack.folder / "notebooks").exists()
+    finally:
+        (stack.folder / "elsewhere").rename(stack.folder / "notebooks")
+    assert done.returncode != 0
+    assert f"{stack.folder}/notebooks" in done.stderr
+
+
+def test_a_rebuild_after_a_change_in_the_code_installs_nothing(stack):
+    tag = f"trainlab-jupyter:test-{os.getpid()}"
+    override = stack.folder / "rebuild.yml"
+    override.write_text(f"services: {{jupyter: {{image: '{tag}'}}}}\n")
+    for wheel in (CHECKOUT / "jupyter/wheels").glob("*.whl"):  # part of what the build looks at
+        shutil.copy2(wheel, stack.folder / "jupyter/wheels")
+    build = ("--progress=plain", "-f", "docker-compose.yml", "-f", "rebuild.yml", "build", "jupyter")
+    try:
+        stack.compose(*build)
+        with (stack.folder / "src/trainlab/__init__.py").open("a") as code:
+            code.write("# changed\n")
+        began = time.monotonic()
+        done = stack.compose(*build)
+        seconds = time.monotonic() - began
+    finally:
+        stack.run("docker", "image", "rm", "--force", tag, check=False)
+    printed = done.stdout + done.stderr
+    assert "COPY src src" in printed
+    assert "Successfully installed" not in printed and "Collecting" not in printed
+    assert seconds < 15
