@@ -100,7 +100,7 @@ def _events(path: Path) -> Iterator[Event]:
             try:
                 yield Event.FromString(content[:length])
             except DecodeError:
-                raise _garbage(path, file.tell() - len(content)) from None
+                raise _garbage(path, file.tell() - len(content) - _HEADER.size) from None
 
 
 def _opened(path: Path) -> IO[bytes]:

@@ -1,0 +1,30 @@
+"""Run folders for the tests of the table, made without torch."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from trainlab.runs import record
+
+
+def make(logs, label, *, minutes_ago=0, status="finished", **fields):
+    """Make `logs/<experiment>/<run>` with a record, and return the folder."""
+    folder = logs / label
+    folder.mkdir(parents=True)
+    started = datetime.now(UTC) - timedelta(minutes=minutes_ago)
+    known = record.Record(
+        experiment=folder.parent.name,
+        run=folder.name,
+        status=status,
+        started=started,
+        ended=None if status == "running" else started + timedelta(seconds=200),
+        seconds=None if status == "running" else 200.0,
+        **fields,
+    )
+    record.write(folder, known)
+    return folder
+
+
+def points(**values):
+    """Return {tag: point}; '_' in a name stands for '/'."""
+    return {tag.replace("_", "/"): {"value": value, "step": 1} for tag, value in values.items()}

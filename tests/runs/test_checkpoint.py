@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainlab.errors import UserError
+from trainlab.runs import atomic, checkpoint
+from trainlab.runs.checkpoint import CheckpointError
+
+STATE = {"model": {"weight": torch.arange(1000.0)}, "epoch": 3, "names": ["a", "b"]}
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A saved checkpoint."""
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint.save(STATE, path)
+    return path
+
+
+def content(folder):
+    return {each.name: each.read_bytes() for each in folder.iterdir()}
+
+
+def assert_loads(path):
+    found = checkpoint.load(path)
+    assert (found["epoch"], found["names"]) == (3, ["a", "b"])
+    assert torch.equal(found["model"]["weight"], torch.arange(1000.0))
+
+
+def test_what_is_saved_is_loaded(path):
+    assert_loads(path)
+    assert sorted(content(path.parent)) == ["last.ckpt", "last.ckpt.sha256"]
+
+
+def test_an_optimizer_is_loaded_as_it_was_saved(tmp_path):
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([weight])
+    weight.sum().backward()
+    optimizer.step()
+    checkpoint.save({"optimizer": optimizer.state_dict()}, tmp_path / "a.ckpt")
+    found = checkpoint.load(tmp_path / "a.ckpt")["optimizer"]
+    assert torch.equal(found["state"][0]["exp_avg"], optimizer.state_dict()["state"][0]["exp_avg"])
+
+
+def test_sha256sum_agrees_with_the_digest_beside_it(path):
+    command = ["sha256sum", "-c", "last.ckpt.sha256"]
+    assert "OK" in subprocess.check_output(command, cwd=path.parent, text=True)
+
+
+@pytest.mark.parametrize("place", [10, 1000, -100])
+def test_a_flipped_byte_is_refused(path, place):
+    broken = bytearray(path.read_bytes())
+    broken[place] ^= 1
+    path.write_bytes(broken)
+    with pytest.raises(CheckpointError, match=r"last\.ckpt is damaged"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"garbage" * 100])
+def test_a_truncated_or_overwritten_file_is_refused(path, damage):
+    path.write_bytes(damage)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"garbage" * 100, pickle.dumps({"a": 1}), b"\x80"])
+def test_a_file_that_is_no_checkpoint_is_the_same_error_even_with_a_digest(path, damage):
+    path.write_bytes(damage)
+    sign(path)
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        checkpoint.load(path)
+
+
+def test_a_missing_digest_is_an_error_that_says_how_to_make_one(path):
+    checkpoint.digest_file(path).unlink()
+    with pytest.raises(
+        CheckpointError, match=r"no SHA-256 beside it.*sha256sum last.ckpt > last.ckpt.sha256"
+    ):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("digest", ["", "\n", "not a digest", "0" * 64, "\xff"])
+def test_a_wrong_digest_is_refused(path, digest):
+    checkpoint.digest_file(path).write_text(digest, encoding="latin-1")
+    with pytest.raises(CheckpointError):
+        checkpoint.load(path)
+
+
+def test_a_missing_checkpoint_is_an_error_for_people(tmp_path):
+    with pytest.raises(UserError, match="no such checkpoint"):
+        checkpoint.load(tmp_path / "none.ckpt")
+
+
+class Hostile:
+    def __reduce__(self):
+        return Path.touch, (Path("pwned"),)
+
+
+def sign(path):
+    subprocess.run(f"sha256sum {path.name} > {path.name}.sha256", shell=True, cwd=path.parent, check=True)
+
+
+def test_a_hostile_pickle_is_refused_and_not_run(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": Hostile()}, path)
+    sign(path)
+    with pytest.raises(CheckpointError):
+        checkpoint.load(path)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_what_load_would_refuse_is_not_saved_and_the_one_before_is_kept(path):
+    before = content(path.parent)
+    with pytest.raises(
+        CheckpointError, match=r"it would hold torch\.nn\.modules\.linear\.Linear.*state_dict"
+    ):
+        checkpoint.save({"model": torch.nn.Linear(1, 1)}, path)
+    assert content(path.parent) == before
+
+
+def refuse(*_):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_failing_disk_keeps_the_checkpoint_before_and_leaves_no_litter(path, monkeypatch, call):
+    monkeypatch.setattr(*((os, "fsync", refuse) if call == "fsync" else (Path, "replace", refuse)))
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        checkpoint.save({"model": {}}, path)
+    monkeypatch.undo()
+    assert_loads(path)
+    assert sorted(content(path.parent)) == ["last.ckpt", "last.ckpt.sha256"]
+
+
+@pytest.mark.parametrize("dies_at", [1, 2, 3])
+def test_a_process_that_dies_between_two_renames_leaves_a_checkpoint_that_loads(path, monkeypatch, dies_at):
+    replace, calls = Path.replace, []
+
+    def die(self, target):
+        calls.append(target)
+        if len(calls) == dies_at:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", die)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(STATE | {"new": 1}, path)
+    monkeypatch.undo()
+    assert_loads(path)
+
+
+def test_a_full_disk_is_named_whatever_torch_makes_of_it(path, monkeypatch):
+    class Full:
+        def __init__(self, file):
+            self.file = file
+
+        def write(self, _):
+            refuse()
+
+        def flush(self):
+            pass
+
+    monkeypatch.setattr(checkpoint, "_Hashing", Full)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        checkpoint.save(STATE, path)
+    assert_loads(path)
+
+
+def test_a_folder_that_is_a_file_is_an_error_for_people(tmp_path):
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(CheckpointError, match="can't be written"):
+        checkpoint.save(STATE, tmp_path / "checkpoints" / "last.ckpt")
+
+
+def test_an_atomic_write_keeps_the_mode_that_the_umask_gives(tmp_path):
+    before = os.umask(0o027)
+    try:
+        atomic.write(tmp_path / "a", b"1")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640

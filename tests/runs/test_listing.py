@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from runs_folder import make, points
+from torch.utils.tensorboard import SummaryWriter
+
+from trainlab import runs
+from trainlab.errors import UserError
+from trainlab.runs import listing, lock, record
+from trainlab.runs.listing import DIED, UNKNOWN, UNREADABLE
+
+GARBAGE = b"this is no event file at all"
+
+
+def statuses(logs):
+    return {row.label: row.status for row in listing.rows(logs)}
+
+
+def reasons(logs):
+    return {row.label: row.reason for row in listing.rows(logs)}
+
+
+def foreign(folder, **scalars):
+    with SummaryWriter(str(folder)) as writer:
+        for tag, values in scalars.items():
+            for step, value in enumerate(values):
+                writer.add_scalar(tag.replace("_", "/"), value, step)
+
+
+def test_our_runs_and_foreign_ones_are_listed_the_newest_first(tmp_path):
+    make(tmp_path, "news/a", minutes_ago=5, last=points(val_loss=2.0), best=points(val_loss=1.0))
+    make(tmp_path, "news/b", minutes_ago=9)
+    foreign(tmp_path / "lightning" / "lightning_logs" / "version_0", val_loss=[3, 1, 2])
+    found = listing.rows(tmp_path)
+    assert [row.label for row in found] == ["lightning/lightning_logs/version_0", "news/a", "news/b"]
+    assert [row.status for row in found] == [UNKNOWN, "finished", "finished"]
+    assert (found[0].experiment, found[0].run) == ("lightning/lightning_logs", "version_0")
+    assert (found[0].last, found[0].best) == ({"val/loss": 2.0}, {"val/loss": 1.0})
+    assert (found[1].last, found[1].best) == ({"val/loss": 2.0}, {"val/loss": 1.0})
+
+
+def test_event_files_right_in_logs_are_a_run_too(tmp_path):
+    foreign(tmp_path, a=[1])
+    assert [row.label for row in listing.rows(tmp_path)] == ["."]
+
+
+def test_a_running_run_is_alive_while_its_lock_or_the_runners_is_held(tmp_path):
+    folder = make(tmp_path, "news/a", status="running", minutes_ago=1)
+    for name in (lock.RUN, lock.RUNNER):
+        held = lock.hold(folder, name)
+        (row,) = listing.rows(tmp_path)
+        assert (row.status, row.reason) == ("running", None)
+        assert 60 <= row.seconds < 120
+        held.release()
+    (row,) = listing.rows(tmp_path)
+    assert (row.status, row.reason) == ("interrupted", DIED)
+    assert row.seconds >= 59
+
+
+def test_a_second_holder_is_refused(tmp_path):
+    held = lock.hold(tmp_path)
+    assert held is not None
+    assert lock.hold(tmp_path) is None
+    held.release()
+    assert lock.hold(tmp_path) is not None
+
+
+def test_metrics_of_somebody_elses_writer_in_our_run_are_found(tmp_path):
+    folder = make(tmp_path, "own/notebook")
+    with SummaryWriter(str(folder)) as writer:
+        writer.add_scalar("val/loss", 0.5, 1)
+        writer.add_hparams({"lr": 0.1}, {}, run_name=".")
+    (row,) = listing.rows(tmp_path)
+    assert (row.last, row.config) == ({"val/loss": 0.5}, {"lr": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"\xff\xfe\x00", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[]", "not the record of a run"),
+        (b"null", "not the record of a run"),
+        (b'{"loss": 1}', "experiment: field required"),
+        (
+            b'{"experiment": "a", "run": "b", "status": "gone", "started": "2026-11-20T15:30:12Z"}',
+            "status: input",
+        ),
+        (b'{"experiment": "a", "run": "b", "status": "failed", "started": "yesterday"}', "started: input"),
+        (
+            b'{"experiment": "a", "run": "b", "status": "failed", "started": "2026-11-20T15:30:12"}',
+            "started: ",
+        ),
+    ],
+)
+def test_an_edited_or_foreign_record_makes_that_run_unreadable_and_no_other(tmp_path, content, reason):
+    make(tmp_path, "news/good")
+    (tmp_path / "news" / "bad").mkdir()
+    (tmp_path / "news" / "bad" / "run.json").write_bytes(content)
+    assert statuses(tmp_path) == {"news/good": "finished", "news/bad": UNREADABLE}
+    assert reason in reasons(tmp_path)["news/bad"]
+    assert "news/bad/run.json" in reasons(tmp_path)["news/bad"]
+
+
+def test_garbage_in_an_event_file_makes_that_run_unreadable_and_no_other(tmp_path):
+    make(tmp_path, "news/good")
+    ours = make(tmp_path, "news/ours", last=points(val_loss=1.0))
+    (ours / "events.out.tfevents.1.host").write_bytes(GARBAGE)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "events.out.tfevents.1.host").write_bytes(GARBAGE)
+    assert statuses(tmp_path) == {"news/good": "finished", "news/ours": UNREADABLE, "foreign": UNREADABLE}
+    assert "foreign/events.out.tfevents.1.host: no event at byte 0" in reasons(tmp_path)["foreign"]
+
+
+def as_somebody_else(work):
+    """Return what `work` returns in a forked child that is not root, who may read everything."""
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        try:
+            if os.getuid() == 0:
+                os.setuid(65534)
+            os.write(writing, json.dumps(work()).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        return json.load(answer)
+
+
+def test_folders_without_permission_are_listed_with_the_reason():
+    with tempfile.TemporaryDirectory() as name:
+        logs = Path(name)
+        logs.chmod(0o755)
+        _, file, folder = make(logs, "n/good"), make(logs, "n/file"), make(logs, "n/folder")
+        (file / "run.json").chmod(0)
+        folder.chmod(0)
+        rows = as_somebody_else(lambda: [(row.label, row.status, row.reason) for row in listing.rows(logs)])
+        folder.chmod(0o755)
+    assert sorted(rows) == [
+        ["n/file", UNREADABLE, f"{file}/run.json: Permission denied."],
+        ["n/folder", UNREADABLE, f"{folder}: Permission denied."],
+        ["n/good", "finished", None],
+    ]
+
+
+def test_a_link_to_a_folder_of_runs_is_followed_and_a_circle_ends(tmp_path):
+    make(tmp_path / "elsewhere", "news/a")
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "linked").symlink_to(tmp_path / "elsewhere" / "news")
+    (tmp_path / "elsewhere" / "news" / "circle").symlink_to(tmp_path / "elsewhere" / "news")
+    assert list(statuses(tmp_path / "logs")) == ["linked/a"]
+
+
+def test_hidden_folders_and_folders_without_runs_are_not_listed(tmp_path):
+    make(tmp_path, ".trash/a")
+    (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
+    assert listing.rows(tmp_path) == []
+
+
+def test_a_missing_logs_folder_is_an_error_for_people(tmp_path):
+    with pytest.raises(UserError, match="--logs DIR"):
+        listing.rows(tmp_path / "none")
+
+
+def test_an_unknown_experiment_is_an_error_that_names_the_nearest(tmp_path):
+    make(tmp_path, "news/a")
+    make(tmp_path, "sentiment/b")
+    assert [row.label for row in listing.rows(tmp_path, "news")] == ["news/a"]
+    with pytest.raises(UserError, match=r"'new' .*Did you mean 'news'\? There: news, sentiment"):
+        listing.rows(tmp_path, "new")
+
+
+def test_the_table_is_a_data_frame_with_a_column_for_everything(tmp_path):
+    make(tmp_path, "news/a", config={"margin": 5.0}, last=points(val_loss=2.0), best=points(val_loss=1.0))
+    make(tmp_path, "news/b", minutes_ago=1, config={"size": 3})
+    frame = runs.table(tmp_path)
+    assert list(frame["run"]) == ["a", "b"]
+    assert str(frame["started"].dt.tz) == "UTC"
+    assert frame.loc[0, ["config.margin", "best.val/loss", "last.val/loss"]].tolist() == [5.0, 1.0, 2.0]
+    assert math.isnan(frame.loc[1, "config.margin"])
+    assert runs.table(tmp_path, "news").shape == frame.shape
+
+
+def test_the_table_of_no_runs_is_an_empty_data_frame(tmp_path):
+    assert runs.table(tmp_path).empty
+    assert "status" in runs.table(tmp_path).columns
+
+
+def test_scalars_are_a_data_frame_of_points(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRAINLAB_LOGS", str(tmp_path))
+    foreign(tmp_path / "torch" / "one", val_loss=[3, 1], train_loss=[2])
+    frame = runs.scalars("one")
+    assert list(frame.columns) == ["tag", "step", "wall_time", "value"]
+    assert frame[["tag", "step", "value"]].to_numpy().tolist() == [
+        ["train/loss", 0, 2.0],
+        ["val/loss", 0, 3.0],
+        ["val/loss", 1, 1.0],
+    ]
+    assert list(runs.scalars(make(tmp_path, "news/silent")).columns) == list(frame.columns)
+
+
+def test_importing_the_package_loads_neither_torch_nor_pandas():
+    code = "import sys, trainlab.runs, trainlab.runs.commands; print({'torch', 'pandas'} & set(sys.modules))"
+    source = str(Path(listing.__file__).parents[2])
+    answer = subprocess.check_output(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": source}, text=True
+    )
+    assert answer == "set()\n"
+
+
+def test_listing_reads_no_more_than_it_needs(tmp_path, monkeypatch):
+    folder = make(tmp_path, "news/a", last=points(val_loss=2.0))
+    foreign(folder, val_loss=[1.0])
+    monkeypatch.setattr(listing.events, "read", lambda _: pytest.fail("a finished run's record says it all"))
+    assert statuses(tmp_path) == {"news/a": "finished"}
+
+
+def test_find_knows_names_parts_paths_and_last(tmp_path):
+    a = make(tmp_path, "news/20261120-153012-margin5", minutes_ago=5)
+    b = make(tmp_path, "news/20261120-153012-margin50", minutes_ago=1)
+    assert runs.find("20261120-153012-margin5", tmp_path) == a, "a whole name goes before a part of another"
+    assert runs.find("news/20261120-153012-margin50", tmp_path) == b
+    assert runs.find("50", tmp_path) == b
+    assert runs.find(a, tmp_path) == a
+    assert runs.find(str(a)) == a
+    assert runs.find("last", tmp_path) == b
+
+
+def test_find_says_which_runs_a_part_may_mean(tmp_path):
+    make(tmp_path, "news/margin5")
+    make(tmp_path, "news/margin10")
+    with pytest.raises(UserError, match=r"'margin' means 2 runs: news/margin5, news/margin10"):
+        runs.find("margin", tmp_path)
+    with pytest.raises(UserError, match=r"No run 'marg1n5'.*Did you mean 'margin5'\?"):
+        runs.find("marg1n5", tmp_path)
+    with pytest.raises(UserError, match="There: none"):
+        runs.find("x", _empty(tmp_path))
+    with pytest.raises(UserError, match="Start one"):
+        runs.find("last", _empty(tmp_path))
+
+
+def _empty(tmp_path):
+    (tmp_path / "nothing").mkdir(exist_ok=True)
+    return tmp_path / "nothing"
+
+
+def test_a_record_that_was_written_is_read_as_it_was(tmp_path):
+    folder = make(tmp_path, "news/a", config={"margin": 5.0}, last=points(val_loss=2.0))
+    first = record.read(folder)
+    assert record.update(folder, note="x").model_extra == {"note": "x"}
+    assert record.read(folder).model_dump(exclude={"note"}) == first.model_dump()
