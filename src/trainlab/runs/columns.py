@@ -53,9 +53,8 @@ def ordered(rows: Sequence[Row], name: str) -> list[Row]:
     """
     column = resolve(name, rows)
     present = [row for row in rows if not _missing(value(row, column))]
-    rising = _rises(column, [value(row, column) for row in present])
     absent = [row for row in rows if _missing(value(row, column))]
-    return sorted(present, key=lambda row: _rank(value(row, column), rising)) + absent
+    return sorted(present, key=lambda row: _rank(value(row, column), _rises(column))) + absent
 
 
 def differing(rows: Sequence[Row]) -> list[str]:
@@ -85,10 +84,8 @@ def _missing(found: Any) -> bool:
     return found is None or (isinstance(found, float) and math.isnan(found))
 
 
-def _rises(column: str, values: Sequence[Any]) -> bool:
-    if not values or not isinstance(values[0], int | float):
-        return column != "started"
-    return column == "seconds" or (not column.startswith("config.") and lower_is_better(column))
+def _rises(column: str) -> bool:
+    return column == "seconds" or (column.startswith(("best.", "last.")) and lower_is_better(column))
 
 
 def _rank(found: Any, rising: bool) -> tuple[int, float, str]:

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+
+import pytest
+from runs_folder import make, points
+from typer.testing import CliRunner
+
+from trainlab.errors import UserError
+from trainlab.runs import display
+from trainlab.runs.commands import app
+
+FIELDS = {"experiment", "run", "status", "started", "seconds", "config", "last", "best", "reason"}
+
+
+@pytest.fixture
+def logs(tmp_path, monkeypatch):
+    """Three runs of news, one of sentiment, one that can't be read."""
+    monkeypatch.setenv("COLUMNS", "100")
+    news = {"size": 30, "backbone": "minilm"}
+    a = {"val/loss": 0.5, "val/accuracy": 0.7, "train/loss": 0.1}
+    b = {"val/loss": 0.25, "val/accuracy": 0.6}
+    for name, minutes, margin, metrics in [("a", 180, 3.0, a), ("b", 60, 5.0, b), ("c", 9, 10.0, {})]:
+        best = {tag: {"value": value, "step": 2} for tag, value in metrics.items()}
+        last = {tag: {"value": 2 * value, "step": 3} for tag, value in metrics.items()}
+        make(
+            tmp_path,
+            f"news/{name}",
+            minutes_ago=minutes,
+            config=news | {"margin": margin},
+            best=best,
+            last=last,
+            git={"commit": name * 8, "dirty": name == "b"},
+            packages={"torch": f"2.{minutes}", "numpy": "2.0"},
+            command="trainlab run news",
+        )
+    last = {"last": points(val_loss=math.nan, val_f1=0.5), "config": {"lr": 0.1}}
+    make(
+        tmp_path,
+        "sentiment/d",
+        minutes_ago=1,
+        status="failed",
+        reason="ValueError: no",
+        config={"lr": 0.1},
+        last=last,
+    )
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.json").write_text("{")
+    return tmp_path
+
+
+def call(logs, *words):
+    done = CliRunner().invoke(app, ["--logs", str(logs), *words], catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
+    return done.stdout
+
+
+def order(logs, *words):
+    return "".join(row["run"][0] for row in json.loads(call(logs, "--format", "json", *words)))
+
+
+def test_the_table_shows_what_tells_runs_apart_within_100_columns(logs):
+    lines = call(logs, "--experiment", "news").splitlines()
+    assert lines[0].split() == [
+        "run",
+        "status",
+        "age",
+        "duration",
+        "margin",
+        "val/loss",
+        "val/accuracy",
+        "train/loss",
+    ]
+    assert lines[1].split() == ["c", "finished", "9", "min", "3", "min", "20", "s", "10"]
+    assert "0.25 (0.5)" in lines[2]
+    assert max(map(len, lines)) <= 100
+    assert "\x1b" not in "".join(lines)
+
+
+def test_the_table_says_why_a_run_is_unreadable(logs):
+    text = call(logs)
+    assert "sentiment/d" in text
+    assert f"broken is unreadable: {logs}/broken/run.json: not JSON" in text
+
+
+def test_long_names_are_cut_in_a_narrow_terminal_only(logs, monkeypatch):
+    name = "20261120-153012-" + "x" * 60
+    make(logs, f"news/{name}")
+    assert name not in call(logs)
+    assert name in call(logs, "--format", "csv")
+    monkeypatch.delenv("COLUMNS")
+    assert name in call(logs), "a pipe has no width"
+
+
+def test_brackets_in_names_and_settings_are_no_markup(logs):
+    make(logs, "news/[red]x", config={"size": 30, "backbone": "[bold]", "margin": 1.0})
+    text = call(logs, "--columns", "run,backbone")
+    assert "[red]x" in text
+    assert "[bold]" in text
+
+
+def test_json_is_one_strict_object_a_run(logs):
+    found = json.loads(call(logs, "--format", "json"), parse_constant=pytest.fail)
+    assert all(set(each) == FIELDS for each in found)
+    by_name = {each["run"]: each for each in found}
+    assert by_name["a"]["best"] == {"val/loss": 0.5, "val/accuracy": 0.7, "train/loss": 0.1}
+    assert by_name["a"]["config"] == {"size": 30, "backbone": "minilm", "margin": 3.0}
+    assert by_name["d"]["last"] == {"val/loss": None, "val/f1": 0.5}
+    assert (by_name["d"]["status"], by_name["d"]["reason"]) == ("failed", "ValueError: no")
+    assert by_name["broken"]["status"] == "unreadable"
+
+
+def test_csv_holds_every_column_and_whole_numbers(logs):
+    rows = list(csv.DictReader(io.StringIO(call(logs, "--format", "csv"))))
+    assert len(rows) == 5
+    assert {"config.margin", "best.val/loss", "last.val/loss", "reason"} <= set(rows[0])
+    assert next(row for row in rows if row["run"] == "b")["best.val/loss"] == "0.25"
+
+
+def test_columns_are_chosen_by_short_or_full_name(logs):
+    words = ["--columns", "run,margin,val/loss,last.val/loss", "--experiment", "news", "--sort", "margin"]
+    rows = list(csv.reader(io.StringIO(call(logs, *words, "--format", "csv"))))
+    assert rows[0] == ["run", "margin", "val/loss", "last.val/loss"]
+    assert rows[2] == ["b", "5.0", "0.25", "0.5"]
+    assert json.loads(call(logs, *words, "--format", "json"))[1]["val/loss"] == 0.25
+    assert call(logs, *words).splitlines()[2].split() == ["b", "5", "0.25", "0.5"]
+
+
+def test_markdown_is_a_table_whose_cells_hold_no_bars(logs):
+    make(logs, "news/e", config={"size": 30, "backbone": "a|b", "margin": 1.0})
+    lines = call(logs, "--experiment", "news", "--format", "markdown").splitlines()
+    assert lines[0].startswith("| run | status | age | duration | backbone | margin | val/loss |")
+    assert "a\\|b" in lines[2]
+    assert {line.replace("\\|", "").count("|") for line in lines} == {lines[0].count("|")}
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("val/loss", "ba"),  # the lowest first
+        ("val/accuracy", "ab"),  # the highest first
+        ("last.val/accuracy", "ab"),
+        ("started", "dcba"),
+        ("margin", "cba"),
+        ("run", "abbcd"),
+    ],
+)
+def test_sorting_puts_the_best_first_and_what_is_missing_last(logs, key, expected):
+    assert order(logs, "--sort", key).startswith(expected)
+    assert len(order(logs, "--sort", key)) == 5
+
+
+def test_settings_of_different_types_can_be_sorted(logs):
+    make(logs, "news/e", config={"margin": "wide"})
+    make(logs, "news/f", config={"margin": [1, 2]})
+    assert order(logs, "--sort", "margin").startswith("cba")
+
+
+@pytest.mark.parametrize("words", [["--sort", "val/los"], ["--columns", "run,val/los"]])
+@pytest.mark.parametrize("format", ["table", "csv", "json", "markdown"])
+def test_an_unknown_column_is_an_error_that_names_the_nearest(logs, words, format):
+    with pytest.raises(UserError, match=r"No column 'val/los'\. Did you mean 'val/loss'\?"):
+        call(logs, *words, "--format", format)
+
+
+def test_no_runs_are_said_beside_a_clean_output(tmp_path):
+    done = CliRunner().invoke(app, ["--logs", str(tmp_path), "--format", "json"])
+    assert json.loads(done.stdout) == []
+    assert "No runs in" in done.stderr
+    done = CliRunner().invoke(app, ["--logs", str(tmp_path)])
+    assert (done.exit_code, done.stdout) == (0, "")
+
+
+def test_show_tells_everything_about_a_run(logs):
+    text = call(logs, "show", "news/b")
+    for words in ["finished", "trainlab run news", "bbbbbbbb with uncommitted changes", "margin", "2.60"]:
+        assert words in text
+    assert ["val/loss", "0.25", "2", "0.5"] in [line.split() for line in text.splitlines()]
+    assert "not JSON" in call(logs, "show", "broken")
+    assert "val/f1" in call(logs, "show", "last")
+
+
+def test_diff_tells_what_differs_and_only_that(logs):
+    text = call(logs, "diff", "news/a", "news/b")
+    lines = [line.split() for line in text.splitlines()]
+    assert ["config", "news/a", "news/b"] in lines
+    assert ["margin", "3", "5"] in lines
+    assert ["torch", "2.180", "2.60"] in lines
+    assert ["commit", "aaaaaaaa", "bbbbbbbb"] in lines
+    assert ["val/loss", "0.5", "(1)", "0.25", "(0.5)"] in lines
+    assert "machine: not recorded" in text
+    assert not {"size", "numpy"} & {word for line in lines for word in line}
+
+
+def test_diff_of_a_run_with_itself_finds_nothing(logs):
+    text = call(logs, "diff", "news/a", "news/a")
+    assert all(f"{title}: the same" in text for title in ("config", "code", "packages"))
+
+
+def test_logs_may_be_named_behind_the_subcommand_too(logs):
+    done = CliRunner().invoke(app, ["show", "news/a", "--logs", str(logs)])
+    assert "margin" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0 s"),
+        (59.6, "1 min"),
+        (200, "3 min 20 s"),
+        (7500, "2 h 5 min"),
+        (266400, "3 d 2 h"),
+        (None, ""),
+    ],
+)
+def test_durations_read_well(seconds, text):
+    assert display.duration(seconds) == text
