@@ -133,8 +133,10 @@ marked() { # those with our mark in their environment, and the kernels of our ru
   { grep -lzE "$marks" /proc/[0-9]*/environ | cut -d / -f 3; } 2>/dev/null || true
 }
 
-workers() { # the processes that execute notebooks headless, from whatever shell they were started
-  { grep -lzxF trainlab.runs.worker /proc/[0-9]*/cmdline | xargs -r grep -lzF "$PWD/logs/" | cut -d / -f 3; } 2>/dev/null || true
+workers() { # the processes that execute notebooks headless, whatever shell started them; the pattern spares grep itself
+  {
+    grep -lzx 'trainlab[.]runs[.]worker' /proc/[0-9]*/cmdline | xargs -r grep -lzF "$PWD/logs/" | cut -d / -f 3
+  } 2>/dev/null || true
 }
 
 escaped() { sed 's/[][\.*^$+?(){}|/]/\\&/g' <<<"$1"; }

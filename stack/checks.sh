@@ -48,8 +48,8 @@ check_folders() { # refuses to start without the folders that both services shar
   local folder
   for folder in logs data notebooks; do
     [[ -d $folder ]] || fail "$folder/ is missing. Make it: mkdir $folder"
-    [[ $engine == docker || -w $folder ]] ||
-      fail "$folder/ belongs to $(owner_of $folder), and $(id -un) cannot write to it. sudo chown -R $(id -u):$(id -g) $folder"
+    [[ $engine == docker || -w $folder ]] || fail "$folder/ belongs to $(owner_of $folder), and $(id -un) cannot write to it.
+       Mend it: sudo chown -R $(id -u):$(id -g) $folder"
   done
 }
 

@@ -7,7 +7,7 @@ setting() { # setting NAME DEFAULT: from the environment, else from .env, else t
   if [[ -n ${!1+set} ]]; then printf '%s\n' "${!1}" && return; fi
   [[ ! -r .env ]] || line=$(grep "^$1=" .env | tail -n 1) || true
   [[ -n $line ]] || { printf '%s\n' "$2" && return; }
-  sed -E 's/^[^=]*=//; s/\r$//; s/[[:space:]]+#.*$//; s/[[:space:]]+$//; s/^"(.*)"$/\1/; s/^'\''(.*)'\''$/\1/' <<<"$line"
+  sed -E 's/^[^=]*=//; s/\r$//; s/[[:space:]]+(#.*)?$//; s/^(["'\''])(.*)\1$/\2/' <<<"$line"
 }
 
 write_settings() { # makes .env where there is none, then keeps its COMPOSE_FILE in step with the choice
