@@ -1,0 +1,82 @@
+"""The news experiment's settings: the notebook's parameters and the command line's keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from trainlab.config import Config
+from trainlab.errors import UserError
+
+NAMED = ("sample", "mind-small", "minilm")  # names of data sets and backbones, whatever files are called so
+
+
+class NewsConfig(Config):
+    """Settings of the news experiment (after V. Visheratin, "Deep learning with containers", 2021).
+
+    Data: `data` is sample, mind-small or the path of a news.tsv; `text` says what of an item is read;
+    `class_size` items of a category at most are drawn, each the anchor of `triplets_per_item` triplets;
+    categories with fewer than `min_class_items` items are left out. `split=item` holds out the share
+    `validation` of the items; `split=triplet` holds out triplets, as the original did.
+
+    Network: `backbone` is minilm, a Hub id or a folder; `pooling` makes one vector of its tokens, at most
+    `max_tokens` of them. `trained=false` measures the backbone as it is.
+
+    Training: AdamW with `learning_rate` for the backbone and `head_learning_rate` for the head.
+    """
+
+    data: str = Field("sample", min_length=1)
+    text: Literal["title", "title+abstract"] = "title"
+    class_size: int = Field(30, ge=1)
+    triplets_per_item: int = Field(10, ge=1)
+    min_class_items: int = Field(1, ge=1)
+    split: Literal["item", "triplet"] = "item"
+    validation: float = Field(0.2, gt=0, lt=1)
+    backbone: str = Field("minilm", min_length=1)
+    pooling: Literal["mean", "cls"] = "mean"
+    max_tokens: int = Field(40, ge=3, le=512)
+    trained: bool = True
+    margin: float = Field(3.0, gt=0)
+    learning_rate: float = Field(5e-5, gt=0)
+    head_learning_rate: float = Field(1e-3, gt=0)
+    batch_size: int = Field(32, ge=1)
+    epochs: int = Field(3, ge=1)
+    seed: int = Field(0, ge=0, lt=2**32)
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @field_validator("data", "backbone")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        """Make a path whole: the notebook's kernel works in another folder than the command line."""
+        path = Path(value).expanduser()
+        looks_like_path = value.startswith(("~", ".", "/")) or path.exists()
+        named = value in NAMED
+        return str(path.absolute()) if looks_like_path and not named else value
+
+    def preflight(self) -> None:
+        """Check the data, the device and the backbone, within seconds and before a run exists.
+
+        Raises UserError that says what was found, what was expected, and what to do.
+        """
+        from trainlab.news import backbone, examples
+
+        examples.draw(self)
+        self._check_device()
+        backbone.locate(self.backbone)
+
+    def _check_device(self) -> None:
+        import torch
+
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UserError(
+                "device=cuda: torch sees no GPU here. Use device=auto or device=cpu; "
+                "trainlab doctor says more."
+            )
+        on_cpu = self.device == "cpu" or not torch.cuda.is_available()
+        if on_cpu and self.precision == "16-mixed":
+            raise UserError(
+                "precision=16-mixed needs a GPU. On the CPU use precision=32-true or precision=bf16-mixed."
+            )

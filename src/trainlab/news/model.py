@@ -1,0 +1,171 @@
+"""The siamese network: a transformer, its texts' vectors, and a head that places news by distance."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import lightning
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+
+from trainlab.news.backbone import load_tokenizer, locate, quiet
+from trainlab.runs import checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from trainlab.news.config import NewsConfig
+
+TITLE_WIDTHS = (512, 256)  # V. Visheratin, part 1: linear 512, GELU, linear 256
+PAIR_WIDTHS = (1024, 512, 256)  # title and abstract side by side
+TEXTS_AT_ONCE = 64  # one pass of the backbone: texts of like length, so that little of it is padding
+
+
+class Tokens(NamedTuple):
+    """Token ids and their mask, both [N, T, L]: N items of T texts, padded to L tokens."""
+
+    ids: Tensor
+    mask: Tensor
+
+    def rows(self, items: Tensor) -> Tokens:
+        """Return some items."""
+        return Tokens(self.ids[items], self.mask[items])
+
+    def to(self, device: torch.device) -> Tokens:
+        """Return the same tokens on another device."""
+        return Tokens(self.ids.to(device), self.mask.to(device))
+
+
+class Batch(NamedTuple):
+    """Triplets of a batch: its different items' tokens once, and where each triplet's three are [B, 3]."""
+
+    tokens: Tokens
+    places: Tensor
+
+
+def pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """Return a vector a text [N, H] from token states [N, L, H]: the first, or the mean without padding."""
+    if pooling == "cls":
+        return states[:, 0]
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weights).sum(1) / weights.sum(1)
+
+
+def build_head(width: int, texts: int) -> nn.Sequential:
+    """Return the head: H → 512 → 256 for one text, 2H → 1024 → 512 → 256 for two; GELU between layers."""
+    widths = [width * texts, *(TITLE_WIDTHS if texts == 1 else PAIR_WIDTHS)]
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), nn.GELU()]
+    return nn.Sequential(*layers[:-1])
+
+
+class NewsModel(lightning.LightningModule):
+    """Embeds news; trained so that news of one category lie closer together than news of two.
+
+    Its checkpoint holds everything: the backbone's architecture, the tokenizer and the settings, so
+    `NewsModel.restore(path)` needs no hub and no further argument.
+    """
+
+    def __init__(  # noqa: PLR0913
+        self,
+        backbone_config: dict[str, Any],
+        tokenizer: str,
+        *,
+        pooling: str,  # noqa: ARG002 - save_hyperparameters() keeps it, as the next three
+        text: str,
+        margin: float,  # noqa: ARG002
+        learning_rate: float,  # noqa: ARG002
+        head_learning_rate: float,  # noqa: ARG002
+        trained: bool = True,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        quiet()
+        config = AutoConfig.for_model(**backbone_config)
+        self.backbone = AutoModel.from_config(config)
+        texts = 1 if text == "title" else 2
+        self.head = build_head(config.hidden_size, texts) if trained else nn.Identity()
+        self.tokenizer = Tokenizer.from_str(tokenizer)
+
+    @classmethod
+    def pretrained(cls, config: NewsConfig) -> Self:
+        """Return the network with the backbone's published weights and, if it is to be trained, a head.
+
+        Raises UserError when the backbone can't be found (see `backbone.locate`).
+        """
+        quiet()
+        source = locate(config.backbone)
+        backbone = AutoModel.from_pretrained(source.name, local_files_only=source.local)
+        names = ("pooling", "text", "margin", "learning_rate", "head_learning_rate", "trained")
+        tokenizer = load_tokenizer(source, config.max_tokens).to_str()
+        model = cls(backbone.config.to_dict(), tokenizer, **{name: getattr(config, name) for name in names})
+        model.backbone.load_state_dict(backbone.state_dict())
+        return model
+
+    @classmethod
+    def restore(cls, path: Path) -> Self:
+        """Return the network that a checkpoint holds; raises CheckpointError for a damaged file."""
+        saved = checkpoint.load(path)
+        model = cls(**saved["hyper_parameters"])
+        model.load_state_dict(saved["state_dict"])
+        return model.eval()
+
+    def tokenize(self, items: Sequence[Sequence[str]]) -> Tokens:
+        """Return the tokens of N items of T texts each, all encoded in one call."""
+        encoded = self.tokenizer.encode_batch([text for texts in items for text in texts])
+        shape = (len(items), len(items[0]), -1)
+        ids = torch.tensor([each.ids for each in encoded]).view(shape)
+        return Tokens(ids, torch.tensor([each.attention_mask for each in encoded]).view(shape))
+
+    def pooled(self, tokens: Tokens) -> Tensor:
+        """Return the backbone's vectors [N, T·H] of N items, their texts side by side."""
+        ids, mask = tokens.ids.flatten(0, 1), tokens.mask.flatten(0, 1)
+        order = mask.sum(-1).argsort(stable=True)
+        parts = [self._encode(ids[rows], mask[rows]) for rows in order.split(TEXTS_AT_ONCE)]
+        return torch.cat(parts)[order.argsort()].view(len(tokens.ids), -1)
+
+    def _encode(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return the vectors [N, H] of texts [N, L], cut to the longest of them."""
+        longest = int(mask.sum(-1).max())
+        ids, mask = ids[:, :longest], mask[:, :longest]
+        states = self.backbone(input_ids=ids, attention_mask=mask).last_hidden_state
+        return pool(states, mask, self.hparams["pooling"])
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        """Return the embeddings [N, D] of N items."""
+        return self.head(self.pooled(tokens))
+
+    @torch.inference_mode()
+    def embed(self, tokens: Tokens, *, raw: bool = False) -> Tensor:
+        """Return embeddings [N, D] on the CPU, or with `raw` the backbone's own vectors; no dropout."""
+        training, network = self.training, self.pooled if raw else self.forward
+        self.eval()
+        vectors = network(tokens.to(self.device)).cpu()
+        self.train(training)
+        return vectors
+
+    def training_step(self, batch: Batch) -> Tensor:
+        """Return the batch's triplet loss: mean of max(0, ‖a-p‖ - ‖a-n‖ + margin)."""
+        anchor, positive, negative = self(batch.tokens)[batch.places].unbind(1)
+        loss = nn.functional.triplet_margin_loss(anchor, positive, negative, margin=self.hparams["margin"])
+        size = len(batch.places)
+        self.log("train/loss", loss, prog_bar=True, batch_size=size)
+        self.log("train/loss_epoch", loss, on_step=False, on_epoch=True, batch_size=size)
+        return loss
+
+    def validation_step(self, tokens: Tokens) -> Tensor:
+        """Return the embeddings [U, D] of the unseen items; `Evaluation` measures them."""
+        return self(tokens)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return AdamW; the fresh head learns faster than the pretrained backbone."""
+        groups = [
+            {"params": self.backbone.parameters(), "lr": self.hparams["learning_rate"]},
+            {"params": self.head.parameters(), "lr": self.hparams["head_learning_rate"]},
+        ]
+        return torch.optim.AdamW(groups)

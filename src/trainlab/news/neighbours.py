@@ -1,0 +1,110 @@
+"""The nearest news to a title, by a run's own tokens, pooling and distance."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from trainlab.errors import UserError
+from trainlab.news.config import NewsConfig
+from trainlab.news.data import News, read, title_key
+from trainlab.news.metrics import distances
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from trainlab.news.model import NewsModel
+
+BEST = "checkpoints/best.ckpt"
+COLUMNS = ["query", "rank", "title", "category", "distance"]
+
+
+def recommend(run: str | Path, titles: str | Sequence[str], k: int = 10) -> pd.DataFrame:
+    """Return the k nearest news to each title by a run's best checkpoint: the columns of `COLUMNS`.
+
+    `run` is whatever `trainlab.runs.find` understands. Candidates are all news of the run's data set, seen
+    and unseen, each title once and never the query's own. Distances are Euclidean, as in training.
+    Raises UserError for an unknown run, one of another experiment or without a checkpoint yet, no title or
+    an empty one, and k below 1. Warns when the data has changed since the run.
+    """
+    from trainlab.runs import find, record
+
+    check_query(titles, k)
+    folder = find(run)
+    recorded = record.read(folder)
+    config, best = _config(folder, recorded.config), folder / BEST
+    if not best.is_file():
+        raise UserError(
+            f"{folder.name} has no {BEST}: it is {recorded.status}, and no epoch of it was completed. "
+            "Choose another run: trainlab runs --experiment news"
+        )
+    from trainlab.news.model import NewsModel
+
+    news = read(config.data)
+    _warn_if_changed(news, recorded.data or {}, folder.name)
+    return nearest(NewsModel.restore(best), news, titles, k)
+
+
+def check_query(titles: str | Sequence[str], k: int) -> None:
+    """Raise UserError unless there are titles to ask about and room for an answer."""
+    if k < 1:
+        raise UserError(f"k={k}: expected 1 or more.")
+    if not titles or not all(title.strip() for title in ([titles] if isinstance(titles, str) else titles)):
+        raise UserError(
+            'No title to recommend for, or an empty one. Expected for instance: "Ten easy pasta dinners"'
+        )
+
+
+def nearest(model: NewsModel, news: News, titles: str | Sequence[str], k: int) -> pd.DataFrame:
+    """Return the k nearest of the news to each title (see `recommend`); a known title brings its abstract."""
+    titles = [titles] if isinstance(titles, str) else list(titles)
+    keys = title_key(news.table["title"])
+    first = ~keys.duplicated()
+    candidates, names = News(news.path, news.table[first], news.sha256), keys[first].to_numpy()
+    vectors = _embed(model, candidates)
+    queries = _embed(model, _as_news(titles, candidates, names))
+    near = distances(queries, vectors)
+    near[title_key(pd.Series(titles)).to_numpy()[:, None] == names[None, :]] = np.inf
+    return pd.concat(
+        [_ranking(title, row, candidates, k) for title, row in zip(titles, near, strict=True)],
+        ignore_index=True,
+    )
+
+
+def _ranking(title: str, row: Any, candidates: News, k: int) -> pd.DataFrame:
+    order = row.argsort(kind="stable")[:k]
+    order = order[np.isfinite(row[order])]
+    found = candidates.table.iloc[order][["title", "category"]].reset_index(drop=True)
+    return found.assign(query=title, rank=range(1, len(order) + 1), distance=row[order])[COLUMNS]
+
+
+def _embed(model: NewsModel, news: News) -> Any:
+    return model.embed(model.tokenize(news.texts(model.hparams["text"]))).double().numpy()
+
+
+def _as_news(titles: Sequence[str], candidates: News, keys: Any) -> News:
+    abstracts = dict(zip(keys, candidates.table["abstract"], strict=True))
+    known = [abstracts.get(key, "") for key in title_key(pd.Series(list(titles)))]
+    return News(candidates.path, pd.DataFrame({"title": titles, "abstract": known}), candidates.sha256)
+
+
+def _config(folder: Path, values: dict[str, Any]) -> NewsConfig:
+    try:
+        return NewsConfig.parse(values)
+    except UserError as error:
+        raise UserError(
+            f"{folder} is no run of the news experiment: its settings are others.\n{error}"
+        ) from None
+
+
+def _warn_if_changed(news: News, recorded: dict[str, Any], name: str) -> None:
+    if recorded.get("sha256") not in (None, news.sha256):
+        warnings.warn(
+            f"{news.path} has changed since {name} was trained: {recorded.get('rows')} rows then, "
+            f"{len(news.table)} now. The recommendations are from today's file.",
+            stacklevel=3,
+        )

@@ -1,0 +1,68 @@
+"""Lightning's logs and checkpoints go where a run keeps them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch.loggers import Logger
+
+from trainlab.runs import checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trainlab.runs.run import Run
+
+
+class RunLogger(Logger):
+    """Gives every number that a module logs to the run, under its own tag."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return self._run.experiment
+
+    @property
+    def version(self) -> str:
+        """The run's name."""
+        return self._run.name
+
+    @property
+    def save_dir(self) -> str:
+        """The run's folder."""
+        return str(self._run.folder)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log scalars at a global step; Lightning's own counter of epochs is no metric."""
+        self._run.log({tag: value for tag, value in metrics.items() if tag != "epoch"}, int(step or 0))
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the run wrote its settings when it started."""
+
+
+class VerifiedCheckpoints(CheckpointIO):
+    """Saves whole or not at all, and loads only what was saved (see `trainlab.runs.checkpoint`)."""
+
+    def save_checkpoint(self, checkpoint_: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
+        """Write a checkpoint with its digest beside it."""
+        checkpoint.save(checkpoint_, Path(path))
+
+    def load_checkpoint(
+        self,
+        path: Any,
+        map_location: Any = "cpu",
+        weights_only: bool | None = True,  # noqa: ARG002
+    ) -> dict[str, Any]:
+        """Return a checkpoint; never other objects than plain ones, whatever `weights_only` says."""
+        return checkpoint.load(Path(path), map_location or "cpu")
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete a checkpoint and its digest."""
+        for each in (Path(path), checkpoint.digest_file(Path(path))):
+            each.unlink(missing_ok=True)

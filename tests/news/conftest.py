@@ -1,0 +1,63 @@
+"""News of a few words, and a BERT of a few thousand weights: what the tests train on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from transformers import BertConfig, BertModel
+
+from trainlab.news.config import NewsConfig
+
+CATEGORIES = {
+    "sports": ["game", "team", "coach", "win", "cup"],
+    "finance": ["stock", "market", "bank", "fund", "price"],
+    "weather": ["rain", "storm", "snow", "wind", "sun"],
+}
+WORDS = [word for words in CATEGORIES.values() for word in words]
+
+
+def line(number: int, category: str, title: str, abstract: str = "", subcategory: str = "") -> str:
+    return f"N{number}\t{category}\t{subcategory or category}\t{title}\t{abstract}\t\t[]\t[]\n"
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of a few thousand random weights with a WordPiece vocabulary of a few words."""
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "in", "day", "the", *WORDS]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=len(vocabulary), **sizes)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def news_tsv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three categories of fifteen titles, each of two of its category's own words; some have abstracts."""
+    path = tmp_path_factory.mktemp("news") / "news.tsv"
+    rows = [
+        (category, f"{first} in the {second}", f"the {second} day" if number % 2 else "")
+        for category, words in CATEGORIES.items()
+        for number, first in enumerate(words)
+        for second in words[:3]
+    ]
+    path.write_text("".join(line(i, *row) for i, row in enumerate(rows)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny(backbone: Path, news_tsv: Path) -> NewsConfig:
+    """Settings that train in a second."""
+    return NewsConfig(
+        data=str(news_tsv), backbone=str(backbone), class_size=8, triplets_per_item=3, batch_size=16, epochs=2
+    )
+
+
+@pytest.fixture(autouse=True)
+def own_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs of a test lie in its own folder."""
+    monkeypatch.setenv("TRAINLAB_LOGS", str(tmp_path / "logs"))
+    monkeypatch.delenv("TRAINLAB_RUN", raising=False)
+    return tmp_path / "logs"
