@@ -37,7 +37,7 @@ def logs(tmp_path, monkeypatch):
             packages={"torch": f"2.{minutes}", "numpy": "2.0"},
             command="trainlab run news",
         )
-    last = {"last": points(val_loss=math.nan, val_f1=0.5), "config": {"lr": 0.1}}
+    last = points(val_loss=math.nan, val_f1=0.5)
     make(
         tmp_path,
         "sentiment/d",

@@ -376,3 +376,49 @@ def test_a_single_column_of_metadata_has_no_header(tmp_path):
         run.log_embedding("a", np.eye(2), ["x\ty", "z"], ["title"], 0)
     (path,) = run.folder.rglob("metadata.tsv")
     assert path.read_text() == "x y\nz\n"
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    """A Jupyter kernel as JupyterLab starts one, that can import the package."""
+    from jupyter_client.manager import KernelManager
+
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel(env=os.environ | {"PYTHONPATH": str(SRC)})
+    client = manager.client()
+    client.start_channels()
+    client.wait_for_ready(timeout=DEADLINE)
+    yield manager, client
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+
+
+def run_cell_by_hand(client, logs):
+    """Start a cell with a run in it; return the run's folder while the cell is at work."""
+    cell = f"""
+    import pathlib, time, trainlab
+    logs = pathlib.Path({str(logs)!r})
+    with trainlab.Run("by-hand", logs=logs):
+        (logs / "inside").touch()
+        time.sleep(60)
+    """
+    client.execute(textwrap.dedent(cell), stop_on_error=False)  # or the next cell might be dropped
+    wait_for((logs / "inside").exists)
+    return the_run(logs).folder
+
+
+def test_an_interrupted_cell_in_jupyter_marks_its_run_interrupted(kernel, tmp_path):
+    manager, client = kernel
+    folder = run_cell_by_hand(client, tmp_path)
+    manager.interrupt_kernel()
+    wait_for(lambda: record.read(folder).status == "interrupted")
+    assert not lock.alive(folder)
+    assert manager.is_alive()
+
+
+def test_a_kernel_that_gets_sigterm_marks_its_run_and_ends(kernel, tmp_path):
+    manager, client = kernel
+    folder = run_cell_by_hand(client, tmp_path)
+    manager.signal_kernel(signal.SIGTERM)
+    wait_for(lambda: not manager.is_alive())
+    assert (record.read(folder).status, record.read(folder).reason) == ("interrupted", "SIGTERM")
