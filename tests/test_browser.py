@@ -1,0 +1,128 @@
+"""What a person sees: JupyterLab and TensorBoard in a real Chromium, served by the local engine.
+
+With TRAINLAB_SCREENSHOTS=FOLDER each test leaves a picture of what it saw there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+import trainlab
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Page
+
+    from project import Project
+
+pytestmark = pytest.mark.browser
+
+POINTS = 40
+STEPS = 1500  # more than TensorBoard's own default keeps of a curve
+# rendering in software, and no calls home
+CHROMIUM_OPTIONS = [
+    "--no-sandbox",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="module")
+def stack(local_project: Project) -> Project:
+    """Both services, and one small run in logs/."""
+    record_a_run(local_project.folder / "logs")
+    local_project.make("up")
+    return local_project
+
+
+def record_a_run(logs: Path) -> None:
+    random = np.random.default_rng(0)
+    titles = [[f"title {index}", "sports"] for index in range(POINTS)]
+    with trainlab.Run("drawn", {"margin": 5.0}, metrics=["val/loss"], logs=logs) as run:
+        for step in range(STEPS):
+            run.log({"train/loss": 1 / (step + 1)}, step)
+        run.log({"val/loss": 0.5}, STEPS)
+        run.log_embedding("titles", random.normal(size=(POINTS, 8)), titles, ["title", "category"], STEPS)
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    from playwright.sync_api import sync_playwright
+
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_OPTIONS)
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.set_default_timeout(60_000)
+        yield page
+        browser.close()
+
+
+def take_picture(page: Page, name: str) -> None:
+    if folder := os.environ.get("TRAINLAB_SCREENSHOTS"):
+        page.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+def test_jupyterlab_opens_with_the_token_and_runs_a_cell_of_the_news_notebook(
+    stack: Project, page: Page
+) -> None:
+    page.goto(f"{stack.jupyter}/lab/tree/notebooks/news.ipynb?token={stack.token}")
+    notebook = page.locator(".jp-Notebook")
+    notebook.wait_for()
+    cell = notebook.locator(".jp-CodeCell").first
+    cell.locator(".cm-content").click()
+    page.keyboard.press("Shift+Enter")
+    page.wait_for_function(
+        "() => /\\[1\\]/.test(document.querySelector('.jp-CodeCell .jp-InputPrompt').textContent)"
+    )
+    take_picture(page, "jupyterlab")
+    assert notebook.locator(".jp-RenderedText[data-mime-type*='error']").count() == 0
+
+
+def test_jupyterlab_without_a_token_shows_the_login_page_alone(stack: Project, page: Page) -> None:
+    page.goto(f"{stack.jupyter}/lab")
+    page.get_by_text("Token authentication is enabled").wait_for()
+    assert page.locator("#jupyterlab-splash, .jp-LabShell").count() == 0
+
+
+def test_tensorboard_draws_the_curve_of_a_run(stack: Project, page: Page) -> None:
+    page.goto(f"{stack.tensorboard}/#timeseries")
+    page.get_by_text("train/loss", exact=True).first.wait_for()
+    last_step = page.locator("tb-data-table-content-cell").get_by_text(f"{STEPS - 1:,}", exact=True)
+    last_step.first.wait_for()
+    take_picture(page, "tensorboard-scalars")
+
+
+def test_tensorboard_keeps_every_point_of_a_curve(stack: Project, page: Page) -> None:
+    run = next((stack.folder / "logs/drawn").iterdir()).name
+    query = f"run=drawn/{run}&tag=train/loss"
+    answer = page.request.get(f"{stack.tensorboard}/data/plugin/scalars/scalars?{query}")
+    assert len(answer.json()) == STEPS
+
+
+def test_tensorboard_lists_the_hyperparameters_with_their_metric(stack: Project, page: Page) -> None:
+    page.goto(f"{stack.tensorboard}/#hparams")
+    table = page.locator("tf-hparams-table-view, hparams-dashboard, tf-hparams-main").first
+    table.wait_for()
+    page.get_by_text("0.50000").first.wait_for()
+    assert page.get_by_text("margin").count() > 0
+    take_picture(page, "tensorboard-hparams")
+
+
+def test_tensorboard_projects_the_embeddings_of_a_run(stack: Project, page: Page) -> None:
+    page.goto(f"{stack.tensorboard}/#projector")
+    projector = page.frame_locator("iframe").frame_locator("iframe")
+    projector.get_by_text(f"Points: {POINTS}").first.wait_for()
+    projector.get_by_text("Dimension: 8").first.wait_for()
+    take_picture(page, "tensorboard-projector")

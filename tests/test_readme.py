@@ -1,0 +1,94 @@
+"""What README.md tells people to type works, and what it says is there is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from project import CHECKOUT, clean_environment
+
+if TYPE_CHECKING:
+    from project import Project
+
+README = (CHECKOUT / "README.md").read_text()
+QUICK = "epochs=1 class_size=4 triplets_per_item=2 max_tokens=16"
+RUN_ELSEWHERE = {
+    "make demo": "test_make.py runs it on the engine that people get",
+    "make test": "it is what runs this test",
+    "ssh -N -L 8888:127.0.0.1:8888 -L 6006:127.0.0.1:6006 you@machine": "needs a second machine",
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line.split("  #")[0].strip() for block in blocks("bash") for line in block.splitlines()]
+    return [line for line in lines if line and line not in RUN_ELSEWHERE]
+
+
+def runnable(command: str, project: Project) -> str:
+    """Shorten the training, and put the newest run where the README says RUN."""
+    names = sorted(path.name for path in (project.folder / "logs").glob("*/2*"))
+    command = command.replace("RUN", names[-1]) if names else command
+    command = command.replace("margin=5", f"margin=5 {QUICK}")
+    return (
+        command.replace("trainlab ", ".venv/bin/trainlab ", 1) if command.startswith("trainlab") else command
+    )
+
+
+@pytest.mark.slow
+def test_every_command_works_in_the_order_in_which_it_is_read(local_project: Project) -> None:
+    environment = (
+        clean_environment() | local_project.environment | {"TRAINLAB_ROOT": str(local_project.folder)}
+    )
+    for command in commands():
+        done = subprocess.run(
+            ["bash", "-c", runnable(command, local_project)],
+            cwd=local_project.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        # doctor says what is wrong with this machine, and exits 1 where something is
+        allowed = (0, 1) if command.startswith("trainlab doctor") else (0,)
+        assert done.returncode in allowed, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_example_of_a_training_loop_leaves_a_finished_run(tmp_path: Path) -> None:
+    (example,) = blocks("python")
+    environment = os.environ | {"TRAINLAB_LOGS": str(tmp_path), "PYTHONPATH": str(CHECKOUT / "src")}
+    subprocess.run([sys.executable, "-c", example], env=environment, check=True)
+    (record,) = tmp_path.glob("my-experiment/*/run.json")
+    run = json.loads(record.read_text())
+    assert run["status"] == "finished"
+    assert run["config"] == {"learning_rate": 0.3}
+    assert set(run["last"]) == {"train/loss", "val/loss"}
+
+
+def test_everything_in_the_tree_exists() -> None:
+    (tree,) = blocks("text")
+    parents = [CHECKOUT]
+    for line in tree.splitlines():
+        names = re.split(r"\s{3,}", line.strip(), maxsplit=1)[0].split()
+        parents = parents[:1] if not line.startswith(" ") else parents
+        folder = parents[-1]
+        for name in names:
+            assert (folder / name).exists(), name
+        if not line.startswith(" ") and names[0].endswith("/"):
+            parents.append(CHECKOUT / names[0])
+
+
+def test_every_picture_and_file_that_is_linked_exists() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (CHECKOUT / target).exists(), target
