@@ -1,5 +1,6 @@
-# shellcheck shell=bash
-# .env: written once for the one who starts the stack, afterwards theirs. Sourced by stack/verb.
+# shellcheck shell=bash disable=SC2154
+# .env: written once for the one who starts the stack, afterwards theirs. Sourced by stack/verb (after
+# stack/choice.sh, whose engine, gpu and docker_info are read here) and, for `setting` alone, by local/install.
 unset COMPOSE_FILE # one meant for another project would replace ours
 
 setting() { # setting NAME DEFAULT: from the environment, else from .env, else the default; Compose's order
