@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -11,10 +12,12 @@ from pathlib import Path
 import pytest
 from runs_folder import make, points
 from torch.utils.tensorboard import SummaryWriter
+from typer.testing import CliRunner
 
 from trainlab import runs
 from trainlab.errors import UserError
 from trainlab.runs import listing, lock, record
+from trainlab.runs.commands import app
 from trainlab.runs.listing import DIED, UNKNOWN, UNREADABLE
 
 GARBAGE = b"this is no event file at all"
@@ -89,6 +92,7 @@ def test_metrics_of_somebody_elses_writer_in_our_run_are_found(tmp_path):
         (b"{", "not JSON"),
         (b"\xff\xfe\x00", "not JSON"),
         (b"[" * 100_000, "not JSON"),
+        (b'{"config": ' + b"[" * 900 + b"]" * 900 + b"}", "not JSON"),
         (b"[]", "not the record of a run"),
         (b"null", "not the record of a run"),
         (b'{"loss": 1}', "experiment: field required"),
@@ -259,3 +263,24 @@ def test_a_record_that_was_written_is_read_as_it_was(tmp_path):
     first = record.read(folder)
     assert record.update(folder, note="x").model_extra == {"note": "x"}
     assert record.read(folder).model_dump(exclude={"note"}) == first.model_dump()
+
+
+@pytest.mark.parametrize("wall_time", [1e300, math.nan, -1e18])
+def test_events_of_an_impossible_time_make_that_run_unreadable_and_no_other(tmp_path, wall_time):
+    make(tmp_path, "news/good")
+    with SummaryWriter(str(tmp_path / "foreign")) as writer:
+        writer.add_scalar("a", 1, 1, walltime=wall_time)
+    path = next((tmp_path / "foreign").iterdir())
+    content = path.read_bytes()
+    (first,) = struct.unpack("<Q", content[:8])
+    path.write_bytes(content[16 + first :])  # without the first record, whose time is possible
+    assert statuses(tmp_path) == {"news/good": "finished", "foreign": UNREADABLE}
+
+
+def test_names_of_any_bytes_are_listed(tmp_path):
+    (tmp_path / os.fsdecode(b"news/\xff\x1b[31m")).mkdir(parents=True)
+    make(tmp_path, os.fsdecode(b"news/\xff\x1b[31m/a"))
+    for words in (["table"], ["csv"], ["json"], ["markdown"]):
+        done = CliRunner().invoke(app, ["--logs", str(tmp_path), "--format", *words], catch_exceptions=False)
+        assert done.exit_code == 0
+        assert words == ["csv"] or "\x1b" not in done.stdout

@@ -21,7 +21,7 @@ _SAME = "the same"
 def show(row: Row) -> None:
     """Print everything that is known about a run."""
     console = display.text_console()
-    _section(console, row.label, _facts(row))
+    _section(console, display.printable(row.label), _facts(row))
     _section(console, "config", row.config)
     _metrics(row)
     if row.record is not None:
@@ -36,7 +36,7 @@ def diff(first: Row, second: Row) -> None:
     tags = list(dict.fromkeys([*first.last, *second.last]))
     if tags:
         cells = [[display.best_and_last(row, tag) for tag in tags] for row in (first, second)]
-        _print("metrics: best (last)", tags, [first.label, second.label], cells)
+        _print("metrics: best (last)", tags, [display.printable(row.label) for row in (first, second)], cells)
 
 
 def _facts(row: Row) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def _difference(
         console.print()
         return
     cells = [[_text(each.get(key)) for key in keys] for each in values]
-    _print(title, keys, [row.label for row in rows], cells)
+    _print(title, keys, [display.printable(row.label) for row in rows], cells)
 
 
 def _print(title: str, keys: list[str], heads: list[str], cells: Iterable[list[str]]) -> None:

@@ -60,7 +60,7 @@ def print_table(rows: Sequence[Row], chosen: Sequence[str] | None) -> None:
         console.print("metrics: best (last)", style="dim")
     for row in rows:
         if row.status == UNREADABLE:
-            console.print(f"{row.label} is unreadable: {row.reason}", markup=False)
+            console.print(printable(f"{row.label} is unreadable: {row.reason}"), markup=False)
 
 
 def text_console(shown: Sequence[Column] = ()) -> Console:
@@ -80,7 +80,7 @@ def csv_text(rows: Sequence[Row], chosen: Sequence[str] | None) -> str:
     writer.writerow(names)
     full = [columns.resolve(name, rows) for name in names]
     writer.writerows([_exact(columns.value(row, name)) for name in full] for row in rows)
-    return text.getvalue()
+    return text.getvalue().encode(errors="backslashreplace").decode()
 
 
 def json_text(rows: Sequence[Row], chosen: Sequence[str] | None) -> str:
@@ -130,7 +130,12 @@ def short(found: Any) -> str:
         return f"{found:.4g}"
     if isinstance(found, datetime):
         return found.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
-    return " ".join(str(found).split())
+    return printable(" ".join(str(found).split()))
+
+
+def printable(text: str) -> str:
+    """Return text without what steers a terminal or can't be encoded: file names may hold any byte."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def rich_table(shown: Sequence[Column]) -> Table:
@@ -160,7 +165,7 @@ def _fitting(rows: Sequence[Row], width: int, limit: int | None) -> list[Column]
 def _facts(rows: Sequence[Row], limit: int | None = None) -> list[Column]:
     one = len({row.experiment for row in rows}) == 1
     return [
-        Column("run", [_cut(row.run if one else row.label, limit) for row in rows]),
+        Column("run", [_cut(printable(row.run if one else row.label), limit) for row in rows]),
         Column("status", [row.status for row in rows]),
         Column("age", [age(row.started) for row in rows], right=True),
         Column("duration", [duration(row.seconds) for row in rows], right=True),

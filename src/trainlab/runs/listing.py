@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from trainlab import folders
 from trainlab.errors import UserError, nearest
 from trainlab.runs import events, lock, record
+from trainlab.runs.interruption import describe
 from trainlab.runs.metrics import Summary
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ def read(folder: Path, logs: Path, reason: str | None = None) -> Row:
         return replace(row, reason=str(error))
     except OSError as error:
         return replace(row, reason=f"{error.filename}: {error.strerror}.")
+    except Exception as error:  # well-formed events can hold anything: no one run may hide all others
+        return replace(row, reason=f"{folder}: {describe(error)}.")
 
 
 def _foreign(row: Row) -> Row:

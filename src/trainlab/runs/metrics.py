@@ -19,6 +19,10 @@ class Summary:
         self.last: dict[str, dict[str, float]] = {}
         self.best: dict[str, dict[str, float]] = {}
 
+    def snapshot(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Return `last` and `best` as they are now, whatever other threads add meanwhile."""
+        return {"last": self.last.copy(), "best": self.best.copy()}
+
     def add(self, tag: str, value: float, step: int) -> None:
         """Take one more point into account."""
         point = {"value": value, "step": step}

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from trainlab.errors import UserError
 from trainlab.runs import atomic, lock, machine
@@ -55,7 +55,7 @@ class Record(BaseModel):
     reason: str | None = None
     started: AwareDatetime
     ended: AwareDatetime | None = None
-    seconds: float | None = None
+    seconds: FiniteFloat | None = None
     config: dict[str, Any] = Field(default_factory=dict)
     seed: int | None = None
     metrics: list[str] = Field(default_factory=list)
@@ -94,7 +94,7 @@ def read(folder: Path) -> Record:
     """
     path = folder / FILE
     try:
-        return Record.model_validate(json.loads(path.read_bytes()))
+        return Record.model_validate(plain(json.loads(path.read_bytes())))
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror}.") from None
     except ValidationError as error:

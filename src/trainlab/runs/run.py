@@ -85,7 +85,7 @@ class Run:
             return False
         self._lock, self.folder, self.name, self.experiment = held, folder, folder.name, folder.parent.name
         # what the runner knows (the command line's seed, say) stays where this run says nothing
-        said = {key: value for key, value in fields.items() if value}
+        said = {key: value for key, value in fields.items() if value not in (None, {}, [])}
         self._record = record.update(folder, **said, pid=self._process)
         return True
 
@@ -181,7 +181,7 @@ class Run:
     def update(self, **fields: Any) -> None:
         """Set further fields of `run.json`, such as the data's fingerprint; metrics so far go along."""
         self._flushed = time.monotonic()
-        self._save(record.update, record.changed, last=self._summary.last, best=self._summary.best, **fields)
+        self._save(record.update, record.changed, **self._summary.snapshot(), **fields)
 
     def finish(self, status: Status = "finished", reason: str | None = None) -> None:
         """Write the end of the run; a second call, or one from a forked child, does nothing.
@@ -204,7 +204,7 @@ class Run:
 
     def _end(self, status: Status, reason: str | None) -> None:
         """Write the last fields; the headless runner alone says that all went well, after the last cell."""
-        metrics = {"last": self._summary.last, "best": self._summary.best}
+        metrics = self._summary.snapshot()
         if self._adopted and status == "finished":
             self._save(record.update, record.changed, **metrics)
         else:
