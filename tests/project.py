@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 CHECKOUT = Path(__file__).parents[1]
 FOREIGN = (
@@ -46,6 +48,12 @@ class Project:
         )
         assert done.returncode == 0 or not check, done.stdout
         return done
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Return what `make runs` lists, from its standard output alone."""
+        command = ["make", "--no-print-directory", "runs", "ARGS=--format json"]
+        environment = clean_environment() | self.environment
+        return json.loads(subprocess.check_output(command, cwd=self.folder, env=environment))
 
     @property
     def settings(self) -> dict[str, str]:

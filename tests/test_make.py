@@ -299,7 +299,18 @@ def docker_project(
 
 @pytest.mark.docker
 @pytest.mark.slow
-def test_the_real_engine_goes_up_runs_shows_and_goes_down(docker_project: Project) -> None:
+def test_demo_trains_prints_its_result_and_leaves_the_stack_up(docker_project: Project) -> None:
+    said = docker_project.make("demo").stdout
+    assert "finished" in said
+    assert said.rstrip().endswith("`make down` stops both and frees everything.")
+    (run,) = docker_project.runs()
+    assert (run["experiment"], run["status"]) == ("news", "finished")
+    assert docker_project.make("status").stdout.count("healthy") == 2
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+def test_the_real_engine_goes_up_and_down_as_often_as_told(docker_project: Project) -> None:
     docker_project.make("up")
     assert status_of(f"{docker_project.jupyter}/api/status?token={docker_project.token}") == 200
     assert status_of(f"{docker_project.tensorboard}/data/environment") == 200
