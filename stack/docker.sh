@@ -6,8 +6,9 @@ if ((gpu)); then images+=(trainlab-jupyter:cuda) gib=20; else images+=(trainlab-
 engine_build() {
   check_disk "$(engine_folder)" "$gib" "Building the images"
   ((gpu)) || fetch_torch
-  docker compose build
-  mkdir -p .stack && image_inputs >".stack/built-$gpu"
+  COMPOSE_FILE=$(compose_files "$(setting COMPOSE_FILE "")") docker compose build
+  (umask 077 && mkdir -p .stack)
+  image_inputs >".stack/built-$gpu"
 }
 
 engine_folder() { # where the engine keeps images, if that is on this machine; else the project's folder
