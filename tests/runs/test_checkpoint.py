@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import stat
 import subprocess
 from pathlib import Path
 
@@ -176,6 +177,23 @@ def test_a_folder_that_is_a_file_is_an_error_for_people(tmp_path):
     (tmp_path / "checkpoints").write_text("")
     with pytest.raises(CheckpointError, match="can't be written"):
         checkpoint.save(STATE, tmp_path / "checkpoints" / "last.ckpt")
+
+
+def test_the_bytes_are_on_disk_before_the_name_changes_and_then_the_name_is(tmp_path, monkeypatch):
+    calls, fsync, replace = [], os.fsync, Path.replace
+
+    def synced(descriptor):
+        calls.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def renamed(self, target):
+        calls.append("rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    atomic.write(tmp_path / "a", b"1")
+    assert calls == ["file", "rename", "folder"]
 
 
 def test_an_atomic_write_keeps_the_mode_that_the_umask_gives(tmp_path):
