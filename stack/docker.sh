@@ -6,6 +6,7 @@ if ((gpu)); then images+=(trainlab-jupyter:cuda) gib=20; else images+=(trainlab-
 engine_build() {
   check_disk "$(engine_folder)" "$gib" "Building the images"
   ((gpu)) || fetch_torch
+  echo "building the images (the first time takes some minutes)"
   COMPOSE_FILE=$(compose_files "$(setting COMPOSE_FILE "")") docker compose build
   (umask 077 && mkdir -p .stack)
   image_inputs >".stack/built-$gpu"
@@ -18,11 +19,11 @@ engine_folder() { # where the engine keeps images, if that is on this machine; e
 }
 
 fetch_torch() { # torch's CPU wheel from where this machine's pip is told to look, if it is there: no matter if not
-  local torch
-  compgen -G "jupyter/wheels/torch-*.whl" >/dev/null && return
-  torch=$(sed -n 's/.*"\(torch==[0-9.]*\)".*/\1+cpu/p' pyproject.toml)
-  python3 -m pip download --quiet --no-deps --only-binary :all: --python-version 3.11 --retries 0 \
-    --dest jupyter/wheels "$torch" >/dev/null 2>&1 || true
+  local version
+  version=$(sed -n 's/.*"torch==\([0-9.]*\)".*/\1+cpu/p' pyproject.toml)
+  compgen -G "jupyter/wheels/torch-$version-*.whl" >/dev/null && return
+  python3 -m pip download --quiet --no-deps --only-binary :all: --python-version 3.11 --retries 0 --timeout 5 \
+    --dest jupyter/wheels "torch==$version" >/dev/null 2>&1 || true
 }
 
 image_inputs() { # a digest of all that the images are made from, but for the code, which is mounted
@@ -55,7 +56,7 @@ open_folders() { # started by root, the containers run as another user, who must
 }
 
 give_up() {
-  docker compose logs --tail 20 >&2
+  docker compose logs --tail 20 2>&1 | sed "s/^\x1b\[2K//" >&2 # the escape clears a line, in a terminal
   docker compose down >/dev/null 2>&1
   fail "the services did not become healthy; their last words are above. Everything was stopped."
 }

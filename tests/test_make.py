@@ -60,7 +60,7 @@ class Machine(Project):
         self.tool("docker", FAKE_DOCKER)
         self.tool("nvidia-smi", "#!/bin/bash\nexit 9\n")
         self.engine(ENGINE_INFO)
-        (folder / "jupyter/wheels/torch-0+cpu.whl").touch()  # nothing to be fetched
+        (folder / f"jupyter/wheels/torch-{torch_version()}+cpu-any.whl").touch()  # nothing is fetched
 
     def tool(self, name: str, script: str) -> None:
         (self.tools / name).write_text(script)
@@ -79,6 +79,12 @@ class Machine(Project):
 
     def built(self) -> int:
         return self.calls().splitlines().count("compose build")
+
+
+def torch_version() -> str:
+    found = re.search(r'"torch==([\d.]+)"', (CHECKOUT / "pyproject.toml").read_text())
+    assert found
+    return found[1]
 
 
 @pytest.fixture
