@@ -159,10 +159,11 @@ def test_a_process_that_dies_between_two_renames_leaves_a_checkpoint_that_loads(
 def test_a_full_disk_is_named_whatever_torch_makes_of_it(path, monkeypatch):
     class Full:
         def __init__(self, file):
-            self.file = file
+            self.file, self.left = file, 2000
 
-        def write(self, _):
-            refuse()
+        def write(self, some):
+            self.left -= len(some)
+            return len(some) if self.left > 0 else refuse()
 
         def flush(self):
             pass

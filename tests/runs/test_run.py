@@ -259,6 +259,13 @@ def test_the_first_run_takes_over_the_runners_folder_and_the_next_makes_its_own(
     assert found.status == "running", "only the runner knows whether the later cells run"
 
 
+def test_a_seed_of_zero_is_a_seed(tmp_path, monkeypatch):
+    folder = prepared(tmp_path)
+    monkeypatch.setenv("TRAINLAB_RUN", str(folder))
+    with Run("news", seed=0):
+        assert record.read(folder).seed == 0
+
+
 def test_a_failure_in_an_adopted_run_is_written_at_once(tmp_path, monkeypatch):
     folder = prepared(tmp_path)
     monkeypatch.setenv("TRAINLAB_RUN", str(folder))
