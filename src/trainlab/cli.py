@@ -157,12 +157,14 @@ def _shown(line: Line) -> Line:
 
 def _recommendations(frame: pd.DataFrame) -> list[Table]:
     from rich.table import Table
+    from rich.text import Text  # a title may hold square brackets, which are no markup
 
     tables = []
     for query, rows in frame.groupby("query", sort=False):
-        table = Table("", "title", "category", "distance", title=str(query), title_justify="left")
+        table = Table("", "title", "category", "distance", title=Text(str(query)), title_justify="left")
         for row in rows.to_dict("records"):
-            table.add_row(str(row["rank"]), row["title"], row["category"], f"{row['distance']:.3f}")
+            cells = (row["rank"], row["title"], row["category"], f"{row['distance']:.3f}")
+            table.add_row(*(Text(str(cell)) for cell in cells))
         tables.append(table)
     return tables
 

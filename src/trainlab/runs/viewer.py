@@ -64,10 +64,10 @@ def follow(worker: subprocess.Popen[bytes], log: Path) -> int:
     for each in PASSED_ON:
         signal.signal(each, lambda number, _: worker.send_signal(number))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
-    screen = Terminal(sys.stdout.buffer) if sys.stdout.isatty() else Lines(sys.stdout.buffer)
     try:
-        with log.open("rb") as growing:
-            code = _show(worker, growing, screen)
+        # not sys.stdout.buffer, which under PYTHONUNBUFFERED writes a part and forgets the rest
+        with open(sys.stdout.fileno(), "wb", closefd=False) as out, log.open("rb") as growing:
+            code = _show(worker, growing, Terminal(out) if out.isatty() else Lines(out))
     except OSError:  # a broken pipe, or a terminal that is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own last flush
         return 128 + signal.SIGPIPE

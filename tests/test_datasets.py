@@ -1,0 +1,269 @@
+"""Fetching and verifying data sets, against a server on this machine and archives made here."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from trainlab import datasets, folders
+from trainlab.errors import UserError
+
+NEWS = {"MINDsmall_train/news.tsv": "N1\tsports\n" * 2000, "MINDsmall_train/deep/er.vec": "0.5\n"}
+
+
+class Server(ThreadingHTTPServer):
+    """Serves one content; it may ignore Range, break off, or answer with an error."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content = b""
+        self.ranges = True
+        self.breaks: list[int] = []  # after how many bytes each answer to come breaks off
+        self.status = 0
+        self.asked: list[str | None] = []
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        server: Server = self.server
+        asked = self.headers["Range"]
+        server.asked.append(asked)
+        if server.status:
+            self.send_error(server.status)
+            return
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.ranges else 0
+        body = server.content[start:]
+        self.send_response(206 if asked and server.ranges else 200)
+        if asked and server.ranges:
+            self.send_header(
+                "Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}"
+            )
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: server.breaks.pop(0)] if server.breaks else body)
+
+    def log_message(self, *args) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    monkeypatch.setenv("TRAINLAB_DATA", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(datasets, "PAUSE", 0.0)
+    monkeypatch.setattr(datasets, "BLOCK", 1000)
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def packed(files: dict[str, str], method: int = zipfile.ZIP_STORED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return buffer.getvalue()
+
+
+def dataset(server: Server, content: bytes, **changes) -> datasets.Dataset:
+    server.content = content
+    fields = {
+        "address": f"http://127.0.0.1:{server.server_port}/MINDsmall_train.zip",
+        "size": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "part": "train",
+    }
+    return datasets.Dataset("mind", "news", "research only", (datasets.Archive(**fields | changes),))
+
+
+def left() -> list[str]:
+    """Return every file that lies in the data folder."""
+    return sorted(
+        str(path.relative_to(folders.data())) for path in folders.data().rglob("*") if path.is_file()
+    )
+
+
+def test_a_data_set_is_downloaded_checked_and_unpacked(server):
+    wanted = dataset(server, packed(NEWS))
+    seen = []
+    assert not datasets.here(wanted)
+    assert datasets.fetch(wanted, lambda *step: seen.append(step)) == [folders.data() / "mind" / "train"]
+    assert datasets.here(wanted)
+    assert (folders.data() / "mind/train/news.tsv").read_text() == NEWS["MINDsmall_train/news.tsv"]
+    assert (folders.data() / "mind/train/deep/er.vec").read_text() == "0.5\n"
+    assert seen[-1] == ("MINDsmall_train.zip", len(server.content), len(server.content))
+    assert len(seen) > 5
+    assert datasets.verify(wanted) == 2
+
+
+def test_what_is_here_is_not_fetched_again(server):
+    wanted = dataset(server, packed(NEWS))
+    datasets.fetch(wanted)
+    assert datasets.fetch(wanted) == []
+    assert len(server.asked) == 1
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_stopped(server):
+    wanted = dataset(server, packed(NEWS))
+    server.breaks = [5000, 3000]
+    datasets.fetch(wanted)
+    assert server.asked == [None, "bytes=5000-", "bytes=8000-"]
+    assert datasets.verify(wanted) == 2
+
+
+def test_a_part_of_an_earlier_call_is_used(server):
+    wanted = dataset(server, packed(NEWS))
+    server.breaks = [1000, 1000, 1000, 1000]
+    with pytest.raises(UserError, match="broke off after 4,000"):
+        datasets.fetch(wanted)
+    assert left() == ["mind/MINDsmall_train.zip.part"]
+    datasets.fetch(wanted)
+    assert server.asked[-1] == "bytes=4000-"
+    assert datasets.verify(wanted) == 2
+
+
+def test_a_server_that_ignores_ranges_sends_all_again(server):
+    wanted = dataset(server, packed(NEWS))
+    server.ranges, server.breaks = False, [5000]
+    datasets.fetch(wanted)
+    assert server.asked == [None, "bytes=5000-"]
+    assert datasets.verify(wanted) == 2
+
+
+@pytest.mark.parametrize("flaw", ["digest", "longer", "shorter"])
+def test_a_wrong_file_is_refused_and_nothing_stays(server, flaw):
+    content = packed(NEWS)
+    wanted = dataset(server, content)
+    changed = bytes([content[0] ^ 1]) + content[1:]
+    server.content = {"digest": changed, "longer": content + b"x", "shorter": content[:-1]}[flaw]
+    with pytest.raises(UserError) as error:
+        datasets.fetch(wanted)
+    if flaw == "shorter":  # looks like a broken connection, and may go on
+        assert "broke off" in str(error.value)
+    else:
+        assert "is not what was published" in str(error.value)
+        assert hashlib.sha256(content).hexdigest() in str(error.value)
+        assert left() == []
+    assert not (folders.data() / "mind" / "train").exists()
+
+
+def test_a_wrong_part_is_thrown_away(server):
+    wanted = dataset(server, packed(NEWS))
+    part = folders.data() / "mind" / "MINDsmall_train.zip.part"
+    part.parent.mkdir()
+    part.write_bytes(b"x" * 5000)
+    with pytest.raises(UserError, match="is not what was published"):
+        datasets.fetch(wanted)
+    datasets.fetch(wanted)
+    assert datasets.verify(wanted) == 2
+
+
+@pytest.mark.parametrize(("status", "times"), [(404, 1), (503, 4)])
+def test_a_server_s_refusal_is_told(server, status, times):
+    wanted = dataset(server, packed(NEWS))
+    server.status = status
+    with pytest.raises(UserError, match=f"can't be fetched: {status}"):
+        datasets.fetch(wanted)
+    assert len(server.asked) == times
+    assert left() == []
+
+
+def test_no_network_is_told_with_the_place_for_the_file(server):
+    wanted = dataset(server, packed(NEWS), address="http://127.0.0.1:9/MINDsmall_train.zip")
+    with pytest.raises(UserError, match=r"by hand at .*mind/MINDsmall_train\.zip"):
+        datasets.fetch(wanted)
+
+
+def test_offline_nothing_is_asked_and_a_file_put_by_hand_is_taken(server, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    wanted = dataset(server, packed(NEWS))
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
+        datasets.fetch(wanted)
+    assert list(folders.data().iterdir()) == []
+    (folders.data() / "mind").mkdir()
+    (folders.data() / "mind" / "MINDsmall_train.zip").write_bytes(server.content)
+    datasets.fetch(wanted)
+    assert server.asked == []
+    assert datasets.verify(wanted) == 2
+
+
+def test_a_full_disk_is_told_before_anything_is_written(server, monkeypatch):
+    wanted = dataset(server, packed(NEWS))
+    monkeypatch.setattr(datasets.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    with pytest.raises(UserError, match="10 are free"):
+        datasets.fetch(wanted)
+    assert left() == []
+
+
+@pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "a/../../out.txt", "..\\out.txt", "C:\\out.txt"])
+def test_an_archive_cannot_write_outside_its_folder(server, name):
+    wanted = dataset(server, packed({"news.tsv": "fine", name: "out"}))
+    with pytest.raises(UserError, match="leads out of its folder"):
+        datasets.fetch(wanted)
+    assert left() == ["mind/MINDsmall_train.zip"]
+
+
+def test_a_link_in_an_archive_is_refused(server):
+    link = zipfile.ZipInfo("news.tsv")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(buffer := io.BytesIO(), "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+    wanted = dataset(server, buffer.getvalue())
+    with pytest.raises(UserError, match="leads out of its folder"):
+        datasets.fetch(wanted)
+
+
+def test_a_zip_bomb_is_refused(server):
+    wanted = dataset(server, packed({"news.tsv": "0" * 1_000_000}, zipfile.ZIP_DEFLATED))
+    with pytest.raises(UserError, match="would unpack to more than"):
+        datasets.fetch(wanted)
+    assert left() == ["mind/MINDsmall_train.zip"]
+
+
+def test_an_archive_that_is_none_is_told(server):
+    wanted = dataset(server, b"not a zip file")
+    with pytest.raises(UserError, match="can't be unpacked"):
+        datasets.fetch(wanted)
+
+
+def test_a_folder_of_somebody_else_s_is_left_alone(server):
+    wanted = dataset(server, packed(NEWS))
+    theirs = folders.data() / "mind" / "train" / "news.tsv"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("mine")
+    with pytest.raises(UserError, match="Move it away"):
+        datasets.fetch(wanted)
+    assert theirs.read_text() == "mine"
+
+
+def test_changed_and_missing_files_are_named(server):
+    wanted = dataset(server, packed(NEWS))
+    with pytest.raises(UserError, match="trainlab data fetch mind"):
+        datasets.verify(wanted)
+    datasets.fetch(wanted)
+    train = folders.data() / "mind" / "train"
+    (train / "news.tsv").write_text("changed")
+    (train / "deep" / "er.vec").unlink()
+    with pytest.raises(UserError) as error:
+        datasets.verify(wanted)
+    assert "news.tsv: changed" in str(error.value)
+    assert "er.vec: missing" in str(error.value)
+
+
+def test_the_shipped_sample_is_as_it_was(monkeypatch):
+    monkeypatch.delenv("TRAINLAB_DATA", raising=False)
+    assert datasets.verify(datasets.lookup("sample")) == 2
+
+
+def test_an_unknown_data_set_is_told_with_the_nearest_name():
+    with pytest.raises(UserError, match="Did you mean 'mind-small'"):
+        datasets.lookup("mind-smal")
