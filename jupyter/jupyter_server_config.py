@@ -14,7 +14,7 @@ c.FileContentsManager.preferred_dir = str(project / "notebooks")
 c.ServerApp.port = int(os.environ.get("JUPYTER_PORT") or 8888)
 c.ServerApp.port_retries = 0  # a taken port is an error, not another port
 c.ServerApp.custom_display_url = f"http://127.0.0.1:{c.ServerApp.port}/lab"
-c.ServerApp.allow_root = True  # for engines that map root to the caller; compose and make start it as the caller
+c.ServerApp.allow_root = True  # for engines that map root to the caller; make starts it as the caller
 
 # Taken out of the environment, so that kernels and terminals do not inherit it. Without one Jupyter draws
 # a random token and prints it; a given one is never printed.
@@ -30,7 +30,8 @@ c.ServerApp.local_hostnames = ["localhost"]
 c.LabApp.news_url = None
 c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
 c.LabApp.extension_manager = "readonly"
-c.ServerApp.jpserver_extensions = {"jupyter_lsp": False}  # no language server is installed; saves start-up time
+c.LabApp.app_settings_dir = str(Path(__file__).parent / "settings")  # no question about news
+c.ServerApp.jpserver_extensions = {"jupyter_lsp": False}  # no language server is installed; starts sooner
 
 # Not a login shell, which would reset PATH and lose `trainlab`
 c.ServerApp.terminado_settings = {"shell_command": [os.environ.get("SHELL") or "/bin/bash"]}

@@ -69,6 +69,10 @@ def page() -> Iterator[Page]:
         browser.close()
 
 
+def as_bytes(frame: str | bytes) -> bytes:
+    return frame.encode() if isinstance(frame, str) else frame
+
+
 def take_picture(page: Page, name: str) -> None:
     if folder := os.environ.get("TRAINLAB_SCREENSHOTS"):
         page.screenshot(path=str(Path(folder) / f"{name}.png"))
@@ -77,17 +81,17 @@ def take_picture(page: Page, name: str) -> None:
 def test_jupyterlab_opens_with_the_token_and_runs_a_cell_of_the_news_notebook(
     stack: Project, page: Page
 ) -> None:
-    page.goto(f"{stack.jupyter}/lab/tree/notebooks/news.ipynb?token={stack.token}")
+    with page.expect_websocket(lambda socket: "/channels" in socket.url) as kernel:
+        page.goto(f"{stack.jupyter}/lab/tree/notebooks/news.ipynb?token={stack.token}")
+    kernel.value.wait_for_event("framereceived", lambda frame: b"kernel_info_reply" in as_bytes(frame))
     notebook = page.locator(".jp-Notebook")
-    notebook.wait_for()
     cell = notebook.locator(".jp-CodeCell").first
     cell.locator(".cm-content").click()
     page.keyboard.press("Shift+Enter")
-    page.wait_for_function(
-        "() => /\\[1\\]/.test(document.querySelector('.jp-CodeCell .jp-InputPrompt').textContent)"
-    )
+    cell.locator(".jp-InputPrompt").get_by_text("[1]:").wait_for()
     take_picture(page, "jupyterlab")
     assert notebook.locator(".jp-RenderedText[data-mime-type*='error']").count() == 0
+    assert page.get_by_text("Jupyter news").count() == 0, "JupyterLab asks to call home"
 
 
 def test_jupyterlab_without_a_token_shows_the_login_page_alone(stack: Project, page: Page) -> None:
