@@ -22,7 +22,7 @@ def line(number: int, category: str, title: str, abstract: str = "", subcategory
 
 
 @pytest.fixture(scope="session")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of a few thousand random weights with a WordPiece vocabulary of a few words."""
     folder = tmp_path_factory.mktemp("tiny-bert")
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "in", "day", "the", *WORDS]
@@ -48,10 +48,15 @@ def news_tsv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny(backbone: Path, news_tsv: Path) -> NewsConfig:
+def tiny(tiny_bert: Path, news_tsv: Path) -> NewsConfig:
     """Settings that train in a second."""
     return NewsConfig(
-        data=str(news_tsv), backbone=str(backbone), class_size=8, triplets_per_item=3, batch_size=16, epochs=2
+        data=str(news_tsv),
+        backbone=str(tiny_bert),
+        class_size=8,
+        triplets_per_item=3,
+        batch_size=16,
+        epochs=2,
     )
 
 

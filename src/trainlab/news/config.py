@@ -29,8 +29,8 @@ class NewsConfig(Config):
 
     data: str = Field("sample", min_length=1)
     text: Literal["title", "title+abstract"] = "title"
-    class_size: int = Field(30, ge=1)
-    triplets_per_item: int = Field(10, ge=1)
+    class_size: int = Field(60, ge=1)
+    triplets_per_item: int = Field(5, ge=1)
     min_class_items: int = Field(1, ge=1)
     split: Literal["item", "triplet"] = "item"
     validation: float = Field(0.2, gt=0, lt=1)
@@ -39,9 +39,9 @@ class NewsConfig(Config):
     max_tokens: int = Field(40, ge=3, le=512)
     trained: bool = True
     margin: float = Field(3.0, gt=0)
-    learning_rate: float = Field(5e-5, gt=0)
+    learning_rate: float = Field(1e-4, gt=0)
     head_learning_rate: float = Field(1e-3, gt=0)
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(256, ge=1)
     epochs: int = Field(3, ge=1)
     seed: int = Field(0, ge=0, lt=2**32)
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"

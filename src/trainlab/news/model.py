@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TITLE_WIDTHS = (512, 256)  # V. Visheratin, part 1: linear 512, GELU, linear 256
 PAIR_WIDTHS = (1024, 512, 256)  # title and abstract side by side
+HEAD_GAIN = 2.0  # on the sample, 1 and 3 give less precision on unseen items; so does torch's default
 TEXTS_AT_ONCE = 64  # one pass of the backbone: texts of like length, so that little of it is padding
 
 
@@ -60,8 +61,16 @@ def build_head(width: int, texts: int) -> nn.Sequential:
     widths = [width * texts, *(TITLE_WIDTHS if texts == 1 else PAIR_WIDTHS)]
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
-        layers += [nn.Linear(before, after), nn.GELU()]
+        layers += [_orthogonal(before, after), nn.GELU()]
     return nn.Sequential(*layers[:-1])
+
+
+def _orthogonal(before: int, after: int) -> nn.Linear:
+    """Return a layer that at first keeps distances in proportion, and with them what the backbone knows."""
+    layer = nn.Linear(before, after)
+    nn.init.orthogonal_(layer.weight, gain=HEAD_GAIN)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 class NewsModel(lightning.LightningModule):

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import trainlab
+from trainlab.errors import UserError
+from trainlab.news import NewsConfig, Result, recommend, train
+from trainlab.news.experiment import METRICS
+from trainlab.news.model import NewsModel
+from trainlab.news.report import as_markdown, category_distances
+
+SYSTEMS = ("val", "untrained", "tfidf")
+NOT_REPEATABLE = "train/samples_per_second"
+
+
+@pytest.fixture(scope="module")
+def result(tiny: NewsConfig, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRAINLAB_LOGS", str(tmp_path_factory.mktemp("logs")))
+        patch.delenv("TRAINLAB_RUN", raising=False)
+        return train(tiny)
+
+
+@pytest.fixture(scope="module")
+def events(result: Result) -> EventAccumulator:
+    accumulator = EventAccumulator(str(result.run))
+    accumulator.Reload()
+    return accumulator
+
+
+def test_a_run_leaves_its_folder_behind(result: Result) -> None:
+    record = json.loads((result.run / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["config"]["class_size"] == 8
+    assert record["data"]["rows"] == 45
+    assert record["metrics"] == list(METRICS)
+    names = {path.name for path in (result.run / "checkpoints").iterdir()}
+    assert names == {"best.ckpt", "best.ckpt.sha256", "last.ckpt", "last.ckpt.sha256"}
+    assert not list(result.run.rglob("lightning_logs"))
+
+
+def test_every_curve_is_there_over_global_steps(result: Result) -> None:
+    history = result.history()
+    steps = {tag: points["step"].tolist() for tag, points in history.groupby("tag")}
+    assert steps["train/loss"] == list(range(10))
+    assert steps["train/loss_epoch"] == [4, 9]
+    assert steps["train/lr"] == steps["train/samples_per_second"] == list(range(10))
+    assert all(steps[tag] == [4, 9] for tag in METRICS)
+    for system in ("untrained", "tfidf"):
+        names = [tag.replace("val", system) for tag in METRICS]
+        assert all(steps[name] == [0, 10] for name in names)
+
+
+def test_tensorboard_gets_histograms_pictures_texts_and_the_projector(
+    result: Result, events: EventAccumulator
+) -> None:
+    tags = events.Tags()
+    assert set(tags["distributions"]) == {"distances/positive", "distances/negative"}
+    assert tags["images"] == ["similarity"]
+    assert "recommendations/text_summary" in tags["tensors"]
+    metadata = next(result.run.rglob("metadata.tsv")).read_text().splitlines()
+    assert metadata[0] == "title\tcategory\tsubcategory"
+    assert len(metadata) == 1 + len(result.examples.unseen)
+    assert len(next(result.run.rglob("tensors.tsv")).read_text().splitlines()) == len(result.examples.unseen)
+
+
+def test_the_table_shows_the_three_side_by_side(result: Result) -> None:
+    table = result.table()
+    assert list(table.columns) == ["untrained", "trained", "tfidf"]
+    assert list(table.index) == [tag.removeprefix("val/") for tag in METRICS]
+    best = result.history().query("tag == 'val/loss'")["value"].min()
+    assert table.loc["loss", "trained"] == pytest.approx(best, abs=1e-5)
+    assert table.loc["loss", "trained"] < table.loc["loss", "untrained"]
+
+
+def test_pictures_are_drawn(result: Result) -> None:
+    assert len(result.curves().axes) == 3
+    assert len(result.similarity().axes) == 2  # the picture and its scale
+
+
+def test_the_distance_between_categories_equals_a_loop(result: Result) -> None:
+    near = category_distances(result.examples, result.vectors)
+    categories = result.examples.news.table["category"].iloc[result.examples.unseen].tolist()
+    pairs = [
+        np.linalg.norm(result.vectors[i] - result.vectors[j])
+        for i, one in enumerate(categories)
+        for j, other in enumerate(categories)
+        if i != j and (one, other) == ("sports", "weather")
+    ]
+    assert near.loc["sports", "weather"] == pytest.approx(np.mean(pairs))
+    own = [
+        np.linalg.norm(result.vectors[i] - result.vectors[j])
+        for i, one in enumerate(categories)
+        for j, other in enumerate(categories)
+        if i != j and one == other == "sports"
+    ]
+    assert near.loc["sports", "sports"] == pytest.approx(np.mean(own))
+
+
+def test_two_runs_with_one_seed_have_identical_curves(tiny: NewsConfig, result: Result) -> None:
+    torch.manual_seed(99)  # whatever went before
+    curves = [
+        each.history().query("tag != @NOT_REPEATABLE")[["tag", "step", "value"]]
+        for each in (result, train(tiny))
+    ]
+    pd.testing.assert_frame_equal(*curves, check_exact=True)
+
+
+def test_another_seed_gives_other_curves(tiny: NewsConfig, result: Result) -> None:
+    other = train(tiny.model_copy(update={"seed": 1}))
+    assert other.table().loc["loss", "trained"] != result.table().loc["loss", "trained"]
+
+
+def test_recommending_from_the_folder_equals_recommending_at_once(result: Result) -> None:
+    titles = ["win in the cup", "Snow in the SUN"]
+    later = recommend(result.run, titles, k=4)
+    pd.testing.assert_frame_equal(later, result.recommendations(titles, k=4))
+    assert list(later.columns) == ["query", "rank", "title", "category", "distance"]
+    assert later["rank"].tolist() == [1, 2, 3, 4] * 2
+    assert later.groupby("query")["distance"].apply(lambda each: each.is_monotonic_increasing).all()
+
+
+def test_recommendations_use_the_distance_of_training(result: Result) -> None:
+    best = NewsModel.restore(result.run / "checkpoints" / "best.ckpt")
+    found = recommend(result.run, "win in the cup", k=1).iloc[0]
+    query, answer = best.embed(best.tokenize([["win in the cup"], [found["title"]]]))
+    assert found["distance"] == pytest.approx(torch.dist(query, answer).item(), abs=1e-4)
+
+
+def test_a_known_title_is_not_recommended_to_itself(result: Result) -> None:
+    title = result.examples.news.table["title"].iloc[3]
+    found = recommend(result.run, [f"  {title.upper()} "], k=100)
+    assert title not in set(found["title"])
+    assert len(found) == found["title"].nunique() == 44
+
+
+def test_shown_titles_are_unseen_and_of_different_categories(result: Result) -> None:
+    table = result.examples.news.table.set_index("title")
+    shown = result.titles()
+    assert table.loc[shown, "category"].nunique() == len(shown) == 3
+    assert set(shown) <= set(result.examples.news.table["title"].iloc[result.examples.unseen])
+
+
+@pytest.mark.parametrize(
+    ("titles", "k", "said"), [([], 10, "No title"), ([" "], 10, "empty"), (["x"], 0, "k=0")]
+)
+def test_impossible_questions_are_refused(result: Result, titles: list[str], k: int, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        recommend(result.run, titles, k)
+
+
+def test_changed_data_is_warned_about_by_name(tiny: NewsConfig, tmp_path: Path) -> None:
+    own = tmp_path / "own.tsv"
+    own.write_text(Path(tiny.data).read_text())
+    run = train(tiny.model_copy(update={"data": str(own), "trained": False})).run
+    with own.open("a") as file:
+        file.write("N99\tsports\tsports\tA new game\t\t\t[]\t[]\n")
+    with pytest.warns(UserWarning, match=r"own\.tsv has changed.*45 rows then, 46 now"):
+        recommend(run, "win in the cup", k=1)
+
+
+def test_an_untrained_run_is_measured_and_can_recommend(tiny: NewsConfig) -> None:
+    result = train(tiny.model_copy(update={"trained": False}))
+    assert list(result.table().columns) == ["untrained", "tfidf"]
+    history = result.history()
+    assert history.query("tag == 'val/loss'")["value"].tolist() == pytest.approx(
+        [result.table().loc["loss", "untrained"]]
+    )
+    assert len(recommend(result.run, "win in the cup", k=3)) == 3
+
+
+def test_a_run_of_another_experiment_is_refused(own_logs: Path) -> None:
+    with trainlab.Run("other", {"width": 3}) as run:
+        run.log({"train/loss": 1.0}, 0)
+    with pytest.raises(UserError, match="no run of the news experiment"):
+        recommend(run.folder, "win")
+
+
+def test_a_run_without_a_checkpoint_is_refused(tiny: NewsConfig, own_logs: Path) -> None:
+    with trainlab.Run("news", tiny) as run:
+        run.log({"train/loss": 1.0}, 0)
+    with pytest.raises(UserError, match=r"has no checkpoints/best\.ckpt"):
+        recommend(run.folder, "win")
+
+
+def test_a_bad_setting_leaves_no_run(tiny: NewsConfig, own_logs: Path) -> None:
+    with pytest.raises(UserError):
+        train(tiny.model_copy(update={"data": "/nowhere/news.tsv"}))
+    assert not own_logs.exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"text": "title+abstract", "pooling": "cls"},
+        {"split": "triplet", "min_class_items": 2},
+        {"precision": "bf16-mixed"},
+    ],
+)
+def test_the_other_settings_train_too(tiny: NewsConfig, changes: dict) -> None:
+    table = train(tiny.model_copy(update={"epochs": 1} | changes)).table()
+    assert np.isfinite(table.to_numpy()).all()
+
+
+def test_markdown_keeps_strange_titles_in_their_cells() -> None:
+    row = {"query": "a|b", "rank": 1, "title": "c|d", "category": "x", "distance": 0.5}
+    text = as_markdown(pd.DataFrame([row]))
+    assert re.search(r"\| 1 \| c\\\|d \| x \| 0\.500 \|", text)

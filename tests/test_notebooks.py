@@ -1,0 +1,77 @@
+"""Rules that every notebook keeps, and the news notebook executed whole."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from trainlab.runs import scalars
+from trainlab.runs.parameters import notebook_defaults, settings_class
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request: pytest.FixtureRequest) -> nbformat.NotebookNode:
+    return nbformat.read(request.param, as_version=4)
+
+
+def code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_there_are_notebooks() -> None:
+    assert "news" in {path.stem for path in NOTEBOOKS}
+
+
+def test_a_notebook_is_valid_and_starts_with_words(notebook: nbformat.NotebookNode) -> None:
+    nbformat.validate(notebook)
+    assert notebook.cells[0].cell_type == "markdown"
+    assert notebook.cells[0].source.startswith("# ")
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+def test_a_notebook_has_no_outputs_in_git(notebook: nbformat.NotebookNode) -> None:
+    assert all(not cell.outputs and cell.execution_count is None for cell in code(notebook))
+
+
+def test_a_notebook_defines_nothing(notebook: nbformat.NotebookNode) -> None:
+    nodes = [node for cell in code(notebook) for node in ast.walk(ast.parse(cell.source))]
+    assert not [node for node in nodes if isinstance(node, DEFINITIONS)]
+
+
+def test_the_parameters_are_the_settings_names_and_defaults(notebook: nbformat.NotebookNode) -> None:
+    settings = settings_class(notebook, ROOT / "notebooks")
+    assert settings is not None
+    defaults = {name: field.default for name, field in settings.model_fields.items()}
+    written = notebook_defaults(notebook)
+    assert written == defaults
+    assert list(written) == list(defaults)
+
+
+@pytest.mark.slow
+def test_the_news_notebook_runs_whole_from_the_command_line(tmp_path: Path) -> None:
+    words = ["class_size=4", "triplets_per_item=1", "epochs=1", "batch_size=16", "max_tokens=8"]
+    command = [sys.executable, "-m", "trainlab.cli", "run", str(ROOT / "notebooks" / "news.ipynb"), *words]
+    environment = {**os.environ, "TRAINLAB_LOGS": str(tmp_path), "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for shown in ("860 news in 17 categories", "epoch 1/1 100%", "untrained", "trained", "tfidf", "distance"):
+        assert shown in done.stdout + done.stderr, shown
+    (folder,) = (tmp_path / "news").iterdir()
+    record = json.loads((folder / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["config"]["class_size"] == 4
+    assert {"train/loss", "val/precision_at_10", "untrained/mrr"} <= set(scalars(folder)["tag"])
+    executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
+    kinds = [kind for cell in code(executed) for output in cell.outputs for kind in output.get("data", {})]
+    assert kinds.count("image/png") == 2
