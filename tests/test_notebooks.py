@@ -17,6 +17,7 @@ from trainlab.runs.parameters import notebook_defaults, settings_class
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+TRAINLAB = [sys.executable, "-c", "from trainlab.cli import main; main()"]
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
@@ -61,7 +62,7 @@ def test_the_parameters_are_the_settings_names_and_defaults(notebook: nbformat.N
 @pytest.mark.slow
 def test_the_news_notebook_runs_whole_from_the_command_line(tmp_path: Path) -> None:
     words = ["class_size=4", "triplets_per_item=1", "epochs=1", "batch_size=16", "max_tokens=8"]
-    command = [sys.executable, "-m", "trainlab.cli", "run", str(ROOT / "notebooks" / "news.ipynb"), *words]
+    command = [*TRAINLAB, "run", str(ROOT / "notebooks" / "news.ipynb"), *words]
     environment = {**os.environ, "TRAINLAB_LOGS": str(tmp_path), "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

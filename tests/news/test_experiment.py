@@ -87,17 +87,18 @@ def test_pictures_are_drawn(result: Result) -> None:
 
 
 def test_the_distance_between_categories_equals_a_loop(result: Result) -> None:
-    near = category_distances(result.examples, result.vectors)
+    vectors = result.unseen()
+    near = category_distances(result.examples, vectors)
     categories = result.examples.news.table["category"].iloc[result.examples.unseen].tolist()
     pairs = [
-        np.linalg.norm(result.vectors[i] - result.vectors[j])
+        np.linalg.norm(vectors[i] - vectors[j])
         for i, one in enumerate(categories)
         for j, other in enumerate(categories)
         if i != j and (one, other) == ("sports", "weather")
     ]
     assert near.loc["sports", "weather"] == pytest.approx(np.mean(pairs))
     own = [
-        np.linalg.norm(result.vectors[i] - result.vectors[j])
+        np.linalg.norm(vectors[i] - vectors[j])
         for i, one in enumerate(categories)
         for j, other in enumerate(categories)
         if i != j and one == other == "sports"

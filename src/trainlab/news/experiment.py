@@ -41,7 +41,7 @@ QUERIES = 3  # titles that recommendations are shown for
 
 @dataclass
 class Result:
-    """What a run gave: its folder and examples, each system's metrics, and the network to ask."""
+    """What a run gave: folder, examples, metrics of each system, the network, embeddings [N, D] of all news."""
 
     run: Path
     config: NewsConfig
@@ -66,7 +66,11 @@ class Result:
         """Return the k nearest news to each title (see `recommend`); without titles, to a few unseen ones."""
         titles = self.titles() if titles is None else titles
         check_query(titles, k)
-        return nearest(self.model, self.examples.news, titles, k)
+        return nearest(self.model, self.examples.news, self.vectors, titles, k)
+
+    def unseen(self) -> NDArray[Any]:
+        """Return the embeddings [U, D] of the unseen items."""
+        return self.vectors[self.examples.unseen]
 
     def titles(self) -> list[str]:
         """Return a few unseen titles, of different categories."""
@@ -79,7 +83,7 @@ class Result:
 
     def similarity(self) -> Figure:
         """Draw how far apart the categories of the unseen items lie."""
-        return report.plot_similarity(report.category_distances(self.examples, self.vectors))
+        return report.plot_similarity(report.category_distances(self.examples, self.unseen()))
 
 
 def train(config: NewsConfig) -> Result:
@@ -108,10 +112,12 @@ def _record(run: Run, config: NewsConfig, examples: Examples) -> Result:
     data = NewsData(examples, tokens, config.batch_size)
     metrics = _baselines(run, config, data, model)
     if config.trained:
-        model, metrics["trained"], steps = _train(run, config, data, model)
+        model, steps = _train(run, config, data, model)
     else:
         steps = _keep_untrained(run, model, metrics["untrained"])
-    vectors = model.embed(data.unseen()).double().numpy()
+    vectors = model.embed(tokens).double().numpy()
+    if config.trained:
+        metrics["trained"] = examples.measure(vectors[examples.unseen], config.margin)
     result = Result(run.folder, config, examples, metrics, model, vectors)
     _finish(run, result, steps)
     return result
@@ -133,10 +139,8 @@ def _log_baselines(run: Run, metrics: dict[str, dict[str, float]], step: int) ->
         run.log({f"{system}/{name}": value for name, value in metrics[system].items()}, step)
 
 
-def _train(
-    run: Run, config: NewsConfig, data: NewsData, model: NewsModel
-) -> tuple[NewsModel, dict[str, float], int]:
-    """Train; return the best epoch's network, its metrics, and the number of steps made."""
+def _train(run: Run, config: NewsConfig, data: NewsData, model: NewsModel) -> tuple[NewsModel, int]:
+    """Train; return the best epoch's network and the number of steps made."""
     callbacks: list[Callback] = [report.Evaluation(run, data.examples, config.margin)]
     trainer = fit(
         model,
@@ -149,8 +153,7 @@ def _train(
         callbacks=callbacks,
     )
     best = NewsModel.restore(run.folder / BEST).to(accelerator_of(config.device))
-    vectors = best.embed(data.unseen()).double().numpy()
-    return best, data.examples.measure(vectors, config.margin), trainer.global_step
+    return best, trainer.global_step
 
 
 def _keep_untrained(run: Run, model: NewsModel, metrics: dict[str, float]) -> int:
@@ -166,8 +169,8 @@ def _finish(run: Run, result: Result, steps: int) -> None:
     if steps:
         _log_baselines(run, result.metrics, steps)  # a second point makes a line of them
     else:
-        report.log_distances(run, result.examples, result.vectors, steps)
-    report.log_embeddings(run, result.examples, result.vectors, steps)
+        report.log_distances(run, result.examples, result.unseen(), steps)
+    report.log_embeddings(run, result.examples, result.unseen(), steps)
     run.log_text("recommendations", report.as_markdown(result.recommendations()), steps)
 
 

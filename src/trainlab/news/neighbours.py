@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from trainlab.news.model import NewsModel
 
 BEST = "checkpoints/best.ckpt"
@@ -46,7 +48,8 @@ def recommend(run: str | Path, titles: str | Sequence[str], k: int = 10) -> pd.D
 
     news = read(config.data)
     _warn_if_changed(news, recorded.data or {}, folder.name)
-    return nearest(NewsModel.restore(best), news, titles, k)
+    model = NewsModel.restore(best)
+    return nearest(model, news, embed(model, news), titles, k)
 
 
 def check_query(titles: str | Sequence[str], k: int) -> None:
@@ -59,37 +62,39 @@ def check_query(titles: str | Sequence[str], k: int) -> None:
         )
 
 
-def nearest(model: NewsModel, news: News, titles: str | Sequence[str], k: int) -> pd.DataFrame:
-    """Return the k nearest of the news to each title (see `recommend`); a known title brings its abstract."""
+def nearest(
+    model: NewsModel, news: News, vectors: NDArray[Any], titles: str | Sequence[str], k: int
+) -> pd.DataFrame:
+    """Return the k nearest of the news, embedded as `vectors` [N, D], to each title (see `recommend`).
+
+    A title that is among the news is read with its abstract, where the network reads abstracts.
+    """
     titles = [titles] if isinstance(titles, str) else list(titles)
-    keys = title_key(news.table["title"])
-    first = ~keys.duplicated()
-    candidates, names = News(news.path, news.table[first], news.sha256), keys[first].to_numpy()
-    vectors = _embed(model, candidates)
-    queries = _embed(model, _as_news(titles, candidates, names))
-    near = distances(queries, vectors)
-    near[title_key(pd.Series(titles)).to_numpy()[:, None] == names[None, :]] = np.inf
-    return pd.concat(
-        [_ranking(title, row, candidates, k) for title, row in zip(titles, near, strict=True)],
-        ignore_index=True,
-    )
+    keys, asked = title_key(news.table["title"]), title_key(pd.Series(titles))
+    near = distances(embed(model, _as_news(titles, asked, news, keys)), vectors)
+    near[:, keys.duplicated()] = np.inf
+    near[asked.to_numpy()[:, None] == keys.to_numpy()[None, :]] = np.inf
+    rankings = [_ranking(title, row, news, k) for title, row in zip(titles, near, strict=True)]
+    return pd.concat(rankings, ignore_index=True)
 
 
-def _ranking(title: str, row: Any, candidates: News, k: int) -> pd.DataFrame:
-    order = row.argsort(kind="stable")[:k]
-    order = order[np.isfinite(row[order])]
-    found = candidates.table.iloc[order][["title", "category"]].reset_index(drop=True)
-    return found.assign(query=title, rank=range(1, len(order) + 1), distance=row[order])[COLUMNS]
-
-
-def _embed(model: NewsModel, news: News) -> Any:
+def embed(model: NewsModel, news: News) -> NDArray[np.float64]:
+    """Return the embeddings [N, D] of all news, by the tokens and texts that the network was trained with."""
     return model.embed(model.tokenize(news.texts(model.hparams["text"]))).double().numpy()
 
 
-def _as_news(titles: Sequence[str], candidates: News, keys: Any) -> News:
-    abstracts = dict(zip(keys, candidates.table["abstract"], strict=True))
-    known = [abstracts.get(key, "") for key in title_key(pd.Series(list(titles)))]
-    return News(candidates.path, pd.DataFrame({"title": titles, "abstract": known}), candidates.sha256)
+def _ranking(title: str, row: NDArray[Any], news: News, k: int) -> pd.DataFrame:
+    order = row.argsort(kind="stable")[:k]
+    order = order[np.isfinite(row[order])]
+    found = news.table.iloc[order][["title", "category"]].reset_index(drop=True)
+    return found.assign(query=title, rank=range(1, len(order) + 1), distance=row[order])[COLUMNS]
+
+
+def _as_news(titles: Sequence[str], asked: pd.Series, news: News, keys: pd.Series) -> News:
+    """Return the titles as news, with the abstracts of those that are known."""
+    abstracts = dict(zip(keys, news.table["abstract"], strict=True))
+    known = [abstracts.get(key, "") for key in asked]
+    return News(news.path, pd.DataFrame({"title": titles, "abstract": known}), news.sha256)
 
 
 def _config(folder: Path, values: dict[str, Any]) -> NewsConfig:
