@@ -54,6 +54,12 @@ class Lab:
         nbformat.write(made, path)
         return path
 
+    def tag(self, name: str, cell: int, tag: str) -> None:
+        path = self.root / "notebooks" / f"{name}.ipynb"
+        made = nbformat.read(path, as_version=4)
+        made.cells[cell].metadata.tags = [tag]
+        nbformat.write(made, path)
+
     def start(self, *words: str) -> subprocess.Popen[str]:
         pipe = subprocess.PIPE
         return subprocess.Popen(
@@ -175,6 +181,16 @@ def test_the_notebook_s_run_takes_over_the_folder_and_the_table_shows_it(lab):
     (row,) = json.loads(listed.stdout)
     assert (row["experiment"], row["status"], row["config"]) == ("mine", "finished", {"margin": 5.0})
     assert row["last"] == {"val/loss": 0.5}
+
+
+def test_cells_that_are_empty_skipped_or_meant_to_fail_do_not_fail_the_run(lab):
+    lab.notebook("tagged", "", "print('skipped')", "raise ValueError('meant')", "print('end')")
+    lab.tag("tagged", 1, "skip-execution")
+    lab.tag("tagged", 2, "raises-exception")
+    done = lab.run("tagged")
+    assert done.returncode == 0, done.stderr
+    assert "cell 2/2: print('end')" in done.stdout
+    assert lab.printed() == "end\n"
 
 
 def test_an_exception_fails_the_run_and_keeps_the_output_until_then(lab):

@@ -142,9 +142,7 @@ class Execution:
         loop = asyncio.get_running_loop()
         for each in GRACE:
             loop.add_signal_handler(each, self._stop, each)
-        signal.pthread_sigmask(
-            signal.SIG_UNBLOCK, GRACE
-        )  # `trainlab run` starts this process with them blocked
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, GRACE)  # `trainlab run` had them blocked until here
         saver = asyncio.ensure_future(self._save_now_and_then())
         try:
             await self._execute()
