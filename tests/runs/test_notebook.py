@@ -273,7 +273,7 @@ def test_a_long_cell_is_saved_while_it_runs_and_goes_on_when_the_terminal_closes
     family = offspring(lab)
     worker_of(lab).kill()
     until(lambda: gone(family), "the end of the kernel and its child", 10)
-    assert not lock.alive(lab.folder())
+    until(lambda: not lock.alive(lab.folder()), "the release of its locks", 10)
 
 
 def test_a_worker_that_is_killed_is_told_by_its_viewer(lab, long_run):

@@ -44,14 +44,17 @@ def run(
     path = find(reference)
     notebook = document.read(path)
     parameters = resolve(notebook, path.parent, assignments(words), seed)
-    signal.pthread_sigmask(signal.SIG_BLOCK, viewer.PASSED_ON)  # until somebody can act on them
-    folder = prepare(path, notebook, parameters, name)
-    worker = start(folder)
-    if detach:
-        print(f"{folder}\nfollow: tail -f {shlex.quote(str(folder / LOG))}\nstop: kill {worker.pid}")
-        return 0
-    print(folder, flush=True)
-    code = viewer.follow(worker, folder / LOG)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, viewer.PASSED_ON)  # until somebody can act on them
+    try:
+        folder = prepare(path, notebook, parameters, name)
+        worker = start(folder)
+        if detach:
+            print(f"{folder}\nfollow: tail -f {shlex.quote(str(folder / LOG))}\nstop: kill {worker.pid}")
+            return 0
+        print(folder, flush=True)
+        code = viewer.follow(worker, folder / LOG)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if worker.poll() is not None:
         _close_record(folder, worker.returncode)
     if code == UserError.exit_code:

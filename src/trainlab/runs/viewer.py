@@ -61,8 +61,7 @@ def follow(worker: subprocess.Popen[bytes], log: Path) -> int:
 
     Ctrl-C and SIGTERM go to the worker. Where nobody reads any more the viewer leaves, with SIGPIPE's code.
     """
-    for each in PASSED_ON:
-        signal.signal(each, lambda number, _: worker.send_signal(number))
+    before = {each: signal.signal(each, lambda number, _: worker.send_signal(number)) for each in PASSED_ON}
     signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
     try:
         # not sys.stdout.buffer, which under PYTHONUNBUFFERED writes a part and forgets the rest
@@ -71,6 +70,9 @@ def follow(worker: subprocess.Popen[bytes], log: Path) -> int:
     except OSError:  # a broken pipe, or a terminal that is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own last flush
         return 128 + signal.SIGPIPE
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
     return code if code >= 0 else 128 - code
 
 
