@@ -59,12 +59,39 @@ def test_the_parameters_are_the_settings_names_and_defaults(notebook: nbformat.N
     assert list(written) == list(defaults)
 
 
+def trainlab(logs: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "TRAINLAB_LOGS": str(logs), "PYTHONPATH": str(ROOT / "src")}
+    return subprocess.run(
+        [*TRAINLAB, *words], env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("margin=-1", ["margin=-1", "greater than 0"]),
+        ("clas_size=3", ["clas_size", "'class_size'"]),
+        ("data=nowhere.tsv", ["nowhere.tsv", "Expected"]),
+        ("data={latin}", ["latin.tsv, row 1", "UTF-8"]),
+    ],
+)
+def test_bad_input_exits_2_with_a_sentence_and_no_run(tmp_path: Path, words: str, said: list[str]) -> None:
+    latin = tmp_path / "latin.tsv"
+    latin.write_bytes(b"N1\ta\ta\tCaf\xe9\t\t\t[]\t[]\n")
+    done = trainlab(
+        tmp_path / "logs", "run", str(ROOT / "notebooks" / "news.ipynb"), words.format(latin=latin)
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    for each in said:
+        assert each in done.stderr
+    assert not (tmp_path / "logs").exists()
+
+
 @pytest.mark.slow
 def test_the_news_notebook_runs_whole_from_the_command_line(tmp_path: Path) -> None:
     words = ["class_size=4", "triplets_per_item=1", "epochs=1", "batch_size=16", "max_tokens=8"]
-    command = [*TRAINLAB, "run", str(ROOT / "notebooks" / "news.ipynb"), *words]
-    environment = {**os.environ, "TRAINLAB_LOGS": str(tmp_path), "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    done = trainlab(tmp_path, "run", str(ROOT / "notebooks" / "news.ipynb"), *words)
     assert done.returncode == 0, done.stdout + done.stderr
     for shown in ("860 news in 17 categories", "epoch 1/1 100%", "untrained", "trained", "tfidf", "distance"):
         assert shown in done.stdout + done.stderr, shown
@@ -76,3 +103,6 @@ def test_the_news_notebook_runs_whole_from_the_command_line(tmp_path: Path) -> N
     executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
     kinds = [kind for cell in code(executed) for output in cell.outputs for kind in output.get("data", {})]
     assert kinds.count("image/png") == 2
+    asked = trainlab(tmp_path, "recommend", folder.name, "Storm warning for the coast", "-k", "3")
+    assert asked.returncode == 0, asked.stderr
+    assert "Storm warning for the coast" in asked.stdout

@@ -41,7 +41,7 @@ QUERIES = 3  # titles that recommendations are shown for
 
 @dataclass
 class Result:
-    """What a run gave: folder, examples, metrics of each system, the network, embeddings [N, D] of all news."""
+    """What a run gave: folder, examples, metrics of each system, network, embeddings [N, D] of all news."""
 
     run: Path
     config: NewsConfig
