@@ -95,6 +95,7 @@ def test_the_news_notebook_runs_whole_from_the_command_line(tmp_path: Path) -> N
     assert done.returncode == 0, done.stdout + done.stderr
     for shown in ("860 news in 17 categories", "epoch 1/1 100%", "untrained", "trained", "tfidf", "distance"):
         assert shown in done.stdout + done.stderr, shown
+    assert "Warning" not in done.stdout + done.stderr
     (folder,) = (tmp_path / "news").iterdir()
     record = json.loads((folder / "run.json").read_text())
     assert record["status"] == "finished"

@@ -7,6 +7,7 @@ recommend(result.run, ["Ten easy pasta dinners"])
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -25,4 +26,6 @@ def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: the settings cost nothing, training costs seconds."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"trainlab.news.{_MODULES[name]}"), name)
+    with warnings.catch_warnings():  # our bars are plain text, and need no widgets
+        warnings.filterwarnings("ignore", "IProgress not found")
+        return getattr(import_module(f"trainlab.news.{_MODULES[name]}"), name)
