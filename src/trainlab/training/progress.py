@@ -19,14 +19,15 @@ REDRAW = 0.5  # seconds; every redrawing stays in the notebook and the log
 class Bars(Callback):
     """Shows a bar an epoch and then the epoch's metrics: those that the module logs with `prog_bar=True`.
 
-    Plain text, on standard error: the same in a terminal, a notebook and a log file.
+    Plain text, the same in a terminal, a notebook and a log file; on standard output, because JupyterLab
+    paints standard error red.
     """
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Start the epoch's bar."""
         title = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         batches = int(trainer.num_training_batches)
-        self._bar = tqdm(total=batches, desc=title, bar_format=BAR, mininterval=REDRAW, file=sys.stderr)
+        self._bar = tqdm(total=batches, desc=title, bar_format=BAR, mininterval=REDRAW, file=sys.stdout)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Move the bar on."""
@@ -40,7 +41,7 @@ class Bars(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Write what the epoch came to."""
         self._bar.close()
-        print(f"  {_metrics(trainer, 'val/')}", file=sys.stderr, flush=True)
+        print(f"  {_metrics(trainer, 'val/')}", file=sys.stdout, flush=True)
 
     def on_exception(self, *_: Any) -> None:
         """Leave the bar as it is, on a line of its own."""
