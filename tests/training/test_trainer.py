@@ -72,8 +72,8 @@ def test_curves_and_checkpoints_lie_in_the_run(tmp_path: Path, capfd: pytest.Cap
     assert last["global_step"] == done.global_step == 15
     shown = capfd.readouterr()
     assert "epoch 3/3 100%" in shown.out
-    assert "5/5 batches" in shown.err
-    assert "val/loss" in shown.err
+    assert "5/5 batches" in shown.out
+    assert "val/loss" in shown.out
     assert "GPU available" not in shown.err + shown.out
     assert list(tmp_path.iterdir()) == [tmp_path / "line"]
 
