@@ -6,9 +6,9 @@ import json
 import math
 
 import pytest
-from runs_folder import make, points
 from typer.testing import CliRunner
 
+from runs_folder import make, points
 from trainlab.errors import UserError
 from trainlab.runs import display
 from trainlab.runs.commands import app

@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from runs_folder import make, points
 from torch.utils.tensorboard import SummaryWriter
 from typer.testing import CliRunner
 
+from runs_folder import make, points
 from trainlab import runs
 from trainlab.errors import UserError
 from trainlab.runs import listing, lock, record
