@@ -215,3 +215,13 @@ def test_markdown_keeps_strange_titles_in_their_cells() -> None:
     row = {"query": "a|b", "rank": 1, "title": "c|d", "category": "x", "distance": 0.5}
     text = as_markdown(pd.DataFrame([row]))
     assert re.search(r"\| 1 \| c\\\|d \| x \| 0\.500 \|", text)
+
+
+@pytest.mark.gpu
+def test_a_gpu_trains_what_the_cpu_trains(tiny: NewsConfig, result: Result) -> None:
+    on_gpu = train(tiny.model_copy(update={"device": "cuda"}))
+    losses = on_gpu.history().query("tag == 'train/loss'")["value"].to_numpy()
+    expected = result.history().query("tag == 'train/loss'")["value"].to_numpy()
+    np.testing.assert_allclose(losses[0], expected[0], rtol=0.05)  # later steps differ by dropout's draws
+    assert next(on_gpu.model.parameters()).is_cuda
+    assert np.isfinite(losses).all()
