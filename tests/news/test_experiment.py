@@ -218,10 +218,9 @@ def test_markdown_keeps_strange_titles_in_their_cells() -> None:
 
 
 @pytest.mark.gpu
-def test_a_gpu_trains_what_the_cpu_trains(tiny: NewsConfig, result: Result) -> None:
+def test_a_gpu_measures_what_the_cpu_measures_and_trains(tiny: NewsConfig, result: Result) -> None:
     on_gpu = train(tiny.model_copy(update={"device": "cuda"}))
-    losses = on_gpu.history().query("tag == 'train/loss'")["value"].to_numpy()
-    expected = result.history().query("tag == 'train/loss'")["value"].to_numpy()
-    np.testing.assert_allclose(losses[0], expected[0], rtol=0.05)  # later steps differ by dropout's draws
     assert next(on_gpu.model.parameters()).is_cuda
-    assert np.isfinite(losses).all()
+    assert on_gpu.metrics["untrained"] == pytest.approx(result.metrics["untrained"], rel=1e-2)
+    losses = on_gpu.history().query("tag == 'train/loss'")["value"]
+    assert losses.iloc[-1] < losses.iloc[0]
