@@ -61,9 +61,15 @@ class NewsConfig(Config):
 
         Raises UserError that says what was found, what was expected, and what to do.
         """
-        from trainlab.news import backbone, examples
+        from trainlab.news import examples
 
         examples.draw(self)
+        self.check_machine()
+
+    def check_machine(self) -> None:
+        """Check that this machine has the device and can get the backbone; raise UserError otherwise."""
+        from trainlab.news import backbone
+
         self._check_device()
         backbone.locate(self.backbone)
 

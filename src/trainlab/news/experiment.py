@@ -92,8 +92,8 @@ def train(config: NewsConfig) -> Result:
     Shows what it does on standard output and standard error. Raises UserError when data or backbone can't be
     used, before there is a run.
     """
-    config.preflight()
     examples = draw(config)
+    config.check_machine()
     _say(examples.news.summary())
     _say(examples.summary())
     with Run("news", config, seed=config.seed, data=examples.news.fingerprint(), metrics=METRICS) as run:
