@@ -70,3 +70,18 @@ def test_words_that_are_no_assignments_are_refused(words: list[str]) -> None:
 
 def test_a_value_may_hold_an_equals_sign() -> None:
     assert assignments(["data=a=b.tsv"]) == {"data": "a=b.tsv"}
+
+
+class Aliased(Config):
+    ALIASES = {"max_epochs": "epochs"}  # noqa: RUF012
+
+    epochs: int = 1
+
+
+def test_a_setting_may_have_a_second_name() -> None:
+    assert Aliased.parse({"max_epochs": "7"}).epochs == 7
+
+
+def test_a_setting_given_under_both_names_is_refused() -> None:
+    with pytest.raises(UserError, match="epochs is given twice"):
+        Aliased.parse({"epochs": "7", "max_epochs": "8"})

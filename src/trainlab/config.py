@@ -11,20 +11,26 @@ hparams tab:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trainlab.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 
 class Config(BaseModel):
-    """Base of every experiment's settings: immutable, typed, and strict about names."""
+    """Base of every experiment's settings: immutable, typed, and strict about names.
+
+    `ALIASES` maps other names of a setting, a library's say, to the field that they mean.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    ALIASES: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
@@ -33,7 +39,7 @@ class Config(BaseModel):
         Raises UserError that names the key, what was given, what is allowed, and the nearest known name.
         """
         try:
-            return cls(**values)
+            return cls(**cls.named(values))
         except ValidationError as error:
             raise UserError("\n".join(cls._explain(each) for each in error.errors())) from None
 
@@ -42,12 +48,25 @@ class Config(BaseModel):
         """Build the settings from a notebook's `globals()`: the names that are fields, and no others."""
         return cls.parse({key: names[key] for key in cls.model_fields if key in names})
 
+    @classmethod
+    def named(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values under their fields' own names; raise UserError for a setting given twice."""
+        renamed: dict[str, Any] = {}
+        for key, value in values.items():
+            name = cls.ALIASES.get(key, key)
+            if name in renamed:
+                raise UserError(
+                    f"{name} is given twice: {renamed[name]!r}, and {value!r} as {key}. Give it once."
+                )
+            renamed[name] = value
+        return renamed
+
     def changes(self) -> dict[str, Any]:
         """Return the settings that differ from their defaults."""
         return {
             key: getattr(self, key)
             for key, field in type(self).model_fields.items()
-            if getattr(self, key) != field.default
+            if getattr(self, key) != field.default and not field.exclude
         }
 
     def preflight(self) -> None:

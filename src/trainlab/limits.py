@@ -37,6 +37,16 @@ def memory_used(root: Path = CGROUPS, own: Path = OWN) -> int | None:
     return None
 
 
+def oom_kills(root: Path = CGROUPS, own: Path = OWN) -> int | None:
+    """Return how many processes of this group the kernel has killed for memory so far; None if unknown."""
+    names = {"memory": "memory.oom_control", "": "memory.events"}
+    for folder, controller in _folders("memory", root, own):
+        counts = dict(line.split() for line in _read(folder / names[controller]).splitlines())
+        if "oom_kill" in counts:
+            return int(counts["oom_kill"])
+    return None
+
+
 def cpu_limit(root: Path = CGROUPS, own: Path = OWN) -> float | None:
     """Return how many CPUs' time this process's group and those above it allow, None for no limit."""
     limits = []

@@ -25,7 +25,7 @@ from trainlab.news.config import NewsConfig
         ("pooling=max", ["pooling=max", "'mean' or 'cls'"]),
         ("text=abstract", ["text=abstract", "'title' or 'title+abstract'"]),
         ("split=random", ["split=random", "'item' or 'triplet'"]),
-        ("device=tpu", ["device=tpu", "'auto', 'cpu' or 'cuda'"]),
+        ("accelerator=tpu", ["accelerator=tpu", "'auto', 'cpu' or 'cuda'"]),
         ("max_tokens=1000", ["max_tokens=1000", "less than or equal to 512"]),
         ("marign=5", ["marign: no such parameter", "Did you mean 'margin'?"]),
     ],
@@ -63,7 +63,7 @@ def test_preflight_finds_missing_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-@pytest.mark.parametrize("settings", [{"device": "cuda"}, {"precision": "16-mixed"}])
+@pytest.mark.parametrize("settings", [{"accelerator": "cuda"}, {"precision": "16-mixed"}])
 def test_preflight_finds_a_missing_gpu(settings: dict) -> None:
     with pytest.raises(UserError, match="GPU"):
         NewsConfig(**settings).preflight()

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import trainlab
 from trainlab.runs import checkpoint, scalars
 from trainlab.training import trainer
-from trainlab.training.trainer import fit, set_threads
+from trainlab.training import Trainer, TrainingConfig
+from trainlab.training.trainer import set_threads
 
 
 class Line(lightning.LightningModule):
@@ -53,7 +54,9 @@ class Points(lightning.LightningDataModule):
 
 def train(run: trainlab.Run, at_step: object = None, seed: int = 0) -> lightning.Trainer:
     lightning.seed_everything(seed, verbose=False)
-    return fit(Line(at_step), Points(), run, epochs=3, seed=seed, device="cpu")
+    done = Trainer(run, TrainingConfig(accelerator="cpu", seed=seed))
+    done.fit(Line(at_step), Points())
+    return done
 
 
 def test_curves_and_checkpoints_lie_in_the_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -80,7 +83,7 @@ def test_curves_and_checkpoints_lie_in_the_run(tmp_path: Path, capfd: pytest.Cap
 
 def test_the_best_checkpoint_is_of_the_lowest_loss(tmp_path: Path) -> None:
     with trainlab.Run("line", logs=tmp_path) as run:
-        fit(Worsening(), Points(), run, epochs=3, seed=0, device="cpu")
+        Trainer(run, TrainingConfig(accelerator="cpu")).fit(Worsening(), Points())
     assert checkpoint.load(run.folder / "checkpoints" / "best.ckpt")["epoch"] == 0
     assert checkpoint.load(run.folder / "checkpoints" / "last.ckpt")["epoch"] == 2
 

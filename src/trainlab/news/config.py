@@ -7,13 +7,12 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from trainlab.config import Config
-from trainlab.errors import UserError
+from trainlab.training.config import TrainingConfig
 
 NAMED = ("sample", "mind-small", "minilm")  # names of data sets and backbones, whatever files are called so
 
 
-class NewsConfig(Config):
+class NewsConfig(TrainingConfig):
     """Settings of the news experiment (after V. Visheratin, "Deep learning with containers", 2021).
 
     Data: `data` is sample, mind-small or the path of a news.tsv; `text` says what of an item is read;
@@ -24,7 +23,8 @@ class NewsConfig(Config):
     Network: `backbone` is minilm, a Hub id or a folder; `pooling` makes one vector of its tokens, at most
     `max_tokens` of them. `trained=false` measures the backbone as it is.
 
-    Training: AdamW with `learning_rate` for the backbone and `head_learning_rate` for the head.
+    Training: AdamW with `learning_rate` for the backbone and `head_learning_rate` for the head, `batch_size`
+    triplets a step.
     """
 
     data: str = Field("sample", min_length=1)
@@ -42,10 +42,6 @@ class NewsConfig(Config):
     learning_rate: float = Field(1e-4, gt=0)
     head_learning_rate: float = Field(1e-3, gt=0)
     batch_size: int = Field(256, ge=1)
-    epochs: int = Field(3, ge=1)
-    seed: int = Field(0, ge=0, lt=2**32)
-    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
 
     @field_validator("data", "backbone")
     @classmethod
@@ -70,19 +66,5 @@ class NewsConfig(Config):
         """Check that this machine has the device and can get the backbone; raise UserError otherwise."""
         from trainlab.news import backbone
 
-        self._check_device()
+        super().check_machine()
         backbone.locate(self.backbone)
-
-    def _check_device(self) -> None:
-        import torch
-
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise UserError(
-                "device=cuda: torch sees no GPU here. Use device=auto or device=cpu; "
-                "trainlab doctor says more."
-            )
-        on_cpu = self.device == "cpu" or not torch.cuda.is_available()
-        if on_cpu and self.precision == "16-mixed":
-            raise UserError(
-                "precision=16-mixed needs a GPU. On the CPU use precision=32-true or precision=bf16-mixed."
-            )

@@ -19,7 +19,7 @@ from trainlab.news.neighbours import BEST, check_query, nearest
 from trainlab.runs import checkpoint
 from trainlab.runs.frames import scalars
 from trainlab.runs.run import Run
-from trainlab.training.trainer import accelerator_of, fit, set_threads
+from trainlab.training.trainer import Trainer, accelerator_of, set_threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,7 +104,7 @@ def train(config: NewsConfig) -> Result:
 def _record(run: Run, config: NewsConfig, examples: Examples) -> Result:
     set_threads()
     torch.manual_seed(config.seed)  # the head's first weights
-    model = NewsModel.pretrained(config).to(accelerator_of(config.device))
+    model = NewsModel.pretrained(config).to(accelerator_of(config.accelerator))
     _say(
         f"measuring {Path(config.backbone).name}, untrained, and TF-IDF on the {len(examples.unseen):,} items"
     )
@@ -142,17 +142,9 @@ def _log_baselines(run: Run, metrics: dict[str, dict[str, float]], step: int) ->
 def _train(run: Run, config: NewsConfig, data: NewsData, model: NewsModel) -> tuple[NewsModel, int]:
     """Train; return the best epoch's network and the number of steps made."""
     callbacks: list[Callback] = [report.Evaluation(run, data.examples, config.margin)]
-    trainer = fit(
-        model,
-        data,
-        run,
-        epochs=config.epochs,
-        seed=config.seed,
-        device=config.device,
-        precision=config.precision,
-        callbacks=callbacks,
-    )
-    best = NewsModel.restore(run.folder / BEST).to(accelerator_of(config.device))
+    trainer = Trainer(run, config, callbacks=callbacks)
+    trainer.fit(model, data)
+    best = NewsModel.restore(run.folder / BEST).to(accelerator_of(config.accelerator))
     return best, trainer.global_step
 
 

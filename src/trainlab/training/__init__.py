@@ -1,1 +1,20 @@
-"""What every experiment that trains with Lightning shares: `fit` records a training in a `Run`."""
+"""What every experiment that trains with Lightning shares: a `Trainer` that records into a run."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainlab.training.config import TrainingConfig
+    from trainlab.training.trainer import Trainer
+
+__all__ = ["Trainer", "TrainingConfig"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import Lightning only when it is asked for: the command line checks settings without it."""
+    modules = {"Trainer": "trainer", "TrainingConfig": "config"}
+    if name not in modules:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{modules[name]}"), name)

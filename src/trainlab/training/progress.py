@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import lightning
 
 BAR = "{desc} {percentage:3.0f}% |{bar:25}| {n_fmt}/{total_fmt} batches [{elapsed}<{remaining}{postfix}]"
+LOG_EVERY = 10  # steps between two points of the running loss, at most
+POINTS = 10  # of the running loss in an epoch, at least, where it has as many steps
 REDRAW = 0.5  # seconds; every redrawing stays in the notebook and the log
 
 
@@ -53,6 +55,10 @@ class Speed(Callback):
 
     def __init__(self) -> None:
         self._done, self._since = 0, 0.0
+
+    def on_train_start(self, trainer: Any, *_: Any) -> None:
+        """Let a short epoch have points enough."""
+        trainer.log_every_n_steps = max(1, min(LOG_EVERY, int(trainer.num_training_batches) // POINTS))
 
     def on_train_epoch_start(self, *_: Any) -> None:
         """Start the clock: validation between epochs is not training."""

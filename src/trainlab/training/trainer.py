@@ -1,4 +1,4 @@
-"""`fit`: Lightning's Trainer with this project's defaults, recorded in a run."""
+"""`Trainer`: Lightning's Trainer with this project's defaults, recorded in a run."""
 
 from __future__ import annotations
 
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
 
     from trainlab.runs.run import Run
+    from trainlab.training.config import TrainingConfig
 
-LOG_EVERY = 10  # steps between two points of the running loss, at most
-POINTS = 10  # of the running loss in an epoch, at least, where it has as many steps
 CHECKPOINTS = "checkpoints"
 UNHELPFUL = (
     ".*does not have many workers.*",  # tokens are ready before training: workers would only cost memory
@@ -36,45 +35,50 @@ UNHELPFUL = (
 )
 
 
-def fit(  # noqa: PLR0913
-    module: lightning.LightningModule,
-    data: lightning.LightningDataModule,
-    run: Run,
-    *,
-    epochs: int,
-    seed: int,
-    device: str = "auto",
-    precision: Any = "32-true",
-    monitor: str = "val/loss",
-    callbacks: Sequence[Callback] = (),
-) -> lightning.Trainer:
-    """Train a module, log and save into the run's folder, and return the Trainer.
+class Trainer(lightning.Trainer):
+    """Lightning's Trainer, recorded in a run.
 
-    `checkpoints/best.ckpt` has the weights with the lowest `monitor` at an epoch's end,
+    with trainlab.Run("mine", config) as run:
+        Trainer(run, config).fit(module, data)
+
+    `checkpoints/best.ckpt` has the weights with the lowest `config.monitor` at an epoch's end,
     `checkpoints/last.ckpt` all that a resume needs. On the CPU the same seed gives the same curves.
-    Raises KeyboardInterrupt when interrupted.
+    `options` are Lightning's own and win over ours.
     """
-    set_threads()
-    lightning.seed_everything(seed, verbose=False)
-    accelerator = accelerator_of(device)
-    with _quiet(), _interruptible():
-        trainer = lightning.Trainer(
-            accelerator=accelerator,
-            devices=1,
-            precision=precision,
-            max_epochs=epochs,
-            logger=RunLogger(run),
-            callbacks=[*callbacks, Bars(), Speed(), *_checkpoints(run.folder / CHECKPOINTS, monitor)],
-            plugins=[VerifiedCheckpoints()],
-            deterministic=accelerator == "cpu",
-            log_every_n_steps=_log_every(len(data.train_dataloader())),
-            num_sanity_val_steps=0,
-            enable_model_summary=False,
-            enable_progress_bar=False,  # Bars is ours
-            default_root_dir=run.folder,
-        )
-        trainer.fit(module, datamodule=data)
-    return trainer
+
+    def __init__(
+        self, run: Run, config: TrainingConfig, *, callbacks: Sequence[Callback] = (), **options: Any
+    ) -> None:
+        set_threads()
+        self.run, self.config = run, config
+        accelerator = accelerator_of(config.accelerator)
+        defaults: dict[str, Any] = {
+            "accelerator": accelerator,
+            "devices": config.devices,
+            "precision": config.precision,
+            "max_epochs": config.epochs,
+            "logger": RunLogger(run),
+            "callbacks": [
+                *callbacks,
+                Bars(),
+                Speed(),
+                *_checkpoints(run.folder / CHECKPOINTS, config.monitor),
+            ],
+            "plugins": [VerifiedCheckpoints()],
+            "deterministic": config.deterministic or accelerator == "cpu",
+            "num_sanity_val_steps": 0,
+            "enable_model_summary": False,
+            "enable_progress_bar": False,  # Bars is ours
+            "default_root_dir": run.folder,
+        }
+        with _quiet():
+            super().__init__(**defaults | options)
+
+    def fit(self, model: lightning.LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Train a module; see Lightning. Raises KeyboardInterrupt when interrupted."""
+        lightning.seed_everything(self.config.seed, verbose=False)
+        with _quiet(), _interruptible():
+            super().fit(model, *args, **kwargs)
 
 
 def accelerator_of(device: str) -> str:
@@ -92,10 +96,6 @@ def set_threads() -> int:
     threads = max(1, min(torch.get_num_threads(), allowed, math.ceil(cpu_limit() or allowed)))
     torch.set_num_threads(threads)
     return threads
-
-
-def _log_every(batches: int) -> int:
-    return max(1, min(LOG_EVERY, batches // POINTS))
 
 
 def _checkpoints(folder: Path, monitor: str) -> list[ModelCheckpoint]:

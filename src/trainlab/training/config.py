@@ -1,0 +1,118 @@
+"""The settings that every experiment has which trains with Lightning."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from trainlab.config import Config
+from trainlab.errors import UserError
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}  # of `checkpoint_every`, in seconds
+INTERVAL = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[smh]?)")
+
+
+def _whole_precision(value: Any) -> Any:
+    return "32-true" if str(value) == "32" else value
+
+
+def _share_or_count(value: Any) -> Any:
+    """Read text as Lightning does: '10' is a number of batches, '0.1' and '1.0' are shares."""
+    if isinstance(value, str):
+        return int(value) if value.strip().isdigit() else float(value)
+    return value
+
+
+Batches = Annotated[int | float, Field(ge=0), BeforeValidator(_share_or_count)]
+
+
+class TrainingConfig(Config):
+    """What `trainlab.training.Trainer` is told; an experiment's settings add its own.
+
+    Training: `epochs`; `seed`; `precision`; `accelerator` with so many `devices`, by `strategy` (ddp: one
+    process a device, each batch shared between them); `num_workers` prepare batches (auto: measured);
+    `deterministic` algorithms also on the GPU, where they are slower.
+
+    Checkpoints: everything a resume needs is saved each `checkpoint_every` (30s, 5m, 1h, or a number of
+    steps) and at the end of each `every_n_epochs`; `keep` of these stay. The best `save_top_k` epochs by
+    `monitor` stay too (-1: all). `resume` names the run to go on with.
+
+    Debugging: `fast_dev_run` batches of everything and no files; `limit_..._batches` as a share (0.1) or a
+    number (10); `overfit_batches` trains and validates on the same few.
+    """
+
+    epochs: int = Field(3, ge=1)
+    seed: int = Field(0, ge=0, lt=2**32)
+    precision: Annotated[Literal["32-true", "bf16-mixed", "16-mixed"], BeforeValidator(_whole_precision)] = (
+        "32-true"
+    )
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = Field(1, ge=1)
+    strategy: Literal["auto", "ddp"] = "auto"
+    num_workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    deterministic: bool = False
+    monitor: str = Field("val/loss", min_length=1)
+    checkpoint_every: str = "5m"
+    every_n_epochs: int = Field(1, ge=1)
+    save_top_k: int = Field(1, ge=-1)
+    keep: int = Field(2, ge=1)
+    fast_dev_run: int = Field(0, ge=0)
+    limit_train_batches: Batches = 1.0
+    limit_val_batches: Batches = 1.0
+    limit_test_batches: Batches = 1.0
+    overfit_batches: Batches = 0
+    resume: str = Field("", exclude=True)  # of this start, not of the run
+
+    ALIASES: ClassVar[Mapping[str, str]] = {"max_epochs": "epochs", "device": "accelerator"}
+
+    # What a resumed run may be given anew: these don't change what is learned, or only for how long.
+    MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("epochs", "accelerator", "devices", "strategy", "num_workers", "deterministic"),
+            *("checkpoint_every", "every_n_epochs", "save_top_k", "keep"),
+        }
+    )
+
+    @field_validator("checkpoint_every", mode="before")
+    @classmethod
+    def _interval(cls, value: Any) -> str:
+        text = str(value).strip()
+        found = INTERVAL.fullmatch(text)
+        whole = found and (found["unit"] or found["number"].isdigit())
+        if not found or not whole or float(found["number"]) <= 0:
+            raise ValueError("expected a time such as 30s, 5m or 1h, or a number of steps such as 500")
+        return text
+
+    @property
+    def checkpoint_steps(self) -> int | None:
+        """Return how many steps lie between two checkpoints, None where it is a time."""
+        return int(self.checkpoint_every) if self.checkpoint_every.isdigit() else None
+
+    @property
+    def checkpoint_seconds(self) -> float | None:
+        """Return how many seconds lie between two checkpoints, None where it is a number of steps."""
+        found = INTERVAL.fullmatch(self.checkpoint_every)
+        return float(found["number"]) * UNITS[found["unit"]] if found and found["unit"] else None
+
+    def check_machine(self) -> None:
+        """Check that this machine has the device and its precision; raise UserError otherwise."""
+        import torch
+
+        if self.accelerator == "cuda" and not torch.cuda.is_available():
+            raise UserError(
+                "accelerator=cuda: torch sees no GPU here. Use accelerator=auto or accelerator=cpu; "
+                "trainlab doctor says more."
+            )
+        on_cpu = self.accelerator == "cpu" or not torch.cuda.is_available()
+        if on_cpu and self.precision == "16-mixed":
+            raise UserError(
+                "precision=16-mixed needs a GPU. On the CPU use precision=32-true or precision=bf16-mixed."
+            )
+        if not on_cpu and self.devices > torch.cuda.device_count():
+            raise UserError(
+                f"devices={self.devices}: this machine has {torch.cuda.device_count()} GPU(s). "
+                "Use fewer, or accelerator=cpu."
+            )
