@@ -8,11 +8,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from project import CHECKOUT, clean_environment
+from trainlab.runs import checkpoint
 
 if TYPE_CHECKING:
     from project import Project
@@ -65,15 +66,28 @@ def test_every_command_works_in_the_order_in_which_it_is_read(local_project: Pro
         assert done.returncode in allowed, f"{command}\n{done.stdout}\n{done.stderr}"
 
 
-def test_the_example_of_a_training_loop_leaves_a_finished_run(tmp_path: Path) -> None:
-    (example,) = blocks("python")
-    environment = os.environ | {"TRAINLAB_LOGS": str(tmp_path), "PYTHONPATH": str(CHECKOUT / "src")}
+def recorded(example: str, logs: Path) -> tuple[Path, dict[str, Any]]:
+    """Run an example of the README's; return the folder and the record of the run that it leaves."""
+    environment = os.environ | {"TRAINLAB_LOGS": str(logs), "PYTHONPATH": str(CHECKOUT / "src")}
     subprocess.run([sys.executable, "-c", example], env=environment, check=True)
-    (record,) = tmp_path.glob("my-experiment/*/run.json")
-    run = json.loads(record.read_text())
+    (record,) = logs.glob("*/*/run.json")
+    return record.parent, json.loads(record.read_text())
+
+
+def test_the_example_of_a_training_loop_leaves_a_finished_run(tmp_path: Path) -> None:
+    folder, run = recorded(blocks("python")[0], tmp_path)
+    assert folder.parent.name == "my-experiment"
     assert run["status"] == "finished"
     assert run["config"] == {"learning_rate": 0.3}
     assert set(run["last"]) == {"train/loss", "val/loss"}
+
+
+def test_the_example_of_an_own_module_leaves_curves_and_a_checkpoint_that_loads(tmp_path: Path) -> None:
+    folder, run = recorded(blocks("python")[1], tmp_path)
+    assert (run["experiment"], run["status"], run["config"]["learning_rate"]) == ("line", "finished", 0.2)
+    assert run["last"]["val/loss"]["value"] < 0.01
+    best = checkpoint.load(folder / "checkpoints" / "best.ckpt")
+    assert dict(best["hyper_parameters"]) == {"learning_rate": 0.2}
 
 
 def test_everything_in_the_tree_exists() -> None:
