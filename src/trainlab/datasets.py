@@ -72,6 +72,10 @@ class Dataset:
 
 
 _MIND = "https://huggingface.co/datasets/yjw1029/MIND/resolve/main"
+# No digests are published with COCO. These stand in torchvision (torchvision/prototype/datasets/_builtin/coco.py)
+# and, for the pictures, in the LFS pointers of two copies on the Hugging Face Hub (danasone/coco2017,
+# nyanko7/coco-hosted).
+_COCO = "http://images.cocodataset.org"  # its certificate is the storage provider's: https fails there
 _KNOWN = (
     Dataset(
         "sample",
@@ -98,6 +102,25 @@ _KNOWN = (
                 30_948_560,
                 "d6ce515dcaa6b6d47ddf0a326eebc8a31b84735ae410285c9882ca2a06eec669",
                 "dev",
+            ),
+        ),
+    ),
+    Dataset(
+        "coco",
+        "COCO 2017: 118,287 pictures to train on, five captions each, and the boxes of their objects",
+        "annotations CC BY 4.0; each picture has its own licence, named in them (https://cocodataset.org)",
+        archives=(
+            Archive(
+                f"{_COCO}/annotations/annotations_trainval2017.zip",
+                252_907_541,
+                "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
+                "annotations",
+            ),
+            Archive(
+                f"{_COCO}/zips/train2017.zip",
+                19_336_861_798,
+                "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
+                "train2017",
             ),
         ),
     ),
