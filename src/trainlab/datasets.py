@@ -8,32 +8,28 @@ A download goes to `<archive>.zip.part`, and takes its name once size and SHA-25
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import http.client
 import json
 import os
-import shutil
 import tempfile
 import time
 import urllib.error
 import urllib.request
-import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainlab import folders
 from trainlab.errors import UserError, nearest
+from trainlab.unpacking import BLOCK, digest, need, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
-    Report = Callable[[str, int, int], None]  # what, bytes so far, bytes in all
+    from trainlab.unpacking import Report
 
 MANIFEST = ".manifest.json"
-BLOCK = 1 << 20  # bytes read at once
 TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 4  # each goes on where the one before broke off
 PAUSE = 1.0  # seconds before the second attempt; doubled for each further one
@@ -72,9 +68,9 @@ class Dataset:
 
 
 _MIND = "https://huggingface.co/datasets/yjw1029/MIND/resolve/main"
-# No digests are published with COCO. These stand in torchvision (torchvision/prototype/datasets/_builtin/coco.py)
-# and, for the pictures, in the LFS pointers of two copies on the Hugging Face Hub (danasone/coco2017,
-# nyanko7/coco-hosted).
+# COCO publishes no digests. These stand in pytorch/vision (torchvision/prototype/datasets/_builtin/coco.py)
+# and, for the pictures, in two copies' LFS pointers on the Hugging Face Hub (danasone/coco2017,
+# nyanko7/coco-hosted); their MD5s, that many projects state, agree.
 _COCO = "http://images.cocodataset.org"  # its certificate is the storage provider's: https fails there
 _KNOWN = (
     Dataset(
@@ -165,7 +161,7 @@ def fetch(dataset: Dataset, report: Report = lambda *_: None) -> list[Path]:
             )
         with _telling(folder):
             _obtain(archive, folder / archive.file, report)
-            _unpack(archive, folder / archive.file, target)
+            _unpack(archive, folder / archive.file, target, report)
         new.append(target)
     return new
 
@@ -178,12 +174,12 @@ def verify(dataset: Dataset) -> int:
     folder = folders.data() / dataset.name
     if not here(dataset) and dataset.archives:
         raise UserError(f"{dataset.name} is not here. Get it: trainlab data fetch {dataset.name}")
-    expected = {folder / name: digest for name, digest in dataset.shipped.items()}
+    expected = {folder / name: sha256 for name, sha256 in dataset.shipped.items()}
     for archive in dataset.archives:
         target = folder / archive.part
         manifest = json.loads((target / MANIFEST).read_text())
-        expected |= {target / name: digest for name, digest in manifest.items()}
-    found = {path: _digest(path) if path.is_file() else None for path in expected}
+        expected |= {target / name: sha256 for name, sha256 in manifest.items()}
+    found = {path: digest(path) if path.is_file() else None for path in expected}
     wrong = [path for path in expected if found[path] != expected[path]]
     if wrong:
         listed = "\n".join(f"{path}: {'changed' if found[path] else 'missing'}" for path in wrong)
@@ -248,7 +244,7 @@ def _continue(archive: Archive, part: Path, report: Report) -> None:
         if response.status == 206 and not resumed:
             raise ConnectionError(f"the server sent {response.headers['Content-Range']}, not bytes {done}-")
         done = done if resumed else 0
-        _need(part.parent, archive.size - done)
+        need(part.parent, 2 * archive.size - done)  # what is in it takes as much again at least
         with part.open("ab" if resumed else "wb") as file:
             while done < archive.size and (block := response.read(min(BLOCK, archive.size - done + 1))):
                 file.write(block)
@@ -259,73 +255,29 @@ def _continue(archive: Archive, part: Path, report: Report) -> None:
 
 
 def _check(archive: Archive, path: Path) -> None:
-    size, digest = path.stat().st_size, _digest(path)
-    if (size, digest) != (archive.size, archive.sha256):
+    size, found = path.stat().st_size, digest(path)
+    if (size, found) != (archive.size, archive.sha256):
         raise UserError(
-            f"{path} is not what was published: found {size:,} bytes, SHA-256 {digest}; expected "
+            f"{path} is not what was published: found {size:,} bytes, SHA-256 {found}; expected "
             f"{archive.size:,} bytes, {archive.sha256}. Remove it and fetch again."
         )
 
 
-def _unpack(archive: Archive, path: Path, target: Path) -> None:
+def _unpack(archive: Archive, path: Path, target: Path, report: Report) -> None:
     """Unpack into a temporary folder beside `target`, which takes the name once it is whole."""
     with tempfile.TemporaryDirectory(prefix=f".{archive.part}-", dir=target.parent) as temporary:
         made = Path(temporary, archive.part)  # one level down: the outer one is private to this user
         made.mkdir()
-        with zipfile.ZipFile(path) as packed:
-            digests = _extract(packed, made, MAX_RATIO * archive.size)
+        digests = unpack(path, made, MAX_RATIO * archive.size, report)
         (made / MANIFEST).write_text(json.dumps(digests, indent=2))
         made.replace(target)
 
 
-def _extract(packed: zipfile.ZipFile, target: Path, cap: int) -> dict[str, str]:
-    """Write the archive's regular files, `cap` bytes at most, and return their digests."""
-    members = [each for each in packed.infolist() if not each.is_dir() and "__MACOSX" not in each.filename]
-    if sum(each.file_size for each in members) > cap:
-        raise UserError(f"{packed.filename} would unpack to more than {cap:,} bytes. Nothing was unpacked.")
-    _need(target, sum(each.file_size for each in members))
-    paths = {each.filename: _inside(each, str(packed.filename)) for each in members}
-    if len({path.parts[0] for path in paths.values()}) == 1 and all(len(p.parts) > 1 for p in paths.values()):
-        paths = {name: path.relative_to(path.parts[0]) for name, path in paths.items()}
-    digests = {}
-    for member in members:
-        place = target / paths[member.filename]
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with packed.open(member) as source, place.open("xb") as file:
-            shutil.copyfileobj(source, file, BLOCK)
-        digests[str(paths[member.filename])] = _digest(place)
-    return digests
-
-
-def _inside(member: zipfile.ZipInfo, archive: str) -> PurePosixPath:
-    """Return the member's path; refuse links, absolute paths and ways out."""
-    path = PurePosixPath(member.filename.replace("\\", "/"))
-    kind = member.external_attr >> 16 & 0o170000  # of the mode that Unix zip programs store
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or kind not in (0, 0o100000):
-        raise UserError(
-            f"{archive} has the entry {member.filename!r}, which leads out of its folder. Refused."
-        )
-    return path
-
-
-def _need(folder: Path, size: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        raise OSError(errno.ENOSPC, f"{size:,} bytes are needed, {free:,} are free")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @contextmanager
 def _telling(folder: Path) -> Iterator[None]:
-    """Turn the disk's refusal, or an archive that is none, into a sentence."""
+    """Turn the disk's refusal into a sentence."""
     try:
         yield
-    except zipfile.BadZipFile as error:
-        raise UserError(f"an archive in {folder} can't be unpacked: {error}.") from None
     except OSError as error:
         raise UserError(
             f"{folder} can't be written: {error.strerror or error}. Free some space or mend the folder's "

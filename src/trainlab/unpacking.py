@@ -1,0 +1,95 @@
+"""Zip archives into folders: inside the folder only, up to a known size, with the digest of each file."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import shutil
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from trainlab.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Report = Callable[[str, int, int], None]  # what, how much so far, how much in all
+
+BLOCK = 1 << 20  # bytes read at once
+
+
+def unpack(archive: Path, target: Path, cap: int, report: Report = lambda *_: None) -> dict[str, str]:
+    """Write the archive's regular files into the empty folder `target`; return the SHA-256 of each.
+
+    A single folder that holds everything is left out of the names. `cap` is the most bytes it may come to.
+    Raises UserError for an archive that is none or damaged, an entry that is a link or leads out of the
+    folder, or more than `cap` bytes; OSError where the disk refuses. What was written before stays: give it a
+    temporary folder.
+    """
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            return _extract(packed, target, cap, report)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted
+        raise UserError(f"{archive} can't be unpacked: {error}.") from None
+
+
+def need(folder: Path, size: int) -> None:
+    """Raise OSError where the folder's disk has fewer than `size` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise OSError(errno.ENOSPC, f"{size:,} bytes are needed, {free:,} are free")
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _extract(packed: zipfile.ZipFile, target: Path, cap: int, report: Report) -> dict[str, str]:
+    members = [each for each in packed.infolist() if not each.is_dir() and "__MACOSX" not in each.filename]
+    total = sum(each.file_size for each in members)
+    if total > cap:
+        raise UserError(f"{packed.filename} would unpack to more than {cap:,} bytes. Nothing was unpacked.")
+    need(target, total)
+    digests, done = {}, 0
+    for member, path in zip(members, _paths(members, str(packed.filename)), strict=True):
+        digests[str(path)] = _write(packed, member, target / path)
+        done += member.file_size
+        report(f"unpacking {Path(str(packed.filename)).name}", done, total)
+    return digests
+
+
+def _paths(members: list[zipfile.ZipInfo], archive: str) -> list[PurePosixPath]:
+    """Return where each member goes, without a single folder that holds all of them."""
+    paths = [_inside(member, archive) for member in members]
+    if len(set(paths)) < len(paths):
+        raise UserError(f"{archive} has two entries of one name. Refused.")
+    if len({path.parts[0] for path in paths}) == 1 and all(len(path.parts) > 1 for path in paths):
+        return [path.relative_to(path.parts[0]) for path in paths]
+    return paths
+
+
+def _inside(member: zipfile.ZipInfo, archive: str) -> PurePosixPath:
+    """Return the member's path; refuse links, devices, absolute paths and ways out."""
+    path = PurePosixPath(member.filename.replace("\\", "/"))
+    kind = member.external_attr >> 16 & 0o170000  # of the mode that Unix zip programs store
+    outside = path.is_absolute() or ".." in path.parts or not path.name or ":" in path.parts[0]
+    if outside or kind not in (0, 0o100000):
+        raise UserError(
+            f"{archive} has the entry {member.filename!r}, which leads out of its folder. Refused."
+        )
+    return path
+
+
+def _write(packed: zipfile.ZipFile, member: zipfile.ZipInfo, place: Path) -> str:
+    """Write one file and return its SHA-256; never more bytes than the archive's directory says."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    found = hashlib.sha256()
+    with packed.open(member) as source, place.open("xb") as file:
+        while block := source.read(BLOCK):
+            file.write(block)
+            found.update(block)
+    return found.hexdigest()
