@@ -208,3 +208,15 @@ def test_the_whole_examination_works_on_this_machine(monkeypatch):
     subjects = [line.subject for line in doctor.examine()]
     assert subjects[:6] == ["engine", "GPU", "memory", "CPUs", "disk", "shared memory"]
     assert "torch" in subjects
+
+
+@pytest.mark.parametrize(("torn", "mend"), [(True, "mv"), (False, "rm")])
+def test_a_notebook_whose_saving_was_killed_is_named_with_its_copy(monkeypatch, tmp_path, torn, mend):
+    monkeypatch.setenv("TRAINLAB_NOTEBOOKS", str(tmp_path))
+    assert list(doctor.unfinished_saves()) == []
+    whole = json.dumps({"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+    (tmp_path / "news.ipynb").write_text("" if torn else whole)
+    (tmp_path / ".~news.ipynb").write_text(whole)
+    (line,) = doctor.unfinished_saves()
+    assert (line.subject, line.level) == ("news.ipynb", "warning")
+    assert f"{mend} '{tmp_path}/.~news.ipynb'" in line.mend  # quoted: a shell knows ~

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -22,6 +23,7 @@ import psutil
 from packaging.version import Version
 
 from trainlab import datasets, folders, limits
+from trainlab.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,6 +65,7 @@ def examine() -> Iterator[Line]:
     yield shared_memory(Path("/dev/shm"))
     yield from ports()
     yield from permissions()
+    yield from unfinished_saves()
     yield hub()
     yield from versions()
 
@@ -204,6 +207,20 @@ def permissions() -> Iterator[Line]:
             yield Line(folder.name, "error", f"user {os.getuid()} can't write {folder}", mend)
         else:
             yield Line(folder.name, "ok", f"{folder} can be written")
+
+
+def unfinished_saves() -> Iterator[Line]:
+    """Find notebooks whose saving was killed: Jupyter's copy from before still lies beside them."""
+    for before in sorted(folders.notebooks().rglob(".~*.ipynb")):
+        from trainlab.runs import document
+
+        path = before.with_name(before.name.removeprefix(".~"))
+        try:
+            document.read(path)
+            mend = f"it is whole: rm {shlex.quote(str(before))}"
+        except (UserError, OSError):
+            mend = document.way_back(path) or f"look at both: {path}, {before}"
+        yield Line(path.name, "warning", f"saving it was cut off; the copy from before is {before}", mend)
 
 
 def hub(address: str = HUB) -> Line:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,11 @@ FILE = "notebook.ipynb"  # the executed copy in a run's folder
 
 
 def read(path: Path) -> NotebookNode:
-    """Return a Python notebook of format 4; raise UserError where the file is no such notebook."""
+    """Return a Python notebook of format 4.
+
+    Raises UserError where the file is no such notebook; it names the copy that Jupyter left if it was killed
+    while saving.
+    """
     try:
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
@@ -32,11 +37,24 @@ def read(path: Path) -> NotebookNode:
         AttributeError,
         nbformat.ValidationError,
     ) as error:  # nbformat's others are ValueErrors
-        raise UserError(f"{path} is not a notebook: {str(error).splitlines()[0][:200]}.") from None
+        told = f"{path} is not a notebook: {str(error).splitlines()[0][:200].rstrip('.')}."
+        if command := way_back(path):
+            told += f" Saving it was cut off; the copy from before lies beside it. Take that back: {command}"
+        raise UserError(told) from None
     language = notebook.metadata.get("kernelspec", {}).get("language", "python")
     if language != "python":
         raise UserError(f"{path} is a notebook in {language}; trainlab runs those in Python.")
     return notebook
+
+
+def way_back(path: Path) -> str:
+    """Return the command that puts back the copy from before a save that was cut off, '' without one."""
+    before = path.with_name(f".~{path.name}")  # Jupyter's: it is there for as long as the new one is written
+    try:
+        read(before)
+    except (UserError, OSError):
+        return ""
+    return f"mv {shlex.quote(str(before))} {shlex.quote(str(path))}"
 
 
 def without_outputs(notebook: NotebookNode) -> NotebookNode:

@@ -9,16 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from trainlab.runs import document  # first: it makes the import of nbclient a quick one
 
@@ -26,51 +24,22 @@ from trainlab.runs import document  # first: it makes the import of nbclient a q
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
-from nbclient.client import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
-from nbformat import NotebookNode
 
 from trainlab.errors import UserError
-from trainlab.runs import record
+from trainlab.runs import ends, record
+from trainlab.runs.client import Client, Screen
+from trainlab.runs.ends import End
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 SAVE_EVERY = 3.0  # seconds: the most that a power failure costs of a long cell's output
 GRACE = {
     signal.SIGINT: 30.0,
-    signal.SIGTERM: 4.0,
-}  # seconds a cell gets to end; docker stop gives us 10 in all
+    signal.SIGTERM: 7.0,
+}  # seconds a cell gets to end: a step, and the checkpoint behind it; a stop takes 10 in all
 SHUTDOWN = 2.0  # seconds for the kernel's own exit handlers
-OUTPUT_WAIT = (
-    60  # seconds for output still on its way when its cell has ended; nbclient's 4 lose a flood's end
-)
-STARTUP = 120  # seconds for a kernel to start on a busy machine
-HIDDEN_BY_RETURN = re.compile(r"[^\n]*\r(?=[^\r\n])")  # what a terminal shows no more after a carriage return
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-
-
-@dataclass(frozen=True)
-class End:
-    """How a run ended, and the exit code that says so."""
-
-    status: record.Status
-    reason: str | None
-    code: int
-
-
-class Screen:
-    """Standard output, with our own lines kept apart from half lines that a cell printed."""
-
-    def __init__(self) -> None:
-        self.mid_line = False
-
-    def write(self, text: str) -> None:
-        """Write what a cell printed, at once."""
-        sys.stdout.write(text)
-        sys.stdout.flush()
-        self.mid_line = not text.endswith("\n") if text else self.mid_line
-
-    def line(self, text: str) -> None:
-        """Write a line of ours."""
-        self.write(("\n" if self.mid_line else "") + text.rstrip("\n") + "\n")
 
 
 class OwnInterpreter(KernelSpecManager):
@@ -79,45 +48,6 @@ class OwnInterpreter(KernelSpecManager):
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:  # noqa: ARG002
         """Return the kernel of sys.executable."""
         return KernelSpec(**get_kernel_dict())
-
-
-class Client(NotebookClient):
-    """nbclient's, which also shows each output as it comes and joins a cell's streams while they grow."""
-
-    def __init__(self, notebook: NotebookNode, screen: Screen, kernel: AsyncKernelManager) -> None:
-        super().__init__(notebook, km=kernel, iopub_timeout=OUTPUT_WAIT, startup_timeout=STARTUP)
-        self.screen = screen
-        self.total = sum(map(_is_executed, notebook.cells))
-        self.cell = 0  # number of the cell at work, from 1
-        self.done = 0
-        self.reply: dict[str, Any] = {}
-        self.on_cell_execute = self._announce
-        self.on_cell_executed = self._take_reply
-
-    def output(self, outs: list[NotebookNode], *args: Any) -> NotebookNode | None:
-        """Take in one output of a cell."""
-        out = super().output(outs, *args)
-        if out is not None:
-            self._show(out)
-            _join_streams(outs)
-        return out
-
-    def _show(self, out: NotebookNode) -> None:
-        if out.output_type == "stream":
-            self.screen.write(out.text)
-        elif out.output_type == "error":
-            self.screen.line(COLOURS.sub("", "\n".join(out.traceback)))
-        elif "text/plain" in out.data:
-            self.screen.line(out.data["text/plain"])
-
-    def _announce(self, cell: NotebookNode, cell_index: int) -> None:  # noqa: ARG002
-        self.cell += 1
-        first = cell.source.strip().splitlines()[0]
-        self.screen.line(f"cell {self.cell}/{self.total}: {first}")
-
-    def _take_reply(self, cell: NotebookNode, cell_index: int, execute_reply: dict[str, Any]) -> None:  # noqa: ARG002
-        self.reply = execute_reply["content"]
-        self.done += self.reply["status"] != "aborted"
 
 
 class Execution:
@@ -135,6 +65,7 @@ class Execution:
         self.client = Client(notebook, screen, self.kernel)
         self.stopped_by: signal.Signals | None = None
         self.exit_code: int | None = None
+        self.memory = ends.MemoryWatch()
         self.saved = b""
 
     async def run(self) -> End:
@@ -152,7 +83,7 @@ class Execution:
         finally:
             saver.cancel()
             self.save()
-        return _stop_end(self.stopped_by) if self.stopped_by else end
+        return ends.by_signal(self.stopped_by) if self.stopped_by else end
 
     def save(self) -> None:
         """Write the notebook as it stands into the run's folder, in one step."""
@@ -221,30 +152,10 @@ class Execution:
 
     def _failure(self, error: Exception) -> End:
         if isinstance(error, CellExecutionError):
-            return _error_end(self.client.reply)
+            return ends.by_error(self.client.reply, self.memory)
         if isinstance(error, DeadKernelError):
-            return End("failed", _death(self.exit_code), 1)
+            return ends.by_death(self.exit_code, self.memory)
         return End("failed", str(error), 1)
-
-
-def _is_executed(cell: NotebookNode) -> bool:
-    """Say whether nbclient executes the cell."""
-    skipped = NotebookClient.skip_cells_with_tag.default_value
-    return bool(
-        cell.cell_type == "code" and cell.source.strip() and skipped not in cell.metadata.get("tags", [])
-    )
-
-
-def _join_streams(outs: list[NotebookNode]) -> None:
-    """Append the last output to the one before where both are one stream, as a terminal would show it."""
-    if (
-        len(outs) > 1
-        and outs[-1].output_type == outs[-2].output_type == "stream"
-        and outs[-1].name == outs[-2].name
-    ):
-        new = outs.pop().text
-        head, newline, line = outs[-1].text.rpartition("\n")
-        outs[-1].text = head + newline + HIDDEN_BY_RETURN.sub("", line + new)
 
 
 def _guard(group: int, sockets: str) -> subprocess.Popen[bytes]:
@@ -277,31 +188,6 @@ def main(folder: Path) -> int:
     reason = f": {end.reason}" if end.reason and end.code != UserError.exit_code else ""
     screen.line(f"{end.status} after {time.monotonic() - started:.0f} s{reason}")
     return end.code
-
-
-def _error_end(reply: dict[str, Any]) -> End:
-    name, value = reply["ename"], reply["evalue"]
-    reason = f"{name}: {value}" if value else name
-    if name == "KeyboardInterrupt":
-        return _stop_end(signal.SIGINT)
-    if reply.get("traceback") == [f"{name}: {value}"]:  # errors.UserError draws itself like this
-        return End("failed", value, UserError.exit_code)
-    return End("failed", reason, 1)
-
-
-def _stop_end(by: signal.Signals) -> End:
-    return End("interrupted", {signal.SIGINT: "Ctrl-C"}.get(by, by.name), 128 + by)
-
-
-def _death(exit_code: int | None) -> str:
-    if exit_code == -signal.SIGKILL:
-        return (
-            "the kernel died (signal 9). Mostly the memory was full: take a smaller batch, "
-            "or raise JUPYTER_MEMORY in .env"
-        )
-    if exit_code is not None and exit_code < 0:
-        return f"the kernel died (signal {-exit_code}, {signal.Signals(-exit_code).name})"
-    return f"the kernel died (exit code {exit_code})"
 
 
 if __name__ == "__main__":

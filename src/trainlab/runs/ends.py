@@ -1,0 +1,75 @@
+"""How a headless run ended: what its record says, and its exit code."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import Any
+
+from trainlab import limits
+from trainlab.errors import UserError
+from trainlab.runs.record import Status
+
+MIB, GIB = 1 << 20, 1 << 30
+MEND = "take a smaller batch, or raise JUPYTER_MEMORY in .env"
+
+
+@dataclass(frozen=True)
+class End:
+    """How a run ended, and the exit code that says so."""
+
+    status: Status
+    reason: str | None
+    code: int
+
+
+class MemoryWatch:
+    """Knows whether the kernel has killed a process of this container for memory since the watch was made."""
+
+    def __init__(self) -> None:
+        self._before = limits.oom_kills()
+
+    def kill(self) -> str | None:
+        """Return 'killed at the memory limit of 600 MiB', or None where no kill is known of."""
+        now = limits.oom_kills()
+        if self._before is None or now is None or now <= self._before:
+            return None
+        limit = limits.memory_limit()
+        return (
+            f"killed at the memory limit of {_size(limit)}" if limit else "killed as the machine's was full"
+        )
+
+
+def by_signal(by: signal.Signals) -> End:
+    """Return the end of a run that somebody stopped."""
+    return End("interrupted", {signal.SIGINT: "Ctrl-C"}.get(by, by.name), 128 + by)
+
+
+def by_error(reply: dict[str, Any], memory: MemoryWatch) -> End:
+    """Return the end by an exception in a cell, given the kernel's reply to it."""
+    name, value = reply["ename"], reply["evalue"]
+    if name == "KeyboardInterrupt":
+        return by_signal(signal.SIGINT)
+    if reply.get("traceback") == [f"{name}: {value}"]:  # errors.UserError draws itself like this
+        return End("failed", value, UserError.exit_code)
+    reason = f"{name}: {value}" if value else name
+    if kill := memory.kill():  # a data loader's worker, say, whose end was the exception
+        reason = f"{reason} (out of memory: a process was {kill}; {MEND})"
+    return End("failed", reason, 1)
+
+
+def by_death(exit_code: int | None, memory: MemoryWatch) -> End:
+    """Return the end of a run whose kernel died, by its exit code: a signal where it is negative."""
+    if exit_code == -signal.SIGTERM:
+        return by_signal(signal.SIGTERM)
+    if exit_code == -signal.SIGKILL and (kill := memory.kill()):
+        return End("failed", f"out of memory: the kernel was {kill}; {MEND}", 1)
+    if exit_code == -signal.SIGKILL:
+        return End("failed", f"the kernel died (signal 9). Mostly the memory was full: {MEND}", 1)
+    if exit_code is not None and exit_code < 0:
+        return End("failed", f"the kernel died (signal {-exit_code}, {signal.Signals(-exit_code).name})", 1)
+    return End("failed", f"the kernel died (exit code {exit_code})", 1)
+
+
+def _size(count: int) -> str:
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / MIB:.0f} MiB"
