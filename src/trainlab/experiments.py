@@ -1,0 +1,29 @@
+"""The experiments that can be checked before a training, by name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from trainlab.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trainlab.training.checks.subject import Subject
+
+# Each names a function that makes a subject of the experiment's settings: {} means settings small enough for
+# all checks together to take a minute or two.
+SUBJECTS = {"news": "trainlab.news.checks:subject"}
+
+
+def subject(name: str, settings: Mapping[str, Any]) -> Subject:
+    """Return what is checked of an experiment under these settings.
+
+    Raises UserError for an unknown experiment, with the nearest name, and for settings it can't take.
+    """
+    if name not in SUBJECTS:
+        known = ", ".join(sorted(SUBJECTS))
+        raise UserError(f"{name}: no such experiment.{nearest(name, SUBJECTS)} Known: {known}.")
+    module, _, function = SUBJECTS[name].partition(":")
+    return getattr(import_module(module), function)(settings)

@@ -1,0 +1,36 @@
+"""Fourteen checks of a Lightning module and its data, made before a training (after A. Karpathy, "A Recipe
+for Training Neural Networks", 2019).
+
+    findings = run_all(Subject("mine", MyModel, MyData, classes=10))
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainlab.training.checks.config import CheckConfig as CheckConfig
+    from trainlab.training.checks.finding import Finding as Finding
+    from trainlab.training.checks.runner import run_all as run_all
+    from trainlab.training.checks.subject import Items as Items
+    from trainlab.training.checks.subject import MissingFactError as MissingFactError
+    from trainlab.training.checks.subject import Subject as Subject
+
+__all__ = ["CheckConfig", "Finding", "Items", "MissingFactError", "Subject", "run_all"]
+
+_MODULES = {
+    "CheckConfig": "config",
+    "Finding": "finding",
+    "Items": "subject",
+    "MissingFactError": "subject",
+    "Subject": "subject",
+    "run_all": "runner",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: a subject costs Lightning, its settings nothing."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"trainlab.training.checks.{_MODULES[name]}"), name)

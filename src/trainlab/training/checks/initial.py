@@ -1,0 +1,74 @@
+"""Checks of the network before its first step."""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from trainlab.training.checks.finding import Outcome, check
+from trainlab.training.checks.subject import MissingFactError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from trainlab.training.checks.bench import Bench
+
+TOLERANCE = 0.1  # share of the expected loss
+BATCHES = 4  # that the first loss is the mean of, at most
+
+
+@check(
+    3,
+    "loss at initialisation",
+    passes="within 10 % of ln(classes), or of the prior's entropy; triplet loss of the margin",
+    means="a sum in place of a mean, a factor, softmax or logarithm twice, another margin, or first weights "
+    "far too large",
+)
+def initial_loss(bench: Bench) -> Outcome:
+    """Hold the untrained network's loss against the one that a network without knowledge has."""
+    expected = [bench.subject.initial_loss()]
+    if bench.subject.classes is not None:
+        expected.append(_entropy(bench))
+    loss = _loss(bench, bench.subject.neutral)
+    near = [_near(loss, value) for value, _ in expected]
+    words = " or ".join(f"{value:.3f}, {reason}" for value, reason in expected)
+    return Outcome(any(near), f"{loss:.3f}; expected {words}")
+
+
+@check(
+    4,
+    "bias at the class prior",
+    passes="the first loss is within 10 % of the prior's entropy",
+    means="the final bias starts at 0: the first steps only learn how frequent the classes are. Set it to "
+    "the logarithm of their shares",
+)
+def prior_bias(bench: Bench) -> Outcome:
+    """Hold the first loss against the entropy of the classes' shares."""
+    if bench.subject.classes is None and bench.subject.margin is not None:
+        raise MissingFactError(
+            "classes; to a triplet loss it does not apply: there is no class to be biased to"
+        )
+    entropy, reason = _entropy(bench)
+    loss = _loss(bench, lambda batch: batch)
+    return Outcome(_near(loss, entropy), f"{loss:.3f}; expected {entropy:.3f}, {reason}")
+
+
+def _entropy(bench: Bench) -> tuple[float, str]:
+    shares: Tensor = bench.subject.prior(bench.data)
+    present = shares[shares > 0]
+    return float(-(present * present.log()).sum()), "the prior's entropy"
+
+
+def _loss(bench: Bench, change: Callable[[Any], Any]) -> float:
+    """Return the mean loss of a fresh network, in training mode, over a few batches."""
+    bench.reseed()
+    batches = [change(batch) for batch in islice(bench.loader(), BATCHES)]
+    losses = [bench.train(bench.module(), [batch], 1, still=True).losses[0] for batch in batches]
+    return sum(losses) / len(losses)
+
+
+def _near(loss: float, expected: float) -> bool:
+    return math.isclose(loss, expected, rel_tol=0, abs_tol=TOLERANCE * expected)
