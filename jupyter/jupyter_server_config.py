@@ -3,8 +3,34 @@
 Read by JupyterLab (`--config`), which provides `get_config`.
 """
 
+import asyncio
 import os
+import time
 from pathlib import Path
+
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+
+PATIENCE = 6.5  # seconds for the cell at work: a training's step, and the checkpoint behind it
+
+
+class PatientKernels(AsyncMappingKernelManager):
+    """Interrupts the cell at work and lets it end before its kernel is shut down.
+
+    A training saves a checkpoint first. Jupyter alone tells the kernel in the same moment to end what it has
+    started, the data loader's workers for one, and sends SIGTERM soon after.
+    """
+
+    async def _async_shutdown_kernel(self, kernel_id, now=False, restart=False):
+        kernel = self._kernels.get(kernel_id)
+        if kernel is not None and kernel.execution_state == "busy" and not now:
+            await kernel.interrupt_kernel()
+            deadline = time.monotonic() + PATIENCE
+            while kernel.execution_state == "busy" and time.monotonic() < deadline:
+                await asyncio.sleep(0.05)
+        await super()._async_shutdown_kernel(kernel_id, now=now, restart=restart)
+
+    shutdown_kernel = _async_shutdown_kernel
+
 
 c = get_config()  # noqa: F821
 project = Path(os.environ.get("TRAINLAB_ROOT") or Path(__file__).parents[1])
@@ -35,4 +61,6 @@ c.ServerApp.jpserver_extensions = {"jupyter_lsp": False}  # no language server i
 
 # Not a login shell, which would reset PATH and lose `trainlab`
 c.ServerApp.terminado_settings = {"shell_command": [os.environ.get("SHELL") or "/bin/bash"]}
-c.KernelManager.shutdown_wait_time = 3.0  # seconds: kernels are gone before a stop's ten are over
+
+c.ServerApp.kernel_manager_class = PatientKernels
+c.KernelManager.shutdown_wait_time = 2.0  # seconds after that: kernels are gone before a stop's ten are over

@@ -95,18 +95,7 @@ engine_trainlab() { # in the running container, else in one of its own that goes
 
 terminal() { if [[ -t 0 && -t 1 ]]; then echo --interactive; else echo --no-TTY; fi; }
 
-interrupt_runs() { # gives headless runs the seconds to write down how they ended; a container's end gives none
-  docker compose exec --no-TTY jupyter bash -c '
-    runs() { grep -lzx "trainlab[.]runs[.]worker" /proc/[0-9]*/cmdline 2>/dev/null | cut -d / -f 3; }
-    pids=$(runs)
-    [[ -n $pids ]] || exit 0
-    echo "interrupting $(wc -w <<<"$pids") run(s) still going on"
-    kill -TERM $pids
-    for _ in {1..80}; do [[ -n $(runs) ]] || exit 0; sleep 0.1; done'
-}
-
 engine_down() {
-  engine_running && interrupt_runs
   docker compose down --remove-orphans
   echo "stopped: nothing of the stack runs any more"
 }
