@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import uuid
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
@@ -19,7 +20,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
     An exception, inside or while syncing, removes the temporary file and leaves `path` as it was.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = _temporary(path)
     try:
         with temporary.open("xb") as file:
             yield file
@@ -36,6 +37,27 @@ def write(path: Path, content: bytes) -> None:
     """Replace the content of `path` atomically."""
     with replacing(path) as file:
         file.write(content)
+
+
+def link(path: Path, target: Path) -> None:
+    """Replace `target` atomically by a hard link to `path`, or by a copy where there are no links."""
+    temporary = _temporary(target)
+    try:
+        os.link(path, temporary)
+    except OSError:
+        with path.open("rb") as source, replacing(target) as copy:
+            shutil.copyfileobj(source, copy, 1 << 20)
+        return
+    try:
+        temporary.replace(target)
+        _sync_folder(target.parent)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()  # it is still there where both names meant one file already, too
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+FOLDER = "checkpoints"  # in a run's folder
+LAST = "last.ckpt"
+STEP = "step-"  # the others that hold all that a training needs: step-00000240.ckpt
+
 
 class CheckpointError(UserError):
     """A checkpoint that can't be written, or is missing, damaged, not ours or not safe to load."""
@@ -66,6 +70,72 @@ def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     except Exception as error:  # RuntimeError, EOFError, UnpicklingError ...: torch has one for each damage
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise CheckpointError(f"{path} is not a checkpoint that can be loaded: {reason}") from error
+
+
+def check(path: Path) -> None:
+    """Raise CheckpointError for a file that is missing, or is not what its SHA-256 says."""
+    try:
+        with path.open("rb") as file:
+            _verify(path, hashlib.file_digest(file, "sha256").hexdigest())
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such checkpoint.") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}.") from None
+
+
+def newest(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint of a run's folder that a training can go on from, if there is one.
+
+    Each damaged one on the way is named in a warning on standard output.
+    """
+    for path in full_states(folder):
+        try:
+            check(path)
+        except CheckpointError as error:
+            print(f"warning: {error} Looking for the one before.", flush=True)
+        else:
+            return path
+    return None
+
+
+def full_states(folder: Path) -> list[Path]:
+    """Return a run's checkpoints that hold all that a training needs, whole or not, the newest first.
+
+    `last.ckpt` stands behind the newest `step-*.ckpt`: it is the same state, or, where the process died in
+    between, the one before.
+    """
+    found = (folder / FOLDER).glob(f"{STEP}*.ckpt")
+    steps = [path for path in found if path.stem.removeprefix(STEP).isdigit()]
+    steps.sort(key=lambda path: int(path.stem.removeprefix(STEP)), reverse=True)
+    last = folder / FOLDER / LAST
+    if last.is_file() and not any(last.samefile(path) for path in steps):
+        steps.insert(1, last)
+    return steps
+
+
+def alias(path: Path, name: str) -> Path:
+    """Give a checkpoint a second name in its folder, in place of whatever has that name, and return it.
+
+    It is a hard link, or a copy where the file system has none. Whatever dies on the way: the name loads,
+    as the old checkpoint or as the new one. Raises CheckpointError when the disk refuses.
+    """
+    target = path.with_name(name)
+    digests = _digests(path)
+    try:
+        _write_digests(target, [*digests, *_digests(target)])
+        atomic.link(path, target)
+        _write_digests(target, digests)
+    except OSError as error:
+        raise CheckpointError(
+            f"{target} can't be written: {error}. The one before, if any, is kept."
+        ) from error
+    return target
+
+
+def remove(path: Path) -> None:
+    """Delete a checkpoint, and then its digest: one without it would look damaged."""
+    path.unlink(missing_ok=True)
+    digest_file(path).unlink(missing_ok=True)
 
 
 def digest_file(path: Path) -> Path:

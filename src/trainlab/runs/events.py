@@ -170,5 +170,11 @@ def _hyperparameters(value: Summary.Value) -> dict[str, Any]:
     return {key: getattr(each, kind) for key, each in hparams.items() if (kind := each.WhichOneof("kind"))}
 
 
+def written_at(path: Path) -> int:
+    """Return the time in an event file's name, in seconds since 1970; 0 where it has none."""
+    found = re.search(r"tfevents\.(\d+)", path.name)
+    return int(found[1]) if found else 0
+
+
 def _natural(path: Path) -> list[str | int]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]

@@ -57,7 +57,19 @@ def hold(folder: Path, name: str = RUN) -> Lock | None:
 
 def alive(folder: Path) -> bool:
     """Tell whether some process holds one of the locks in `folder`; it may lie on a read-only mount."""
-    return any(_taken(folder / name) for name in (RUN, RUNNER))
+    return any(taken(folder, name) for name in (RUN, RUNNER))
+
+
+def taken(folder: Path, name: str) -> bool:
+    """Tell whether some process holds the lock `name` in `folder`."""
+    try:
+        descriptor = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return not _locked(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -68,17 +80,6 @@ def exclusive(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # a file system without locks for folders: the write itself is atomic anyway
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
-
-
-def _taken(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return not _locked(descriptor, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
 

@@ -12,17 +12,20 @@ from trainlab.runs.listing import rows, run_folders
 _MOST_NAMES = 5  # in an error message
 
 
-def find(reference: str | Path, logs: Path | None = None) -> Path:
+def find(reference: str | Path, logs: Path | None = None, experiment: str | None = None) -> Path:
     """Return a run's folder, given its name, a unique part of that, 'experiment/run', a path, or 'last'.
 
-    Raises UserError with the nearest names when no run is meant, or more than one.
+    With an `experiment`, only its runs are looked at, except by path. Raises UserError with the nearest
+    names when no run is meant, or more than one.
     """
     if _is_run(Path(reference)):
         return Path(reference)
     logs = logs or folders.logs()
     if str(reference) == "last":
-        return _last(logs)
+        return _last(logs, experiment)
     found = {folder.relative_to(logs).as_posix(): folder for folder, _ in run_folders(logs)}
+    if experiment is not None:
+        found = {label: folder for label, folder in found.items() if label.rpartition("/")[0] == experiment}
     wanted = str(reference).strip("/")
     exact = [label for label in found if wanted in (label, label.rpartition("/")[2])]
     matches = exact or [label for label in found if wanted in label]
@@ -41,10 +44,12 @@ def _is_run(folder: Path) -> bool:
         return False
 
 
-def _last(logs: Path) -> Path:
-    newest = next((row.folder for row in rows(logs) if row.started), None)
+def _last(logs: Path, experiment: str | None) -> Path:
+    known = (row for row in rows(logs) if experiment in (None, row.experiment))
+    newest = next((row.folder for row in known if row.started), None)
     if newest is None:
-        raise UserError(f"No run in {logs} yet. Start one: trainlab run news")
+        of = f" of {experiment}" if experiment else ""
+        raise UserError(f"No run{of} in {logs} yet. Start one: trainlab run {experiment or 'news'}")
     return newest
 
 

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trainlab.runs.events import Curve
 
 _FALLING = ("loss", "error", "perplexity", "seconds")
 
@@ -18,6 +24,15 @@ class Summary:
     def __init__(self) -> None:
         self.last: dict[str, dict[str, float]] = {}
         self.best: dict[str, dict[str, float]] = {}
+
+    @classmethod
+    def of(cls, curves: Mapping[str, Curve]) -> Self:
+        """Return the summary of whole curves, {tag: curve}."""
+        summary = cls()
+        for tag, curve in curves.items():
+            for step, value in zip(curve.steps, curve.values, strict=True):
+                summary.add(tag, value, step)
+        return summary
 
     def snapshot(self) -> dict[str, dict[str, dict[str, float]]]:
         """Return `last` and `best` as they are now, whatever other threads add meanwhile."""

@@ -44,6 +44,17 @@ class Git(BaseModel):
     dirty: bool
 
 
+class Resume(BaseModel):
+    """One time that a run went on: when, from which step and checkpoint, and with which code."""
+
+    at: AwareDatetime
+    step: int | None = None  # points from here on were taken back; None until the run says so
+    checkpoint: str | None = None  # relative to the run's folder
+    seconds: FiniteFloat = 0.0  # at work before
+    git: Git | None = None
+    command: str = ""
+
+
 class Record(BaseModel):
     """The fields of `run.json`; a run may add its own."""
 
@@ -66,8 +77,19 @@ class Record(BaseModel):
     data: dict[str, Any] | None = None
     last: dict[str, Point] = Field(default_factory=dict)
     best: dict[str, Point] = Field(default_factory=dict)
+    resumes: list[Resume] = Field(default_factory=list)
     pid: int | None = None
     host: str = ""
+
+    def seconds_until(self, moment: datetime) -> float:
+        """Return the time at work: of the sessions before the last one, and of that one until `moment`.
+
+        A clock that was set back makes it too short, never negative.
+        """
+        before, since = (
+            (self.resumes[-1].seconds, self.resumes[-1].at) if self.resumes else (0.0, self.started)
+        )
+        return round(max(self.seconds or 0.0, before + max(0.0, (moment - since).total_seconds())), 3)
 
 
 def create(folder: Path, experiment: str, **fields: Any) -> Record:
@@ -81,8 +103,7 @@ def create(folder: Path, experiment: str, **fields: Any) -> Record:
         "command": machine.command(),
         "hardware": machine.hardware(),
         "packages": machine.packages(),
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
+        **_process(),
     }
     return write(folder, Record.model_validate(plain(known | fields)))
 
@@ -120,6 +141,34 @@ def update(folder: Path, **fields: Any) -> Record:
         return write(folder, changed(present, **fields))
 
 
+def reopen(folder: Path, *, adopted: bool = False, **fields: Any) -> Record:
+    """Write that an ended or dead run goes on in this process, and return its record.
+
+    Where the headless runner has written so already, the notebook's run goes on with that entry of `resumes`.
+    Raises RecordError when the present record can't be read.
+    """
+    with lock.exclusive(folder):
+        present = read(folder)
+        if adopted and present.status == "running" and present.resumes and present.resumes[-1].step is None:
+            return write(folder, changed(present, **fields | _process()))
+        now = _now()
+        began = {
+            "at": now,
+            "seconds": present.seconds or 0.0,
+            "git": machine.git(),
+            "command": machine.command(),
+        }
+        known = {
+            "run": folder.name,
+            "status": "running",
+            "reason": None,
+            "ended": None,
+            "resumes": [*present.resumes, began],
+            **_process(),
+        }
+        return write(folder, changed(present, **known | fields))
+
+
 def end(folder: Path, status: Status, reason: str | None = None, **fields: Any) -> Record:
     """Write how the run ended, when, and how long it took."""
     with lock.exclusive(folder):
@@ -132,10 +181,10 @@ def changed(record: Record, **fields: Any) -> Record:
 
 
 def ended(record: Record, status: Status, reason: str | None = None, **fields: Any) -> Record:
-    """Return the record of the same run after its end."""
+    """Return the record of the same run after its end; `seconds` at work by the clock where not given."""
     now = _now()
-    seconds = round((now - record.started).total_seconds(), 3)
-    return changed(record, status=status, reason=reason, ended=now, seconds=seconds, **fields)
+    known = {"status": status, "reason": reason, "ended": now, "seconds": record.seconds_until(now)}
+    return changed(record, **known | fields)
 
 
 def plain(value: Any) -> Any:
@@ -167,6 +216,10 @@ def _plain_scalar(value: Any) -> Any:
 
 def _name(value: float) -> str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _process() -> dict[str, Any]:
+    return {"pid": os.getpid(), "host": socket.gethostname()}
 
 
 def _now() -> datetime:

@@ -10,21 +10,20 @@ import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from trainlab import folders
 from trainlab.config import Config
 from trainlab.errors import UserError
-from trainlab.runs import hparams, interruption, lock, naming, record
+from trainlab.runs import checkpoint, events, hparams, interruption, lock, naming, record, resuming
 from trainlab.runs.metrics import Summary
+from trainlab.runs.recorder import Recorder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import TracebackType
-
-    from torch.utils.tensorboard import SummaryWriter
 
     from trainlab.runs.record import Status
 
@@ -32,15 +31,19 @@ ADOPT = "TRAINLAB_RUN"  # the headless runner names here the folder that the not
 _FLUSH_SECONDS = 3.0  # how old the metrics in a running run's run.json may be
 
 
-class Run:
+class Run(Recorder):
     """Records one training in `logs/<experiment>/<UTC time>[-<name>]`.
 
     Use it as a context manager: leaving the block marks the run finished; an exception marks it failed and
     goes on up; Ctrl-C and SIGTERM mark it interrupted. `name` defaults to the settings that differ from
     their defaults. `metrics` names the tags that matter most: the table of runs shows them first.
 
-    Attributes: `folder`, `name` (the folder's), `experiment`, `config` (a dict), `writer`.
-    Raises UserError when the folder can't be made.
+    `resume` names a run of this experiment to go on with, in its own folder (see `resuming.find`); without
+    it the config's own `resume`, if it has one, decides. Its settings must be those that it had.
+
+    Attributes: `folder`, `name` (the folder's), `experiment`, `config` (a dict), `writer`; `resumed`, and
+    the `checkpoint` to go on from, which is None where there is none yet.
+    Raises UserError when the folder can't be made, or the run can't go on.
     """
 
     def __init__(  # noqa: PLR0913
@@ -53,7 +56,9 @@ class Run:
         data: Mapping[str, Any] | None = None,
         metrics: Sequence[str] = (),
         logs: Path | None = None,
+        resume: str | Path | None = None,
     ) -> None:
+        super().__init__()
         self.config: dict[str, Any] = (
             config.model_dump() if isinstance(config, Config) else dict(config or {})
         )
@@ -62,20 +67,29 @@ class Run:
         if name is None and isinstance(config, Config):
             name = naming.of_changes(config.changes())
 
+        reference = getattr(config, "resume", "") if resume is None else resume
+        self._settings = type(config) if isinstance(config, Config) else None
+
         self._process = os.getpid()
-        self._ended = False
         self._blocks = ExitStack()
-        self._summary = Summary()
-        self._flushed = time.monotonic()
-        self._writer: SummaryWriter | None = None
-        self._adopted = self._adopt(fields)
-        if not self._adopted:
+        self._began = self._flushed = time.monotonic()
+        self.resumed = bool(reference)
+        self.checkpoint: Path | None = None
+        self._adopted = self._adopt(reference, fields)
+        if not self._adopted and reference:
+            self._resume(reference, experiment, logs, fields)
+        elif not self._adopted:
             self._start(logs or folders.logs(), experiment, name, fields)
+        self._seconds_before = self._record.resumes[-1].seconds if self._record.resumes else 0.0
+        if self.resumed and self.checkpoint:
+            self.refresh()
+        elif self.resumed:
+            self.rewind(0)
         if self.config:
             with self._telling():
                 self.writer._get_file_writer().add_summary(hparams.session_start(self.config))
 
-    def _adopt(self, fields: dict[str, Any]) -> bool:
+    def _adopt(self, reference: str | Path, fields: dict[str, Any]) -> bool:
         """Take over the folder that the headless runner made, if there is one and nobody else has it."""
         folder = Path(os.environ.pop(ADOPT, ""))  # popped: later runs, and child processes, make their own
         if not folder.name or not folder.is_dir():
@@ -83,20 +97,43 @@ class Run:
         held = lock.hold(folder)
         if held is None:
             return False
-        self._lock, self.folder, self.name, self.experiment = held, folder, folder.name, folder.parent.name
-        # what the runner knows (the command line's seed, say) stays where this run says nothing
-        said = {key: value for key, value in fields.items() if value not in (None, {}, [])}
-        self._record = record.update(folder, **said, pid=self._process)
+        self._place(folder, held)
+        if reference:
+            self._reopen(resuming.chosen(reference), fields, adopted=True)
+        else:
+            self._record = record.update(folder, **_said(fields), pid=self._process)
         return True
+
+    def _resume(
+        self, reference: str | Path, experiment: str, logs: Path | None, fields: dict[str, Any]
+    ) -> None:
+        """Go on in the folder of a run that has ended or died."""
+        folder, chosen = resuming.find(reference, experiment, logs)
+        with self._telling(folder):
+            self._place(folder, resuming.take(folder))
+        self._reopen(chosen, fields)
+
+    def _reopen(self, chosen: Path | None, fields: dict[str, Any], *, adopted: bool = False) -> None:
+        """Check that the run may go on; then, and only then, write that it does."""
+        try:
+            resuming.check_same(self._settings, record.read(self.folder).config, self.config)
+            self.checkpoint = resuming.starting_point(self.folder, chosen)
+            with self._telling():
+                self._record = record.reopen(self.folder, adopted=adopted, **_said(fields))
+        except BaseException:
+            self._lock.release()
+            raise
 
     def _start(self, logs: Path, experiment: str, name: str | None, fields: dict[str, Any]) -> None:
         self.folder = naming.new_folder(logs, experiment, name)
-        self.name, self.experiment = self.folder.name, self.folder.parent.name
         with self._telling():
             held = lock.hold(self.folder)
             assert held is not None, "a folder made a moment ago has no other holder"
-            self._lock = held
+            self._place(self.folder, held)
             self._record = record.create(self.folder, self.experiment, **fields)
+
+    def _place(self, folder: Path, held: lock.Lock) -> None:
+        self._lock, self.folder, self.name, self.experiment = held, folder, folder.name, folder.parent.name
 
     def __enter__(self) -> Self:
         """Start to watch how the block is left."""
@@ -117,71 +154,35 @@ class Run:
             self._blocks.__exit__(kind, error, trace)
 
     @property
-    def writer(self) -> SummaryWriter:
-        """Torch's SummaryWriter on the run's own folder, made when first used.
-
-        Raises UserError once the run has ended.
-        """
-        if self._ended:
-            raise UserError(
-                f"The run {self.name} has ended: nothing can be logged to it any more. Start a new Run."
-            )
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(self.folder))
-        return self._writer
+    def checkpoints(self) -> Path:
+        """The folder of the run's checkpoints, which may not be there yet."""
+        return self.folder / checkpoint.FOLDER
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Write scalars, {tag: number}, at a step. NaN and infinity are numbers too."""
-        for tag, value in metrics.items():
-            number = float(value)
-            with self._telling():
-                self.writer.add_scalar(tag, number, step)
-            self._summary.add(tag, number, int(step))
+        super().log(metrics, step)
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.update()
 
-    def log_text(self, tag: str, text: str, step: int) -> None:
-        """Write a text, which TensorBoard shows as Markdown."""
+    def rewind(self, step: int, checkpoint: Path | None = None) -> None:
+        """Take back what was logged at `step` and later: a training goes on that has done `step` steps."""
         with self._telling():
-            self.writer.add_text(tag, text, step)
+            self.writer.start_again(step)
+        self.refresh()
+        sessions = self._record.model_dump()["resumes"]
+        if sessions:
+            relative = os.path.relpath(checkpoint, self.folder) if checkpoint else None
+            sessions[-1] |= {"step": step, "checkpoint": relative}
+            self.update(resumes=sessions)
 
-    def log_figure(self, tag: str, figure: Any, step: int) -> None:
-        """Write a Matplotlib figure as a picture, and close it."""
-        with self._telling():
-            self.writer.add_figure(tag, figure, step)
-
-    def log_image(self, tag: str, array: Any, step: int) -> None:
-        """Write a picture: [H, W], [H, W, C] or [C, H, W] with C of 1, 3 or 4; floats in 0..1, or bytes."""
-        with self._telling():
-            self.writer.add_image(tag, array, step, dataformats=_image_layout(array.shape))
-
-    def log_histogram(self, tag: str, values: Any, step: int) -> None:
-        """Write the distribution of an array of numbers of any shape."""
-        with self._telling():
-            self.writer.add_histogram(tag, values, step)
-
-    def log_embedding(
-        self,
-        tag: str,
-        vectors: Any,
-        metadata: Sequence[Sequence[Any]] | None = None,
-        header: Sequence[str] | None = None,
-        step: int = 0,
-    ) -> None:
-        """Write vectors [N, D] for the embedding projector, with N rows of metadata under `header`.
-
-        Raises ValueError when the numbers of rows or of columns differ.
-        """
-        rows, names = _projector_table(len(vectors), metadata, header)
-        with self._telling():
-            self.writer.add_embedding(vectors, rows, None, step, tag, names)
+    def refresh(self) -> None:
+        """Take the last and the best values from the event files, whoever wrote them."""
+        self._summary = Summary.of(events.read(self.folder).curves)
 
     def update(self, **fields: Any) -> None:
         """Set further fields of `run.json`, such as the data's fingerprint; metrics so far go along."""
         self._flushed = time.monotonic()
-        self._save(record.update, record.changed, **self._summary.snapshot(), **fields)
+        self._save(record.update, record.changed, **self._measured(), **fields)
 
     def finish(self, status: Status = "finished", reason: str | None = None) -> None:
         """Write the end of the run; a second call, or one from a forked child, does nothing.
@@ -204,11 +205,15 @@ class Run:
 
     def _end(self, status: Status, reason: str | None) -> None:
         """Write the last fields; the headless runner alone says that all went well, after the last cell."""
-        metrics = self._summary.snapshot()
         if self._adopted and status == "finished":
-            self._save(record.update, record.changed, **metrics)
+            self.update()
         else:
-            self._save(record.end, record.ended, status=status, reason=reason, **metrics)
+            self._save(record.end, record.ended, status=status, reason=reason, **self._measured())
+
+    def _measured(self) -> dict[str, Any]:
+        """Return the metrics so far, and the seconds at work by a clock that nobody sets."""
+        seconds = self._seconds_before + time.monotonic() - self._began
+        return {**self._summary.snapshot(), "seconds": round(seconds, 3)}
 
     def _save(
         self, in_file: Callable[..., record.Record], in_memory: Callable[..., record.Record], **fields: Any
@@ -228,52 +233,7 @@ class Run:
                 self._writer._get_file_writer().add_summary(hparams.session_end(status))
             self._writer.close()
 
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Turn the disk's refusal into a sentence."""
-        try:
-            yield
-        except OSError as error:
-            raise UserError(
-                f"The run can't be written to {self.folder}: {error.strerror or error}. "
-                "Free some space or mend the folder's owner, then start again: "
-                f"df {self.folder}; ls -ld {self.folder}"
-            ) from error
 
-
-def _image_layout(shape: Sequence[int]) -> str:
-    if len(shape) == 2:
-        return "HW"
-    if len(shape) == 3 and shape[2] in (1, 3, 4):
-        return "HWC"
-    if len(shape) == 3 and shape[0] in (1, 3, 4):
-        return "CHW"
-    raise ValueError(
-        f"An image of shape {list(shape)}: expected [H, W], [H, W, C] or [C, H, W], C of 1, 3 or 4."
-    )
-
-
-def _projector_table(
-    count: int, metadata: Sequence[Sequence[Any]] | None, header: Sequence[str] | None
-) -> tuple[list[Any] | None, list[str] | None]:
-    """Return metadata rows and header as the projector's TSV needs them: no tabs, no line breaks.
-
-    The projector takes the first line for a header when there are several columns, and only then.
-    """
-    if metadata is None:
-        return None, None
-    rows = [[_cell(each) for each in ([row] if isinstance(row, str) else row)] for row in metadata]
-    if len(rows) != count:
-        raise ValueError(
-            f"{count} vectors, but {len(rows)} rows of metadata: expected one row for each vector."
-        )
-    names = [_cell(each) for each in header or []] or [
-        f"column {1 + i}" for i in range(len(rows[0]) if rows else 0)
-    ]
-    if any(len(row) != len(names) for row in rows):
-        raise ValueError(f"Metadata under {names}: expected {len(names)} columns in each row.")
-    return (rows, names) if len(names) > 1 else ([row[0] for row in rows], None)
-
-
-def _cell(value: Any) -> str:
-    return " ".join(str(value).split()) or "-"  # an empty line would vanish, and shift the rows below it
+def _said(fields: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what this run says nothing about: what the runner or an earlier session knew stays."""
+    return {key: value for key, value in fields.items() if value not in (None, {}, [])}

@@ -1,0 +1,123 @@
+"""Going on with a run: which run is meant, whether it may go on like that, and from which checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainlab.errors import UserError
+from trainlab.runs import checkpoint, lock, lookup, naming, record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trainlab.config import Config
+    from trainlab.runs.lock import Lock
+
+SUFFIX = ".ckpt"
+_ABSENT = "nothing"  # in an error message, for a setting that only one side has
+
+
+def check_same(config_class: type[Config] | None, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Check that a run may go on with the settings `now`, having started with those `before`.
+
+    They are compared under today's names, a missing one by its default; those of the class's `MAY_CHANGE`
+    may differ, and those that the class no longer has are not compared. Without a class all must be equal.
+    Raises UserError with each key that differs and both its values.
+    """
+    first, second = _comparable(config_class, before), _comparable(config_class, now)
+    free: frozenset[str] = getattr(config_class, "MAY_CHANGE", frozenset())
+    differing = [
+        f"{key}: the run has {first.get(key, _ABSENT)!r}, given is {second.get(key, _ABSENT)!r}."
+        for key in dict.fromkeys([*first, *second])
+        if key not in free and first.get(key, _ABSENT) != second.get(key, _ABSENT)
+    ]
+    if differing:
+        allowed = f" It may be given anew: {', '.join(sorted(free))}." if free else ""
+        raise UserError(
+            "\n".join(differing) + f"\nA resumed run keeps its settings.{allowed} "
+            "Leave out what differs, or start a new run (without resume)."
+        )
+
+
+def find(reference: str | Path, experiment: str, logs: Path | None = None) -> tuple[Path, Path | None]:
+    """Return the folder of the run to go on with, and the checkpoint where the reference names one.
+
+    `reference` is a name, a unique part of it, 'experiment/run', a path, the path of a checkpoint in a run,
+    or 'last': the newest run of this experiment. Raises UserError where that is no run that we recorded.
+    """
+    file = chosen(reference)
+    whose = None if "/" in str(reference) else naming.slug(experiment)
+    folder = file.parents[1] if file else lookup.find(reference, logs, whose)
+    if not (folder / record.FILE).exists():
+        raise UserError(f"{folder} has no {record.FILE}: only a run that trainlab recorded can go on.")
+    return folder, file
+
+
+def chosen(reference: str | Path) -> Path | None:
+    """Return the checkpoint that a reference names, None where it names a run.
+
+    Raises UserError for one that is missing, or is none that a training can go on from.
+    """
+    path = Path(reference).absolute()
+    if path.suffix != SUFFIX:
+        return None
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such checkpoint.")
+    if path.name != checkpoint.LAST and not path.name.startswith(checkpoint.STEP):
+        raise UserError(
+            f"{path} is not what a training can go on from: those are {checkpoint.STEP}*{SUFFIX} "
+            f"and {checkpoint.LAST}; others hold weights alone."
+        )
+    return path
+
+
+def take(folder: Path) -> Lock:
+    """Return the lock of a run that has ended or died.
+
+    Raises UserError with the process and the host of a run that is still at work.
+    """
+    held = lock.hold(folder)
+    if held is None or lock.taken(folder, lock.RUNNER):
+        if held is not None:
+            held.release()
+        known = record.read(folder)
+        raise UserError(
+            f"The run {folder.name} is still at work: process {known.pid} on {known.host or 'this machine'}. "
+            "Wait for its end, or stop it, and resume it then."
+        )
+    return held
+
+
+def starting_point(folder: Path, file: Path | None = None) -> Path | None:
+    """Return the checkpoint to go on from: `file`, or the newest that is whole; None without any.
+
+    Raises UserError when `file`, or each one that there is, is damaged.
+    """
+    if file is not None:
+        checkpoint.check(file)
+        return file
+    found = checkpoint.newest(folder)
+    known = checkpoint.full_states(folder)
+    if found is None and known:
+        names = ", ".join(path.name for path in known)
+        raise UserError(
+            f"No checkpoint of the run {folder.name} can be used: {names} in {known[0].parent} are damaged. "
+            "Start a new run."
+        )
+    if found is None:
+        print(f"warning: the run {folder.name} has no checkpoint: it starts again from step 0.", flush=True)
+    return found
+
+
+def _comparable(config_class: type[Config] | None, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as `run.json` holds them, under the names and with the defaults of their class."""
+    if config_class is None:
+        return record.plain(values)
+    fields = config_class.model_fields
+    known = {key: value for key, value in config_class.named(values).items() if key in fields}
+    try:
+        return record.plain(config_class.parse(known).model_dump())
+    except UserError:  # allowed then, and no more
+        kept = {key: field for key, field in fields.items() if not field.exclude}
+        return record.plain({key: known.get(key, field.default) for key, field in kept.items()})
