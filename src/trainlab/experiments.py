@@ -17,13 +17,18 @@ if TYPE_CHECKING:
 SUBJECTS = {"news": "trainlab.news.checks:subject"}
 
 
+def known(name: str) -> str:
+    """Return the name; raise UserError for an experiment that there is none of, with the nearest name."""
+    if name not in SUBJECTS:
+        names = ", ".join(sorted(SUBJECTS))
+        raise UserError(f"{name}: no such experiment.{nearest(name, SUBJECTS)} Known: {names}.")
+    return name
+
+
 def subject(name: str, settings: Mapping[str, Any]) -> Subject:
     """Return what is checked of an experiment under these settings.
 
-    Raises UserError for an unknown experiment, with the nearest name, and for settings it can't take.
+    Raises UserError for an unknown experiment, and for settings that it can't take.
     """
-    if name not in SUBJECTS:
-        known = ", ".join(sorted(SUBJECTS))
-        raise UserError(f"{name}: no such experiment.{nearest(name, SUBJECTS)} Known: {known}.")
-    module, _, function = SUBJECTS[name].partition(":")
+    module, _, function = SUBJECTS[known(name)].partition(":")
     return getattr(import_module(module), function)(settings)

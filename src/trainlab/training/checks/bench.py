@@ -74,7 +74,7 @@ class Bench:
     @cached_property
     def real(self) -> Training:
         """The subject's own training, a short one; checks compare others with it."""
-        return self.train(self.module(), self.loader(), self.subject.steps, watch=True)
+        return self.course(self.module(), watch=True)
 
     def reseed(self) -> None:
         """Set all random states to the seed."""
@@ -112,24 +112,32 @@ class Bench:
         batches = DataLoader(Subset(dataset, rows), batch_size=len(rows), collate_fn=loader.collate_fn)
         return next(iter(batches))
 
-    def train(  # noqa: PLR0913
+    def course(
+        self, module: LightningModule, change: Callable[[Any], Any] | None = None, *, watch: bool = False
+    ) -> Training:
+        """Train on the training set for the subject's `steps`, each batch changed where asked."""
+        steps = self.subject.steps
+        watcher = _Watcher(self, Training(module), watch=watch)
+        loader = Stream(self.loader(), change)
+        return self._train(watcher, loader, max_steps=steps, limit_train_batches=max(1, steps // EPOCHS))
+
+    def train(
         self,
         module: LightningModule,
         batches: Iterable[Any],
-        steps: int,
         *,
-        watch: bool = False,
         until: Until | None = None,
         still: bool = False,
     ) -> Training:
-        """Train for so many steps, or until `until(module, loss)`; `still` leaves the weights as they are."""
-        training = Training(module)
-        watcher = _Watcher(self, training, watch=watch, until=until, still=still)
+        """Train on these batches, or until `until(module, loss)`; `still` leaves the weights as they are."""
+        watcher = _Watcher(self, Training(module), until=until, still=still)
+        return self._train(watcher, Stream(batches), max_epochs=1)
+
+    def _train(self, watcher: _Watcher, batches: Stream, **options: Any) -> Training:
         self.reseed()
         with quiet():
-            trainer = plain_trainer(watcher, max_steps=steps, limit_train_batches=max(1, steps // EPOCHS))
-            trainer.fit(module, batches)
-        return training
+            plain_trainer(watcher, **options).fit(watcher.training.module, batches)
+        return watcher.training
 
     def outputs(self, module: LightningModule, batch: Any) -> Tensor:
         """Return the outputs of a batch in evaluation mode, without gradients."""
@@ -147,23 +155,29 @@ class Bench:
         return int((found == targets)[counted].sum()), int(counted.sum())
 
 
-class Mapped:
-    """A data loader whose batches are changed on their way."""
+class Stream:
+    """Batches for a Trainer, which takes a list for several loaders; each changed on its way where asked."""
 
-    def __init__(self, loader: Iterable[Any], change: Callable[[Any], Any]) -> None:
-        self._loader, self._change = loader, change
+    def __init__(self, batches: Iterable[Any], change: Callable[[Any], Any] | None = None) -> None:
+        self._batches, self._change = batches, change
 
     def __iter__(self) -> Iterator[Any]:
-        return map(self._change, self._loader)
+        return map(self._change, self._batches) if self._change else iter(self._batches)
 
 
 class _Watcher(Callback):
     """Notes losses and predictions, holds the learning rate constant, and stops a training that is done."""
 
     def __init__(
-        self, bench: Bench, training: Training, *, watch: bool, until: Until | None, still: bool
+        self,
+        bench: Bench,
+        training: Training,
+        *,
+        watch: bool = False,
+        until: Until | None = None,
+        still: bool = False,
     ) -> None:
-        self._bench, self._training = bench, training
+        self._bench, self.training = bench, training
         self._watch, self._until, self._still = watch and _watchable(bench), until, still
 
     def on_train_start(self, trainer: lightning.Trainer, module: LightningModule) -> None:
@@ -181,7 +195,7 @@ class _Watcher(Callback):
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if loss is None:
             raise MissingFactError("a training_step that returns the loss")
-        self._training.losses.append(float(loss))
+        self.training.losses.append(float(loss))
         if self._until and self._until(module, float(loss)):
             trainer.should_stop = True
 
@@ -191,8 +205,8 @@ class _Watcher(Callback):
 
     def _look(self, module: LightningModule) -> None:
         if self._watch:
-            self._training.outputs.append(self._bench.outputs(module, self._bench.fixed))
-            self._training.texts.append(_described(self._bench, module))
+            self.training.outputs.append(self._bench.outputs(module, self._bench.fixed))
+            self.training.texts.append(_described(self._bench, module))
 
 
 def _watchable(bench: Bench) -> bool:
@@ -217,15 +231,13 @@ def plain_trainer(*callbacks: Callback, **options: Any) -> lightning.Trainer:
     """Return a Trainer on the CPU that writes nothing anywhere."""
     return lightning.Trainer(
         accelerator="cpu",
-        max_epochs=-1,
         callbacks=list(callbacks),
         logger=DummyLogger(),  # a module may call its logger by name
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        limit_val_batches=options.pop("limit_val_batches", 0),
-        **options,
+        **{"max_epochs": -1, "limit_val_batches": 0} | options,
     )
 
 

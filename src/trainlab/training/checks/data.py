@@ -67,7 +67,7 @@ def decoded(bench: Bench) -> Outcome:
     12,
     "whole validation",
     passes="as many examples as the set has",
-    means="drop_last in the validation loader, a limit left from debugging, or a sampler that leaves some out",
+    means="drop_last in the validation loader, a limit left from debugging, or a sampler that skips",
 )
 def validation(bench: Bench) -> Outcome:
     """Count the examples that reach `validation_step`, and hold the number against the set's size."""
@@ -99,7 +99,7 @@ def _summary(items: Items) -> str:
 
 
 def _lengths(lengths: np.ndarray) -> list[str]:
-    """Return how many are empty, the range, and the outliers: 1.5 quartile ranges beyond a quartile (Tukey)."""
+    """Return how many are empty, the range, and the outliers: 1.5 quartile ranges beyond a quartile."""
     low, high = np.quantile(lengths, (0.25, 0.75))
     reach = 1.5 * (high - low)
     outliers = int(((lengths < low - reach) | (lengths > high + reach)).sum())

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def differences(decoded: Sequence[str], sources: Sequence[str]) -> tuple[int, int, list[tuple[str, str]]]:
-    """Return how many texts came back whole, how many cut at the end, and the (decoded, source) that differ."""
+    """Return how many texts came back whole, how many cut at the end, and (decoded, source) of the others."""
     whole, cut, wrong = 0, 0, []
     for text, source in zip(decoded, sources, strict=False):
         ours, theirs = levelled(text), levelled(source)
