@@ -61,6 +61,61 @@ def test_version_1_has_a_folder_for_each_controller(tree):
     assert limits.cpu_limit(*made) == 2
 
 
+def test_cpu_time_and_disk_are_the_container_s_own_in_version_2(tree):
+    io = "254:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=5 dios=1\n7:0 rbytes=100 wbytes=0 rios=1 wios=0"
+    files = {"cpu.stat": "usage_usec 2500000\nuser_usec 2000000", "io.stat": io}
+    made = tree("0::/\n", files | {"cgroup.events": "populated 1"})
+    assert limits.cpu_seconds(*made) == 2.5
+    assert limits.disk_bytes(*made) == (4196, 8192)
+
+
+def test_cpu_time_and_disk_are_the_container_s_own_in_version_1(tree):
+    io = "254:0 Read 4096\n254:0 Write 8192\n254:0 Sync 1\n254:0 Total 12288\n7:0 Read 100\nTotal 12388"
+    files = {
+        "cpuacct/cpuacct.usage": 2_500_000_000,
+        "blkio/blkio.throttle.io_service_bytes_recursive": io,
+    }
+    made = tree("9:cpu,cpuacct:/docker/abc\n7:blkio:/docker/abc\n0::/docker/abc\n", files)
+    assert limits.cpu_seconds(*made) == 2.5
+    assert limits.disk_bytes(*made) == (4196, 8192)
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "counted"),
+    [
+        ("0::/\n", {"io.stat": ""}, (0, 0)),  # nothing read or written yet
+        ("0::/\n", {"cpu.stat": "nr_periods 0"}, None),
+        ("7:blkio:/docker/abc\n", {"blkio/blkio.throttle.io_service_bytes_recursive": "Total 0"}, None),
+    ],
+)
+def test_what_a_group_does_not_count_is_unknown(tree, own, files, counted):
+    made = tree(own, files)
+    assert limits.disk_bytes(*made) == counted
+    assert limits.cpu_seconds(*made) is None
+
+
+V1 = "4:memory:/docker/abc\n2:cpuacct:/docker/abc\n0::/docker/abc\n"
+
+
+@pytest.mark.parametrize(
+    ("own", "first", "files", "inside"),
+    [
+        (V1, V1, {}, True),
+        ("0::/\n", "0::/\n", {"cgroup.events": "populated 1"}, True),
+        ("0::/\n", "0::/\n", {"cpu.stat": "usage_usec 1"}, False),  # a machine's topmost group
+        ("0::/user.slice/session-1.scope\n", "0::/init.scope\n", {"cpu.stat": ""}, False),
+        ("2:cpuacct:/\n", "2:cpuacct:/\n", {}, False),
+        (V1, "", {}, False),  # process 1 is hidden
+        ("", "", {}, False),
+    ],
+)
+def test_a_container_is_told_by_process_1_being_in_the_same_group(tree, own, first, files, inside):
+    root, mine = tree(own, files)
+    path = mine.with_name("first")
+    path.write_text(first)
+    assert limits.in_container(root, mine, path) is inside
+
+
 @pytest.mark.parametrize(
     ("own", "files"),
     [
@@ -86,3 +141,5 @@ def test_no_limit_is_none(tree, own, files):
 def test_this_machine_s_own_tree_can_be_read():
     assert limits.memory_limit() is None or limits.memory_limit() > 0
     assert limits.cpu_limit() is None or limits.cpu_limit() > 0
+    assert limits.cpu_seconds() is None or limits.cpu_seconds() > 0
+    assert limits.disk_bytes() is None or min(limits.disk_bytes()) >= 0

@@ -1,10 +1,11 @@
-"""What the kernel lets this process use: the limits of its control group, version 1 or 2.
+"""What the kernel lets this process use, and what it has used: its control group, version 1 or 2.
 
 A container sees the whole machine in /proc; its own share is written in /sys/fs/cgroup.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
+FIRST = Path("/proc/1/cgroup")
 UNLIMITED = 1 << 60  # bytes; version 1 writes a number near 2**63 for none
 
 
@@ -32,8 +34,7 @@ def memory_used(root: Path = CGROUPS, own: Path = OWN) -> int | None:
     for folder, controller in _folders("memory", root, own):
         usage, cache = names[controller]
         if text := _read(folder / usage):
-            statistics = dict(line.split() for line in _read(folder / "memory.stat").splitlines())
-            return max(int(text) - int(statistics.get(cache, 0)), 0)
+            return max(int(text) - int(_table(folder / "memory.stat").get(cache, 0)), 0)
     return None
 
 
@@ -41,7 +42,7 @@ def oom_kills(root: Path = CGROUPS, own: Path = OWN) -> int | None:
     """Return how many processes of this group the kernel has killed for memory so far; None if unknown."""
     names = {"memory": "memory.oom_control", "": "memory.events"}
     for folder, controller in _folders("memory", root, own):
-        counts = dict(line.split() for line in _read(folder / names[controller]).splitlines())
+        counts = _table(folder / names[controller])
         if "oom_kill" in counts:
             return int(counts["oom_kill"])
     return None
@@ -58,6 +59,52 @@ def cpu_limit(root: Path = CGROUPS, own: Path = OWN) -> float | None:
         if len(words) == 2 and words[0].isdigit() and words[1].isdigit():
             limits.append(int(words[0]) / int(words[1]))
     return min(limits, default=None)
+
+
+def cpu_seconds(root: Path = CGROUPS, own: Path = OWN) -> float | None:
+    """Return the CPU time that this process's group has used so far, in seconds; None if unknown."""
+    for folder, controller in _folders("cpuacct", root, own):
+        if controller and (text := _read(folder / "cpuacct.usage")):
+            return int(text) / 1e9
+        if used := _table(folder / "cpu.stat").get("usage_usec"):
+            return int(used) / 1e6
+    return None
+
+
+def disk_bytes(root: Path = CGROUPS, own: Path = OWN) -> tuple[int, int] | None:
+    """Return the bytes that this process's group has read from and written to disks; None if unknown.
+
+    Version 1 leaves out what is written later from memory, and many kernels there count nothing at all.
+    """
+    for folder, controller in _folders("blkio", root, own):
+        if controller:  # lines of a device, a kind and a number; sums have no device
+            text = _read(folder / "blkio.throttle.io_service_bytes_recursive")
+            counts = re.findall(r"^\S+ (Read|Write) (\d+)$", text, re.MULTILINE)
+        else:
+            counts = re.findall(r"\b([rw])bytes=(\d+)", _read(folder / "io.stat"))
+        if counts or (folder / "io.stat").exists():  # empty before the first byte
+            read = sum(int(count) for kind, count in counts if kind in ("Read", "r"))
+            return read, sum(int(count) for _, count in counts) - read
+    return None
+
+
+def in_container(root: Path = CGROUPS, own: Path = OWN, first: Path = FIRST) -> bool:
+    """Say whether this process's group is a container's own, and no one else's: process 1 is in it too.
+
+    On a machine without containers process 1 is in another group, or everything is in the topmost one.
+    """
+    text = _read(own)
+    if not text or text != _read(first):
+        return False
+    groups = [line.split(":", 2)[1:] for line in text.splitlines()]
+    nested = any("cpuacct" in names.split(",") and path != "/" for names, path in groups)
+    # version 2 shows a container its group as the topmost one; only a machine's has no such file
+    return nested or (root / "cgroup.events").exists()
+
+
+def _table(path: Path) -> dict[str, str]:
+    """Return a file of names and numbers, one pair a line."""
+    return dict(line.split(maxsplit=1) for line in _read(path).splitlines() if " " in line)
 
 
 def _values(files: dict[str, str], root: Path, own: Path) -> Iterator[str]:

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from trainlab import limits, usage
+
+BUSY = "import time\nwhile time.process_time() < 0.3: pass\nprint('ready', flush=True)\ninput()"
+
+
+@pytest.fixture
+def child():
+    """A child that has computed for 0.3 seconds and waits."""
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as started:
+        assert started.stdout.readline() == "ready\n"
+        yield started
+        started.communicate("\n")
+
+
+def test_cpu_time_counts_children_while_they_run_and_after_they_have_ended():
+    processes = usage.Processes()
+    before = processes.cpu_seconds()
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        child.stdout.readline()
+        during = processes.cpu_seconds()
+        child.communicate("\n")
+    assert during - before > 0.25
+    assert processes.cpu_seconds() >= during
+
+
+def test_memory_counts_children(child):
+    processes = usage.Processes()
+    alone = processes.memory_bytes()
+    processes.cpu_seconds()
+    assert processes.memory_bytes() > alone + 2_000_000
+
+
+def test_a_child_that_has_ended_takes_no_memory():
+    processes = usage.Processes()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        processes.cpu_seconds()
+        child.communicate(b"\n")
+    assert processes.memory_bytes() > 0
+
+
+def test_written_bytes_are_counted(tmp_path):
+    processes = usage.Processes()
+    before = processes.disk_bytes()[1]
+    with (tmp_path / "file").open("wb") as file:
+        file.write(b"x" * 3_000_000)
+        os.fsync(file.fileno())
+    if (grown := processes.disk_bytes()[1] - before) == 0:
+        pytest.skip(f"{tmp_path} lies in memory: nothing is written to a disk")
+    assert grown >= 3_000_000
+
+
+def test_the_meter_is_the_container_s_inside_one(monkeypatch):
+    monkeypatch.setattr(limits, "in_container", lambda: True)
+    monkeypatch.setattr(limits, "cpu_seconds", lambda: 5.0)
+    monkeypatch.setattr(limits, "memory_used", lambda: 7)
+    monkeypatch.setattr(limits, "disk_bytes", lambda: (1, 2))
+    meter = usage.meter()
+    assert (meter.cpu_seconds(), meter.memory_bytes(), meter.disk_bytes()) == (5.0, 7, (1, 2))
+
+
+def test_a_container_whose_disks_are_not_counted_falls_back_to_its_processes(monkeypatch):
+    monkeypatch.setattr(limits, "in_container", lambda: True)
+    monkeypatch.setattr(limits, "disk_bytes", lambda: None)
+    assert min(usage.meter().disk_bytes()) >= 0
+
+
+def test_outside_a_container_it_is_the_processes_own(monkeypatch):
+    monkeypatch.setattr(limits, "in_container", lambda: False)
+    assert usage.meter().cpu_seconds() == pytest.approx(time.process_time(), rel=0.5, abs=1)
+
+
+def test_the_cpus_are_those_allowed_or_fewer(monkeypatch):
+    monkeypatch.setattr(limits, "cpu_limit", lambda: 0.5)
+    assert usage.cpus() == 0.5
+    monkeypatch.setattr(limits, "cpu_limit", lambda: None)
+    assert usage.cpus() == len(os.sched_getaffinity(0))
