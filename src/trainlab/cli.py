@@ -47,17 +47,21 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 @app.command()
-def run(
+def run(  # noqa: PLR0913, PLR0917
     notebook: Annotated[str, typer.Argument(help="A name under notebooks/, or a path.")],
     parameters: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; default: the parameters.")] = None,
     seed: Annotated[int | None, typer.Option(help="Set the notebook's parameter `seed`.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Go on with this run: its name, a path, or 'last'.")
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Start it and return at once.")] = False,
 ) -> None:
     """Execute a notebook headless and record it as a run."""
     from trainlab.runs import notebook as headless
 
-    raise typer.Exit(headless.run(notebook, parameters or [], name=name, seed=seed, detach=detach))
+    words = parameters or []
+    raise typer.Exit(headless.run(notebook, words, name=name, seed=seed, resume=resume, detach=detach))
 
 
 @app.command()

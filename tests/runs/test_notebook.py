@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
 
+from headless import COMMAND, Lab, processes, until
 from trainlab.errors import UserError
 from trainlab.runs import lock, notebook
 
 PARAMETERS = "learning_rate = 0.001\nepochs = 2\nseed = 0\ntitle = 'a = b'\nlayers = [1, 2]\nquick = False"
-COMMAND = [sys.executable, "-c", "from trainlab.cli import main; main()", "run"]
 LONG = """
 import subprocess, time, trainlab
 child = subprocess.Popen(["sleep", "3210"])
@@ -29,93 +26,6 @@ with trainlab.Run("ignored", {"margin": 2.0}) as run:
         print(f"\\rstep {step}", end="", flush=True)
         time.sleep(0.05)
 """
-
-
-class Lab:
-    """A project in a temporary folder."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        for name in ("logs", "notebooks", "data"):
-            (root / name).mkdir()
-        self.environment = os.environ | {"TRAINLAB_ROOT": str(root), "JUPYTER_TOKEN": "secret-token"}
-        for name in ("LOGS", "NOTEBOOKS", "DATA", "RUN"):
-            self.environment.pop(f"TRAINLAB_{name}", None)
-
-    def notebook(
-        self, name: str, *cells: str, parameters: str | None = None, config: str | None = None
-    ) -> Path:
-        made = new_notebook(cells=[new_code_cell(cell) for cell in cells])
-        if parameters is not None:
-            made.cells.insert(0, new_code_cell(parameters, metadata={"tags": ["parameters"]}))
-        if config is not None:
-            made.metadata.trainlab = {"config": config}
-        path = self.root / "notebooks" / f"{name}.ipynb"
-        nbformat.write(made, path)
-        return path
-
-    def tag(self, name: str, cell: int, tag: str) -> None:
-        path = self.root / "notebooks" / f"{name}.ipynb"
-        made = nbformat.read(path, as_version=4)
-        made.cells[cell].metadata.tags = [tag]
-        nbformat.write(made, path)
-
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        pipe = subprocess.PIPE
-        return subprocess.Popen(
-            [*COMMAND, *words], env=self.environment, cwd=self.root, stdout=pipe, stderr=pipe, text=True
-        )
-
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        process = self.start(*words)
-        out, err = process.communicate(timeout=120)
-        return subprocess.CompletedProcess(words, process.returncode, out, err)
-
-    def folders(self) -> list[Path]:
-        return [path.parent for path in self.root.glob("logs/*/*/run.json")]
-
-    def folder(self) -> Path:
-        (only,) = self.folders()
-        return only
-
-    def record(self) -> dict:
-        return json.loads((self.folder() / "run.json").read_text())
-
-    def log(self) -> str:
-        return "".join(path.read_text() for path in self.root.glob("logs/*/*/output.log"))
-
-    def executed(self) -> nbformat.NotebookNode:
-        return nbformat.read(self.folder() / "notebook.ipynb", as_version=4)
-
-    def printed(self) -> str:
-        outputs = [out for cell in self.executed().cells for out in cell.get("outputs", [])]
-        return "".join(out.get("text", "") for out in outputs)
-
-
-@pytest.fixture
-def lab(tmp_path: Path):
-    lab = Lab(tmp_path)
-    yield lab
-    for process in processes(str(tmp_path)):
-        process.kill()
-
-
-def processes(*words: str) -> list[psutil.Process]:
-    """Return the processes whose command line holds all words."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if all(word in line for word in words) and process.pid != os.getpid():
-            found.append(process)
-    return found
-
-
-def until(condition, what: str, seconds: float = 60):
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.05)
-    return value
 
 
 def offspring(lab: Lab) -> list[psutil.Process]:
@@ -374,6 +284,7 @@ def test_a_notebook_in_another_language_is_told(here):
 SETTINGS = """
 from pydantic import Field
 from trainlab.config import Config
+from headless import COMMAND, Lab, processes, until
 from trainlab.errors import UserError
 
 class Settings(Config):
@@ -414,10 +325,7 @@ def test_the_settings_class_checks_values_before_anything_is_made(settings, word
 
 
 def test_the_command_line_goes_before_the_notebook_and_the_notebook_before_the_default(settings, monkeypatch):
-    started = []
-    monkeypatch.setattr(
-        notebook, "start", lambda folder: started.append(folder) or subprocess.Popen(["true"])
-    )
+    monkeypatch.setattr(notebook, "start", lambda *_: subprocess.Popen(["true"]))
     assert notebook.run("named", ["margin=5"], seed=4, detach=True) == 0
     record = settings.record()
     assert record["config"] == {"margin": 5.0, "epochs": 5, "data": "sample", "seed": 4}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,14 @@ def filled(notebook: NotebookNode, values: dict[str, Any]) -> NotebookNode:
     for cell in notebook.cells:
         cell.metadata.setdefault("tags", [])
     return parameterize_notebook(notebook, values, kernel_name="python3", language="python")
+
+
+def put_aside(folder: Path) -> None:
+    """Keep the notebook that a run has executed so far, as notebook-1.ipynb, -2 and so on."""
+    path = folder / FILE
+    if path.exists():
+        names = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(1))
+        path.rename(next(name for name in names if not name.exists()))
 
 
 def write(folder: Path, notebook: NotebookNode, unless: bytes = b"") -> bytes:

@@ -6,6 +6,8 @@ terminal or a broken pipe ends the viewer alone, while Ctrl-C and SIGTERM are pa
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shlex
 import signal
@@ -15,44 +17,53 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainlab import folders
-from trainlab.config import assignments
 from trainlab.errors import UserError, nearest
-from trainlab.runs import document, lock, naming, record, viewer
-from trainlab.runs.parameters import Parameters, resolve
+from trainlab.runs import document, lock, naming, record, resuming, viewer
+from trainlab.runs.parameters import Parameters, given, resolve, resumed, settings_class
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from nbformat import NotebookNode
 
+    from trainlab.config import Config
+
 LOG = "output.log"
 
 
-def run(
+def run(  # noqa: PLR0913
     reference: str,
     words: Iterable[str] = (),
     *,
     name: str | None = None,
     seed: int | None = None,
+    resume: str | None = None,
     detach: bool = False,
 ) -> int:
     """Execute a notebook headless with `key=value` words; return the exit code, 0 only where every cell ran.
 
-    Raises UserError, before anything is made, for a notebook, a parameter or a value that cannot be, and
-    afterwards for a mistake of the user's that showed in a cell.
+    `resume`, an option or a word, names the run to go on with, in its own folder.
+    Raises UserError, before anything is made or changed, for a notebook, a parameter, a value or a run to
+    resume that cannot be, and afterwards for a mistake of the user's that showed in a cell.
     """
     path = find(reference)
     notebook = document.read(path)
-    parameters = resolve(notebook, path.parent, assignments(words), seed)
+    values = given(words, seed=seed, resume=resume)
+    settings = settings_class(notebook, path.parent)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, viewer.PASSED_ON)  # until somebody can act on them
     try:
-        folder = prepare(path, notebook, parameters, name)
-        worker = start(folder)
+        if values.get("resume") and (settings or resume):
+            folder, held = reopen(path, notebook, settings, values, name)
+        else:
+            folder = prepare(path, notebook, resolve(notebook, path.parent, values), name)
+            held = _runner_lock(folder)
+        seen = log_size(folder)
+        worker = start(folder, held)
         if detach:
             print(f"{folder}\nfollow: tail -f {shlex.quote(str(folder / LOG))}\nstop: kill {worker.pid}")
             return 0
         print(folder, flush=True)
-        code = viewer.follow(worker, folder / LOG)
+        code = viewer.follow(worker, folder / LOG, seen)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if worker.poll() is not None:
@@ -95,13 +106,56 @@ def prepare(path: Path, notebook: NotebookNode, parameters: Parameters, name: st
     return folder
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
+def reopen(
+    path: Path,
+    notebook: NotebookNode,
+    settings: type[Config] | None,
+    values: dict[str, str],
+    name: str | None,
+) -> tuple[Path, lock.Lock]:
+    """Make ready the folder of a run to go on with; return it, and the lock that keeps others out.
+
+    Its settings are those of `run.json`, and the values given. Raises UserError, with nothing changed, for
+    a notebook without the setting `resume`, a run that is at work, settings that must not change, or
+    checkpoints that are all damaged.
+    """
+    if settings is None or "resume" not in settings.model_fields:
+        raise UserError(
+            f"{path.name} cannot go on with a run: it has no setting `resume`. A notebook has it whose "
+            "metadata name a subclass of trainlab.training.TrainingConfig (trainlab.config: module:Class)."
+        )
+    if name is not None:
+        raise UserError(f"--name {name}: a resumed run has its name already. Leave --name out.")
+    values = dict(values)
+    folder, file = resuming.find(values.pop("resume"), path.stem)
+    run_lock = resuming.take(folder)  # the notebook's run takes it next
+    try:
+        parameters = resumed(settings, values, record.read(folder).config)
+        with contextlib.redirect_stdout(io.StringIO()):  # the run itself prints the warnings, into the log
+            resuming.starting_point(folder, file)
+        held = _runner_lock(folder)
+        document.put_aside(folder)
+        injected = parameters.injected | {"resume": str((file or folder).resolve())}
+        document.write(folder, document.filled(document.without_outputs(notebook), injected))
+        record.reopen(folder, notebook=str(path))
+    finally:
+        run_lock.release()
+    return folder, held
+
+
+def log_size(folder: Path) -> int:
+    """Return how many bytes of output the run has so far: none where it is new."""
+    try:
+        return (folder / LOG).stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def start(folder: Path, held: lock.Lock) -> subprocess.Popen[bytes]:
     """Start the worker of a prepared run, in a session that the terminal's end does not reach.
 
-    The run counts as alive from here on: the worker inherits the lock, and keeps it to its end.
+    The worker inherits the runner's lock, and keeps it to its end: the run counts as alive.
     """
-    held = lock.hold(folder, lock.RUNNER)
-    assert held is not None, "a folder made a moment ago has no other holder"
     with (folder / LOG).open("ab") as log:
         worker = subprocess.Popen(
             [sys.executable, "-m", "trainlab.runs.worker", str(folder)],
@@ -114,6 +168,12 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
         )
     held.release()
     return worker
+
+
+def _runner_lock(folder: Path) -> lock.Lock:
+    held = lock.hold(folder, lock.RUNNER)
+    assert held is not None, "a folder made a moment ago, or whose other lock we have, has no other holder"
+    return held
 
 
 def _seed(config: dict[str, Any]) -> int | None:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from trainlab.config import Config
+from trainlab.config import Config, assignments
 from trainlab.errors import UserError, nearest
+from trainlab.runs import resuming
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from nbformat import NotebookNode
@@ -38,28 +39,52 @@ class Parameters:
     config: dict[str, Any]
 
 
-def resolve(notebook: NotebookNode, folder: Path, given: Mapping[str, str], seed: int | None) -> Parameters:
+def given(words: Iterable[str], **options: str | int | None) -> dict[str, str]:
+    """Return the command line's `key=value` words, and those options that set a parameter of the same name.
+
+    Raises UserError where both are given and differ.
+    """
+    values = assignments(words)
+    for name, value in options.items():
+        if value is not None and values.setdefault(name, str(value)) != str(value):
+            raise UserError(
+                f"the {name} is given twice: --{name} {value} and {name}={values[name]}. Give it once."
+            )
+    return values
+
+
+def resolve(notebook: NotebookNode, folder: Path, values: Mapping[str, str]) -> Parameters:
     """Turn the command line's texts into typed values, in the order command line, notebook, default.
 
     `folder` is the notebook's own, from which its kernel imports. Raises UserError, before anything was
     written, for a name that the notebook does not have or a value that it cannot take.
     """
-    values = dict(given)
-    if seed is not None:
-        if "seed" in values:
-            raise UserError(
-                f"the seed is given twice: --seed {seed} and seed={values['seed']}. Give it once."
-            )
-        values["seed"] = str(seed)
     defaults = notebook_defaults(notebook)
     settings = settings_class(notebook, folder)
     if settings is None:
         return _by_defaults(values, defaults)
     known = {name: value for name, value in (defaults or {}).items() if name in settings.model_fields}
-    config = settings.parse({name: value for name, value in known.items() if value is not ...} | values)
+    config = settings.parse({name: value for name, value in known.items() if value is not ...} | dict(values))
     config.preflight()
     dumped = config.model_dump(mode="json")
-    return Parameters({name: dumped[name] for name in values}, dumped)
+    return Parameters({name: dumped[name] for name in settings.named(values) if name in dumped}, dumped)
+
+
+def resumed(settings: type[Config], values: Mapping[str, str], before: Mapping[str, Any]) -> Parameters:
+    """Return the settings that a run goes on with: those `before`, and the values given now.
+
+    All of them are injected, so that the notebook's own defaults don't matter. Raises UserError for a value
+    that can't be, or that differs from the one before and must not.
+    """
+    known = settings.named(before)
+    if dropped := known.keys() - settings.model_fields.keys():
+        print(f"settings that the run had and {settings.__name__} has no more: {', '.join(sorted(dropped))}")
+    kept = {name: value for name, value in known.items() if name not in dropped}
+    config = settings.parse(kept | settings.named(values))
+    resuming.check_same(settings, before, config.model_dump())
+    config.preflight()
+    dumped = config.model_dump(mode="json")
+    return Parameters(dumped, dumped)
 
 
 def notebook_defaults(notebook: NotebookNode) -> dict[str, Any] | None:

@@ -56,8 +56,8 @@ class Lines(Terminal):
         super().write(_last_state(self.line) + b"\n" if self.line else b"")
 
 
-def follow(worker: subprocess.Popen[bytes], log: Path) -> int:
-    """Show the log until the worker ends, and return its exit code as a shell counts it.
+def follow(worker: subprocess.Popen[bytes], log: Path, seen: int = 0) -> int:
+    """Show the log, less the bytes `seen`, until the worker ends; return its exit code as a shell counts it.
 
     Ctrl-C and SIGTERM go to the worker. Where nobody reads any more the viewer leaves, with SIGPIPE's code.
     """
@@ -66,6 +66,7 @@ def follow(worker: subprocess.Popen[bytes], log: Path) -> int:
     try:
         # not sys.stdout.buffer, which under PYTHONUNBUFFERED writes a part and forgets the rest
         with open(sys.stdout.fileno(), "wb", closefd=False) as out, log.open("rb") as growing:
+            growing.seek(seen)
             code = _show(worker, growing, Terminal(out) if out.isatty() else Lines(out))
     except OSError:  # a broken pipe, or a terminal that is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own last flush
