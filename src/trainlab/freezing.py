@@ -66,7 +66,7 @@ class Recipe:
         data = str(self.config.model_dump()["data"])
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", data):  # a path
             data = f"file-{hashlib.sha256(data.encode()).hexdigest()[:8]}"
-        return folders.data() / "frozen" / f"{self.experiment}-{data}.zip"
+        return home() / f"{self.experiment}-{data}.zip"
 
     @property
     def command(self) -> str:
@@ -149,7 +149,12 @@ def read(path: Path) -> Frozen:
 
 def archives() -> list[Path]:
     """Return the archives that are here, by name."""
-    return sorted((folders.data() / "frozen").glob("*.zip"))
+    return sorted(home().glob("*.zip"))
+
+
+def home() -> Path:
+    """Return the folder of archives."""
+    return folders.data() / "frozen"
 
 
 def _pack(recipe: Recipe, folder: Path, report: Report) -> Frozen:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import BertConfig, BertModel
 
+from trainlab import freezing
 from trainlab.news.config import NewsConfig
 
 CATEGORIES = {
@@ -58,6 +59,14 @@ def tiny(tiny_bert: Path, news_tsv: Path) -> NewsConfig:
         batch_size=16,
         epochs=2,
     )
+
+
+@pytest.fixture(autouse=True)
+def own_frozen(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the user has frozen is none of the tests' business."""
+    folder = tmp_path_factory.mktemp("data") / "frozen"
+    monkeypatch.setattr(freezing, "home", lambda: folder)
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,8 @@ from trainlab.news.metrics import mean_reciprocal_rank, precision_at, triplet_me
 from trainlab.news.triplets import draw_triplets
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from trainlab.news.config import NewsConfig
@@ -34,6 +36,7 @@ class Examples:
     training: NDArray[np.int64]
     unseen: NDArray[np.int64]
     validation: NDArray[np.int64]
+    frozen: Path | None = None  # the folder that they were taken from, if they were
 
     def measure(self, vectors: Vectors, margin: float) -> dict[str, float]:
         """Return all metrics of the unseen items' vectors [U, D]; those that are not defined are left out."""
@@ -48,13 +51,24 @@ class Examples:
 
     def summary(self) -> str:
         """Return a line for people: how much there is to learn from and to be measured by."""
+        frozen = f"\n  frozen: {self.frozen}" if self.frozen else ""
         return (
             f"  {len(self.training):,} triplets to learn from; {len(self.validation):,} to be measured by, "
-            f"among {len(self.unseen):,} items held out"
+            f"among {len(self.unseen):,} items held out{frozen}"
         )
 
 
 def draw(config: NewsConfig) -> Examples:
+    """Return the examples: frozen ones where `trainlab data freeze news` was called, or prepared anew.
+
+    Raises UserError when the frozen ones are of other settings or data, or what `prepare` raises.
+    """
+    from trainlab.news import frozen  # it freezes what `prepare` returns
+
+    return frozen.thaw(config) or prepare(config)
+
+
+def prepare(config: NewsConfig) -> Examples:
     """Read the news, split them and draw the triplets; the same settings and file give the same examples.
 
     Raises UserError when the file can't be used (see `data.read`), or one side is left without triplets.

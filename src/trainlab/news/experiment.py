@@ -14,6 +14,7 @@ from trainlab.news import report
 from trainlab.news.baselines import tfidf
 from trainlab.news.dataset import NewsData
 from trainlab.news.examples import Examples, draw
+from trainlab.news.frozen import tokens_of
 from trainlab.news.model import NewsModel
 from trainlab.news.neighbours import BEST, check_query, nearest
 from trainlab.runs import checkpoint
@@ -108,7 +109,7 @@ def _record(run: Run, config: NewsConfig, examples: Examples) -> Result:
     _say(
         f"measuring {Path(config.backbone).name}, untrained, and TF-IDF on the {len(examples.unseen):,} items"
     )
-    tokens = model.tokenize(examples.news.texts(config.text))
+    tokens = tokens_of(examples, model, config.text)
     data = NewsData(examples, tokens, config.batch_size)
     metrics = _baselines(run, config, data, model)
     if config.trained:
@@ -144,8 +145,9 @@ def _train(run: Run, config: NewsConfig, data: NewsData, model: NewsModel) -> tu
     callbacks: list[Callback] = [report.Evaluation(run, data.examples, config.margin)]
     trainer = Trainer(run, config, callbacks=callbacks)
     trainer.fit(model, data)
-    best = NewsModel.restore(run.folder / BEST).to(accelerator_of(config.accelerator))
-    return best, trainer.global_step
+    if trainer.best_checkpoint is not None:
+        model = NewsModel.restore(trainer.best_checkpoint)
+    return model.to(accelerator_of(config.accelerator)).eval(), trainer.global_step
 
 
 def _keep_untrained(run: Run, model: NewsModel, metrics: dict[str, float]) -> int:

@@ -48,6 +48,14 @@ class Batch(NamedTuple):
     places: Tensor
 
 
+def tokenize(tokenizer: Tokenizer, items: Sequence[Sequence[str]]) -> Tokens:
+    """Return the tokens of N items of T texts each, all encoded in one call."""
+    encoded = tokenizer.encode_batch([text for texts in items for text in texts])
+    shape = (len(items), len(items[0]), -1)
+    ids = torch.tensor([each.ids for each in encoded]).view(shape)
+    return Tokens(ids, torch.tensor([each.attention_mask for each in encoded]).view(shape))
+
+
 def pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
     """Return a vector a text [N, H] from token states [N, L, H]: the first, or the mean without padding."""
     if pooling == "cls":
@@ -126,10 +134,7 @@ class NewsModel(lightning.LightningModule):
 
     def tokenize(self, items: Sequence[Sequence[str]]) -> Tokens:
         """Return the tokens of N items of T texts each, all encoded in one call."""
-        encoded = self.tokenizer.encode_batch([text for texts in items for text in texts])
-        shape = (len(items), len(items[0]), -1)
-        ids = torch.tensor([each.ids for each in encoded]).view(shape)
-        return Tokens(ids, torch.tensor([each.attention_mask for each in encoded]).view(shape))
+        return tokenize(self.tokenizer, items)
 
     def pooled(self, tokens: Tokens) -> Tensor:
         """Return the backbone's vectors [N, T·H] of N items, their texts side by side."""
