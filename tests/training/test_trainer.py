@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import trainlab
 from trainlab.runs import checkpoint, scalars
-from trainlab.training import trainer
-from trainlab.training import Trainer, TrainingConfig
+from trainlab.training import Trainer, TrainingConfig, trainer
 from trainlab.training.trainer import set_threads
 
 
@@ -85,7 +84,7 @@ def test_the_best_checkpoint_is_of_the_lowest_loss(tmp_path: Path) -> None:
     with trainlab.Run("line", logs=tmp_path) as run:
         Trainer(run, TrainingConfig(accelerator="cpu")).fit(Worsening(), Points())
     assert checkpoint.load(run.folder / "checkpoints" / "best.ckpt")["epoch"] == 0
-    assert checkpoint.load(run.folder / "checkpoints" / "last.ckpt")["epoch"] == 2
+    assert checkpoint.load(run.folder / "checkpoints" / "last.ckpt")["epoch"] == 3
 
 
 class Worsening(Line):

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from trainlab.runs.record import Status
 
 _LONGEST_REASON = 2000  # characters
+PATIENCE = 6.0  # seconds for the work at hand after a signal; Docker kills ten seconds after it
+LAST_WORD = 3.0  # more seconds, after which a process that is stuck outside Python is ended as it is
 
 
 class Terminated(SystemExit):
@@ -58,6 +60,80 @@ def sigterm_raises() -> Iterator[None]:
 def _restore(handle: object) -> None:
     if signal.getsignal(signal.SIGTERM) is handle:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class Deferral:
+    """SIGTERM and SIGINT inside `deferred()`: the first is kept for `stop`, the second raises at once.
+
+    `at_once` makes the first raise too, while nothing is at hand that must be finished.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self.requested: signal.Signals | None = None
+        self.at_once = False
+        self._patience = patience
+        self._process = os.getpid()
+        self._answered = threading.Event()
+
+    def handle(self, number: int, _: FrameType | None) -> None:
+        """Be the signal's handler."""
+        if os.getpid() != self._process:
+            _in_forked_child(number)
+            return
+        again, self.requested = self.requested is not None, signal.Signals(number)
+        if again or self.at_once:
+            self.stop()
+        threading.Thread(target=self._insist, daemon=True).start()
+
+    def stop(self) -> None:
+        """Raise what the signal stands for, if there was one."""
+        if self.requested is not None:
+            self._answered.set()
+            raise Terminated if self.requested == signal.SIGTERM else KeyboardInterrupt
+
+    def done(self) -> None:
+        """Let the impatient thread go."""
+        self._answered.set()
+
+    def _insist(self) -> None:
+        """Send the signal again when patience is over, which also ends a blocking call of the main thread."""
+        if self._answered.wait(self._patience) or self.requested is None:
+            return
+        signal.pthread_kill(threading.main_thread().ident or 0, self.requested)
+        if not self._answered.wait(LAST_WORD) and self.requested == signal.SIGTERM:
+            os._exit(128 + signal.SIGTERM)
+
+
+@contextmanager
+def deferred(patience: float = PATIENCE) -> Iterator[Deferral]:
+    """Keep the first SIGTERM or SIGINT inside the block until its code calls `stop`, or the block ends.
+
+    After `patience` seconds, or by a second signal, `Terminated` or KeyboardInterrupt is raised wherever the
+    code is. Outside the main thread nothing is deferred; an ignored signal stays ignored.
+    """
+    deferral = Deferral(patience)
+    if threading.current_thread() is not threading.main_thread():
+        yield deferral
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number, handler in before.items():
+        if handler not in (signal.SIG_IGN, None):
+            signal.signal(number, deferral.handle)
+    try:
+        yield deferral
+    finally:
+        deferral.done()
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+    deferral.stop()
+
+
+def _in_forked_child(number: int) -> None:
+    """Leave Ctrl-C, which reaches a data loader's workers too, to the process that they work for."""
+    if number != signal.SIGINT:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
 
 def ending(error: BaseException | None) -> tuple[Status, str | None]:

@@ -51,6 +51,11 @@ class Recorder:
                 self.writer.add_scalar(tag, number, step)
             self._summary.add(tag, number, int(step))
 
+    def has(self, tag: str, step: int) -> bool:
+        """Tell whether a number of this tag stands at this step or a later one."""
+        last = self._summary.last.get(tag)
+        return last is not None and last["step"] >= step
+
     def log_text(self, tag: str, text: str, step: int) -> None:
         """Write a text, which TensorBoard shows as Markdown."""
         with self._telling():

@@ -22,6 +22,7 @@ class RunLogger(Logger):
     def __init__(self, run: Run) -> None:
         super().__init__()
         self._run = run
+        self.resumed_at = 0  # steps of the checkpoint that was gone on from
 
     @property
     def name(self) -> str:
@@ -39,8 +40,14 @@ class RunLogger(Logger):
         return str(self._run.folder)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log scalars at a global step; Lightning's own counter of epochs is no metric."""
-        self._run.log({tag: value for tag, value in metrics.items() if tag != "epoch"}, int(step or 0))
+        """Log scalars at a global step; Lightning's own counter of epochs is no metric.
+
+        What a resume repeats, the validation that followed its checkpoint, is not logged again.
+        """
+        at = int(step or 0)
+        repeated = at < self.resumed_at
+        new = {tag for tag in metrics if tag != "epoch" and not (repeated and self._run.has(tag, at))}
+        self._run.log({tag: metrics[tag] for tag in metrics if tag in new}, at)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the run wrote its settings when it started."""

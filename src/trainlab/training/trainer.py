@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 
+from trainlab.errors import UserError
 from trainlab.limits import cpu_limit
+from trainlab.training import loops
+from trainlab.training.checkpoints import BEST, Best, States
+from trainlab.training.loaders import take_loaders
 from trainlab.training.progress import Bars, Speed
 from trainlab.training.recording import RunLogger, VerifiedCheckpoints
 
@@ -28,9 +31,9 @@ if TYPE_CHECKING:
     from trainlab.runs.run import Run
     from trainlab.training.config import TrainingConfig
 
-CHECKPOINTS = "checkpoints"
 UNHELPFUL = (
     ".*does not have many workers.*",  # tokens are ready before training: workers would only cost memory
+    ".*smaller than the logging interval.*",  # Speed sets that
     r".*isinstance\(treespec, LeafSpec\).*",  # Lightning's own business with torch
 )
 
@@ -41,9 +44,10 @@ class Trainer(lightning.Trainer):
     with trainlab.Run("mine", config) as run:
         Trainer(run, config).fit(module, data)
 
-    `checkpoints/best.ckpt` has the weights with the lowest `config.monitor` at an epoch's end,
-    `checkpoints/last.ckpt` all that a resume needs. On the CPU the same seed gives the same curves.
-    `options` are Lightning's own and win over ours.
+    Logs, checkpoints (see `States` and `Best`) and monitoring go into the run's folder. In a resumed run `fit`
+    goes on from the newest good checkpoint: on the CPU with the weights and losses that it would have had
+    without the stop. On the CPU the same seed gives the same curves. `options` are Lightning's own and win
+    over ours.
     """
 
     def __init__(
@@ -51,34 +55,34 @@ class Trainer(lightning.Trainer):
     ) -> None:
         set_threads()
         self.run, self.config = run, config
-        accelerator = accelerator_of(config.accelerator)
-        defaults: dict[str, Any] = {
-            "accelerator": accelerator,
-            "devices": config.devices,
-            "precision": config.precision,
-            "max_epochs": config.epochs,
-            "logger": RunLogger(run),
-            "callbacks": [
-                *callbacks,
-                Bars(),
-                Speed(),
-                *_checkpoints(run.folder / CHECKPOINTS, config.monitor),
-            ],
-            "plugins": [VerifiedCheckpoints()],
-            "deterministic": config.deterministic or accelerator == "cpu",
-            "num_sanity_val_steps": 0,
-            "enable_model_summary": False,
-            "enable_progress_bar": False,  # Bars is ours
-            "default_root_dir": run.folder,
-        }
+        self.checkpoints = States(run, config)
+        self.resumed_from = run.checkpoint
+        ours = [Bars(), Speed(), Best(run, config), self.checkpoints]
+        defaults = _defaults(run, config) | {"callbacks": [*callbacks, *ours]}
         with _quiet():
             super().__init__(**defaults | options)
+        loops.install(self)
+        take_loaders(self, config.seed)
+
+    @property
+    def best_checkpoint(self) -> Path | None:
+        """`checkpoints/best.ckpt`, the weights with the best `config.monitor`, if there is one."""
+        best = self.run.checkpoints / BEST
+        return best if best.is_file() and not self.fast_dev_run else None
 
     def fit(self, model: lightning.LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Train a module; see Lightning. Raises KeyboardInterrupt when interrupted."""
+        """Train a module; see Lightning. SIGTERM and Ctrl-C save a checkpoint after the step at work.
+
+        Raises KeyboardInterrupt or `Terminated` then, and UserError for hyperparameters that no checkpoint can
+        hold, or for a checkpoint that can't be written.
+        """
+        check_hyperparameters(model)
         lightning.seed_everything(self.config.seed, verbose=False)
+        if self.resumed_from is not None:
+            kwargs = {"ckpt_path": self.resumed_from} | kwargs
         with _quiet(), _interruptible():
-            super().fit(model, *args, **kwargs)
+            super().fit(model, *args, **{"weights_only": True} | kwargs)
+        self.resumed_from = None  # a second fit is another training
 
 
 def accelerator_of(device: str) -> str:
@@ -98,12 +102,47 @@ def set_threads() -> int:
     return threads
 
 
-def _checkpoints(folder: Path, monitor: str) -> list[ModelCheckpoint]:
-    best = ModelCheckpoint(
-        folder, "best", monitor=monitor, save_weights_only=True, enable_version_counter=False
-    )
-    last = ModelCheckpoint(folder, "last", enable_version_counter=False)
-    return [best, last]
+def check_hyperparameters(module: lightning.LightningModule) -> None:
+    """Check that what `save_hyperparameters()` keeps can be loaded again; raise UserError otherwise."""
+    for name, value in module.hparams.items():
+        if not _plain(value):
+            kind = type(module).__name__
+            raise UserError(
+                f"{kind} keeps {name}, a {type(value).__name__}, among its hyperparameters. A checkpoint holds "
+                f"numbers, texts, tensors, lists and dicts: pass such, or leave it out by "
+                f"save_hyperparameters(ignore=[{name!r}])."
+            )
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_plain(each) for pair in value.items() for each in pair)
+    if type(value) in (list, tuple, set):
+        return all(map(_plain, value))
+    return value is None or type(value) in (bool, int, float, complex, str, bytes, torch.Tensor)
+
+
+def _defaults(run: Run, config: TrainingConfig) -> dict[str, Any]:
+    accelerator = accelerator_of(config.accelerator)
+    return {
+        "accelerator": accelerator,
+        "devices": config.devices,
+        "strategy": config.strategy,
+        "precision": config.precision,
+        "max_epochs": config.epochs,
+        "fast_dev_run": config.fast_dev_run,
+        "limit_train_batches": config.limit_train_batches,
+        "limit_val_batches": config.limit_val_batches,
+        "limit_test_batches": config.limit_test_batches,
+        "overfit_batches": config.overfit_batches,
+        "logger": RunLogger(run),
+        "plugins": [VerifiedCheckpoints()],
+        "deterministic": config.deterministic or accelerator == "cpu",
+        "num_sanity_val_steps": 0,
+        "enable_model_summary": False,
+        "enable_progress_bar": False,  # Bars is ours
+        "default_root_dir": run.folder,
+    }
 
 
 @contextmanager

@@ -1,0 +1,122 @@
+"""Lightning's training loops, with one place in each step and each epoch where a training can be left.
+
+That place in a step is behind the optimizer's step and its logging, and before the validation that may
+follow: whoever goes on from there does what was left of the step, then the next one. Lightning's own choices
+lose something: saved in `on_train_batch_end` the validation, saved at its end the metrics of the epoch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch.loops.fit_loop import RestartStage, _FitLoop
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
+
+from trainlab.errors import UserError
+from trainlab.runs import interruption
+from trainlab.training.state import EpochSums
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loops.fetchers import _DataFetcher
+
+    from trainlab.training.trainer import Trainer
+
+
+class NoSignals(_SignalConnector):
+    """Leaves signals to `trainlab.runs.interruption`."""
+
+    def register_signal_handlers(self) -> None:
+        """Do nothing."""
+
+
+class FitLoop(_FitLoop):
+    """All epochs. SIGTERM and SIGINT wait for the end of the step at work."""
+
+    trainer: Trainer
+    epoch_loop: EpochLoop
+
+    def run(self) -> None:
+        """Train."""
+        checkpoints = self.trainer.checkpoints
+        with interruption.deferred() as checkpoints.deferral:
+            checkpoints.deferral.at_once = True  # until the first step
+            try:
+                checkpoints.resume(self.trainer)
+                super().run()
+            except (KeyboardInterrupt, interruption.Terminated):
+                checkpoints.rescue(self.trainer)
+                raise
+
+    def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
+        """Refuse a checkpoint of more epochs than wanted."""
+        super().on_load_checkpoint(state_dict)
+        done = self.epoch_progress.current.completed
+        if self.max_epochs is not None and 0 <= self.max_epochs < done:
+            raise UserError(
+                f"epochs={self.max_epochs}: this run has trained {done} epochs already. "
+                f"Take epochs={done} or more, or start a new run."
+            )
+
+    def on_advance_start(self) -> None:
+        """Start an epoch; the first one after a resume between epochs with its own random numbers."""
+        if self.is_resuming and self._restart_stage == RestartStage.NONE:
+            self._resuming_from_checkpoint = False  # so that Lightning draws this epoch's order now, as ever
+            self.trainer.checkpoints.restore_random(self.trainer)
+        super().on_advance_start()
+
+    def on_advance_end(self) -> None:
+        """End an epoch."""
+        self._restarting = False  # Lightning would leave out the learning rate's plateaus
+        super().on_advance_end()
+        self.trainer.checkpoints.after_epoch(self.trainer)
+
+    def on_run_end(self) -> None:
+        """End the training."""
+        self.trainer.checkpoints.at_end(self.trainer)
+        super().on_run_end()
+
+
+class EpochLoop(_TrainingEpochLoop):
+    """The steps of an epoch."""
+
+    trainer: Trainer
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._results = EpochSums()
+
+    def reset(self) -> None:
+        """Start an epoch, or go on in the midst of one."""
+        between_epochs = self.trainer.fit_loop._restart_stage == RestartStage.NONE
+        if between_epochs:
+            self.restarting = False  # Lightning leaves it set where the number of steps is limited
+        super().reset()
+        if self._rest_is_due():
+            self.trainer.checkpoints.restore_random(self.trainer)
+
+    def advance(self, data_fetcher: _DataFetcher) -> None:
+        """Make a step; nothing where a checkpoint's step is made, and only its rest is due."""
+        if self._rest_is_due():
+            self.restarting = False
+            return
+        self.trainer.checkpoints.before_step()
+        super().advance(data_fetcher)
+
+    def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
+        """Do the rest of a step: validation where it is time, learning rate, counters."""
+        if not self._should_accumulate():
+            long_rest = self._num_ready_batches_reached() or self._should_check_val_fx(data_fetcher)
+            self.trainer.checkpoints.after_step(self.trainer, long_rest)
+        super().on_advance_end(data_fetcher)
+
+    def _rest_is_due(self) -> bool:
+        return self.restarting and self.restarted_on_last and self.trainer.fit_loop.restarted_mid_epoch
+
+
+def install(trainer: Trainer) -> None:
+    """Put these loops in the place of Lightning's."""
+    before = trainer.fit_loop
+    trainer.fit_loop = FitLoop(trainer, before.min_epochs, before.max_epochs)
+    trainer.fit_loop.epoch_loop = EpochLoop(trainer, before.epoch_loop.min_steps, before.epoch_loop.max_steps)
+    trainer._signal_connector = NoSignals(trainer)
