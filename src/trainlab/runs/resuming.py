@@ -106,7 +106,7 @@ def starting_point(folder: Path, file: Path | None = None) -> Path | None:
             "Start a new run."
         )
     if found is None:
-        print(f"warning: the run {folder.name} has no checkpoint: it starts again from step 0.", flush=True)
+        print(f"warning: the run {folder.name} has no checkpoint: the training starts again.", flush=True)
     return found
 
 

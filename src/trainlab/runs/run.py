@@ -39,7 +39,8 @@ class Run(Recorder):
     their defaults. `metrics` names the tags that matter most: the table of runs shows them first.
 
     `resume` names a run of this experiment to go on with, in its own folder (see `resuming.find`); without
-    it the config's own `resume`, if it has one, decides. Its settings must be those that it had.
+    it the config's own `resume`, if it has one, decides. Its settings must be those that it had. Whoever
+    goes on calls `rewind` with the number of steps done, before anything is logged.
 
     Attributes: `folder`, `name` (the folder's), `experiment`, `config` (a dict), `writer`; `resumed`, and
     the `checkpoint` to go on from, which is None where there is none yet.
@@ -81,10 +82,8 @@ class Run(Recorder):
         elif not self._adopted:
             self._start(logs or folders.logs(), experiment, name, fields)
         self._seconds_before = self._record.resumes[-1].seconds if self._record.resumes else 0.0
-        if self.resumed and self.checkpoint:
+        if self.resumed:
             self.refresh()
-        elif self.resumed:
-            self.rewind(0)
         if self.config:
             with self._telling():
                 self.writer._get_file_writer().add_summary(hparams.session_start(self.config))
@@ -165,7 +164,7 @@ class Run(Recorder):
             self.update()
 
     def rewind(self, step: int, checkpoint: Path | None = None) -> None:
-        """Take back what was logged at `step` and later: a training goes on that has done `step` steps."""
+        """Take back what was logged at `step` and later: the resumed training goes on after `step` steps."""
         with self._telling():
             self.writer.start_again(step)
         self.refresh()
