@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import trainlab
+from trainlab import data_commands as data
 from trainlab.errors import UserError
 from trainlab.runs import commands as runs
 
@@ -25,11 +26,9 @@ app = typer.Typer(
     help="An experiment stack for deep learning: run notebooks, compare their runs.",
 )
 app.add_typer(runs.app, name="runs")
-data = typer.Typer(no_args_is_help=True, help="List, fetch and verify data sets.")
-app.add_typer(data, name="data")
+app.add_typer(data.app, name="data")
 
 COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
-Name = Annotated[str, typer.Argument(help="A name that `trainlab data list` shows.")]
 
 
 class Format(StrEnum):
@@ -90,55 +89,6 @@ def doctor(format: Annotated[Format, typer.Option(help="How to print it.")] = Fo
         lines = [_shown(line) for line in examination.examine()]
     if any(line.level == "error" for line in lines):
         raise typer.Exit(1)
-
-
-@data.command("list")
-def list_() -> None:
-    """List the data sets: what they are, whether they are here, and their licence."""
-    from rich.table import Table
-
-    from trainlab import datasets
-
-    table = Table("name", "what", "here", "download", "licence")
-    for each in datasets.DATASETS.values():
-        size = f"{each.size / 1e6:.0f} MB" if each.size else "shipped"
-        table.add_row(each.name, each.what, "yes" if datasets.here(each) else "no", size, each.licence)
-    _print(table)
-
-
-@data.command()
-def fetch(name: Name) -> None:
-    """Download a data set, check it and unpack it; a download that broke off goes on."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from trainlab import datasets
-
-    dataset = datasets.lookup(name)
-    print(f"{dataset.name}: {dataset.what}\nlicence: {dataset.licence}")
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    ) as bars:
-        tasks: dict[str, object] = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done)  # type: ignore[arg-type]
-
-        new = datasets.fetch(dataset, report)
-    for folder in new:
-        print(f"unpacked: {folder}")
-    if not new:
-        print("already here")
-
-
-@data.command()
-def verify(name: Name) -> None:
-    """Read every file of a data set again and compare its SHA-256."""
-    from trainlab import datasets
-
-    dataset = datasets.lookup(name)
-    print(f"{dataset.name}: {datasets.verify(dataset)} files as they should be")
 
 
 def main() -> None:
