@@ -30,8 +30,6 @@ EPOCHS = 4  # of a training, at least: the fixed batch is looked at after each
 FIXED = 8  # examples of the fixed batch
 BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 
-Until = Callable[["LightningModule", float], bool]
-
 
 @dataclass
 class Training:
@@ -47,6 +45,9 @@ class Training:
         """The mean loss of the last quarter of the steps."""
         last = self.losses[-max(1, len(self.losses) // EPOCHS) :]
         return sum(last) / len(last) if last else math.nan
+
+
+Until = Callable[[Training], bool]
 
 
 class Bench:
@@ -70,6 +71,11 @@ class Bench:
     def fixed(self) -> Any:
         """A few examples that predictions are looked at for, again and again."""
         return self.examples(FIXED)
+
+    @cached_property
+    def untrained(self) -> LightningModule:
+        """A fresh module that is only looked at."""
+        return self.module()
 
     @cached_property
     def real(self) -> Training:
@@ -129,7 +135,7 @@ class Bench:
         until: Until | None = None,
         still: bool = False,
     ) -> Training:
-        """Train on these batches, or until `until(module, loss)`; `still` leaves the weights as they are."""
+        """Train on these batches, or until `until` says so; `still` leaves the weights as they are."""
         watcher = _Watcher(self, Training(module), until=until, still=still)
         return self._train(watcher, Stream(batches), max_epochs=1)
 
@@ -188,15 +194,14 @@ class _Watcher(Callback):
                 group["lr"] = 0.0 if self._still else group.get("initial_lr", group["lr"])
         self._look(module)
 
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, module: LightningModule, outputs: Any, *_: Any
-    ) -> None:
+    def on_train_batch_end(self, trainer: lightning.Trainer, *arguments: Any) -> None:
         """Note the step's loss."""
+        outputs = arguments[1]  # after the module
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if loss is None:
             raise MissingFactError("a training_step that returns the loss")
         self.training.losses.append(float(loss))
-        if self._until and self._until(module, float(loss)):
+        if self._until and self._until(self.training):
             trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: LightningModule) -> None:  # noqa: ARG002
@@ -212,7 +217,7 @@ class _Watcher(Callback):
 def _watchable(bench: Bench) -> bool:
     """Say whether outputs can be looked at; the check that needs them says what is missing."""
     try:
-        bench.outputs(bench.module(), bench.fixed)
+        bench.outputs(bench.untrained, bench.fixed)
     except MissingFactError:
         return False
     return True

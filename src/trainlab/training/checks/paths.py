@@ -53,7 +53,7 @@ def leaks(bench: Bench) -> Outcome:
 )
 def paths(bench: Bench) -> Outcome:
     """Compare the outputs with the same made the plain way."""
-    module = bench.module()
+    module = bench.untrained
     fast = bench.outputs(module, bench.batch)
     with evaluating(module), torch.no_grad():
         slow = bench.subject.slow(module, bench.batch)
