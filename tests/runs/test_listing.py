@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from runs_folder import make, points
 from trainlab import runs
 from trainlab.errors import UserError
-from trainlab.runs import listing, lock, record
+from trainlab.runs import death, listing, lock, record
 from trainlab.runs.commands import app
-from trainlab.runs.listing import DIED, UNKNOWN, UNREADABLE
+from trainlab.runs.listing import UNKNOWN, UNREADABLE
 
 GARBAGE = b"this is no event file at all"
 
@@ -64,7 +64,7 @@ def test_a_running_run_is_alive_while_its_lock_or_the_runners_is_held(tmp_path):
         assert 60 <= row.seconds < 120
         held.release()
     (row,) = listing.rows(tmp_path)
-    assert (row.status, row.reason) == ("interrupted", DIED)
+    assert (row.status, row.reason) == ("interrupted", death.UNKNOWN)
     assert row.seconds >= 59
 
 
@@ -116,14 +116,36 @@ def test_an_edited_or_foreign_record_makes_that_run_unreadable_and_no_other(tmp_
     assert "news/bad/run.json" in reasons(tmp_path)["news/bad"]
 
 
-def test_garbage_in_an_event_file_makes_that_run_unreadable_and_no_other(tmp_path):
+def test_garbage_in_an_event_file_is_named_and_everything_else_is_shown(tmp_path):
     make(tmp_path, "news/good")
     ours = make(tmp_path, "news/ours", last=points(val_loss=1.0))
-    (ours / "events.out.tfevents.1.host").write_bytes(GARBAGE)
-    (tmp_path / "foreign").mkdir()
-    (tmp_path / "foreign" / "events.out.tfevents.1.host").write_bytes(GARBAGE)
-    assert statuses(tmp_path) == {"news/good": "finished", "news/ours": UNREADABLE, "foreign": UNREADABLE}
-    assert "foreign/events.out.tfevents.1.host: no event at byte 0" in reasons(tmp_path)["foreign"]
+    silent = make(tmp_path, "news/silent", status="running")
+    foreign(silent, val_loss=[3.0])
+    foreign(tmp_path / "partly", val_loss=[2.0])
+    for folder in (ours, silent, tmp_path / "partly", tmp_path / "foreign"):
+        folder.mkdir(exist_ok=True)
+        (folder / "events.out.tfevents.1.host").write_bytes(GARBAGE)
+        (folder / "events.out.tfevents.2.host").touch()
+    assert statuses(tmp_path) == {
+        "news/good": "finished",
+        "news/ours": "finished",
+        "news/silent": "interrupted",
+        "partly": UNKNOWN,
+        "foreign": UNREADABLE,
+    }
+    last = {row.label: row.last.get("val/loss") for row in listing.rows(tmp_path)}
+    assert (last["news/ours"], last["news/silent"], last["partly"]) == (1.0, 3.0, 2.0)
+    for label in ("news/ours", "news/silent", "partly", "foreign"):
+        assert f"{label}/events.out.tfevents.1.host: no event at byte 0" in reasons(tmp_path)[label]
+    shown = CliRunner().invoke(app, ["--logs", str(tmp_path)]).stdout
+    assert f"news/ours: {ours}/events.out.tfevents.1.host: no event at byte 0" in shown
+
+
+def test_scalars_of_a_run_with_a_damaged_file_are_the_others_with_a_warning(tmp_path):
+    foreign(tmp_path / "partly", val_loss=[2.0])
+    (tmp_path / "partly" / "events.out.tfevents.1.host").write_bytes(GARBAGE)
+    with pytest.warns(UserWarning, match="no event at byte 0"):
+        assert runs.scalars(tmp_path / "partly")["value"].tolist() == [2.0]
 
 
 def as_somebody_else(work):

@@ -17,7 +17,7 @@ import pytest
 
 from trainlab.config import Config
 from trainlab.errors import UserError
-from trainlab.runs import events, interruption, listing, lock, naming, record
+from trainlab.runs import death, events, interruption, listing, lock, naming, record
 from trainlab.runs import run as run_module
 from trainlab.runs.run import Run
 
@@ -155,7 +155,7 @@ def test_a_killed_run_is_shown_as_interrupted_with_all_that_it_logged(tmp_path):
     script.kill()
     script.communicate(timeout=DEADLINE)
     row = the_run(tmp_path)
-    assert (row.status, row.reason) == ("interrupted", listing.DIED)
+    assert (row.status, row.reason) == ("interrupted", death.UNKNOWN)
     assert row.last["val/loss"] == pytest.approx(1 / 50)
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from trainlab.runs.listing import Row
+    from trainlab.runs.record import Record
 
 _SAME = "the same"
 
@@ -54,12 +55,21 @@ def _facts(row: Row) -> dict[str, Any]:
     known = row.record
     git = _code(row)
     facts |= {
+        "resumed": _sessions(known),
         "command": known.command,
         "code": " ".join(git.values()),
         "seed": known.seed,
         "data": known.data,
     }
     return facts | known.hardware | {"host": known.host} | (known.model_extra or {})
+
+
+def _sessions(known: Record) -> str:
+    """Return when the run went on, and from which step."""
+    return ", ".join(
+        f"{display.short(each.at)} UTC" + ("" if each.step is None else f" at step {each.step}")
+        for each in known.resumes
+    )
 
 
 def _code(row: Row) -> dict[str, Any]:

@@ -61,6 +61,8 @@ def print_table(rows: Sequence[Row], chosen: Sequence[str] | None) -> None:
     for row in rows:
         if row.status == UNREADABLE:
             console.print(printable(f"{row.label} is unreadable: {row.reason}"), markup=False)
+        for sentence in row.damaged:
+            console.print(printable(f"{row.label}: {sentence}"), markup=False)
 
 
 def text_console(shown: Sequence[Column] = ()) -> Console:

@@ -61,6 +61,7 @@ class History:
     config: dict[str, Any] = field(default_factory=dict)  # from the hparams plugin
     started: float | None = None  # wall time of the first and of the last event, seconds since 1970
     ended: float | None = None
+    damaged: list[str] = field(default_factory=list)  # a sentence for each file that is
 
 
 def files(folder: Path) -> list[Path]:
@@ -72,14 +73,29 @@ def files(folder: Path) -> list[Path]:
 def read(folder: Path) -> History:
     """Read all event files of a folder; a torn last record, of a killed or a running writer, is left out.
 
-    Raises EventFileError for a file that can't be opened, or holds anything but events.
+    A file that can't be opened, or holds anything but events, is named in `damaged`; what stands before the
+    damage, and in the other files, counts.
     """
     history = History()
     for path in files(folder):
         kinds: dict[str, str] = {}  # tag -> plugin: writers may name it in a tag's first event only
-        for event in _events(path):
-            _take(event, history, kinds)
+        try:
+            for event in _events(path):
+                _take(event, history, kinds)
+        except EventFileError as error:
+            history.damaged.append(str(error))
     return history
+
+
+def damaged(folder: Path) -> list[str]:
+    """Return a sentence for each event file that can't be opened, or doesn't begin as one; empty is fine."""
+    found = []
+    for path in files(folder):
+        try:
+            check(path)
+        except EventFileError as error:
+            found.append(str(error))
+    return found
 
 
 def check(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from trainlab.runs import events
@@ -37,14 +38,17 @@ def table(logs: Path | None = None, experiment: str | None = None) -> pd.DataFra
 def scalars(run: str | Path) -> pd.DataFrame:
     """Return all points of a run, a folder or whatever `find` understands: tag, step, wall_time, value.
 
-    `wall_time` is in seconds since 1970. Raises UserError for an unknown run, or files that can't be read.
+    `wall_time` is in seconds since 1970. A file that can't be read is named in a warning. Raises UserError
+    for an unknown run.
     """
     import pandas as pd
 
-    curves = events.read(find(run)).curves
+    history = events.read(find(run))
+    for sentence in history.damaged:
+        warnings.warn(sentence, stacklevel=2)
     parts = [
         pd.DataFrame({"tag": tag, "step": curve.steps, "wall_time": curve.wall_times, "value": curve.values})
-        for tag, curve in sorted(curves.items())
+        for tag, curve in sorted(history.curves.items())
         if curve.steps
     ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(POINT))

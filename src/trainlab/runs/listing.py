@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainlab import folders
 from trainlab.errors import UserError, nearest
-from trainlab.runs import events, lock, record
+from trainlab.runs import death, events, lock, record
 from trainlab.runs.interruption import describe
 from trainlab.runs.metrics import Summary
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 UNREADABLE = "unreadable"
 UNKNOWN = "unknown"  # event files without a run.json don't say how their run ended
-DIED = "the process ended without a word"
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,7 @@ class Row:
     best: dict[str, float] = field(default_factory=dict)
     metrics: list[str] = field(default_factory=list)  # the tags that matter most
     reason: str | None = None
+    damaged: list[str] = field(default_factory=list)  # a sentence for each event file that is
     record: Record | None = None
 
     @property
@@ -109,39 +109,47 @@ def read(folder: Path, logs: Path, reason: str | None = None) -> Row:
 def _foreign(row: Row) -> Row:
     """Complete the row of event files alone."""
     history = events.read(row.folder)
+    if history.damaged and history.started is None:
+        return replace(row, reason=" ".join(history.damaged))
     last, best = _summary(history)
-    row = replace(row, status=UNKNOWN, config=history.config, last=last, best=best)
+    row = _damaged(replace(row, status=UNKNOWN, config=history.config, last=last, best=best), history.damaged)
     if history.started is None or history.ended is None:
         return row
     started = datetime.fromtimestamp(history.started, UTC)
-    return replace(row, started=started, seconds=history.ended - history.started)
+    return replace(row, started=started, seconds=max(0.0, history.ended - history.started))
 
 
 def _ours(row: Row, known: Record) -> Row:
     """Complete the row of a run with a record."""
     row = replace(row, started=known.started, config=known.config, metrics=known.metrics, record=known)
-    if known.status == "running":
-        row = _unfinished(row, known)
-    else:
-        row = replace(row, status=known.status, reason=known.reason, seconds=known.seconds)
     last, best = _values(known.last), _values(known.best)
-    if known.status != "running" and last:
-        for path in events.files(row.folder):
-            events.check(path)
-        return replace(row, last=last, best=best)
+    if known.status != "running":
+        row = replace(row, status=known.status, reason=known.reason, seconds=known.seconds)
+        if last:
+            return _damaged(replace(row, last=last, best=best), events.damaged(row.folder))
     # a running run's record lags behind its events, and that of somebody else's writer knows none of them
     history = events.read(row.folder)
+    if known.status == "running":
+        row = _unfinished(row, known, history.ended)
     found_last, found_best = _summary(history)
-    return replace(row, config=row.config or history.config, last=last | found_last, best=best | found_best)
+    row = replace(row, config=row.config or history.config, last=last | found_last, best=best | found_best)
+    return _damaged(row, history.damaged)
 
 
-def _unfinished(row: Row, known: Record) -> Row:
-    """Tell a run at work from one that died, which ended when its folder's files were last written."""
+def _unfinished(row: Row, known: Record, last_event: float | None) -> Row:
+    """Tell a run at work from one that died, which ended with its last event or its record's last change."""
     if lock.alive(row.folder):
-        age = datetime.now(UTC) - known.started
-        return replace(row, status="running", reason=known.reason, seconds=max(0.0, age.total_seconds()))
-    end = max(path.stat().st_mtime for path in [row.folder / record.FILE, *events.files(row.folder)])
-    return replace(row, status="interrupted", reason=DIED, seconds=max(0.0, end - known.started.timestamp()))
+        now = datetime.now(UTC).timestamp()
+        return replace(row, status="running", reason=known.reason, seconds=known.seconds_until(now))
+    end = last_event or (row.folder / record.FILE).stat().st_mtime  # copying a folder changes the latter
+    return replace(row, status="interrupted", reason=death.cause(known), seconds=known.seconds_until(end))
+
+
+def _damaged(row: Row, damaged: list[str]) -> Row:
+    """Name the files that could not be read, or not to their ends, beside what the others hold."""
+    if not damaged:
+        return row
+    return replace(row, damaged=damaged, reason=" ".join(filter(None, [row.reason, *damaged])))
 
 
 def _values(points: dict[str, record.Point]) -> dict[str, float]:
@@ -150,11 +158,8 @@ def _values(points: dict[str, record.Point]) -> dict[str, float]:
 
 def _summary(history: events.History) -> tuple[dict[str, float], dict[str, float]]:
     """Return the last and the best value of each curve."""
-    summary = Summary()
-    for tag, curve in history.curves.items():
-        for step, value in zip(curve.steps, curve.values, strict=True):
-            summary.add(tag, value, step)
-    last, best = (
-        {tag: point["value"] for tag, point in points.items()} for points in (summary.last, summary.best)
+    summary = Summary.of(history.curves)
+    return (
+        {tag: point["value"] for tag, point in summary.last.items()},
+        {tag: point["value"] for tag, point in summary.best.items()},
     )
-    return last, best

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from trainlab.errors import UserError
-from trainlab.runs import atomic, lock, machine
+from trainlab.runs import atomic, death, lock, machine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,16 +80,18 @@ class Record(BaseModel):
     resumes: list[Resume] = Field(default_factory=list)
     pid: int | None = None
     host: str = ""
+    home: str = ""
+    oom_kills: int | None = None
 
-    def seconds_until(self, moment: datetime) -> float:
+    def seconds_until(self, moment: float) -> float:
         """Return the time at work: of the sessions before the last one, and of that one until `moment`.
 
-        A clock that was set back makes it too short, never negative.
+        `moment` is in seconds since 1970. A clock that was set back makes it too short, never negative.
         """
         before, since = (
             (self.resumes[-1].seconds, self.resumes[-1].at) if self.resumes else (0.0, self.started)
         )
-        return round(max(self.seconds or 0.0, before + max(0.0, (moment - since).total_seconds())), 3)
+        return round(max(self.seconds or 0.0, before + max(0.0, moment - since.timestamp())), 3)
 
 
 def create(folder: Path, experiment: str, **fields: Any) -> Record:
@@ -183,7 +185,12 @@ def changed(record: Record, **fields: Any) -> Record:
 def ended(record: Record, status: Status, reason: str | None = None, **fields: Any) -> Record:
     """Return the record of the same run after its end; `seconds` at work by the clock where not given."""
     now = _now()
-    known = {"status": status, "reason": reason, "ended": now, "seconds": record.seconds_until(now)}
+    known = {
+        "status": status,
+        "reason": reason,
+        "ended": now,
+        "seconds": record.seconds_until(now.timestamp()),
+    }
     return changed(record, **known | fields)
 
 
@@ -219,7 +226,7 @@ def _name(value: float) -> str:
 
 
 def _process() -> dict[str, Any]:
-    return {"pid": os.getpid(), "host": socket.gethostname()}
+    return {"pid": os.getpid(), "host": socket.gethostname(), **death.marks()}
 
 
 def _now() -> datetime:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Self
 from trainlab import folders
 from trainlab.config import Config
 from trainlab.errors import UserError
-from trainlab.runs import checkpoint, events, hparams, interruption, lock, naming, record, resuming
+from trainlab.runs import checkpoint, death, events, hparams, interruption, lock, naming, record, resuming
 from trainlab.runs.metrics import Summary
+from trainlab.runs.monitoring import Monitor
 from trainlab.runs.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ class Run(Recorder):
     it the config's own `resume`, if it has one, decides. Its settings must be those that it had. Whoever
     goes on calls `rewind` with the number of steps done, before anything is logged.
 
+    `monitor` logs what the machine does meanwhile, as `system/...`. A pickled copy in another process logs
+    into the same folder; this one then takes it in by `refresh`.
+
     Attributes: `folder`, `name` (the folder's), `experiment`, `config` (a dict), `writer`; `resumed`, and
     the `checkpoint` to go on from, which is None where there is none yet.
     Raises UserError when the folder can't be made, or the run can't go on.
@@ -58,6 +62,7 @@ class Run(Recorder):
         metrics: Sequence[str] = (),
         logs: Path | None = None,
         resume: str | Path | None = None,
+        monitor: bool = True,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = (
@@ -71,9 +76,13 @@ class Run(Recorder):
         reference = getattr(config, "resume", "") if resume is None else resume
         self._settings = type(config) if isinstance(config, Config) else None
 
+        death.go_first()
         self._process = os.getpid()
         self._blocks = ExitStack()
         self._began = self._flushed = time.monotonic()
+        self._monitored = monitor
+        self._monitor: Monitor | None = None
+        self._step: int | None = None  # the last one logged
         self.resumed = bool(reference)
         self.checkpoint: Path | None = None
         self._adopted = self._adopt(reference, fields)
@@ -82,8 +91,10 @@ class Run(Recorder):
         elif not self._adopted:
             self._start(logs or folders.logs(), experiment, name, fields)
         self._seconds_before = self._record.resumes[-1].seconds if self._record.resumes else 0.0
+        # without a checkpoint the training starts again, and so do the curves, unless `rewind` says otherwise
+        self._astray = self.resumed and self.checkpoint is None
         if self.resumed:
-            self.refresh()
+            self._summary = Summary.of(events.read(self.folder).curves)
         if self.config:
             with self._telling():
                 self.writer._get_file_writer().add_summary(hparams.session_start(self.config))
@@ -159,15 +170,20 @@ class Run(Recorder):
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Write scalars, {tag: number}, at a step. NaN and infinity are numbers too."""
+        if self._astray:
+            self.rewind(0)
         super().log(metrics, step)
+        self._step = int(step)
+        self._watch()
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.update()
 
     def rewind(self, step: int, checkpoint: Path | None = None) -> None:
         """Take back what was logged at `step` and later: the resumed training goes on after `step` steps."""
+        self._astray = False
         with self._telling():
             self.writer.start_again(step)
-        self.refresh()
+        self._summary = Summary.of(events.read(self.folder).curves)
         sessions = self._record.model_dump()["resumes"]
         if sessions:
             relative = os.path.relpath(checkpoint, self.folder) if checkpoint else None
@@ -175,8 +191,18 @@ class Run(Recorder):
             self.update(resumes=sessions)
 
     def refresh(self) -> None:
-        """Take the last and the best values from the event files, whoever wrote them."""
+        """Take in what another process has logged to this run: a copy of it that was pickled and sent there.
+
+        What is logged from here on goes into a new event file, behind that process's.
+        """
+        self._unwatch()
+        if self._writer is not None:
+            with self._telling():
+                self._writer.close()
+            self._writer = None
         self._summary = Summary.of(events.read(self.folder).curves)
+        with suppress(record.RecordError):
+            self._record = record.read(self.folder)
 
     def update(self, **fields: Any) -> None:
         """Set further fields of `run.json`, such as the data's fingerprint; metrics so far go along."""
@@ -190,6 +216,7 @@ class Run(Recorder):
         """
         if self._ended or os.getpid() != self._process:
             return
+        self._unwatch()
         try:
             self._close_writer(status)
         except UserError as error:
@@ -223,6 +250,22 @@ class Run(Recorder):
                 self._record = in_file(self.folder, **fields)
             except record.RecordError:
                 self._record = record.write(self.folder, in_memory(self._record, **fields))
+
+    def _watch(self) -> None:
+        """Start to monitor, once something is logged: most short runs of tests and notebooks log nothing."""
+        if self._monitored and self._monitor is None:
+            self._monitor = Monitor(super().log, lambda: self._step, self.folder)
+            self._monitor.start()
+
+    def _unwatch(self) -> None:
+        if self._monitor is not None:
+            self._monitor.stop()
+            self._monitor = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy in another process needs: not the lock, the open file and the threads."""
+        left = ("_lock", "_writer", "_monitor", "_blocks", "_settings")
+        return self.__dict__ | dict.fromkeys(left)
 
     def _close_writer(self, status: Status) -> None:
         if self._writer is None:

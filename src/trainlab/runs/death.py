@@ -1,0 +1,56 @@
+"""Why a run died that could not say so itself: the kernel ends a process for memory without a word to it."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainlab import limits
+
+if TYPE_CHECKING:
+    from trainlab.runs.record import Record
+
+UNKNOWN = "the process ended without a word (killed, exit 137, or power loss)"
+GIB = 1 << 30
+FIRST_TO_GO = 500  # of -1000 (never) to 1000: before a server, which has 0, of the same or half the size
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_SCORE = Path("/proc/self/oom_score_adj")
+
+
+def marks() -> dict[str, Any]:
+    """Return what a run writes down at its start, for `cause` to compare with."""
+    return {"oom_kills": limits.oom_kills(), "home": home()}
+
+
+def home() -> str:
+    """Return what tells this boot of the kernel, this container and its control group from all others."""
+    parts = [_BOOT, limits.OWN]
+    texts = [socket.gethostname(), *(path.read_text() for path in parts if path.exists())]
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+
+
+def cause(known: Record) -> str:
+    """Return why a run died, as far as can be told from here: out of memory, or anything else.
+
+    The kernel counts the processes of a control group that it has killed for memory. Only whoever asks from
+    the same container, while that lives, can compare.
+    """
+    now = limits.oom_kills()
+    if known.home != home() or known.oom_kills is None or now is None or now <= known.oom_kills:
+        return UNKNOWN
+    limit = limits.memory_limit()
+    return f"out of memory (limit {limit / GIB:.1f} GiB)" if limit else "out of memory"
+
+
+def go_first() -> None:
+    """Let the kernel end this process for memory rather than the server that started it.
+
+    Any process may raise its own score. In a container /proc may be read-only.
+    """
+    with suppress(OSError, ValueError):
+        if int(_SCORE.read_text()) < FIRST_TO_GO:
+            _SCORE.write_text(str(FIRST_TO_GO))
