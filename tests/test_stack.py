@@ -8,19 +8,15 @@ import re
 import shutil
 import subprocess
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pytest
 
-from project import CHECKOUT, clean_environment, copy_checkout, status_of
+from containers import GROUP, USER, Stack, started, until
+from project import CHECKOUT, status_of
 
-USER = 1000 if os.geteuid() == 0 else os.geteuid()
-GROUP = 1000 if os.geteuid() == 0 else os.getegid()
 UP_SECONDS, STOP_SECONDS = 6.0, 10.0
 KERNEL, TERMINAL = "^[^ ]*python.*ipykernel_launcher", "^/bin/bash $"  # their command lines
 THEME = "@jupyterlab/apputils-extension:themes"
@@ -37,100 +33,11 @@ while client.get_iopub_msg(timeout=20)["msg_type"] != "stream": pass
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 
-@dataclass
-class Stack:
-    """A clone with its own ports, and what a person does in it."""
-
-    folder: Path
-    environment: dict[str, str]
-
-    def run(self, *command: str, check: bool = True, **changes: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=clean_environment() | self.environment | changes,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0 or not check, done.stdout + done.stderr
-        return done
-
-    def compose(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        return self.run("docker", "compose", *arguments, **options)
-
-    def inside(self, service: str, command: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run a line of bash in a service's container."""
-        return self.compose("exec", "-T", service, "bash", "-c", command, **options)
-
-    def up(self, **changes: str) -> None:
-        self.compose("up", "--detach", "--wait", **changes)
-
-    def state(self, service: str) -> dict[str, Any]:
-        name = self.compose("ps", "--all", "--quiet", service).stdout.strip()
-        return json.loads(self.run("docker", "inspect", name).stdout)[0]
-
-    def url(self, service: str, path: str) -> str:
-        return f"http://127.0.0.1:{self.environment[f'{service.upper()}_PORT']}{path}"
-
-    def drawn_token(self) -> str:
-        """Return the token in the address that JupyterLab last printed."""
-        printed = self.compose("logs", "jupyter").stdout
-        address = re.escape(self.url("jupyter", "/lab?token="))
-        return re.findall(address + r"([0-9a-f]{32,})", printed)[-1]
-
-    def jupyter(self, method: str, path: str, token: str, body: Any = None) -> Any:
-        """Call JupyterLab's REST interface."""
-        request = urllib.request.Request(self.url("jupyter", path), method=method)
-        request.add_header("Authorization", f"token {token}")
-        request.data = json.dumps(body or {}).encode() if method != "GET" else None
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            text = answer.read()
-        return json.loads(text) if text else None
-
-    def tensorboard(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url("tensorboard", path), timeout=20) as answer:
-            return json.load(answer)
-
-
-def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Wait for a condition; return what it returned."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"not within {seconds:.0f} s: {what}")
-
-
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[Stack]:
     """Start a fresh clone with no file prepared; its folder's name is the project's."""
-    folder = copy_checkout(tmp_path_factory.mktemp(f"stack{os.getpid()}-"))
-    commit_all(folder)
-    own(folder)
-    environment = {f"{name}_PORT": str(free_port()) for name in ("JUPYTER", "TENSORBOARD")}
-    if USER != 1000:
-        environment |= {"TRAINLAB_UID": str(USER), "TRAINLAB_GID": str(GROUP)}
-    clone = Stack(folder, environment)
-    try:
-        clone.up()
+    with started(tmp_path_factory.mktemp(f"stack{os.getpid()}-"), free_port) as clone:
         yield clone
-    finally:
-        clone.compose("down", "--volumes", "--remove-orphans", "--timeout", "5", check=False)
-
-
-def commit_all(folder: Path) -> None:
-    git = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.org", "-C", str(folder)]
-    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message=clone"]):
-        subprocess.run([*git, *command], check=True)
-
-
-def own(folder: Path) -> None:
-    """Give a folder to the user of the containers; tests run as root own too much."""
-    if os.geteuid() == 0:
-        subprocess.run(["chown", "-R", f"{USER}:{GROUP}", str(folder)], check=True)
 
 
 def test_a_fresh_clone_starts_healthy_with_no_file_prepared(stack):
@@ -289,11 +196,12 @@ def write_notebook(path: Path) -> None:
         os.chown(path, USER, GROUP)
 
 
-@pytest.mark.parametrize("service", ["jupyter", "tensorboard"])
-def test_a_killed_server_comes_back(stack, service):
+@pytest.mark.parametrize(("service", "generation"), [("jupyter", 2), ("tensorboard", 1)])
+def test_a_killed_server_comes_back(stack, service, generation):
     before = stack.state(service)
-    # process 1 is the init; its first child is the server
-    stack.inside(service, "read -r server _ </proc/1/task/1/children; kill -KILL $server", check=False)
+    # process 1 is the init; its child is the server, or what starts the server and stops the runs
+    child = "read -r server _ </proc/$server/task/$server/children"
+    stack.inside(service, f"server=1; {f'{child}; ' * generation} kill -KILL $server", check=False)
     until(lambda: stack.state(service)["RestartCount"] == before["RestartCount"] + 1, 20, "a restart")
     until(lambda: stack.state(service)["State"]["Health"]["Status"] == "healthy", 40, "healthy again")
 
