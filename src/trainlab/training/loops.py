@@ -7,6 +7,7 @@ lose something: saved in `on_train_batch_end` the validation, saved at its end t
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.loops.fit_loop import RestartStage, _FitLoop
@@ -15,7 +16,6 @@ from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnect
 
 from trainlab.errors import UserError
 from trainlab.runs import interruption
-from trainlab.training.state import EpochSums
 
 if TYPE_CHECKING:
     from lightning.pytorch.loops.fetchers import _DataFetcher
@@ -84,7 +84,7 @@ class EpochLoop(_TrainingEpochLoop):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._results = EpochSums()
+        self.waited = 0.0  # seconds, for data
 
     def reset(self) -> None:
         """Start an epoch, or go on in the midst of one."""
@@ -109,6 +109,14 @@ class EpochLoop(_TrainingEpochLoop):
             long_rest = self._num_ready_batches_reached() or self._should_check_val_fx(data_fetcher)
             self.trainer.checkpoints.after_step(self.trainer, long_rest)
         super().on_advance_end(data_fetcher)
+
+    def _on_before_fetch(self) -> None:
+        super()._on_before_fetch()
+        self.waited -= time.perf_counter()
+
+    def _on_after_fetch(self) -> None:
+        self.waited += time.perf_counter()
+        super()._on_after_fetch()
 
     def _rest_is_due(self) -> bool:
         return self.restarting and self.restarted_on_last and self.trainer.fit_loop.restarted_mid_epoch

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
+from collections.abc import Sized
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.callbacks import Callback
@@ -25,58 +27,103 @@ class Bars(Callback):
     paints standard error red.
     """
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Start the epoch's bar."""
-        title = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        batches = int(trainer.num_training_batches)
-        self._bar = tqdm(total=batches, desc=title, bar_format=BAR, mininterval=REDRAW, file=sys.stdout)
+    _bar: tqdm | None = None
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, _: Any, batch: Any, index: int) -> None:  # noqa: ARG002
+        """Start the epoch's bar with its first batch, or with the first one after a resume."""
+        if self._bar is None and trainer.is_global_zero:
+            title = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            look: dict[str, Any] = {"bar_format": BAR, "mininterval": REDRAW, "file": sys.stdout}
+            self._bar = tqdm(desc=title, total=_batches(trainer), initial=index, **look)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Move the bar on."""
-        self._bar.set_postfix_str(_metrics(trainer, "train/"), refresh=False)
-        self._bar.update()
+        if self._bar is not None:
+            self._bar.set_postfix_str(_metrics(trainer, "train/"), refresh=False)
+            self._bar.update()
 
     def on_validation_start(self, *_: Any) -> None:
-        """Complete the bar: the epoch's batches are done."""
-        self._bar.close()
+        """Complete the bar where the epoch's batches are done."""
+        if self._bar is not None and self._bar.n == self._bar.total:
+            self._close()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Write what the epoch came to."""
-        self._bar.close()
-        print(f"  {_metrics(trainer, 'val/')}", file=sys.stdout, flush=True)
+        self._close()
+        if trainer.is_global_zero:
+            print(f"  {_metrics(trainer, 'val/')}", file=sys.stdout, flush=True)
 
     def on_exception(self, *_: Any) -> None:
         """Leave the bar as it is, on a line of its own."""
-        self._bar.close()
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None
 
 
 class Speed(Callback):
-    """Logs `train/samples_per_second` and `train/lr`, the first parameter group's, with the running loss."""
+    """Logs how fast it goes, with the running loss; validation is left out of it.
 
-    def __init__(self) -> None:
-        self._done, self._since = 0, 0.0
+    `train/samples_per_second`, where the loader says how many samples a batch has; `train/lr`, the first
+    parameter group's; `system/step_seconds`; `system/data_wait_share`, the part of them that went by
+    waiting for data.
+    """
 
     def on_train_start(self, trainer: Any, *_: Any) -> None:
-        """Let a short epoch have points enough."""
-        trainer.log_every_n_steps = max(1, min(LOG_EVERY, int(trainer.num_training_batches) // POINTS))
+        """Let a short epoch have points enough; start the clock."""
+        often = (_batches(trainer) or math.inf) // POINTS
+        trainer.log_every_n_steps = int(max(1, min(trainer.log_every_n_steps, often)))
+        self._start(trainer, trainer.fit_loop.epoch_loop.batch_progress.current.completed)
 
-    def on_train_epoch_start(self, *_: Any) -> None:
-        """Start the clock: validation between epochs is not training."""
-        self._done, self._since = 0, time.perf_counter()
+    def on_train_epoch_start(self, trainer: Any, *_: Any) -> None:
+        """Start the clock anew."""
+        self._start(trainer, 0)
+
+    def on_validation_start(self, *_: Any) -> None:
+        """Stop the clock."""
+        self._paused = time.perf_counter()
+
+    def on_validation_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Let the clock go on."""
+        if trainer.state.fn == "fit":
+            self._since += time.perf_counter() - self._paused
 
     def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
         """Log where the trainer does: what was done since the last time, over the time it took."""
-        if trainer.global_step % trainer.log_every_n_steps:
+        if trainer.global_step % trainer.log_every_n_steps or trainer.global_step == self._step:
             return
-        loader, batch = trainer.train_dataloader, args[-1]
-        done = min((batch + 1) * loader.batch_size, len(loader.dataset))
-        now = time.perf_counter()
-        speed = (done - self._done) / (now - self._since)
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        trainer.logger.log_metrics(
-            {"train/samples_per_second": speed, "train/lr": rate}, trainer.global_step - 1
-        )
-        self._done, self._since = done, now
+        seconds, waited = time.perf_counter() - self._since, trainer.fit_loop.epoch_loop.waited - self._waited
+        metrics = {
+            "train/lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "system/step_seconds": seconds / (trainer.global_step - self._step),
+            "system/data_wait_share": waited / seconds,
+        }
+        done = args[-1] + 1
+        if (samples := _samples(trainer, done)) is not None:
+            metrics["train/samples_per_second"] = (samples - _samples(trainer, self._batch)) / seconds
+        trainer.logger.log_metrics(metrics, trainer.global_step - 1)
+        self._start(trainer, done)
+
+    def _start(self, trainer: Any, batch: int) -> None:
+        self._since, self._waited = time.perf_counter(), trainer.fit_loop.epoch_loop.waited
+        self._step, self._batch = trainer.global_step, batch
+
+
+def _batches(trainer: lightning.Trainer) -> int | None:
+    """Return the number of batches in an epoch, None where nobody knows."""
+    number = trainer.num_training_batches
+    return int(number) if math.isfinite(number) else None
+
+
+def _samples(trainer: Any, batches: int) -> Any:
+    """Return how many samples so many batches of an epoch have, None where the loader doesn't say."""
+    loader = trainer.train_dataloader
+    size, dataset = getattr(loader, "batch_size", None), getattr(loader, "dataset", None)
+    if not isinstance(size, int):
+        return None
+    return min(batches * size, len(dataset) if isinstance(dataset, Sized) else math.inf)
 
 
 def _metrics(trainer: lightning.Trainer, prefix: str) -> str:

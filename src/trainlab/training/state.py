@@ -11,71 +11,33 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
+from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric, _Sync
 
 if TYPE_CHECKING:
     import lightning
-    from torchmetrics import Metric
 
 KEY = "trainlab"  # in a checkpoint
-
-
-class EpochSums(_ResultCollection):
-    """What a module logs in its training steps, summed over an epoch; goes on from a checkpoint's sums."""
-
-    def __init__(self) -> None:
-        super().__init__(training=True)
-        self._before: dict[str, dict[str, Any]] = {}
-
-    def sums(self) -> dict[str, dict[str, Any]]:
-        """Return the sums of the epoch so far, {key: {state: tensor}}."""
-        metrics = {key: each for key, each in self.items() if each.is_tensor and each.meta.on_epoch}
-        return {key: each.metric_state for key, each in metrics.items() if not each.has_reset} | self._before
-
-    def go_on_from(self, sums: dict[str, dict[str, Any]]) -> None:
-        """Start each sum with a checkpoint's, when it is first added to."""
-        self._before = dict(sums)
-
-    def update_metrics(self, key: str, value: Any, batch_size: int) -> None:
-        """Add a value; Lightning calls it."""
-        for name, saved in self._before.pop(key, {}).items():
-            setattr(self[key], name, saved.to(value.device))
-        super().update_metrics(key, value, batch_size)
-
-    def reset(self, *args: Any, **kwargs: Any) -> None:
-        """Forget the epoch; Lightning calls it at the end of one."""
-        self._before = {}
-        super().reset(*args, **kwargs)
-
-    def metric_objects(self) -> list[str]:
-        """Return the names of the module's own metric objects that it logs."""
-        return [
-            each.meta.metric_attribute
-            for each in self.values()
-            if not each.is_tensor and each.meta.metric_attribute and not each.has_reset
-        ]
+LOGGED = (  # how a module logged a number, besides its reduction
+    *("fx", "name", "prog_bar", "logger", "on_step", "on_epoch", "enable_graph"),
+    *("add_dataloader_idx", "dataloader_idx", "metric_attribute"),
+)
 
 
 def collect(trainer: lightning.Trainer) -> dict[str, Any]:
     """Return it for all processes, as plain values."""
-    sums: EpochSums = trainer.fit_loop.epoch_loop._results  # type: ignore[assignment]
-    module = trainer.lightning_module
-    own = {
-        "random": random_state(),
-        "sums": sums.sums(),
-        "metrics": {name: _state(module.get_submodule(name)) for name in sums.metric_objects()},
-    }
+    results = trainer.fit_loop.epoch_loop._results
+    sums = {key: _sum(each) for key, each in results.items() if each.meta.on_epoch and not each.has_reset}
+    own = {"random": random_state(), "sums": sums}
     known = dict(trainer._logger_connector._callback_metrics)
     return {"processes": _of_all(trainer, own), "callback_metrics": known}
 
 
 def restore_metrics(trainer: lightning.Trainer, saved: dict[str, Any]) -> None:
     """Go on with the sums of the epoch and the metrics of the last validation."""
-    own = _of_this(trainer, saved["processes"])
-    trainer.fit_loop.epoch_loop._results.go_on_from(own["sums"])  # type: ignore[attr-defined]
-    for name, (values, count) in own["metrics"].items():
-        _set_state(trainer.lightning_module.get_submodule(name), values, count)
+    for key, known in _of_this(trainer, saved["processes"])["sums"].items():
+        trainer.fit_loop.epoch_loop._results[key] = _with_sum(trainer, known)
     trainer._logger_connector._callback_metrics.update(saved["callback_metrics"])
+    trainer._logger_connector._first_loop_iter = False  # else Lightning starts the sums anew
 
 
 def restore_random(trainer: lightning.Trainer, saved: dict[str, Any]) -> None:
@@ -106,17 +68,34 @@ def set_random_state(saved: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(saved["cuda"].cpu())
 
 
-def _state(metric: Any) -> tuple[dict[str, Any], int]:
-    return dict(metric.metric_state), metric.update_count
+def _sum(item: _ResultMetric) -> dict[str, Any]:
+    """Return how a number was logged, and its sum so far: a metric object's, or Lightning's own."""
+    meta = {name: getattr(item.meta, name) for name in LOGGED} | {"reduce_fx": item.meta.reduce_fx.__name__}
+    metric = item if item.is_tensor else item.value
+    return {
+        "meta": meta,
+        "sync": [item.meta.sync.should, item.meta.sync.rank_zero_only],
+        "values": dict(metric.metric_state),
+        "count": metric._update_count,
+    }
 
 
-def _set_state(metric: Metric | Any, values: dict[str, Any], count: int) -> None:
-    for name, value in values.items():
-        moved = (
-            [each.to(metric.device) for each in value] if isinstance(value, list) else value.to(metric.device)
+def _with_sum(trainer: lightning.Trainer, known: dict[str, Any]) -> _ResultMetric:
+    """Return a number as if it had been logged until now."""
+    meta = _Metadata(**known["meta"])
+    should, rank_zero_only = known["sync"]
+    meta.sync = _Sync(fn=trainer.strategy.reduce, _should=should, rank_zero_only=rank_zero_only)
+    item = _ResultMetric(meta, is_tensor=meta.metric_attribute is None)
+    if not item.is_tensor:
+        item.value = trainer.lightning_module.get_submodule(meta.metric_attribute or "")
+    metric, place = item if item.is_tensor else item.value, trainer.strategy.root_device
+    for name, value in known["values"].items():
+        setattr(
+            metric, name, [each.to(place) for each in value] if isinstance(value, list) else value.to(place)
         )
-        setattr(metric, name, moved)
-    metric._update_count, metric._computed = count, None
+    metric._computed = None
+    metric._update_count = item._update_count = known["count"]
+    return item
 
 
 def _of_all(trainer: lightning.Trainer, own: Any) -> list[Any]:

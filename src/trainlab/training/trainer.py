@@ -19,7 +19,7 @@ from trainlab.limits import cpu_limit
 from trainlab.training import loops
 from trainlab.training.checkpoints import BEST, Best, States
 from trainlab.training.loaders import take_loaders
-from trainlab.training.progress import Bars, Speed
+from trainlab.training.progress import LOG_EVERY, Bars, Speed
 from trainlab.training.recording import RunLogger, VerifiedCheckpoints
 
 if TYPE_CHECKING:
@@ -44,11 +44,12 @@ class Trainer(lightning.Trainer):
     with trainlab.Run("mine", config) as run:
         Trainer(run, config).fit(module, data)
 
-    Logs, checkpoints (see `States` and `Best`) and monitoring go into the run's folder. In a resumed run `fit`
-    goes on from the newest good checkpoint: on the CPU with the weights and losses that it would have had
-    without the stop. On the CPU the same seed gives the same curves. `options` are Lightning's own and win
-    over ours.
+    Logs and checkpoints (see `States` and `Best`) go into the run's folder. In a resumed run `fit` goes on
+    from the newest good checkpoint: on the CPU with the weights and losses that it would have had without the
+    stop. On the CPU the same seed gives the same curves. `options` are Lightning's own and win over ours.
     """
+
+    fast_dev_run: bool | int  # set by Lightning
 
     def __init__(
         self, run: Run, config: TrainingConfig, *, callbacks: Sequence[Callback] = (), **options: Any
@@ -73,16 +74,22 @@ class Trainer(lightning.Trainer):
     def fit(self, model: lightning.LightningModule, *args: Any, **kwargs: Any) -> None:
         """Train a module; see Lightning. SIGTERM and Ctrl-C save a checkpoint after the step at work.
 
-        Raises KeyboardInterrupt or `Terminated` then, and UserError for hyperparameters that no checkpoint can
-        hold, or for a checkpoint that can't be written.
+        Raises KeyboardInterrupt or `Terminated` then, and UserError for hyperparameters that no checkpoint
+        can hold, or for a checkpoint that can't be written.
         """
         check_hyperparameters(model)
         lightning.seed_everything(self.config.seed, verbose=False)
         if self.resumed_from is not None:
             kwargs = {"ckpt_path": self.resumed_from} | kwargs
-        with _quiet(), _interruptible():
+        with self.at_work():
             super().fit(model, *args, **{"weights_only": True} | kwargs)
         self.resumed_from = None  # a second fit is another training
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Let Lightning work quietly, and KeyboardInterrupt leave it as what it is."""
+        with _quiet(), _interruptible():
+            yield
 
 
 def accelerator_of(device: str) -> str:
@@ -108,8 +115,8 @@ def check_hyperparameters(module: lightning.LightningModule) -> None:
         if not _plain(value):
             kind = type(module).__name__
             raise UserError(
-                f"{kind} keeps {name}, a {type(value).__name__}, among its hyperparameters. A checkpoint holds "
-                f"numbers, texts, tensors, lists and dicts: pass such, or leave it out by "
+                f"{kind} keeps {name}, a {type(value).__name__}, among its hyperparameters. A checkpoint "
+                "holds numbers, texts, tensors, lists and dicts: pass such, or leave it out by "
                 f"save_hyperparameters(ignore=[{name!r}])."
             )
 
@@ -136,6 +143,7 @@ def _defaults(run: Run, config: TrainingConfig) -> dict[str, Any]:
         "limit_test_batches": config.limit_test_batches,
         "overfit_batches": config.overfit_batches,
         "logger": RunLogger(run),
+        "log_every_n_steps": LOG_EVERY,
         "plugins": [VerifiedCheckpoints()],
         "deterministic": config.deterministic or accelerator == "cpu",
         "num_sanity_val_steps": 0,
