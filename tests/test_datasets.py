@@ -262,11 +262,41 @@ def test_changed_and_missing_files_are_named(server):
         datasets.verify(wanted)
     assert "news.tsv: changed" in str(error.value)
     assert "er.vec: missing" in str(error.value)
+    assert f"rm -r {train}; trainlab data fetch mind" in str(error.value)
+
+
+def test_of_very_many_changed_files_a_few_are_named(server):
+    wanted = dataset(server, packed({f"{number}.jpg": "x" for number in range(100)}))
+    datasets.fetch(wanted)
+    for path in (folders.data() / "mind" / "train").glob("*.jpg"):
+        path.write_text("y")
+    with pytest.raises(UserError, match=r"and 80 more\nMend it: ") as error:
+        datasets.verify(wanted)
+    assert str(error.value).count(": changed") == 20
+
+
+def test_space_for_the_archive_and_its_content_is_asked_before_the_download(server, monkeypatch):
+    wanted = dataset(server, packed(NEWS))
+    room = 2 * len(server.content) - 1
+    monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda _: type("Usage", (), {"free": room}))
+    with pytest.raises(UserError, match=f"{room + 1:,} bytes are needed, {room:,} are free"):
+        datasets.fetch(wanted)
+    assert left() == []
 
 
 def test_the_shipped_sample_is_as_it_was(monkeypatch):
     monkeypatch.delenv("TRAINLAB_DATA", raising=False)
     assert datasets.verify(datasets.lookup("sample")) == 2
+
+
+def test_coco_goes_where_its_own_tools_look_for_it():
+    coco = datasets.lookup("coco")
+    assert [(each.part, each.file) for each in coco.archives] == [
+        ("annotations", "annotations_trainval2017.zip"),
+        ("train2017", "train2017.zip"),
+    ]
+    assert coco.size == 19_589_769_339
+    assert "CC BY 4.0" in coco.licence
 
 
 def test_an_unknown_data_set_is_told_with_the_nearest_name():

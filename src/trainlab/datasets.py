@@ -33,6 +33,7 @@ MANIFEST = ".manifest.json"
 TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 4  # each goes on where the one before broke off
 PAUSE = 1.0  # seconds before the second attempt; doubled for each further one
+NAMED = 20  # changed files listed by name; the rest are counted
 MAX_RATIO = 20  # unpacked over packed bytes; text packs about 4 to 1, a zip bomb 1,000 to 1
 
 
@@ -182,10 +183,13 @@ def verify(dataset: Dataset) -> int:
     found = {path: digest(path) if path.is_file() else None for path in expected}
     wrong = [path for path in expected if found[path] != expected[path]]
     if wrong:
-        listed = "\n".join(f"{path}: {'changed' if found[path] else 'missing'}" for path in wrong)
-        mend = f"git checkout {folder}" if dataset.shipped else f"trainlab data fetch {dataset.name}"
-        again = "" if dataset.shipped else f"rm -r {' '.join(sorted({str(p.parent) for p in wrong}))}; "
-        raise UserError(f"{listed}\nMend it: {again}{mend}")
+        listed = [f"{path}: {'changed' if found[path] else 'missing'}" for path in wrong[:NAMED]]
+        more = [f"and {len(wrong) - NAMED:,} more"] if len(wrong) > NAMED else []
+        parts = [folder / archive.part for archive in dataset.archives]
+        bad = [str(part) for part in parts if any(part in path.parents for path in wrong)]
+        again = f"rm -r {' '.join(bad)}; trainlab data fetch {dataset.name}"
+        mend = f"git checkout {folder}" if dataset.shipped else again
+        raise UserError("\n".join([*listed, *more, f"Mend it: {mend}"]))
     return len(expected)
 
 
