@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+AHEAD = 2  # batches that a worker prepares ahead, torch's own default
+
 
 class Part(NamedTuple):
     """One process's share of a batch: rows of the data set, and the key of the random state it is made in."""
@@ -124,6 +126,12 @@ class OrderedLoader:
         for batch in self.loader:
             self._taken += 1
             yield batch
+
+    def use_workers(self, count: int) -> None:
+        """Let so many workers make the batches from the next pass on; they are the same."""
+        ahead = self.loader.prefetch_factor or AHEAD
+        vars(self.loader).update(num_workers=count, prefetch_factor=ahead if count else None)
+        self.num_workers = count
 
     def state_dict(self) -> dict[str, int]:
         """Return where training stands."""

@@ -13,6 +13,7 @@ import os
 import pickle
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.strategies import DDPStrategy
@@ -24,6 +25,7 @@ from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.states import TrainerFn
 
 from trainlab.training.team import Team, pickled
+from trainlab.training.workers import threads_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,16 +110,15 @@ class _Work:
 
     def __call__(self, rank: int) -> bytes | None:
         """Do a process's share; return process 0's outcome."""
-        from trainlab.training.trainer import _quiet  # which imports this module
-
         self.state.restore()
         logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # which process has which rank
+        torch.set_num_threads(threads_for(self.trainer.num_devices))
         os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
         module = self.trainer.lightning_module
         for name in ("log", "log_dict"):  # a number of all processes' batches, as with one
             setattr(module, name, functools.partial(getattr(module, name), sync_dist=True))
         try:
-            with _quiet():
+            with self.trainer.at_work():  # type: ignore[attr-defined]
                 returned = self.function(*self.args, **self.kwargs)
         except BaseException as error:
             call._call_callback_hooks(self.trainer, "on_exception", error)

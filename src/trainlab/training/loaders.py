@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from lightning.pytorch.trainer.connectors.data_connector import _DataConnector
 from lightning.pytorch.trainer.states import RunningStage
 
-from trainlab.training.batches import ordered
+from trainlab.training.batches import OrderedLoader, ordered
+from trainlab.training.workers import choose_workers, threads_for
 
 if TYPE_CHECKING:
     import lightning
 
 
-def take_loaders(trainer: lightning.Trainer, seed: int) -> None:
+def take_loaders(trainer: lightning.Trainer, seed: int, workers: int | Literal["auto"] = 0) -> None:
     """Let a Trainer, once made, give its training loaders an order of our own (see `batches.ordered`).
+
+    Those that have no workers get some: so many, or as many as are chosen for them, which is printed. A
+    number leaves them their CPUs: torch takes fewer threads. A choice does not, since what is measured
+    differs from time to time, and sums of floats by the number of threads.
 
     With several processes each validates and tests on the whole set: none is repeated or left out, and the
     metrics need no gathering.
     """
-    trainer._data_connector = _Loaders(trainer, seed)
+    trainer._data_connector = _Loaders(trainer, seed, workers)
 
 
 class _Loaders(_DataConnector):
     """Lightning's, which asks for each loader here; there is no public place where all of them pass."""
 
-    def __init__(self, trainer: lightning.Trainer, seed: int) -> None:
+    def __init__(self, trainer: lightning.Trainer, seed: int, workers: int | Literal["auto"]) -> None:
         super().__init__(trainer)
-        self._seed = seed
+        self._seed, self._workers = seed, workers
         self._loaded = 0.0  # the epoch before which the loaders were asked for the last time
         self._streams = 0  # how many there were of them
 
@@ -36,6 +42,8 @@ class _Loaders(_DataConnector):
             order = {"seed": self._seed, "stream": self._stream()}
             world = {"rank": self.trainer.global_rank, "world": self.trainer.world_size}
             dataloader = ordered(dataloader, **order, **world)
+            if isinstance(dataloader, OrderedLoader) and not dataloader.num_workers:
+                dataloader.use_workers(self._count(dataloader))
         if mode in (RunningStage.TRAINING, RunningStage.PREDICTING):
             return super()._prepare_dataloader(dataloader, shuffle, mode)
         return dataloader
@@ -46,3 +54,16 @@ class _Loaders(_DataConnector):
         self._streams = self._streams + 1 if loaded == self._loaded else 0
         self._loaded = loaded
         return self._streams
+
+    def _count(self, loader: OrderedLoader) -> int:
+        """Return the number of workers for a loader; the first process chooses for all."""
+        trainer = self.trainer
+        if self._workers != "auto":
+            torch.set_num_threads(threads_for(trainer.num_devices, self._workers))
+            return self._workers
+        choice = None
+        if trainer.is_global_zero:
+            on_cpu = trainer.strategy.root_device.type == "cpu"
+            choice = choose_workers(loader, processes=trainer.num_devices, spare=int(on_cpu))
+            print(choice, flush=True)
+        return trainer.strategy.broadcast(choice and choice.workers) or 0

@@ -18,6 +18,7 @@ from trainlab.errors import UserError
 from trainlab.limits import cpu_limit
 from trainlab.training import loops
 from trainlab.training.checkpoints import BEST, Best, States
+from trainlab.training.ddp import strategy_for
 from trainlab.training.loaders import take_loaders
 from trainlab.training.progress import LOG_EVERY, Bars, Speed
 from trainlab.training.recording import RunLogger, VerifiedCheckpoints
@@ -63,7 +64,7 @@ class Trainer(lightning.Trainer):
         with _quiet():
             super().__init__(**defaults | options)
         loops.install(self)
-        take_loaders(self, config.seed)
+        take_loaders(self, config.seed, config.num_workers)
 
     @property
     def best_checkpoint(self) -> Path | None:
@@ -134,7 +135,7 @@ def _defaults(run: Run, config: TrainingConfig) -> dict[str, Any]:
     return {
         "accelerator": accelerator,
         "devices": config.devices,
-        "strategy": config.strategy,
+        "strategy": strategy_for(config),
         "precision": config.precision,
         "max_epochs": config.epochs,
         "fast_dev_run": config.fast_dev_run,
