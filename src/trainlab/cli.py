@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
+    from trainlab.checking import CheckConfig, Checked
     from trainlab.doctor import Line
+    from trainlab.training.checks.finding import Finding
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,6 +30,7 @@ app = typer.Typer(
 app.add_typer(runs.app, name="runs")
 app.add_typer(data.app, name="data")
 
+PIPED_WIDTH = 160  # columns of a table where no terminal tells its width
 COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
@@ -61,6 +64,28 @@ def run(  # noqa: PLR0913, PLR0917
 
     words = parameters or []
     raise typer.Exit(headless.run(notebook, words, name=name, seed=seed, resume=resume, detach=detach))
+
+
+@app.command()
+def check(
+    experiment: Annotated[str, typer.Argument(help="An experiment's name, such as news.")],
+    settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    only: Annotated[str, typer.Option(metavar="NUMBERS", help="Only these checks, such as 7,11.")] = "",
+    format: Annotated[Format, typer.Option(help="How to print it.")] = Format.text,
+) -> None:
+    """Check an experiment before training it: data, first loss, overfitting, leaks, baselines ..."""
+    import shlex
+
+    from trainlab import checking
+
+    config = checking.CheckConfig(experiment=experiment, settings=shlex.join(settings or []), only=only)
+    if format is Format.json:
+        checked = checking.check(config)
+        print(checked.as_json())
+    else:
+        checked = _checked(config)
+    if checked.failed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -99,6 +124,29 @@ def main() -> None:
         sys.stdout.flush()
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+def _checked(config: CheckConfig) -> Checked:
+    """Check, and show the table while it grows."""
+    import shutil
+
+    from rich.console import Console
+    from rich.live import Live
+
+    from trainlab import checking
+
+    console = Console(highlight=False, width=shutil.get_terminal_size((PIPED_WIDTH, 24)).columns)
+    findings: list[Finding] = []
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+
+        def tell(finding: Finding) -> None:
+            findings.append(finding)
+            live.update(checking.table(findings), refresh=True)
+
+        checked = checking.check(config, tell)
+    console.print(checked.table())
+    print(f"run: {checked.run}")
+    return checked
 
 
 def _shown(line: Line) -> Line:

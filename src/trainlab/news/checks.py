@@ -121,7 +121,8 @@ class NewsSubject(Subject):
     def smaller(self) -> NewsModel:
         """Return a network with a single layer on top that leaves two numbers of each item."""
         model = self._model()
-        model.head = nn.Sequential(nn.Linear(model.head[0].in_features, SMALLER_WIDTH))
+        texts = 1 if self.config.text == "title" else 2
+        model.head = nn.Sequential(nn.Linear(model.backbone.config.hidden_size * texts, SMALLER_WIDTH))
         return model
 
     def decode(self, batch: Batch) -> list[str]:
@@ -153,7 +154,7 @@ class NewsSubject(Subject):
         return Items(
             title_key(table["title"]).tolist(),
             table["category"].tolist(),
-            table["title"].str.split().str.len().tolist(),
+            [len(title.split()) for title in table["title"]],
         )
 
     def validation_size(self, data: NewsData) -> int:  # type: ignore[override]  # noqa: ARG002

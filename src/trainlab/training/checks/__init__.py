@@ -1,7 +1,8 @@
-"""Fourteen checks of a Lightning module and its data, made before a training (after A. Karpathy, "A Recipe
-for Training Neural Networks", 2019).
+"""Fourteen checks of a Lightning module and its data, before a night is spent on training it.
 
     findings = run_all(Subject("mine", MyModel, MyData, classes=10))
+
+After A. Karpathy, "A Recipe for Training Neural Networks", 2019.
 """
 
 from __future__ import annotations
@@ -10,17 +11,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainlab.training.checks.config import CheckConfig as CheckConfig
     from trainlab.training.checks.finding import Finding as Finding
     from trainlab.training.checks.runner import run_all as run_all
     from trainlab.training.checks.subject import Items as Items
     from trainlab.training.checks.subject import MissingFactError as MissingFactError
     from trainlab.training.checks.subject import Subject as Subject
 
-__all__ = ["CheckConfig", "Finding", "Items", "MissingFactError", "Subject", "run_all"]
+__all__ = ["Finding", "Items", "MissingFactError", "Subject", "run_all"]
 
 _MODULES = {
-    "CheckConfig": "config",
     "Finding": "finding",
     "Items": "subject",
     "MissingFactError": "subject",

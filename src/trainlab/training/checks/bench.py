@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from trainlab.training.checks.subject import MissingFactError, loader_of
+from trainlab.training.checks.subject import MissingFactError, loader_of, rows_of
 
 if TYPE_CHECKING:
     from lightning import LightningDataModule, LightningModule
@@ -111,9 +111,7 @@ class Bench:
     def examples(self, count: int, *, repeat: int = 1) -> Any:
         """Return the first examples of the training set as one batch, each `repeat` times."""
         loader = self.loader()
-        dataset = getattr(loader, "dataset", None)
-        if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
-            raise MissingFactError("a training set with rows, to take the first examples of")
+        dataset = rows_of(loader)
         rows = list(range(min(count, len(dataset)))) * repeat
         batches = DataLoader(Subset(dataset, rows), batch_size=len(rows), collate_fn=loader.collate_fn)
         return next(iter(batches))

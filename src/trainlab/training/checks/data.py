@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 from trainlab.training.checks.bench import FIXED, plain_trainer, quiet
 from trainlab.training.checks.finding import Outcome, check
-from trainlab.training.checks.subject import SPLITS, MissingFactError
+from trainlab.training.checks.subject import SPLITS, MissingFactError, rows_of
 from trainlab.training.checks.texts import differences
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def audit(bench: Bench) -> Outcome:
 def decoded(bench: Bench) -> Outcome:
     """Turn the tensors just before the network back into text, and compare it with the source."""
     decoded = bench.subject.decode(bench.fixed)
-    sources = bench.subject.texts(bench.data, range(min(FIXED, len(bench.loader().dataset))))
+    sources = bench.subject.texts(bench.data, range(min(FIXED, len(rows_of(bench.loader())))))
     whole, cut, wrong = differences(decoded, sources)
     found = f"{len(decoded)} of {len(sources)} texts: {whole} whole, {cut} cut at the end, {len(wrong)} wrong"
     if wrong:

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from trainlab.training.checks.finding import Outcome, check
-from trainlab.training.checks.subject import MissingFactError
+from trainlab.training.checks.subject import MissingFactError, NotApplicableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

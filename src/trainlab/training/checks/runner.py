@@ -12,7 +12,7 @@ from trainlab.errors import UserError
 from trainlab.training.checks import data, initial, learning, paths  # noqa: F401 - they register their checks
 from trainlab.training.checks.bench import Bench
 from trainlab.training.checks.finding import CHECKS, Check, Finding, Outcome, Status
-from trainlab.training.checks.subject import MissingFactError
+from trainlab.training.checks.subject import MissingFactError, NotApplicableError
 from trainlab.training.trainer import set_threads
 
 if TYPE_CHECKING:
@@ -56,8 +56,10 @@ def _finding(check: Check, bench: Bench) -> Finding:
 def _look(check: Check, bench: Bench) -> tuple[Status, Outcome]:
     try:
         outcome = check.look(bench)
+    except NotApplicableError as reason:
+        return "skipped", Outcome(False, f"not applicable: {reason}")
     except MissingFactError as missing:
-        return "skipped", Outcome(False, f"the subject does not give: {missing}")
+        return "skipped", Outcome(False, f"the subject does not give {missing}")
     except UserError:
         raise
     except Exception as error:  # a defect of what is checked is a finding, whatever it raises

@@ -24,6 +24,10 @@ class MissingFactError(Exception):
     """What a check needs and the subject does not give; the text says which. The check is skipped."""
 
 
+class NotApplicableError(MissingFactError):
+    """A check that has no meaning for such a subject; the text says why. The check is skipped."""
+
+
 @dataclass(frozen=True)
 class Items:
     """The items of a split, one entry each: what makes two of them the same, their labels, their lengths.
@@ -154,9 +158,7 @@ class Subject:
         loader = loader_of(data, split)
         if loader is None:
             return None
-        dataset = getattr(loader, "dataset", None)
-        if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
-            raise MissingFactError("items(data, split): the data set has no rows to be read one by one")
+        dataset = rows_of(loader)
         pairs = [self._pair(dataset[row], "items(data, split)") for row in range(len(dataset))]
         if not all(isinstance(inputs, Tensor) for inputs, _ in pairs):
             raise MissingFactError("items(data, split): the inputs are no tensors")
@@ -173,7 +175,7 @@ class Subject:
             raise MissingFactError("a val_dataloader")
         if getattr(loader, "batch_size", None) is None:
             raise MissingFactError("validation_size(data)")
-        return len(loader.dataset)
+        return len(rows_of(loader))
 
     def measure(self, module: LightningModule, data: LightningDataModule) -> float:
         """Return `metric` of a trained network; as it stands, the share of right answers in validation."""
@@ -224,6 +226,14 @@ def loader_of(data: LightningDataModule, split: str) -> Any:
     if isinstance(loader, list | tuple | dict):
         raise MissingFactError(f"one {hook}: there are {len(loader)}")
     return loader
+
+
+def rows_of(loader: Any) -> Any:
+    """Return a loader's data set, which can be read row by row; raise MissingFactError where it can't."""
+    dataset = getattr(loader, "dataset", None)
+    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        raise MissingFactError("a data set with rows to be read one by one")
+    return dataset
 
 
 def _digest(inputs: Tensor) -> str:
