@@ -24,11 +24,13 @@ from lightning.pytorch.strategies.launchers.multiprocessing import (
 from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.states import TrainerFn
 
+from trainlab.runs.run import Run
 from trainlab.training.team import Team, pickled
 from trainlab.training.workers import threads_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     import lightning
     from lightning.pytorch.strategies import Strategy
@@ -114,6 +116,8 @@ class _Work:
         logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # which process has which rank
         torch.set_num_threads(threads_for(self.trainer.num_devices))
         os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
+        if rank:
+            self.trainer.run.__class__ = _Silent  # type: ignore[attr-defined] # the callbacks' run, too
         module = self.trainer.lightning_module
         for name in ("log", "log_dict"):  # a number of all processes' batches, as with one
             setattr(module, name, functools.partial(getattr(module, name), sync_dist=True))
@@ -124,6 +128,29 @@ class _Work:
             call._call_callback_hooks(self.trainer, "on_exception", error)
             raise
         return _outcome(self.trainer, returned) if rank == 0 else None
+
+
+class _Silent(Run):
+    """What a run's copy becomes in a process that leaves writing to the first one."""
+
+    @property
+    def writer(self) -> Any:
+        """A writer that writes nothing, whatever it is asked to."""
+        return _Nowhere()
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Do nothing."""
+
+    def update(self, **fields: Any) -> None:
+        """Do nothing."""
+
+    def rewind(self, step: int, checkpoint: Path | None = None) -> None:
+        """Do nothing."""
+
+
+class _Nowhere:
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
 
 
 def _outcome(trainer: lightning.Trainer, returned: Any) -> bytes:
