@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from matplotlib.figure import Figure
     from rich.table import Table
 
     from trainlab.training.checks.finding import Finding
@@ -70,6 +71,12 @@ class Checked:
     def table(self) -> Table:
         """Return the findings as a table for a terminal or a notebook."""
         return table(self.findings)
+
+    def curves(self) -> Figure:
+        """Draw the losses of the checks' trainings."""
+        from trainlab.training.checks import report
+
+        return report.plot_curves(self.findings)
 
     def as_json(self) -> str:
         """Return the findings as a JSON list with one object a check."""

@@ -49,9 +49,7 @@ def initial_loss(bench: Bench) -> Outcome:
 def prior_bias(bench: Bench) -> Outcome:
     """Hold the first loss against the entropy of the classes' shares."""
     if bench.subject.classes is None and bench.subject.margin is not None:
-        raise MissingFactError(
-            "classes; to a triplet loss it does not apply: there is no class to be biased to"
-        )
+        raise NotApplicableError("a triplet loss has no classes that a bias could be set to")
     entropy, reason = _entropy(bench)
     loss = _loss(bench, lambda batch: batch)
     return Outcome(_near(loss, entropy), f"{loss:.3f}; expected {entropy:.3f}, {reason}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from matplotlib.figure import Figure
     from rich.table import Table
 
     from trainlab.runs.run import Run
@@ -50,6 +51,27 @@ def as_markdown(findings: Sequence[Finding]) -> str:
         cells = " | ".join(text.replace("|", "\\|").replace("\n", " ") for text in texts)
         lines.append(f"| {each.number} | {cells} | {each.seconds:.1f} |")
     return "\n".join(lines)
+
+
+def plot_curves(findings: Sequence[Finding]) -> Figure:
+    """Draw the losses of the checks' trainings: a panel for what stands before the slash of their tags."""
+    import matplotlib.pyplot as plt
+
+    curves = [curve for each in findings for curve in each.curves.items()]
+    titles = list(dict.fromkeys(tag.partition("/")[0] for tag, _ in curves)) or ["no check with a training"]
+    figure, panels = plt.subplots(
+        1, len(titles), figsize=(5.5 * len(titles), 3.5), layout="constrained", squeeze=False
+    )
+    for title, axes in zip(titles, panels[0], strict=True):
+        for tag, losses in curves:
+            if tag.startswith(f"{title}/"):
+                axes.plot(losses, ".-", label=tag.removeprefix(f"{title}/"))
+        axes.set(title=title, xlabel="step", ylabel="loss")
+        axes.grid(alpha=0.3)
+        if curves:
+            axes.legend(fontsize="small")
+    plt.close(figure)
+    return figure
 
 
 def record(run: Run, findings: Sequence[Finding]) -> None:
