@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import socket
 import sys
 import threading
 import time
@@ -18,8 +19,6 @@ from contextlib import contextmanager, suppress
 from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-
-from lightning.fabric.plugins.environments.lightning import find_free_network_port
 
 from trainlab.errors import UserError
 from trainlab.runs.interruption import LAST_WORD, PATIENCE, Terminated
@@ -48,6 +47,9 @@ class Team:
         self._count, self._work = count, work
         self._processes: list[SpawnProcess] = []
         self._receivers: list[Connection] = []
+        self._outcomes: dict[int, bytes] = {}
+        self._failures: dict[int, BaseException] = {}  # what processes raised, the first first
+        self._deaths: list[UserError] = []
         self._stopped_by: signal.Signals | None = None
         self._deadline: float | None = None
 
@@ -75,43 +77,44 @@ class Team:
 
         Raises what the process raised that failed first; UserError where one was killed.
         """
-        outcomes: dict[int, bytes] = {}
-        failures: list[BaseException] = []
         waiting = {receiver: rank for rank, receiver in enumerate(self._receivers)}
         while waiting and not self._is_over():
             said = set(connection.wait(list(waiting), GLANCE))
             dead = {each for each, rank in waiting.items() if not self._processes[rank].is_alive()}
             for receiver in said | dead:
-                self._hear(waiting.pop(receiver), outcomes, failures)  # type: ignore[arg-type]
-        self._part(failures)
-        return outcomes[0]
+                self._hear(waiting.pop(receiver))  # type: ignore[arg-type]
+        if self._deaths or self._failures or self._stopped_by:
+            self._fail()
+        for process in self._processes:
+            process.join(FAREWELL)
+        return self._outcomes[0]
 
-    def _hear(self, rank: int, outcomes: dict[int, bytes], failures: list[BaseException]) -> None:
+    def _hear(self, rank: int) -> None:
         receiver = self._receivers[rank]
         try:
             if not receiver.poll():  # a loader's worker may hold a dead process's end open
                 raise EOFError
             failed, content = receiver.recv()
         except (EOFError, OSError):
-            failures.insert(0, self._death(rank))  # the cause of what others say: they miss it
+            self._deaths.append(self._death(rank))
         else:
             if failed:
-                failures.append(pickle.loads(content))
+                self._failures[rank] = pickle.loads(content)
             else:
-                outcomes[rank] = content
-        if failures:
+                self._outcomes[rank] = content
+        if self._deaths or self._failures:
             self._deadline = time.monotonic() + HEARSAY
 
     def _is_over(self) -> bool:
         return self._deadline is not None and time.monotonic() > self._deadline
 
-    def _part(self, failures: list[BaseException]) -> None:
+    def _fail(self) -> None:
+        """Raise the stop, unless that failed; else a death, because of which others fail; else what came first."""
         if self._stopped_by is not None:
+            if isinstance(failure := self._failures.get(0), Exception):
+                raise failure
             raise Terminated if self._stopped_by == signal.SIGTERM else KeyboardInterrupt
-        if failures:
-            raise failures[0]
-        for process in self._processes:
-            process.join(FAREWELL)
+        raise next(iter([*self._deaths, *self._failures.values()]))
 
     def _death(self, rank: int) -> UserError:
         process = self._processes[rank]
@@ -125,7 +128,7 @@ class Team:
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
-        port = find_free_network_port()
+        port = _free_port()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # handed down: a signal waits for the work
         try:
             with _main_for(self._work):
@@ -157,6 +160,12 @@ class Team:
         if self._processes and (first := self._processes[0].pid):
             with suppress(ProcessLookupError):
                 os.kill(first, self._stopped_by or signal.SIGTERM)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def pickled(work: Any) -> bytes:
