@@ -204,3 +204,104 @@ def test_an_atomic_write_keeps_the_mode_that_the_umask_gives(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+def step_file(folder, step):
+    path = folder / "checkpoints" / f"step-{step:08d}.ckpt"
+    checkpoint.save(STATE | {"global_step": step}, path)
+    return path
+
+
+def test_an_alias_is_the_same_file_under_a_second_name_with_a_digest_of_its_own(tmp_path):
+    path = step_file(tmp_path, 3)
+    alias = checkpoint.alias(path, "last.ckpt")
+    assert alias.samefile(path)
+    newer = step_file(tmp_path, 6)
+    checkpoint.alias(newer, "last.ckpt")
+    checkpoint.alias(newer, "last.ckpt")  # once more: both names are one file already
+    checkpoint.remove(path)
+    assert checkpoint.load(alias)["global_step"] == 6
+    names = [f"{name}{suffix}" for name in ("last.ckpt", newer.name) for suffix in ("", ".sha256")]
+    assert sorted(content(path.parent)) == sorted(names)
+    assert "OK" in subprocess.check_output(
+        ["sha256sum", "-c", "last.ckpt.sha256"], cwd=path.parent, text=True
+    )
+
+
+def test_where_there_are_no_links_an_alias_is_a_copy(tmp_path, monkeypatch):
+    path = step_file(tmp_path, 3)
+    monkeypatch.setattr(os, "link", refuse)
+    alias = checkpoint.alias(path, "last.ckpt")
+    assert not alias.samefile(path)
+    assert checkpoint.load(alias)["global_step"] == 3
+
+
+@pytest.mark.parametrize("dies_at", [1, 2, 3])
+@pytest.mark.parametrize("links", [True, False])
+def test_a_process_that_dies_while_it_names_leaves_a_name_that_loads(tmp_path, monkeypatch, dies_at, links):
+    checkpoint.alias(step_file(tmp_path, 3), "last.ckpt")
+    newer = step_file(tmp_path, 6)
+    replace, calls = Path.replace, []
+
+    def die(self, target):
+        calls.append(target)
+        if len(calls) == dies_at:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", die)
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.alias(newer, "last.ckpt")
+    monkeypatch.undo()
+    assert checkpoint.load(newer.with_name("last.ckpt"))["global_step"] == (6 if dies_at == 3 else 3)
+
+
+def test_a_disk_that_refuses_an_alias_is_one_error_and_the_old_name_loads(tmp_path, monkeypatch):
+    alias = checkpoint.alias(step_file(tmp_path, 3), "last.ckpt")
+    newer = step_file(tmp_path, 6)
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(CheckpointError, match=r"last\.ckpt can't be written.*No space left"):
+        checkpoint.alias(newer, "last.ckpt")
+    monkeypatch.undo()
+    assert checkpoint.load(alias)["global_step"] == 3
+    assert not list(alias.parent.glob(".*.tmp"))
+
+
+def test_the_newest_whole_checkpoint_is_found_by_its_step(tmp_path):
+    assert checkpoint.newest(tmp_path) is None
+    for step in (9, 10, 100):
+        path = step_file(tmp_path, step)
+    checkpoint.save(STATE, path.with_name("best.ckpt"))
+    checkpoint.save(STATE, path.with_name("best-step-00000999.ckpt"))
+    assert checkpoint.newest(tmp_path) == path
+
+
+def test_the_last_checkpoint_of_an_earlier_version_counts(path):
+    assert checkpoint.newest(path.parent.parent) == path
+
+
+def test_damaged_checkpoints_are_named_and_the_one_before_is_used(tmp_path, capsys):
+    whole, damaged, undigested = (step_file(tmp_path, step) for step in (3, 6, 9))
+    checkpoint.alias(damaged, "last.ckpt")
+    damaged.write_bytes(b"PK")
+    checkpoint.digest_file(undigested).unlink()
+    assert checkpoint.newest(tmp_path) == whole
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"warning: {undigested}: no SHA-256 beside it")
+    assert second.startswith(f"warning: {damaged} is damaged")
+
+
+def test_a_copy_of_a_damaged_checkpoint_goes_before_an_older_one_and_a_stale_copy_behind(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(os, "link", refuse)
+    steps = [step_file(tmp_path, step) for step in (3, 6, 9)]
+    copy = checkpoint.alias(steps[1], "last.ckpt")
+    assert checkpoint.full_states(tmp_path) == [steps[2], steps[1], copy, steps[0]]
+    for damaged in steps[1:]:
+        damaged.write_bytes(b"")
+    assert checkpoint.newest(tmp_path) == copy
+    checkpoint.remove(steps[1])
+    assert checkpoint.full_states(tmp_path) == [steps[2], steps[0], copy]

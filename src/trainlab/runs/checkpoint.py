@@ -45,9 +45,9 @@ def save(state: Mapping[str, Any], path: Path) -> None:
     except (OSError, RuntimeError) as error:
         # torch's writer, failing to close, hides a full disk behind an error of its own
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
-        raise CheckpointError(
-            f"{path} can't be written: {reason}. The one before, if any, is kept."
-        ) from error
+        raise CheckpointError(f"{path} can't be written: {reason}. The one before, if any, is kept.") from (
+            None if isinstance(reason, OSError) else error
+        )
 
 
 def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -101,15 +101,16 @@ def newest(folder: Path) -> Path | None:
 def full_states(folder: Path) -> list[Path]:
     """Return a run's checkpoints that hold all that a training needs, whole or not, the newest first.
 
-    `last.ckpt` stands behind the newest `step-*.ckpt`: it is the same state, or, where the process died in
-    between, the one before.
+    `last.ckpt`, where it is no link, stands behind the `step-*.ckpt` that it is a copy of; behind all, where
+    that is gone.
     """
     found = (folder / FOLDER).glob(f"{STEP}*.ckpt")
     steps = [path for path in found if path.stem.removeprefix(STEP).isdigit()]
     steps.sort(key=lambda path: int(path.stem.removeprefix(STEP)), reverse=True)
     last = folder / FOLDER / LAST
     if last.is_file() and not any(last.samefile(path) for path in steps):
-        steps.insert(1, last)
+        copied = (place for place, path in enumerate(steps, 1) if set(_digests(path)) & set(_digests(last)))
+        steps.insert(next(copied, len(steps)), last)
     return steps
 
 
@@ -128,7 +129,7 @@ def alias(path: Path, name: str) -> Path:
     except OSError as error:
         raise CheckpointError(
             f"{target} can't be written: {error}. The one before, if any, is kept."
-        ) from error
+        ) from None
     return target
 
 

@@ -103,7 +103,7 @@ class Recorder:
                 f"The run can't be written to {folder}: {error.strerror or error}. "
                 "Free some space or mend the folder's owner, then start again: "
                 f"df {folder}; ls -ld {folder}"
-            ) from error
+            ) from None
 
 
 def _image_layout(shape: Sequence[int]) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from trainlab.runs.lock import Lock
 
 SUFFIX = ".ckpt"
+_UNFINISHED = re.compile(r"\.(run\.json|.+\.ckpt(\.sha256)?)\.[0-9a-f]{8}\.tmp")  # see `atomic.replacing`
 _ABSENT = "nothing"  # in an error message, for a setting that only one side has
 
 
@@ -81,12 +85,17 @@ def take(folder: Path) -> Lock:
     if held is None or lock.taken(folder, lock.RUNNER):
         if held is not None:
             held.release()
-        known = record.read(folder)
-        raise UserError(
-            f"The run {folder.name} is still at work: process {known.pid} on {known.host or 'this machine'}. "
-            "Wait for its end, or stop it, and resume it then."
-        )
+        raise UserError(_at_work(folder))
     return held
+
+
+def _at_work(folder: Path) -> str:
+    known = record.read(folder)
+    mend = "Wait for its end, or stop it, and resume it then."
+    if (known.pid, known.host) == (os.getpid(), socket.gethostname()):
+        mend = "That is this very process: call the run's finish(), or restart the kernel."
+    where = f"process {known.pid} on {known.host or 'this machine'}"
+    return f"The run {folder.name} is still at work: {where}. {mend}"
 
 
 def starting_point(folder: Path, file: Path | None = None) -> Path | None:
@@ -108,6 +117,17 @@ def starting_point(folder: Path, file: Path | None = None) -> Path | None:
     if found is None:
         print(f"warning: the run {folder.name} has no checkpoint: the training starts again.", flush=True)
     return found
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a process that was killed while it saved has left in a run's folder."""
+    for place in (folder, folder / checkpoint.FOLDER):
+        for path in place.glob(".*.tmp"):
+            if _UNFINISHED.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+    for path in (folder / checkpoint.FOLDER).glob(f"*{SUFFIX}.sha256"):
+        if not path.with_suffix("").exists():
+            path.unlink(missing_ok=True)
 
 
 def _comparable(config_class: type[Config] | None, values: Mapping[str, Any]) -> dict[str, Any]:

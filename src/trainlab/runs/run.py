@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING, Any, Self
 from trainlab import folders
 from trainlab.config import Config
 from trainlab.errors import UserError
-from trainlab.runs import checkpoint, death, events, hparams, interruption, lock, naming, record, resuming
+from trainlab.runs import (
+    checkpoint,
+    death,
+    events,
+    hparams,
+    interruption,
+    lock,
+    naming,
+    record,
+    reserve,
+    resuming,
+)
 from trainlab.runs.metrics import Summary
 from trainlab.runs.monitoring import Monitor
 from trainlab.runs.recorder import Recorder
@@ -90,6 +101,15 @@ class Run(Recorder):
             self._resume(reference, experiment, logs, fields)
         elif not self._adopted:
             self._start(logs or folders.logs(), experiment, name, fields)
+        try:
+            self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self) -> None:
+        """Get ready to log."""
+        reserve.keep(self.folder)
         self._seconds_before = self._record.resumes[-1].seconds if self._record.resumes else 0.0
         # without a checkpoint the training starts again, and so do the curves, unless `rewind` says otherwise
         self._astray = self.resumed and self.checkpoint is None
@@ -129,6 +149,7 @@ class Run(Recorder):
             resuming.check_same(self._settings, record.read(self.folder).config, self.config)
             self.checkpoint = resuming.starting_point(self.folder, chosen)
             with self._telling():
+                resuming.sweep(self.folder)
                 self._record = record.reopen(self.folder, adopted=adopted, **_said(fields))
         except BaseException:
             self._lock.release()
@@ -196,6 +217,7 @@ class Run(Recorder):
         What is logged from here on goes into a new event file, behind that process's.
         """
         self._unwatch()
+        self._astray = False
         if self._writer is not None:
             with self._telling():
                 self._writer.close()
@@ -210,27 +232,38 @@ class Run(Recorder):
         self._save(record.update, record.changed, **self._measured(), **fields)
 
     def finish(self, status: Status = "finished", reason: str | None = None) -> None:
-        """Write the end of the run; a second call, or one from a forked child, does nothing.
+        """Write the end of the run; a second call, or one from another process, does nothing.
 
         Raises UserError when the disk refuses; the run is marked failed where that can still be written.
         """
         if self._ended or os.getpid() != self._process:
             return
         self._unwatch()
+        failure: UserError | None = None
         try:
             self._close_writer(status)
         except UserError as error:
-            with suppress(UserError):
-                self._end("failed", interruption.describe(error.__cause__ or error))
-            raise
-        else:
+            if status == "finished":
+                failure, status, reason = error, "failed", str(error)
+        try:
             self._end(status, reason)
         finally:
             self._ended = True
             self._lock.release()
+        if failure is not None:
+            raise failure
 
     def _end(self, status: Status, reason: str | None) -> None:
-        """Write the last fields; the headless runner alone says that all went well, after the last cell."""
+        """Write the last fields, on a full disk into the room that was kept for them."""
+        try:
+            self._last_words(status, reason)
+        except UserError:
+            reserve.release(self.folder)
+            self._last_words(status, reason)
+        reserve.release(self.folder)
+
+    def _last_words(self, status: Status, reason: str | None) -> None:
+        """Write how it ended; the headless runner alone says that all went well, after the last cell."""
         if self._adopted and status == "finished":
             self.update()
         else:
