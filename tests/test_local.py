@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from project import Project, status_of
+import slow
+from project import Project, clean_environment, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 DEADLINE = 30.0  # seconds; a busy machine needs some of them
+STOP_SECONDS = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +140,31 @@ def test_down_leaves_no_process_behind_and_may_be_repeated(up: Project) -> None:
     assert stubborn.wait(timeout=DEADLINE) == -signal.SIGKILL
     assert "down" in up.make("status").stdout
     up.make("down")
+
+
+def test_down_lets_a_training_save_a_checkpoint_and_it_goes_on_after_up(local_project: Project) -> None:
+    folder = local_project.folder
+    slow.write(folder / "notebooks")
+    local_project.make("up")
+    run = f"ARGS=slow --name stopped {' '.join(slow.SETTINGS)}"
+    environment = clean_environment() | local_project.environment
+    waiting = subprocess.Popen(
+        ["make", "run", run], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    training = slow.at_work(folder, "stopped")
+    began = time.monotonic()
+    local_project.make("down")
+    assert time.monotonic() - began < STOP_SECONDS
+    assert b"Error 143" in waiting.communicate(timeout=DEADLINE)[0]
+    known, steps = slow.record(training), slow.curve(training)
+    assert (known["status"], known["reason"]) == ("interrupted", "SIGTERM")
+    assert slow.newest_checkpoint(training) == steps[-1] + 1 < slow.STEPS
+
+    local_project.make("up")
+    with slow.made_quick(folder):
+        local_project.make("run", "ARGS=slow --resume last")
+    assert slow.record(training)["status"] == "finished"
+    assert slow.curve(training) == list(range(slow.STEPS))
 
 
 def test_a_taken_port_is_named_and_nothing_is_started(local_project: Project) -> None:
