@@ -85,3 +85,11 @@ def test_a_setting_may_have_a_second_name() -> None:
 def test_a_setting_given_under_both_names_is_refused() -> None:
     with pytest.raises(UserError, match="epochs is given twice"):
         Aliased.parse({"epochs": "7", "max_epochs": "8"})
+
+
+class Inheriting(Aliased):
+    margin: float = 3.0
+
+
+def test_changes_name_a_class_s_own_settings_first() -> None:
+    assert list(Inheriting(epochs=2, margin=5).changes()) == ["margin", "epochs"]

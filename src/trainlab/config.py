@@ -62,10 +62,12 @@ class Config(BaseModel):
         return renamed
 
     def changes(self) -> dict[str, Any]:
-        """Return the settings that differ from their defaults."""
+        """Return the settings that differ from their defaults, a class's own before those it inherits."""
+        names = [name for each in type(self).__mro__ for name in vars(each).get("__annotations__", {})]
+        fields = {name: type(self).model_fields[name] for name in names if name in type(self).model_fields}
         return {
             key: getattr(self, key)
-            for key, field in type(self).model_fields.items()
+            for key, field in fields.items()
             if getattr(self, key) != field.default and not field.exclude
         }
 
