@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from full_disk import largest_file
 from trainlab import datasets, folders, unpacking
 from trainlab.errors import UserError
 
@@ -125,13 +126,40 @@ def test_a_download_that_breaks_off_goes_on_where_it_stopped(server):
 
 def test_a_part_of_an_earlier_call_is_used(server):
     wanted = dataset(server, packed(NEWS))
-    server.breaks = [1000, 1000, 1000, 1000]
+    server.breaks = [4000, 0, 0, 0]
     with pytest.raises(UserError, match="broke off after 4,000"):
         datasets.fetch(wanted)
     assert left() == ["mind/MINDsmall_train.zip.part"]
     datasets.fetch(wanted)
     assert server.asked[-1] == "bytes=4000-"
     assert datasets.verify(wanted) == 2
+
+
+def test_a_download_may_break_off_often_as_long_as_it_gets_on(server):
+    wanted = dataset(server, packed(NEWS))
+    server.breaks = [2000] * 9
+    datasets.fetch(wanted)
+    assert len(server.asked) == 10
+    assert datasets.verify(wanted) == 2
+
+
+def test_a_disk_that_fills_up_while_downloading_is_told_and_the_rest_comes_later(server):
+    wanted = dataset(server, packed(NEWS))
+    with largest_file(8_000), pytest.raises(UserError, match="can't be written: File too large"):
+        datasets.fetch(wanted)
+    assert left() == ["mind/MINDsmall_train.zip.part"]
+    assert datasets.fetch(wanted) == [folders.data() / "mind" / "train"]
+    assert server.asked == [None, "bytes=8000-"]
+
+
+def test_a_disk_that_fills_up_while_unpacking_is_told_and_no_half_of_it_stays(server):
+    digits = "".join(hashlib.sha256(bytes([number])).hexdigest() for number in range(250))
+    wanted = dataset(server, packed({"digits.txt": digits}, zipfile.ZIP_DEFLATED))
+    assert len(server.content) < 12_000 < len(digits)
+    with largest_file(12_000), pytest.raises(UserError, match="can't be written: File too large"):
+        datasets.fetch(wanted)
+    assert left() == ["mind/MINDsmall_train.zip"]
+    assert datasets.fetch(wanted) == [folders.data() / "mind" / "train"]
 
 
 def test_a_server_that_ignores_ranges_sends_all_again(server):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from full_disk import largest_file
 from trainlab import freezing, unpacking
 from trainlab.config import Config
 from trainlab.errors import UserError
@@ -187,6 +188,16 @@ def test_a_full_disk_is_told_and_nothing_stays(data, monkeypatch):
         thawed(recipe())
     assert left(data) == ["toy-toy.zip"]
     assert frozen.path.read_bytes() == before
+
+
+def test_a_disk_that_fills_up_meanwhile_is_told_and_nothing_half_done_stays(data):
+    before = freeze(recipe(size=255)).path.read_bytes()
+    with largest_file(200), pytest.raises(UserError, match="can't be written: File too large"):
+        thawed(recipe(size=255))
+    with largest_file(200), pytest.raises(UserError, match="can't be written: File too large"):
+        freeze(recipe(size=100))  # its file has room, the archive has not
+    assert left(data) == ["toy-toy.zip"]
+    assert (data / "frozen" / "toy-toy.zip").read_bytes() == before
 
 
 def test_preparing_that_fails_leaves_nothing(data):

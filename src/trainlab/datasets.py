@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 MANIFEST = ".manifest.json"
 TIMEOUT = 30.0  # seconds without a byte
-ATTEMPTS = 4  # each goes on where the one before broke off
-PAUSE = 1.0  # seconds before the second attempt; doubled for each further one
+ATTEMPTS = 4  # in a row without a new byte; each goes on where the one before broke off
+PAUSE = 1.0  # seconds before the second attempt; doubled for each further one in a row
 NAMED = 20  # changed files listed by name; the rest are counted
 MAX_RATIO = 20  # unpacked over packed bytes; text packs about 4 to 1, a zip bomb 1,000 to 1
 
@@ -215,9 +215,10 @@ def _obtain(archive: Archive, path: Path, report: Report) -> None:
 
 
 def _download(archive: Archive, part: Path, path: Path, report: Report) -> None:
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(PAUSE * 2 ** (attempt - 1))
+    furthest = failures = 0
+    while failures < ATTEMPTS:
+        if failures:
+            time.sleep(PAUSE * 2 ** (failures - 1))
         try:
             _continue(archive, part, report)
             return
@@ -229,6 +230,9 @@ def _download(archive: Archive, part: Path, path: Path, report: Report) -> None:
                 break
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             reason = getattr(error, "reason", None) or error
+        done = part.stat().st_size if part.exists() else 0
+        failures = 1 if done > furthest else failures + 1
+        furthest = max(furthest, done)
     raise UserError(
         f"{archive.address} can't be fetched: {reason}. Check the network and call this again: it goes on "
         f"where it stopped. Or put that file by hand at {path}."

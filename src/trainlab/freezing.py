@@ -190,7 +190,7 @@ def _compare(frozen: Frozen, recipe: Recipe) -> None:
         differences.append(f"layout: frozen {frozen.version}, wanted {recipe.version}")
     if differences:
         raise UserError(
-            f"{frozen.path} was frozen from other data:\n  "
+            f"{frozen.path} holds other data than this asks for:\n  "
             + "\n  ".join(differences)
             + "\nFreeze it again: "
             f"{recipe.command}\nOr let each run prepare its data itself: rm {shlex.quote(str(frozen.path))}"
