@@ -162,6 +162,28 @@ def test_settings_and_packages_of_the_user_survive_down_and_up(stack):
     print(f"healthy after {seconds:.1f} s")  # asserted where nothing else runs: see benchmarks/
 
 
+def test_monitoring_is_of_the_container_and_its_limits(stack):
+    code = """
+import json, time
+from pathlib import Path
+from trainlab import limits
+from trainlab.runs.monitoring import Gauge
+
+gauge = Gauge(Path("/workspace/logs"))
+used = bytearray(b"1") * (300 << 20)
+while time.process_time() < 1: pass
+gauge.look()
+print(json.dumps({"inside": limits.in_container(), **gauge.point()}))
+"""
+    told = json.loads(stack.inside("jupyter", f"python -c '{code}'").stdout)
+    assert told["inside"]
+    assert 0.3 < told["memory_gib"] < 4
+    assert told["memory_percent"] == pytest.approx(100 * told["memory_gib"] / 8)  # mem_limit's default
+    assert told["cpu_percent"] > 1
+    assert told["disk_write_mib_s"] >= 0
+    assert told["disk_free_gib"] > 0
+
+
 def test_tensorboard_serves_the_curve_of_a_headless_run(stack):
     write_notebook(stack.folder / "notebooks/foreign.ipynb")
     done = stack.compose("exec", "-T", "jupyter", "trainlab", "run", "foreign", "steps=1500")
