@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _LONGEST_REASON = 2000  # characters
 PATIENCE = 6.0  # seconds for the work at hand after a signal; Docker kills ten seconds after it
-LAST_WORD = 3.0  # more seconds, after which a process that is stuck outside Python is ended as it is
 
 
 class Terminated(SystemExit):
@@ -97,11 +96,8 @@ class Deferral:
 
     def _insist(self) -> None:
         """Send the signal again when patience is over, which also ends a blocking call of the main thread."""
-        if self._answered.wait(self._patience) or self.requested is None:
-            return
-        signal.pthread_kill(threading.main_thread().ident or 0, self.requested)
-        if not self._answered.wait(LAST_WORD) and self.requested == signal.SIGTERM:
-            os._exit(128 + signal.SIGTERM)
+        if not self._answered.wait(self._patience) and self.requested is not None:
+            signal.pthread_kill(threading.main_thread().ident or 0, self.requested)
 
 
 @contextmanager

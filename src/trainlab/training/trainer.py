@@ -18,7 +18,7 @@ from trainlab.errors import UserError
 from trainlab.limits import cpu_limit
 from trainlab.training import loops
 from trainlab.training.checkpoints import BEST, Best, States
-from trainlab.training.ddp import strategy_for
+from trainlab.training.ddp import log_means, strategy_for
 from trainlab.training.loaders import take_loaders
 from trainlab.training.progress import LOG_EVERY, Bars, Speed
 from trainlab.training.recording import RunLogger, VerifiedCheckpoints
@@ -79,12 +79,23 @@ class Trainer(lightning.Trainer):
         can hold, or for a checkpoint that can't be written.
         """
         check_hyperparameters(model)
+        log_means(model)
         lightning.seed_everything(self.config.seed, verbose=False)
         if self.resumed_from is not None:
             kwargs = {"ckpt_path": self.resumed_from} | kwargs
         with self.at_work():
             super().fit(model, *args, **{"weights_only": True} | kwargs)
         self.resumed_from = None  # a second fit is another training
+
+    def validate(self, *args: Any, **kwargs: Any) -> Any:
+        """Measure a module on the validation set; see Lightning."""
+        with self.at_work():
+            return super().validate(*args, **{"weights_only": True} | kwargs)
+
+    def test(self, *args: Any, **kwargs: Any) -> Any:
+        """Measure a module on the test set; see Lightning. `ckpt_path="best"` takes the best checkpoint."""
+        with self.at_work():
+            return super().test(*args, **{"weights_only": True} | kwargs)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:

@@ -1,0 +1,158 @@
+"""A signal in whatever a training does: nothing that was trained is lost, and the process ends in time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+import trainlab
+from noisy_training import STEPS, curves, fit, settings
+from trainlab.runs import interruption
+
+ENOUGH = 10.0  # seconds, after which Docker kills
+
+
+class InterruptIn(Callback):
+    """Sends SIGINT, once, in one of a callback's methods, when so many steps are made."""
+
+    def __init__(self, method: str, step: int) -> None:
+        self.step = step
+        setattr(self, method, self.interrupt)
+
+    def interrupt(self, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            self.step = -1
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
+    """The curves and the weights of a training without an interruption."""
+    folder = tmp_path_factory.mktemp("whole")
+    with trainlab.Run("noisy", settings(), logs=folder) as run:
+        done = fit(run, settings())
+    return curves(run.folder), done.lightning_module.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("method", "step", "saved"),
+    [
+        ("on_train_start", 0, None),
+        ("on_train_batch_start", 3, 4),
+        ("on_train_batch_end", 5, 5),
+        ("on_validation_batch_start", 5, 5),
+        ("on_validation_epoch_end", 10, 10),
+        ("on_validation_end", 10, 10),
+        ("on_train_epoch_end", 10, 10),
+        ("on_train_epoch_start", 5, 5),
+        ("on_train_end", 15, 15),
+    ],
+)
+def test_an_interruption_anywhere_loses_nothing(
+    method: str,
+    step: int,
+    saved: int | None,
+    whole: tuple[pd.DataFrame, dict[str, torch.Tensor]],
+    tmp_path: Path,
+) -> None:
+    config = settings(checkpoint_every="1h", every_n_epochs=100)
+    with pytest.raises(KeyboardInterrupt), trainlab.Run("noisy", config, logs=tmp_path) as run:
+        fit(run, config, InterruptIn(method, step))
+    states = [path.name for path in run.checkpoints.glob("step-*.ckpt")]
+    assert states == ([] if saved is None else [f"step-{saved:08d}.ckpt"])
+    with trainlab.Run("noisy", config, resume="last", logs=tmp_path) as run:
+        done = fit(run, config)
+    assert done.global_step == STEPS
+    expected, weights = whole
+    for name, value in done.lightning_module.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+    pd.testing.assert_frame_equal(curves(run.folder), expected, check_exact=True)
+
+
+def test_a_second_signal_and_the_end_of_patience_raise_at_once() -> None:
+    with pytest.raises(KeyboardInterrupt), interruption.deferred() as deferral:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert deferral.requested == signal.SIGINT
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("the second was deferred too")
+    with pytest.raises(KeyboardInterrupt), interruption.deferred(patience=0.1):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+        pytest.fail("waited for the step")
+
+
+def test_a_signal_that_nobody_asked_for_is_raised_at_the_end_of_the_block() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    reached = False
+    with pytest.raises(KeyboardInterrupt), interruption.deferred():
+        os.kill(os.getpid(), signal.SIGINT)
+        reached = True
+    assert reached
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+class Scenarios:
+    """A process that has imported everything, and forks a child for each of `stopped_training.py`."""
+
+    def __init__(self) -> None:
+        script = Path(__file__).parents[1] / "stopped_training.py"
+        self.process = subprocess.Popen(
+            [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def terminate(self, name: str, logs: Path) -> tuple[int, float]:
+        """Play one, send SIGTERM when it says so; return the exit code and the seconds that it took."""
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(f"{name} {logs}\n")
+        self.process.stdin.flush()
+        child = int(self.process.stdout.readline())
+        wait_for(logs / "now")
+        os.kill(child, signal.SIGTERM)
+        sent = time.monotonic()
+        return int(self.process.stdout.readline()), time.monotonic() - sent
+
+
+@pytest.fixture(scope="module")
+def scenarios() -> Iterator[Scenarios]:
+    """Processes end with the tests."""
+    player = Scenarios()
+    yield player
+    player.process.kill()
+    player.process.wait()
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} never came"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "saved"),
+    [("preparation", 0), ("step", 4), ("hanging_step", 2), ("validation", 5), ("evaluation", 15)],
+)
+def test_sigterm_ends_the_process_in_time_with_143(
+    scenario: str, saved: int, scenarios: Scenarios, tmp_path: Path
+) -> None:
+    code, seconds = scenarios.terminate(scenario, tmp_path)
+    assert code == 128 + signal.SIGTERM
+    assert seconds < ENOUGH
+    (folder,) = (tmp_path / "stopped").iterdir()
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["status"], record["reason"]) == ("interrupted", "SIGTERM")
+    steps = [int(path.stem[5:]) for path in folder.glob("checkpoints/step-*.ckpt")]
+    assert max(steps, default=0) == saved
+    assert not list(folder.rglob("*.tmp"))
