@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _LONGEST_REASON = 2000  # characters
 PATIENCE = 6.0  # seconds for the work at hand after a signal; Docker kills ten seconds after it
+LAST_WORD = 3.0  # more seconds for what the interruption brings about: a checkpoint, the end of the record
 
 
 class Terminated(SystemExit):
