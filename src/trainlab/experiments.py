@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -31,4 +32,6 @@ def subject(name: str, settings: Mapping[str, Any]) -> Subject:
     Raises UserError for an unknown experiment, and for settings that it can't take.
     """
     module, _, function = SUBJECTS[known(name)].partition(":")
-    return getattr(import_module(module), function)(settings)
+    with warnings.catch_warnings():  # our bars are plain text, and need no widgets
+        warnings.filterwarnings("ignore", "IProgress not found")
+        return getattr(import_module(module), function)(settings)

@@ -73,9 +73,9 @@ class Bench:
         return self.examples(FIXED)
 
     @cached_property
-    def untrained(self) -> LightningModule:
-        """A fresh module that is only looked at."""
-        return self.module()
+    def started(self) -> LightningModule:
+        """A module after one step, to be looked at: a last layer that began at zero hid all before it."""
+        return self.train(self.module(), [self.batch]).module
 
     @cached_property
     def real(self) -> Training:
@@ -215,7 +215,7 @@ class _Watcher(Callback):
 def _watchable(bench: Bench) -> bool:
     """Say whether outputs can be looked at; the check that needs them says what is missing."""
     try:
-        bench.outputs(bench.untrained, bench.fixed)
+        bench.outputs(bench.started, bench.fixed)
     except MissingFactError:
         return False
     return True

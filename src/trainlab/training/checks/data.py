@@ -75,7 +75,7 @@ def validation(bench: Bench) -> Outcome:
     counter = _Counter(bench)
     with quiet():
         plain_trainer(counter, limit_val_batches=1.0).validate(
-            bench.untrained, datamodule=bench.data, verbose=False
+            bench.started, datamodule=bench.data, verbose=False
         )
     return Outcome(counter.count == size, f"{counter.count} of {size} examples")
 

@@ -32,15 +32,13 @@ RELATIVE, ABSOLUTE = 1e-4, 1e-5  # what the order of additions may change, in 32
 )
 def leaks(bench: Bench) -> Outcome:
     """Follow each output's gradient back to the examples that it comes from."""
-    module = bench.module()
-    bench.train(module, [bench.batch])  # a last layer that starts at zero lets no gradient through
-    reached = trace(bench, module, training=False)
+    reached = trace(bench, training=False)
     wrong = reached.wrong()
     count = len(reached.rows)
     found = f"{count - len(wrong)} of {count} outputs come from their own input alone"
     if wrong:
         found += f"; output {wrong[0]} from {reached.told(wrong[0])}"
-    elif trace(bench, module, training=True).shared():
+    elif trace(bench, training=True).shared():
         found += "; in training mode the batch is mixed, as by batch norm"
     return Outcome(not wrong, found)
 
@@ -53,7 +51,7 @@ def leaks(bench: Bench) -> Outcome:
 )
 def paths(bench: Bench) -> Outcome:
     """Compare the outputs with the same made the plain way."""
-    module = bench.untrained
+    module = bench.started
     fast = bench.outputs(module, bench.batch)
     with evaluating(module), torch.no_grad():
         slow = bench.subject.slow(module, bench.batch)
@@ -101,12 +99,13 @@ class _Traced:
     embedded: list[Tensor]
 
 
-def trace(bench: Bench, module: LightningModule, *, training: bool) -> Reached:
+def trace(bench: Bench, *, training: bool) -> Reached:
     """Return what each output of the fixed batch comes from.
 
     Followed are the batch's own floats and, for ids, what embeddings make of them; of these only the ones
     that grow with the batch: those of positions, say, belong to all examples.
     """
+    module = bench.started
     with evaluating(module):
         module.train(training)
         full, fewer = (_traced(bench, module, count) for count in (FIXED, FIXED - 1))

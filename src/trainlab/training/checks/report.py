@@ -24,7 +24,7 @@ def table(findings: Sequence[Finding]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table("", "check", "", "found", "passes when", "seconds", row_styles=("", "dim"), pad_edge=False)
+    shown = Table("", "check", "", "found", "passes when", "seconds", show_lines=True)
     for each in findings:
         found = Text(each.found)
         if each.status == "failed":
