@@ -47,8 +47,19 @@ def test_a_child_that_has_ended_takes_no_memory():
     processes = usage.Processes()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         processes.cpu_seconds()
+        together = processes.memory_bytes()
         child.communicate(b"\n")
+    assert 0 < processes.memory_bytes() < together
+
+
+def test_a_child_that_nobody_has_waited_for_disturbs_nothing():
+    processes = usage.Processes()
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # now it is a zombie
+    assert processes.cpu_seconds() > 0
     assert processes.memory_bytes() > 0
+    assert processes.disk_bytes() is not None
+    child.wait()
 
 
 def test_written_bytes_are_counted(tmp_path):

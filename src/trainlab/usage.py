@@ -6,10 +6,17 @@ Outside a container there is no group of its own: there it is this process with 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 
 from trainlab import limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 
 class Processes:
@@ -24,21 +31,30 @@ class Processes:
 
     def cpu_seconds(self) -> float | None:
         """Return the CPU time used so far, in seconds, with that of children which have ended."""
-        return sum(sum(each.cpu_times()[:4]) for each in self._running())
+        self._look()
+        return sum(sum(times[:4]) for times in self._each(psutil.Process.cpu_times))
 
     def memory_bytes(self) -> int | None:
         """Return the memory in use, in bytes: of the children seen when the others were asked last."""
-        return sum(each.memory_info().rss for each in self._all if each.is_running())
+        return sum(memory.rss for memory in self._each(psutil.Process.memory_info))
 
     def disk_bytes(self) -> tuple[int, int] | None:
         """Return the bytes read from and written to disks so far."""
-        counts = [each.io_counters() for each in self._running()]
+        self._look()
+        counts = self._each(psutil.Process.io_counters)
         return sum(each.read_bytes for each in counts), sum(each.write_bytes for each in counts)
 
-    def _running(self) -> list[psutil.Process]:
+    def _look(self) -> None:
         """Look for children; that costs a look at every process of the machine."""
         self._all = [self._own, *self._own.children(recursive=True)]
-        return self._all
+
+    def _each(self, read: Callable[[psutil.Process], T]) -> list[T]:
+        """Return what each process tells; one that has ended meanwhile tells nothing."""
+        told = []
+        for each in self._all:
+            with suppress(psutil.Error):
+                told.append(read(each))
+        return told
 
 
 class Container:
