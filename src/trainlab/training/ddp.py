@@ -54,6 +54,16 @@ def strategy_for(config: TrainingConfig) -> Strategy | str:
 OPTIONS: dict[str, Any] = {"find_unused_parameters": True}
 
 
+def log_means(module: lightning.LightningModule) -> None:
+    """Let what a module logs be the mean over all processes, as it is over the batch in one.
+
+    Also for one process, where it changes nothing: a training may go on with more or fewer of them.
+    """
+    for name in ("log", "log_dict"):
+        method = getattr(type(module), name)
+        setattr(module, name, functools.partial(method, module, sync_dist=True))
+
+
 class Processes(DDPStrategy):
     """DDP between new processes: over gloo on the CPU, over NCCL on GPUs."""
 
@@ -118,9 +128,6 @@ class _Work:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
         if rank:
             self.trainer.run.__class__ = _Silent  # type: ignore[attr-defined] # the callbacks' run, too
-        module = self.trainer.lightning_module
-        for name in ("log", "log_dict"):  # a number of all processes' batches, as with one
-            setattr(module, name, functools.partial(getattr(module, name), sync_dist=True))
         try:
             with self.trainer.at_work():  # type: ignore[attr-defined]
                 returned = self.function(*self.args, **self.kwargs)

@@ -1,7 +1,8 @@
 """What Lightning leaves out of a checkpoint, and a training needs to go on as if it had never stopped.
 
 Random numbers, an epoch's sums so far, and the last validation's metrics. Each process of a distributed
-training has its own; where there are more or fewer of them after a resume, all take the first one's.
+training has its own; where there are more or fewer of them after a resume, all take the first one's random
+numbers, and it takes the sums of all.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def collect(trainer: lightning.Trainer) -> dict[str, Any]:
 
 def restore_metrics(trainer: lightning.Trainer, saved: dict[str, Any]) -> None:
     """Go on with the sums of the epoch and the metrics of the last validation."""
-    for key, known in _of_this(trainer, saved["processes"])["sums"].items():
+    for key, known in _sums_of_this(trainer, saved["processes"]).items():
         trainer.fit_loop.epoch_loop._results[key] = _with_sum(trainer, known)
     trainer._logger_connector._callback_metrics.update(saved["callback_metrics"])
     trainer._logger_connector._first_loop_iter = False  # else Lightning starts the sums anew
@@ -84,6 +85,7 @@ def _with_sum(trainer: lightning.Trainer, known: dict[str, Any]) -> _ResultMetri
     """Return a number as if it had been logged until now."""
     meta = _Metadata(**known["meta"])
     should, rank_zero_only = known["sync"]
+    should = trainer._accelerator_connector.is_distributed and should
     meta.sync = _Sync(fn=trainer.strategy.reduce, _should=should, rank_zero_only=rank_zero_only)
     item = _ResultMetric(meta, is_tensor=meta.metric_attribute is None)
     if not item.is_tensor:
@@ -96,6 +98,23 @@ def _with_sum(trainer: lightning.Trainer, known: dict[str, Any]) -> _ResultMetri
     metric._computed = None
     metric._update_count = item._update_count = known["count"]
     return item
+
+
+def _sums_of_this(trainer: lightning.Trainer, processes: list[Any]) -> dict[str, Any]:
+    """Return this process's sums; after a change of their number the first one has those of all."""
+    if len(processes) == trainer.world_size:
+        return processes[trainer.global_rank]["sums"]
+    sums = [each["sums"] for each in processes] if trainer.is_global_zero else []
+    return {key: _added(known, [each[key] for each in sums]) for key, known in processes[0]["sums"].items()}
+
+
+def _added(known: dict[str, Any], parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Add up a sum's parts, none to 0; all go on from a metric object, or from a largest or smallest."""
+    known = known | {"sync": [True, known["sync"][1]]}  # one process has no say in that
+    if known["meta"]["metric_attribute"] is not None or known["meta"]["reduce_fx"] not in ("mean", "sum"):
+        return known
+    none = {name: torch.zeros_like(value) for name, value in known["values"].items()}
+    return known | {"values": {name: sum((e["values"][name] for e in parts), none[name]) for name in none}}
 
 
 def _of_all(trainer: lightning.Trainer, own: Any) -> list[Any]:

@@ -109,7 +109,7 @@ class Team:
         return self._deadline is not None and time.monotonic() > self._deadline
 
     def _fail(self) -> None:
-        """Raise the stop, unless that failed; else a death, because of which others fail; else what came first."""
+        """Raise the stop, unless that failed; or a death, because of which others fail; or what was first."""
         if self._stopped_by is not None:
             if isinstance(failure := self._failures.get(0), Exception):
                 raise failure
@@ -206,6 +206,8 @@ def _end_with(parent: int) -> None:
 
 def _portable(error: BaseException, rank: int) -> bytes:
     """Return an exception as bytes, with where it came from; one that can't travel becomes a RuntimeError."""
+    if not isinstance(error, Exception):
+        return pickle.dumps(KeyboardInterrupt())  # a stop, which the parent has another word for
     error.add_note(f"In process {rank}:\n{''.join(traceback.format_exception(error))}")
     try:
         pickle.loads(content := pickle.dumps(error))

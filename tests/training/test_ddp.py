@@ -1,0 +1,180 @@
+"""Two processes on the CPU. A start takes ten seconds, mostly for importing torch: the tests share them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+import psutil
+import pytest
+import torch
+from nbclient import NotebookClient
+
+import ddp_work
+import trainlab
+from trainlab.errors import UserError
+from trainlab.runs import checkpoint, scalars
+from trainlab.training import Trainer, TrainingConfig
+from trainlab.training.ddp import Processes, strategy_for
+
+pytestmark = pytest.mark.slow
+DEADLINE = 180.0  # seconds
+NEAR = 1e-6  # sums of floats in another order; measured: 1.2e-7
+
+
+def curves(run: trainlab.Run) -> pd.Series:
+    """What was learned; speed and the machine's use differ."""
+    points = scalars(run.folder).set_index(["tag", "step"])["value"].sort_index()
+    machine = points.index.get_level_values("tag").str.match("system/|train/samples")
+    return points[~machine]
+
+
+def weights(trainer: Trainer) -> torch.Tensor:
+    return trainer.lightning_module.layer.weight.detach()
+
+
+def record(run: trainlab.Run) -> dict[str, Any]:
+    return json.loads((run.folder / "run.json").read_text())
+
+
+def alike(run: trainlab.Run, other: trainlab.Run) -> bool:
+    first, second = curves(run), curves(other)
+    return first.index.equals(second.index) and bool(((first - second).abs() < NEAR).all())
+
+
+Trained = tuple[trainlab.Run, Trainer]
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return ddp_work.train(tmp_path_factory.mktemp("one"), 1)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return ddp_work.train(tmp_path_factory.mktemp("two"), 2)
+
+
+def test_two_processes_learn_what_one_does(one: Trained, two: Trained) -> None:
+    assert torch.allclose(weights(one[1]), weights(two[1]), rtol=0, atol=NEAR)
+    alone, shared = curves(one[0]), curves(two[0])
+    assert alone.index.equals(shared.index)
+    assert len(shared) == 36
+    assert (alone - shared).abs().max() < NEAR
+
+
+def test_afterwards_the_parent_knows_what_the_processes_did(one: Trained, two: Trained) -> None:
+    (_, alone), (run, trainer) = one, two
+    assert (trainer.global_step, trainer.current_epoch) == (alone.global_step, alone.current_epoch) == (15, 3)
+    assert trainer.best_checkpoint == run.checkpoints / "best.ckpt"
+    assert set(trainer.callback_metrics) == set(alone.callback_metrics)
+    assert checkpoint.load(run.checkpoints / "last.ckpt")["global_step"] == 15
+    assert not list(run.folder.rglob("*.tmp*"))
+
+
+def test_the_record_is_as_with_one_process(one: Trained, two: Trained) -> None:
+    alone, shared = record(one[0]), record(two[0])
+    assert shared["status"] == "finished"
+    assert set(shared["last"]) >= set(alone["last"])
+    assert shared["best"]["val/loss"]["value"] == pytest.approx(alone["best"]["val/loss"]["value"], abs=NEAR)
+    assert shared["best_checkpoint"]["step"] == alone["best_checkpoint"]["step"]
+    assert sorted(path.name for path in two[0].checkpoints.iterdir()) == sorted(
+        path.name for path in one[0].checkpoints.iterdir()
+    )
+
+
+def test_a_killed_process_ends_the_run_and_one_alone_can_go_on(one: Trained, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Process 1 of 2 was killed"):
+        ddp_work.train(tmp_path, 2, ddp_work.kill_the_second, checkpoint_every="1")
+    (folder,) = tmp_path.glob("line/*")
+    ended = json.loads((folder / "run.json").read_text())
+    assert ended["status"] == "failed"
+    assert "Process 1 of 2 was killed (signal 9)" in ended["reason"]
+    run, trainer = ddp_work.train(tmp_path, 1, checkpoint_every="1", resume=folder.name)
+    assert torch.allclose(weights(trainer), weights(one[1]), rtol=0, atol=NEAR)
+    assert alike(run, one[0])
+
+
+def test_a_run_of_one_process_goes_on_with_two(one: Trained, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        ddp_work.train(tmp_path, 1, ddp_work.interrupt)
+    (folder,) = tmp_path.glob("line/*")
+    run, trainer = ddp_work.train(tmp_path, 2, resume=folder.name, num_workers=1)
+    assert torch.allclose(weights(trainer), weights(one[1]), rtol=0, atol=NEAR)
+    assert alike(run, one[0])
+    run.refresh()
+    assert record(run)["resumes"][-1]["step"] == 8
+
+
+def started(tmp_path: Path, script: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", script], env=environment, cwd=tmp_path, **pipes)
+
+
+def test_sigterm_ends_all_processes_with_a_checkpoint(tmp_path: Path) -> None:
+    script = (
+        "import ddp_work; from pathlib import Path; "
+        "ddp_work.train(Path('.'), 2, data=ddp_work.Forever(), checkpoint_every='50')"
+    )
+    process = started(tmp_path, script)
+    end = time.monotonic() + DEADLINE
+    while not (saved := list(tmp_path.glob("line/*/checkpoints/step-*.ckpt"))):
+        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        time.sleep(0.1)
+    children = psutil.Process(process.pid).children(recursive=True)
+    since = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 143, err
+    assert time.monotonic() - since < 10
+    assert "Traceback" not in err
+    assert out.count("epoch 1/3") >= 1
+    assert out.count("workers: 0") == 1
+    gone, alive = psutil.wait_procs(children, timeout=5)
+    assert len(gone) >= 2
+    assert not alive
+    folder = saved[0].parents[1]
+    ended = json.loads((folder / "run.json").read_text())
+    assert (ended["status"], ended["reason"]) == ("interrupted", "SIGTERM")
+    newest = checkpoint.newest(folder)
+    assert newest is not None
+    assert checkpoint.load(newest)["global_step"] > ended["last"]["train/loss"]["step"]
+
+
+CELLS = (
+    "from pathlib import Path; import ddp_work",
+    "run, trainer = ddp_work.train(Path('.'), 2, epochs=1)",
+    "print('steps:', trainer.global_step)",
+)
+
+
+def test_it_works_from_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # else the kernel leaves what other processes print alone
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(each) for each in CELLS])
+    client = NotebookClient(notebook, timeout=DEADLINE, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    texts = [[out.get("text", "") for out in cell.outputs] for cell in notebook.cells]
+    assert "epoch 1/1" in "".join(texts[1])
+    assert texts[2] == ["steps: 5\n"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"), [({}, str), ({"strategy": "ddp"}, str), ({"devices": 2}, Processes)]
+)
+def test_several_devices_are_several_processes(settings: dict[str, Any], expected: type) -> None:
+    assert isinstance(strategy_for(TrainingConfig(**settings)), expected)
+
+
+def test_under_torchrun_the_processes_are_there_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    assert not isinstance(strategy_for(TrainingConfig(devices=2)), (Processes, str))
