@@ -90,7 +90,7 @@ def test_the_notebook_s_run_takes_over_the_folder_and_the_table_shows_it(lab):
     )
     (row,) = json.loads(listed.stdout)
     assert (row["experiment"], row["status"], row["config"]) == ("mine", "finished", {"margin": 5.0})
-    assert row["last"] == {"val/loss": 0.5}
+    assert row["last"]["val/loss"] == 0.5
 
 
 def test_cells_that_are_empty_skipped_or_meant_to_fail_do_not_fail_the_run(lab):
