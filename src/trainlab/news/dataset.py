@@ -47,7 +47,7 @@ class NewsData(lightning.LightningDataModule):
         return self.tokens.rows(torch.from_numpy(self.examples.unseen))
 
     def train_dataloader(self) -> DataLoader:
-        """Return batches of triplets, shuffled anew each epoch by torch's seed."""
+        """Return batches of triplets, shuffled; order, and workers where they pay, are the Trainer's."""
         triplets = TripletSet(self.tokens, self.examples.training)
         return DataLoader(triplets, batch_size=self.batch_size, shuffle=True, collate_fn=_as_it_is)
 
