@@ -66,6 +66,10 @@ def points(folder, tag="train/loss"):
     return list(zip(curve.steps, curve.values, strict=True))
 
 
+def refuse(*_):
+    raise OSError(28, "No space left on device")
+
+
 def content(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -139,11 +143,41 @@ def test_other_settings_are_refused_by_name_with_both_values_and_nothing_is_chan
     [
         ({"margin": 3.0, "epochs": 3, "device": "cpu"}, {"margin": 3, "accelerator": "auto"}),
         ({}, {"margin": 3.0}),
-        ({"margin": 3.0, "no longer a setting": 1}, {}),
     ],
 )
 def test_settings_are_compared_under_todays_names_and_with_defaults(before, now):
     resuming.check_same(Settings, before, now)
+
+
+def test_a_run_with_settings_that_there_are_no_more_or_of_another_experiment_is_refused():
+    with pytest.raises(UserError, match=r"^words: the run has 9, given is 'nothing'\."):
+        resuming.check_same(Settings, {"margin": 3.0, "words": 9}, {"margin": 3.0})
+
+
+def test_a_run_that_could_not_start_is_not_left_locked(tmp_path, monkeypatch):
+    folder = trained(tmp_path)
+    monkeypatch.setattr(run_module.hparams, "session_start", refuse)
+    with pytest.raises(UserError, match="No space left on device"):
+        Run("news", Settings(), resume=folder)
+    monkeypatch.undo()
+    Run("news", Settings(), resume=folder).finish()
+
+
+def test_a_run_left_open_in_this_process_is_refused_with_the_way_out(tmp_path):
+    run = Run("news", Settings(), logs=tmp_path)
+    with pytest.raises(UserError, match=r"call the run's finish\(\), or restart the kernel"):
+        Run("news", Settings(), resume=run.folder)
+    run.finish()
+
+
+def test_litter_of_a_killed_process_is_swept_up_and_nothing_else(tmp_path):
+    folder = trained(tmp_path)
+    litter = [".run.json.0123abcd.tmp", "checkpoints/.last.ckpt.0123abcd.tmp", "checkpoints/gone.ckpt.sha256"]
+    kept = [".notes.tmp", "checkpoints/step-00000003.ckpt.sha256"]
+    for name in [*litter, kept[0]]:
+        (folder / name).touch()
+    Run("news", Settings(), resume=folder).finish()
+    assert [(folder / name).exists() for name in [*litter, *kept]] == [False] * 3 + [True] * 2
 
 
 def test_plain_settings_must_all_be_equal():

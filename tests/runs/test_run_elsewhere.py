@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 
 import pytest
 
@@ -31,6 +32,17 @@ def test_a_copy_in_a_spawned_process_logs_into_the_same_run(tmp_path):
     assert events.read(run.folder).curves["train/loss"].steps == [0, 1, 2, 3, 4, 5]
     assert events.read(run.folder).curves["test/loss"].steps == [6]
     assert len(events.files(run.folder)) == 3, "one behind the other: readers don't look back"
+
+
+def test_a_resumed_run_without_a_checkpoint_starts_again_in_the_other_process_and_once_only(tmp_path):
+    with Run("news", logs=tmp_path, monitor=False) as run:
+        run.log({"train/loss": 9.0}, 7)
+    with Run("news", resume=run.folder, monitor=False) as again:
+        pickle.loads(pickle.dumps(again)).log({"train/loss": 2.0}, 3)
+        again.refresh()
+        again.log({"test/loss": 1.0}, 4)
+    assert events.read(run.folder).curves["train/loss"].steps == [3]
+    assert record.read(run.folder).resumes[0].step == 0
 
 
 def system(folder):

@@ -26,8 +26,8 @@ def check_same(config_class: type[Config] | None, before: Mapping[str, Any], now
     """Check that a run may go on with the settings `now`, having started with those `before`.
 
     They are compared under today's names, a missing one by its default; those of the class's `MAY_CHANGE`
-    may differ, and those that the class no longer has are not compared. Without a class all must be equal.
-    Raises UserError with each key that differs and both its values.
+    may differ. Without a class all must be equal. Raises UserError with each key that differs and both its
+    values: settings that the class lacks are those of another experiment, or of code that is no more.
     """
     first, second = _comparable(config_class, before), _comparable(config_class, now)
     free: frozenset[str] = getattr(config_class, "MAY_CHANGE", frozenset())
@@ -134,10 +134,11 @@ def _comparable(config_class: type[Config] | None, values: Mapping[str, Any]) ->
     """Return settings as `run.json` holds them, under the names and with the defaults of their class."""
     if config_class is None:
         return record.plain(values)
-    fields = config_class.model_fields
-    known = {key: value for key, value in config_class.named(values).items() if key in fields}
+    fields, values = config_class.model_fields, config_class.named(values)
+    known = {key: value for key, value in values.items() if key in fields}
+    others = {key: value for key, value in values.items() if key not in fields}
     try:
-        return record.plain(config_class.parse(known).model_dump())
+        return record.plain(config_class.parse(known).model_dump() | others)
     except UserError:  # allowed then, and no more
-        kept = {key: field for key, field in fields.items() if not field.exclude}
-        return record.plain({key: known.get(key, field.default) for key, field in kept.items()})
+        kept = {key: known.get(key, field.default) for key, field in fields.items() if not field.exclude}
+        return record.plain(kept | others)

@@ -48,7 +48,8 @@ class Run(Recorder):
 
     Use it as a context manager: leaving the block marks the run finished; an exception marks it failed and
     goes on up; Ctrl-C and SIGTERM mark it interrupted. `name` defaults to the settings that differ from
-    their defaults. `metrics` names the tags that matter most: the table of runs shows them first.
+    their defaults; a resumed run keeps its own. `metrics` names the tags that matter most: the table of runs
+    shows them first.
 
     `resume` names a run of this experiment to go on with, in its own folder (see `resuming.find`); without
     it the config's own `resume`, if it has one, decides. Its settings must be those that it had. Whoever
