@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import lightning
@@ -174,3 +175,115 @@ def test_torch_gets_as_many_threads_as_it_may_use_cpus(
         assert threads == torch.get_num_threads() == (expected or min(before, len(os.sched_getaffinity(0))))
     finally:
         torch.set_num_threads(before)
+
+
+class Measured(Line):
+    def test_step(self, batch: list[torch.Tensor]) -> None:
+        self.log("test/loss", self.training_step(batch, 0))
+
+
+def fit(run: trainlab.Run, module: Line, data: object, **changes: object) -> Trainer:
+    done = Trainer(run, TrainingConfig(accelerator="cpu", num_workers=0, **changes))
+    done.fit(module, data)
+    return done
+
+
+def test_a_fast_development_run_does_a_little_of_all_and_writes_nothing(tmp_path: Path) -> None:
+    with trainlab.Run("line", logs=tmp_path) as run:
+        done = fit(run, Measured(), Points(), fast_dev_run=2)
+        done.test(Measured(), Points().val_dataloader())
+    assert done.global_step == 2
+    assert done.best_checkpoint is None
+    assert not list(run.folder.rglob("*.ckpt"))
+    assert scalars(run.folder).empty
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({"limit_train_batches": 3}, 3),
+        ({"limit_train_batches": 0.4}, 2),
+        ({"overfit_batches": 1}, 1),
+        ({"limit_val_batches": 0}, 5),
+    ],
+)
+def test_an_epoch_can_be_shortened(changes: dict, steps: int, tmp_path: Path) -> None:
+    with trainlab.Run("line", logs=tmp_path) as run:
+        done = fit(run, Measured(), Points(), epochs=2, **changes)
+        (measured,) = done.test(Measured(), Points().val_dataloader(), verbose=False)
+    assert done.global_step == 2 * steps
+    curves = scalars(run.folder)
+    assert len(curves.query("tag == 'val/loss'")) == (0 if "limit_val_batches" in changes else 2)
+    assert curves.query("tag == 'test/loss'")["step"].tolist() == [2 * steps]
+    assert measured["test/loss"] > 0
+
+
+def test_overfitting_sees_the_same_batch_in_each_epoch(tmp_path: Path) -> None:
+    seen: list[list[float]] = []
+
+    class Seeing(Line):
+        def training_step(self, batch: list[torch.Tensor], index: int) -> torch.Tensor:
+            seen.append(batch[0].flatten().tolist())
+            return super().training_step(batch, index)
+
+    with trainlab.Run("line", logs=tmp_path) as run, pytest.warns(UserWarning, match="overfit"):
+        fit(run, Seeing(), Points(), overfit_batches=1)
+    assert len(seen) == 3
+    assert seen[0] == seen[1] == seen[2]
+
+
+class Stream(torch.utils.data.IterableDataset):
+    """Items without a number of them."""
+
+    def __iter__(self) -> object:
+        return iter(torch.linspace(-1, 1, 8)[:, None])
+
+
+def test_loaders_without_length_or_batch_size_train_too(tmp_path: Path) -> None:
+    whole_batches = DataLoader([[torch.ones(3, 1)], [torch.zeros(2, 1)]], batch_size=None)
+    stream = DataLoader(Stream(), batch_size=4, collate_fn=lambda items: [torch.stack(items)])
+    for loader in (whole_batches, stream, [torch.ones(3, 1)[None]] * 2):
+        with trainlab.Run("line", logs=tmp_path) as run:
+            config = TrainingConfig(accelerator="cpu", epochs=2, num_workers=0)
+            trainer = Trainer(run, config, log_every_n_steps=2)
+            trainer.fit(Line(), loader)
+        assert trainer.global_step == 4
+        tags = set(scalars(run.folder)["tag"])
+        assert {"train/loss", "train/lr", "system/step_seconds", "system/data_wait_share"} <= tags
+        assert ("train/samples_per_second" in tags) == (loader is stream)
+
+
+def test_waiting_for_data_is_told_from_computing(tmp_path: Path) -> None:
+    class Slow(TensorDataset):
+        def __getitem__(self, row: int) -> tuple[torch.Tensor, ...]:
+            time.sleep(0.01)
+            return super().__getitem__(row)
+
+    loader = DataLoader(Slow(torch.ones(8, 1)), batch_size=4)
+    with trainlab.Run("line", logs=tmp_path) as run:
+        trainer = Trainer(run, TrainingConfig(accelerator="cpu", epochs=1, num_workers=0))
+        trainer.fit(Line(), loader)
+    speed = scalars(run.folder).set_index("tag")["value"]
+    assert (speed["system/step_seconds"] > 0.04).all()
+    assert speed["system/data_wait_share"].between(0.3, 1).all()
+
+
+def test_the_best_checkpoint_can_be_tested(tmp_path: Path) -> None:
+    with trainlab.Run("line", logs=tmp_path) as run:
+        done = fit(run, Measured(), Points())
+        (measured,) = done.test(Measured(), Points().val_dataloader(), ckpt_path="best", verbose=False)
+        (validated,) = done.validate(Measured(), Points(), ckpt_path="best", verbose=False)
+    assert measured["test/loss"] == validated["val/loss"]
+    assert json.loads((run.folder / "run.json").read_text())["best_checkpoint"]["value"] == pytest.approx(
+        validated["val/loss"]
+    )
+
+
+def test_other_precision_and_a_limit_in_steps_work_and_resume(tmp_path: Path) -> None:
+    config = TrainingConfig(accelerator="cpu", precision="bf16-mixed", num_workers=0, epochs=9)
+    for most in (5, 12):  # the first at the end of an epoch
+        with trainlab.Run("line", config, resume="last" if most == 12 else "", logs=tmp_path) as run:
+            done = Trainer(run, config, max_steps=most)
+            done.fit(Line(), Points())
+        assert done.global_step == most
+    assert scalars(run.folder).query("tag == 'train/loss'")["step"].tolist() == list(range(12))

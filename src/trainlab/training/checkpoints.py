@@ -6,7 +6,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from trainlab.errors import nearest
 from trainlab.runs import checkpoint, record
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 BEST = "best.ckpt"
 
 
-class States(Checkpoint):
+class States(Callback):
     """Keeps `step-00000240.ckpt`, all that a resume needs, and `last.ckpt`, the newest of them.
 
     They are written after the steps that `checkpoint_every` names, at the end of each `every_n_epochs`-th
