@@ -108,3 +108,17 @@ def test_the_news_notebook_runs_whole_from_the_command_line(tmp_path: Path) -> N
     asked = trainlab(tmp_path, "recommend", folder.name, "Storm warning for the coast", "-k", "3")
     assert asked.returncode == 0, asked.stderr
     assert "Storm warning for the coast" in asked.stdout
+
+
+@pytest.mark.slow
+def test_the_tour_of_training_runs_whole_and_its_resumed_curves_are_the_same(tmp_path: Path) -> None:
+    words = ["class_size=6", "max_tokens=8", "epochs=1"]
+    done = trainlab(tmp_path, "run", str(ROOT / "notebooks" / "training.ipynb"), *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "(True, True)" in done.stdout, "killed in the middle of an epoch, and resumed: the same two curves"
+    assert "interrupted the process ended" in done.stdout
+    assert "Warning" not in done.stdout + done.stderr
+    (folder,) = (tmp_path / "training").iterdir()
+    executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
+    kinds = [kind for cell in code(executed) for output in cell.outputs for kind in output.get("data", {})]
+    assert kinds.count("image/png") == 3

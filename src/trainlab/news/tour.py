@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import time
+from contextlib import redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -19,7 +22,6 @@ from trainlab.runs.frames import scalars
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from matplotlib.figure import Figure
 
@@ -47,15 +49,20 @@ def killed(config: NewsConfig, step: int) -> Path:
 
     Raises UserError where it ended before, or did not get so far in three minutes.
     """
-    from trainlab.news.experiment import train
-
-    process = multiprocessing.get_context("spawn").Process(target=train, args=(config,))
+    process = multiprocessing.get_context("spawn").Process(target=_train_unseen, args=(config,))
     process.start()
     try:
         return _run_that_saved(step, process)
     finally:
         process.kill()
         process.join()
+
+
+def _train_unseen(config: NewsConfig) -> None:
+    from trainlab.news.experiment import train
+
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        train(config)
 
 
 def _run_that_saved(step: int, process: Any) -> Path:
@@ -119,3 +126,16 @@ def same_curve(first: Path, second: Path, tag: str) -> bool:
         curves.append(history[history["tag"] == tag][["step", "value"]].to_numpy().tolist())
     steps = [step for step, _ in curves[0]]
     return bool(steps) and curves[0] == curves[1] and len(set(steps)) == len(steps)
+
+
+def worker_rates(config: NewsConfig, candidates: Sequence[int] = (0, 1, 2)) -> pd.DataFrame:
+    """Return the batches of training triplets that so many workers make in a second."""
+    from trainlab.news.dataset import NewsData
+    from trainlab.news.examples import draw
+    from trainlab.news.model import NewsModel
+    from trainlab.training.workers import measure_workers
+
+    examples = draw(config)
+    tokens = NewsModel.pretrained(config).tokenize(examples.news.texts(config.text))
+    rates = measure_workers(NewsData(examples, tokens, config.batch_size).train_dataloader(), candidates)
+    return pd.DataFrame({"batches a second": rates}).rename_axis("workers")
