@@ -12,13 +12,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import trainlab
 from trainlab.errors import UserError
-from trainlab.news import NewsConfig, Result, recommend, train
+from trainlab.news import NewsConfig, Result, recommend, report, train
 from trainlab.news.experiment import METRICS
 from trainlab.news.model import NewsModel
 from trainlab.news.report import as_markdown, category_distances
 
 SYSTEMS = ("val", "untrained", "tfidf")
-NOT_REPEATABLE = "train/samples_per_second"
+NOT_REPEATABLE = ("train/samples_per_second", "system/")
 
 
 @pytest.fixture(scope="module")
@@ -109,11 +109,50 @@ def test_the_distance_between_categories_equals_a_loop(result: Result) -> None:
 
 def test_two_runs_with_one_seed_have_identical_curves(tiny: NewsConfig, result: Result) -> None:
     torch.manual_seed(99)  # whatever went before
-    curves = [
-        each.history().query("tag != @NOT_REPEATABLE")[["tag", "step", "value"]]
-        for each in (result, train(tiny))
-    ]
-    pd.testing.assert_frame_equal(*curves, check_exact=True)
+    pd.testing.assert_frame_equal(curves(result), curves(train(tiny)), check_exact=True)
+
+
+def curves(result: Result) -> pd.DataFrame:
+    points = result.history()
+    points = points[~points["tag"].str.startswith(NOT_REPEATABLE)].sort_values(["tag", "step"])
+    return points[["tag", "step", "value"]].reset_index(drop=True)
+
+
+def test_a_run_goes_on_as_if_it_had_not_stopped(tiny: NewsConfig, result: Result) -> None:
+    first = train(tiny.model_copy(update={"epochs": 1}))
+    resumed = train(tiny.model_copy(update={"resume": "last"}))
+    assert resumed.run == first.run
+    assert resumed.metrics == result.metrics
+    pd.testing.assert_frame_equal(curves(resumed), curves(result), check_exact=True)
+
+
+def test_a_run_that_stopped_in_its_last_evaluation_goes_on_there(
+    tiny: NewsConfig, result: Result, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(report, "log_embeddings", interrupt)
+        train(tiny)
+    assert "epoch 2/2" in capsys.readouterr().out
+    resumed = train(tiny.model_copy(update={"resume": "last"}))
+    assert "epoch" not in capsys.readouterr().out
+    record = json.loads((resumed.run / "run.json").read_text())
+    assert (record["status"], record["resumes"][0]["step"]) == ("finished", 10)
+    pd.testing.assert_frame_equal(curves(resumed), curves(result), check_exact=True)
+
+
+def test_a_fast_development_run_goes_through_everything_and_records_nothing(
+    tiny: NewsConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried = train(tiny.model_copy(update={"fast_dev_run": 1}))
+    assert "fast_dev_run: all of it works" in capsys.readouterr().out
+    assert tried.history().empty
+    assert not list(tried.run.rglob("*.ckpt"))
+    assert set(tried.metrics) == {"untrained", "tfidf", "trained"}
+    assert tried.curves() is not None
+    assert len(tried.recommendations("win in the cup", k=3)) == 3
 
 
 def test_another_seed_gives_other_curves(tiny: NewsConfig, result: Result) -> None:

@@ -90,6 +90,9 @@ class Result:
 def train(config: NewsConfig) -> Result:
     """Train, or with `trained=false` only measure; everything is recorded in a run's folder.
 
+    With `resume` a run goes on from its newest checkpoint, or with its last measuring if only that is left.
+    With `fast_dev_run` a few batches are trained on, to see that all of it works, and nothing is recorded.
+
     Shows what it does on standard output and standard error. Raises UserError when data or backbone can't be
     used, before there is a run.
     """
@@ -120,7 +123,10 @@ def _record(run: Run, config: NewsConfig, examples: Examples) -> Result:
     if config.trained:
         metrics["trained"] = examples.measure(vectors[examples.unseen], config.margin)
     result = Result(run.folder, config, examples, metrics, model, vectors)
-    _finish(run, result, steps)
+    if config.fast_dev_run:
+        _say("fast_dev_run: all of it works. No curves, no checkpoint: leave fast_dev_run out to train.")
+    else:
+        _finish(run, result, steps)
     return result
 
 
@@ -131,7 +137,8 @@ def _baselines(run: Run, config: NewsConfig, data: NewsData, model: NewsModel) -
         "untrained": data.examples.measure(raw, config.margin),
         "tfidf": data.examples.measure(tfidf(data.examples, config.text), config.margin),
     }
-    _log_baselines(run, metrics, 0)
+    if not config.fast_dev_run and not run.has("untrained/loss", 0):  # a resumed run has logged them
+        _log_baselines(run, metrics, 0)
     return metrics
 
 

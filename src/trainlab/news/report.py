@@ -41,7 +41,8 @@ class Evaluation(Callback):
         for name, value in self._examples.measure(vectors, self._margin).items():
             tag = f"val/{name}"
             module.log(tag, value, prog_bar=tag in SHOWN, batch_size=len(vectors))
-        log_distances(self._run, self._examples, vectors, trainer.global_step)
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            log_distances(self._run, self._examples, vectors, trainer.global_step)
 
 
 def log_distances(run: Run, examples: Examples, vectors: NDArray[Any], step: int) -> None:
@@ -100,7 +101,8 @@ def plot_curves(history: pd.DataFrame) -> Figure:
                 axes.plot(curve["step"], curve["value"], "--" if baseline else ".-", label=tag)
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        if axes.lines:
+            axes.legend(fontsize="small")
     plt.close(figure)
     return figure
 

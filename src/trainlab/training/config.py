@@ -41,7 +41,7 @@ class TrainingConfig(Config):
     `monitor` stay too (-1: all). `resume` names the run to go on with.
 
     Debugging: `fast_dev_run` batches of everything and no files; `limit_..._batches` as a share (0.1) or a
-    number (10); `overfit_batches` trains and validates on the same few.
+    number (10); `overfit_batches` trains on the same few in each epoch, and validates on as many.
     """
 
     epochs: int = Field(3, ge=1)
