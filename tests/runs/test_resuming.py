@@ -143,15 +143,27 @@ def test_other_settings_are_refused_by_name_with_both_values_and_nothing_is_chan
     [
         ({"margin": 3.0, "epochs": 3, "device": "cpu"}, {"margin": 3, "accelerator": "auto"}),
         ({}, {"margin": 3.0}),
+        ({"margin": 3.0, "no longer a setting": 1}, {}),
     ],
 )
 def test_settings_are_compared_under_todays_names_and_with_defaults(before, now):
     resuming.check_same(Settings, before, now)
 
 
-def test_a_run_with_settings_that_there_are_no_more_or_of_another_experiment_is_refused():
-    with pytest.raises(UserError, match=r"^words: the run has 9, given is 'nothing'\."):
-        resuming.check_same(Settings, {"margin": 3.0, "words": 9}, {"margin": 3.0})
+def test_another_experiment_s_run_is_refused_by_path_too(tmp_path):
+    with Run("captions", {"words": 9}, logs=tmp_path) as run:
+        pass
+    with pytest.raises(UserError, match=r"is of captions, not of news: its settings words have no meaning"):
+        Run("news", Settings(), resume=run.folder)
+    assert record.read(run.folder).resumes == []
+
+
+def test_a_run_that_lies_under_its_notebook_s_name_goes_on_by_its_path(tmp_path):
+    folder = trained(tmp_path)
+    (tmp_path / "tour").mkdir()
+    folder = folder.rename(tmp_path / "tour" / folder.name)
+    record.update(folder, experiment="tour")
+    Run("news", Settings(), resume=folder).finish()
 
 
 def test_a_run_that_could_not_start_is_not_left_locked(tmp_path, monkeypatch):
@@ -267,7 +279,7 @@ def test_a_run_without_a_checkpoint_starts_again_with_a_warning(tmp_path, capsys
     with Run("news", Settings(), resume="last", logs=tmp_path) as run:
         assert run.checkpoint is None
         assert "has no checkpoint: the training starts again" in capsys.readouterr().out
-        run.rewind(0)
+        assert not run.has("train/loss", 0), "what is there is not counted: it will be taken back"
         log(run, [0, 1], value=2.0)
     assert points(folder) == [(0, 2.0), (1, 2.0)]
     assert record.read(folder).resumes[0].step == 0

@@ -26,8 +26,8 @@ def check_same(config_class: type[Config] | None, before: Mapping[str, Any], now
     """Check that a run may go on with the settings `now`, having started with those `before`.
 
     They are compared under today's names, a missing one by its default; those of the class's `MAY_CHANGE`
-    may differ. Without a class all must be equal. Raises UserError with each key that differs and both its
-    values: settings that the class lacks are those of another experiment, or of code that is no more.
+    may differ, and those that the class no longer has are not compared. Without a class all must be equal.
+    Raises UserError with each key that differs and both its values.
     """
     first, second = _comparable(config_class, before), _comparable(config_class, now)
     free: frozenset[str] = getattr(config_class, "MAY_CHANGE", frozenset())
@@ -41,6 +41,23 @@ def check_same(config_class: type[Config] | None, before: Mapping[str, Any], now
         raise UserError(
             "\n".join(differing) + f"\nA resumed run keeps its settings.{allowed} "
             "Leave out what differs, or start a new run (without resume)."
+        )
+
+
+def check_experiment(folder: Path, experiment: str, config_class: type[Config] | None) -> None:
+    """Check that a run found by its path is not another experiment's: its settings would be nobody's.
+
+    A notebook's first run lies under the notebook's name when it is executed headless, and that is fine.
+    Raises UserError with the settings that the class lacks.
+    """
+    known = record.read(folder)
+    if config_class is None or naming.slug(experiment) in (known.experiment, folder.parent.name):
+        return
+    others = config_class.named(known.config).keys() - config_class.model_fields.keys()
+    if others:
+        raise UserError(
+            f"The run {folder.name} is of {known.experiment}, not of {experiment}: its settings "
+            f"{', '.join(sorted(others))} have no meaning there. Resume it by its own experiment."
         )
 
 
@@ -134,11 +151,10 @@ def _comparable(config_class: type[Config] | None, values: Mapping[str, Any]) ->
     """Return settings as `run.json` holds them, under the names and with the defaults of their class."""
     if config_class is None:
         return record.plain(values)
-    fields, values = config_class.model_fields, config_class.named(values)
-    known = {key: value for key, value in values.items() if key in fields}
-    others = {key: value for key, value in values.items() if key not in fields}
+    fields = config_class.model_fields
+    known = {key: value for key, value in config_class.named(values).items() if key in fields}
     try:
-        return record.plain(config_class.parse(known).model_dump() | others)
+        return record.plain(config_class.parse(known).model_dump())
     except UserError:  # allowed then, and no more
-        kept = {key: known.get(key, field.default) for key, field in fields.items() if not field.exclude}
-        return record.plain(kept | others)
+        kept = {key: field for key, field in fields.items() if not field.exclude}
+        return record.plain({key: known.get(key, field.default) for key, field in kept.items()})

@@ -114,7 +114,7 @@ class Run(Recorder):
         self._seconds_before = self._record.resumes[-1].seconds if self._record.resumes else 0.0
         # without a checkpoint the training starts again, and so do the curves, unless `rewind` says otherwise
         self._astray = self.resumed and self.checkpoint is None
-        if self.resumed:
+        if self.resumed and not self._astray:
             self._summary = Summary.of(events.read(self.folder).curves)
         if self.config:
             with self._telling():
@@ -140,6 +140,7 @@ class Run(Recorder):
     ) -> None:
         """Go on in the folder of a run that has ended or died."""
         folder, chosen = resuming.find(reference, experiment, logs)
+        resuming.check_experiment(folder, experiment, self._settings)
         with self._telling(folder):
             self._place(folder, resuming.take(folder))
         self._reopen(chosen, fields)
