@@ -65,7 +65,8 @@ class Data(lightning.LightningDataModule):
 
 
 def settings(**changes: Any) -> TrainingConfig:
-    return TrainingConfig(accelerator="cpu", num_workers=0, **{"checkpoint_every": "1", "keep": 99} | changes)
+    usual = {"accelerator": "cpu", "num_workers": 0, "checkpoint_every": "1", "keep": 99}
+    return TrainingConfig(**usual | changes)
 
 
 def fit(run: trainlab.Run, config: TrainingConfig, *callbacks: Callback, **options: Any) -> Trainer:
