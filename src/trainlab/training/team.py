@@ -183,6 +183,7 @@ def _take_part(rank: int, port: int, parent: int, work: bytes, sender: Connectio
     """Do one process's share, and tell the parent how it ended."""
     _end_with(parent)
     os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no word on host names that a container lacks
     if rank:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - until the process ends
         warnings.simplefilter("ignore")
