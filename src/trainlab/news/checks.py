@@ -39,7 +39,9 @@ def subject(settings: Mapping[str, Any]) -> NewsSubject:
     if not config.trained:
         raise UserError("trained=false: nothing is trained, so there is nothing to check. Leave it out.")
     config.check_machine()
-    return NewsSubject(config)
+    found = NewsSubject(config)
+    assert found.examples, "read here: data that can't be used is the user's mistake, and no finding"
+    return found
 
 
 class NewsSubject(Subject):
