@@ -128,6 +128,7 @@ class _Work:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
         if rank:
             self.trainer.run.__class__ = _Silent  # type: ignore[attr-defined] # the callbacks' run, too
+        log_means(self.trainer.lightning_module)
         try:
             with self.trainer.at_work():  # type: ignore[attr-defined]
                 returned = self.function(*self.args, **self.kwargs)

@@ -23,7 +23,8 @@ def take_loaders(trainer: lightning.Trainer, seed: int, workers: int | Literal["
     differs from time to time, and sums of floats by the number of threads.
 
     With several processes each validates and tests on the whole set: none is repeated or left out, and the
-    metrics need no gathering.
+    metrics need no gathering. A training loader with an order of its own is shared out by Lightning, which
+    gives each process whole batches.
     """
     trainer._data_connector = _Loaders(trainer, seed, workers)
 
