@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning
 import torch
+from lightning.pytorch.core.mixins import HyperparametersMixin
 
 from trainlab.errors import UserError
 from trainlab.limits import cpu_limit
@@ -79,14 +80,15 @@ class Trainer(lightning.Trainer):
         Raises KeyboardInterrupt or `Terminated` then, and UserError for hyperparameters that no checkpoint
         can hold, or for a checkpoint that can't be written.
         """
-        check_hyperparameters(model)
+        for each in (model, *args, *kwargs.values()):
+            check_hyperparameters(each)
         log_means(model)
         lightning.seed_everything(self.config.seed, verbose=False)
         if self.resumed_from is not None:
             kwargs = {"ckpt_path": self.resumed_from} | kwargs
         with self.at_work():
             super().fit(model, *args, **{"weights_only": True} | kwargs)
-        self.resumed_from = None  # a second fit is another training
+        self.run.checkpoint = self.resumed_from = None  # a second fit is another training
 
     def validate(self, *args: Any, **kwargs: Any) -> Any:
         """Measure a module on the validation set; see Lightning."""
@@ -122,11 +124,15 @@ def set_threads() -> int:
     return threads
 
 
-def check_hyperparameters(module: lightning.LightningModule) -> None:
-    """Check that what `save_hyperparameters()` keeps can be loaded again; raise UserError otherwise."""
-    for name, value in module.hparams.items():
+def check_hyperparameters(owner: Any) -> None:
+    """Check that what a module's or a data module's `save_hyperparameters()` keeps can be loaded again.
+
+    Raises UserError otherwise.
+    """
+    kept = owner.hparams if isinstance(owner, HyperparametersMixin) else {}
+    for name, value in kept.items():
         if not _plain(value):
-            kind = type(module).__name__
+            kind = type(owner).__name__
             raise UserError(
                 f"{kind} keeps {name}, a {type(value).__name__}, among its hyperparameters. A checkpoint "
                 "holds numbers, texts, tensors, lists and dicts: pass such, or leave it out by "
