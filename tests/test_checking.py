@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -15,6 +17,7 @@ from trainlab.checking import CheckConfig, check
 from trainlab.errors import UserError
 from trainlab.runs import scalars
 
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "checks.ipynb"
 FIVE_MINUTES = 300.0
 ALL = range(1, 15)
 
@@ -115,6 +118,22 @@ def test_settings_with_blanks_are_quoted() -> None:
     assert CheckConfig(settings="data='a b.tsv' margin=5").given() == {"data": "a b.tsv", "margin": "5"}
     with pytest.raises(UserError, match="No closing quotation"):
         CheckConfig(settings="data='a").given()
+
+
+@pytest.mark.slow
+def test_the_notebook_shows_the_same_headless(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from trainlab.cli import main; main()", "run"]
+    done = subprocess.run(
+        [*command, str(NOTEBOOK), "only=1,7,9"], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder,) = (tmp_path / "checks").iterdir()
+    assert scalars(folder).query("tag == 'check/passed'")["value"].tolist() == [3]
+    executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    kinds = {kind for output in outputs for kind in output.get("data", {})}
+    assert {"text/html", "image/png"} <= kinds
+    assert "Warning" not in done.stdout + done.stderr
 
 
 @pytest.mark.slow

@@ -92,10 +92,10 @@ def check(config: CheckConfig, tell: Callable[[Finding], None] | None = None) ->
     experiment, settings or numbers that there are none of.
     """
     config.preflight()
+    subject = experiments.subject(config.experiment, config.given())
     from trainlab.runs.run import Run
     from trainlab.training.checks import report, run_all
 
-    subject = experiments.subject(config.experiment, config.given())
     name = f"{config.experiment} {config.settings}"
     with Run("checks", config, name=name, metrics=("check/failed", "check/passed")) as run:
         findings = run_all(subject, config.numbers(), tell=tell)

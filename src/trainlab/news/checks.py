@@ -51,7 +51,7 @@ class NewsSubject(Subject):
     and that is always right. Outputs are the embeddings of a batch's items.
     """
 
-    steps = 24
+    steps = 16
     overfit_steps = 60
     metric = "precision at 10"
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from trainlab.training.checks.bench import Bench
 
+FOLLOWED = 8  # outputs, each by a pass back through the network
 RELATIVE, ABSOLUTE = 1e-4, 1e-5  # what the order of additions may change, in 32 bits
 
 
@@ -100,7 +101,7 @@ class _Traced:
 
 
 def trace(bench: Bench, *, training: bool) -> Reached:
-    """Return what each output of the fixed batch comes from.
+    """Return what each of the fixed batch's first outputs comes from.
 
     Followed are the batch's own floats and, for ids, what embeddings make of them; of these only the ones
     that grow with the batch: those of positions, say, belong to all examples.
@@ -119,7 +120,7 @@ def trace(bench: Bench, *, training: bool) -> Reached:
     if not floats and not embedded:
         raise MissingFactError("outputs(module, batch) made of the batch's floats, or by an nn.Embedding")
     weights = torch.randn(full.outputs.shape[1:])  # a plain sum is constant behind a softmax or a layer norm
-    rows = [_rows((row * weights).sum(), [*floats, *embedded]) for row in full.outputs]
+    rows = [_rows((row * weights).sum(), [*floats, *embedded]) for row in full.outputs[:FOLLOWED]]
     return Reached(rows, len(floats))
 
 
