@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -143,25 +141,6 @@ def test_an_error_goes_up_and_is_recorded(tmp_path: Path) -> None:
         train(run, fail)
     record = json.loads((run.folder / "run.json").read_text())
     assert (record["status"], record["reason"]) == ("failed", "ValueError: no such luck")
-
-
-def terminate() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def test_a_terminated_training_is_marked_interrupted(tmp_path: Path) -> None:
-    lines = [
-        "import sys; from pathlib import Path; import trainlab",
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})",
-        "from test_trainer import terminate, train",
-        f"with trainlab.Run('line', logs=Path({str(tmp_path)!r})) as run: train(run, terminate)",
-    ]
-    ended = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 143, ended.stderr
-    (record,) = tmp_path.glob("line/*/run.json")
-    assert json.loads(record.read_text())["status"] == "interrupted"
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(0.5, 1), (1.0, 1), (None, None)])
