@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 
-PATIENCE = 6.5  # seconds for the cell at work: a training's step, and the checkpoint behind it
+PATIENCE = 7.5  # seconds for the cell at work: a training's step, and the checkpoint behind it
 
 
 class PatientKernels(AsyncMappingKernelManager):
@@ -63,4 +63,4 @@ c.ServerApp.jpserver_extensions = {"jupyter_lsp": False}  # no language server i
 c.ServerApp.terminado_settings = {"shell_command": [os.environ.get("SHELL") or "/bin/bash"]}
 
 c.ServerApp.kernel_manager_class = PatientKernels
-c.KernelManager.shutdown_wait_time = 2.0  # seconds after that: kernels are gone before a stop's ten are over
+c.KernelManager.shutdown_wait_time = 1.5  # seconds after that: kernels are gone before a stop's ten are over

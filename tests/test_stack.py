@@ -237,6 +237,7 @@ def test_a_stop_takes_less_than_ten_seconds_with_a_kernel_that_does_not_listen(s
     seconds = time.monotonic() - began
     codes = [stack.state(service)["State"]["ExitCode"] for service in ("jupyter", "tensorboard")]
     stack.up()
+    print(f"stopped after {seconds:.1f} s")
     assert seconds < STOP_SECONDS
     assert set(codes) <= {0, 143}
 

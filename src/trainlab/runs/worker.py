@@ -35,11 +35,12 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 SAVE_EVERY = 3.0  # seconds: the most that a power failure costs of a long cell's output
-GRACE = {
+GRACE = {  # seconds a cell gets to end
     signal.SIGINT: 30.0,
-    signal.SIGTERM: 7.0,
-}  # seconds a cell gets to end: a step, and the checkpoint behind it; a stop takes 10 in all
+    signal.SIGTERM: 8.0,  # a step, and the checkpoint behind it; a stop takes ten in all
+}
 SHUTDOWN = 2.0  # seconds for the kernel's own exit handlers
+HASTY_SHUTDOWN = 1.0  # the same after SIGTERM
 
 
 class OwnInterpreter(KernelSpecManager):
@@ -137,6 +138,8 @@ class Execution:
         else:
             self.interruption = asyncio.ensure_future(self.kernel.interrupt_kernel())
             asyncio.get_running_loop().call_later(GRACE[by], self._kill_kernel)
+        if by == signal.SIGTERM:
+            self.kernel.shutdown_wait_time = HASTY_SHUTDOWN
         self.stopped_by = self.stopped_by or by
 
     def _kill_kernel(self) -> None:
