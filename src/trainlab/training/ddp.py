@@ -14,6 +14,7 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning import LightningModule
 from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.strategies import DDPStrategy
@@ -54,14 +55,16 @@ def strategy_for(config: TrainingConfig) -> Strategy | str:
 OPTIONS: dict[str, Any] = {"find_unused_parameters": True}
 
 
-def log_means(module: lightning.LightningModule) -> None:
+def log_means(module: LightningModule) -> None:
     """Let what a module logs be the mean over all processes, as it is over the batch in one.
 
-    Also for one process, where it changes nothing: a training may go on with more or fewer of them.
+    Also for one process, where it changes nothing: a training may go on with more or fewer of them. A class
+    with a `log` of its own decides for itself.
     """
     for name in ("log", "log_dict"):
-        method = getattr(type(module), name)
-        setattr(module, name, functools.partial(method, module, sync_dist=True))
+        method = getattr(LightningModule, name)
+        if getattr(type(module), name) is method:
+            setattr(module, name, functools.partial(method, module, sync_dist=True))
 
 
 class Processes(DDPStrategy):

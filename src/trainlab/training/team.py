@@ -68,6 +68,7 @@ class Team:
         for process in self._processes:
             if process.is_alive():
                 process.kill()
+        for process in self._processes:
             process.join()
         for number, handler in self._before.items():
             signal.signal(number, handler)
@@ -207,8 +208,8 @@ def _end_with(parent: int) -> None:
 
 def _portable(error: BaseException, rank: int) -> bytes:
     """Return an exception as bytes, with where it came from; one that can't travel becomes a RuntimeError."""
-    if not isinstance(error, Exception):
-        return pickle.dumps(KeyboardInterrupt())  # a stop, which the parent has another word for
+    if isinstance(error, SystemExit):
+        error = SystemExit(error.code)  # Terminated can't travel
     error.add_note(f"In process {rank}:\n{''.join(traceback.format_exception(error))}")
     try:
         pickle.loads(content := pickle.dumps(error))
