@@ -106,7 +106,7 @@ def deferred(patience: float = PATIENCE) -> Iterator[Deferral]:
     """Keep the first SIGTERM or SIGINT inside the block until its code calls `stop`, or the block ends.
 
     After `patience` seconds, or by a second signal, `Terminated` or KeyboardInterrupt is raised wherever the
-    code is, once it is in Python. Outside the main thread nothing is deferred; an ignored signal stays ignored.
+    code is, once it is in Python. Outside the main thread nothing is deferred; what is ignored stays so.
     """
     deferral = Deferral(patience)
     if threading.current_thread() is not threading.main_thread():
