@@ -97,6 +97,31 @@ def test_outputs_of_another_input_are_a_leak() -> None:
     assert "output 0 from inputs [7]" in finding.found
 
 
+class Pictures(Points):
+    """Bytes in place of floats."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        points, labels = self.points.tensors
+        self.points = TensorDataset((128 + 40 * points).to(torch.uint8), labels)
+
+
+class Scaled(Signs):
+    def forward(self, points: Tensor) -> Tensor:
+        return super().forward(points / 255)
+
+
+class ScaledNeighbour(Neighbour):
+    def forward(self, points: Tensor) -> Tensor:
+        return super().forward(points / 255)
+
+
+@pytest.mark.parametrize(("module", "status"), [(Scaled, "passed"), (ScaledNeighbour, "failed")])
+def test_bytes_are_followed_as_floats_are(module: type[Signs], status: str) -> None:
+    (finding,) = run_all(Subject("bytes", module, Pictures, classes=2), [11])
+    assert finding.status == status, finding.found
+
+
 class Positions(SoundModel):
     """Adds a vector to each word for its place, which all examples share."""
 

@@ -168,6 +168,9 @@ class Stream:
     def __iter__(self) -> Iterator[Any]:
         return map(self._change, self._batches) if self._change else iter(self._batches)
 
+    def __len__(self) -> int:
+        return len(self._batches)  # type: ignore[arg-type]  # TypeError where there is no length: as it is asked
+
 
 class _Watcher(Callback):
     """Notes losses and predictions, holds the learning rate constant, and stops a training that is done."""

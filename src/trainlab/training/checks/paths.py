@@ -103,7 +103,7 @@ class _Traced:
 def trace(bench: Bench, *, training: bool) -> Reached:
     """Return what each of the fixed batch's first outputs comes from.
 
-    Followed are the batch's own floats and, for ids, what embeddings make of them; of these only the ones
+    Followed are the batch's own floats and bytes and, for ids, what embeddings make of them; of these only the ones
     that grow with the batch: those of positions, say, belong to all examples.
     """
     module = bench.started
@@ -133,9 +133,11 @@ def _traced(bench: Bench, module: LightningModule, count: int) -> _Traced:
         kept.append(tensor.detach().clone().requires_grad_())
         return kept[-1]
 
-    batch = apply_to_collection(
-        bench.examples(count), Tensor, lambda each: leaf(each, floats) if each.is_floating_point() else each
-    )
+    def traced(tensor: Tensor) -> Tensor:
+        number = tensor.is_floating_point() or tensor.dtype == torch.uint8  # pictures are bytes
+        return leaf(tensor.float(), floats) if number else tensor
+
+    batch = apply_to_collection(bench.examples(count), Tensor, traced)
     with ExitStack() as hooks:
         for each in module.modules():
             if isinstance(each, nn.Embedding):
