@@ -103,8 +103,8 @@ class _Traced:
 def trace(bench: Bench, *, training: bool) -> Reached:
     """Return what each of the fixed batch's first outputs comes from.
 
-    Followed are the batch's own floats and bytes and, for ids, what embeddings make of them; of these only the ones
-    that grow with the batch: those of positions, say, belong to all examples.
+    Followed are the batch's own floats and bytes and, for ids, what embeddings make of them; of these only
+    the ones that grow with the batch: those of positions, say, belong to all examples.
     """
     module = bench.started
     with evaluating(module):
