@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 
-PATIENCE = 7.5  # seconds for the cell at work: a training's step, and the checkpoint behind it
+PATIENCE = 7.0  # seconds for the cell at work: a training's step, and the checkpoint behind it
 
 
 class PatientKernels(AsyncMappingKernelManager):
