@@ -92,6 +92,17 @@ def test_a_mistake_is_exit_code_2_and_leaves_nothing_behind(
     assert not (tmp_path / "checks").exists()
 
 
+def test_a_subject_of_ones_own_is_found_in_the_working_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "own_subject.py").write_text("from sound import subject as mine\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert call(monkeypatch, "own_subject:mine", "--only", "9") == 0
+    assert call(monkeypatch, "own_subject:yours", "--only", "9") == 2
+    assert "has no attribute 'yours'" in capsys.readouterr().err
+
+
 def test_tensorboard_shows_the_table_the_curves_and_the_predictions() -> None:
     checked = check(CheckConfig(experiment="sound", only="7,10,12"))
     last = scalars(checked.run).groupby("tag")["value"].last()

@@ -68,7 +68,7 @@ def run(  # noqa: PLR0913, PLR0917
 
 @app.command()
 def check(
-    experiment: Annotated[str, typer.Argument(help="An experiment's name, such as news.")],
+    experiment: Annotated[str, typer.Argument(help="Such as news; or your own module:function.")],
     settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     only: Annotated[str, typer.Option(metavar="NUMBERS", help="Only these checks, such as 7,11.")] = "",
     format: Annotated[Format, typer.Option(help="How to print it.")] = Format.text,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainlab import folders
 from trainlab.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -19,19 +22,32 @@ SUBJECTS = {"news": "trainlab.news.checks:subject"}
 
 
 def known(name: str) -> str:
-    """Return the name; raise UserError for an experiment that there is none of, with the nearest name."""
-    if name not in SUBJECTS:
+    """Return the `module:function` behind a name, or behind one's own `module:function`.
+
+    Raises UserError for an experiment that there is none of, with the nearest name.
+    """
+    if name not in SUBJECTS and ":" not in name:
         names = ", ".join(sorted(SUBJECTS))
-        raise UserError(f"{name}: no such experiment.{nearest(name, SUBJECTS)} Known: {names}.")
-    return name
+        raise UserError(
+            f"{name}: no such experiment.{nearest(name, SUBJECTS)} Known: {names}; or your own module:function."
+        )
+    return SUBJECTS.get(name, name)
 
 
 def subject(name: str, settings: Mapping[str, Any]) -> Subject:
     """Return what is checked of an experiment under these settings.
 
-    Raises UserError for an unknown experiment, and for settings that it can't take.
+    `name` may also be a `module:function` of one's own, looked for beside the notebooks and in the working
+    folder. Raises UserError for an unknown experiment, and for settings that it can't take.
     """
-    module, _, function = SUBJECTS[known(name)].partition(":")
-    with warnings.catch_warnings():  # our bars are plain text, and need no widgets
-        warnings.filterwarnings("ignore", "IProgress not found")
-        return getattr(import_module(module), function)(settings)
+    module, _, function = known(name).partition(":")
+    sys.path += [each for each in (str(folders.notebooks()), str(Path.cwd())) if each not in sys.path]
+    try:
+        with warnings.catch_warnings():  # our bars are plain text, and need no widgets
+            warnings.filterwarnings("ignore", "IProgress not found")
+            make = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        if name in SUBJECTS:
+            raise
+        raise UserError(f"{name}: {error}. Expected module:function that returns a Subject.") from error
+    return make(settings)

@@ -103,7 +103,7 @@ class Trainer(lightning.Trainer):
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """Let Lightning work quietly, and KeyboardInterrupt leave it as what it is."""
-        with _quiet(), _interruptible():
+        with _quiet(), interruptible():
             yield
 
 
@@ -188,7 +188,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """Turn Lightning's `sys.exit(1)` back into the KeyboardInterrupt it hides, and let Ctrl-C work again."""
     handler = signal.getsignal(signal.SIGINT)
     try:

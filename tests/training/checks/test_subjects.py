@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import lightning
@@ -187,6 +188,18 @@ def test_a_training_step_without_a_loss_is_told() -> None:
     (finding,) = run_all(SoundSubject(Forgetful), [7])
     assert finding.status == "skipped"
     assert "a training_step that returns the loss" in finding.found
+
+
+class Interrupted(SoundModel):
+    def training_step(self, batch: list[Tensor]) -> Tensor:
+        raise KeyboardInterrupt
+
+
+def test_an_interruption_ends_it_as_what_it_is() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run_all(SoundSubject(Interrupted), [7])
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 class Nowhere(SoundData):

@@ -1,6 +1,7 @@
 """Fourteen checks of a Lightning module and its data, before a night is spent on training it.
 
     findings = run_all(Subject("mine", MyModel, MyData, classes=10))
+    table(findings)
 
 After A. Karpathy, "A Recipe for Training Neural Networks", 2019.
 """
@@ -12,19 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trainlab.training.checks.finding import Finding as Finding
+    from trainlab.training.checks.report import record as record
+    from trainlab.training.checks.report import table as table
     from trainlab.training.checks.runner import run_all as run_all
     from trainlab.training.checks.subject import Items as Items
     from trainlab.training.checks.subject import MissingFactError as MissingFactError
     from trainlab.training.checks.subject import Subject as Subject
 
-__all__ = ["Finding", "Items", "MissingFactError", "Subject", "run_all"]
+__all__ = ["Finding", "Items", "MissingFactError", "Subject", "record", "run_all", "table"]
 
 _MODULES = {
     "Finding": "finding",
     "Items": "subject",
     "MissingFactError": "subject",
     "Subject": "subject",
+    "record": "report",
     "run_all": "runner",
+    "table": "report",
 }
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from trainlab.training.checks.subject import MissingFactError, loader_of, rows_of
+from trainlab.training.trainer import interruptible
 
 if TYPE_CHECKING:
     from lightning import LightningDataModule, LightningModule
@@ -264,10 +265,10 @@ def evaluating(module: nn.Module, *, batch_norm: bool = False) -> Iterator[None]
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what Lightning and data loaders say of trainings that are this short on purpose."""
+    """Silence what Lightning says of trainings that are this short on purpose; Ctrl-C stays Ctrl-C."""
     logs = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [log.level for log in logs]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), interruptible():
         warnings.simplefilter("ignore")
         for log in logs:
             log.setLevel(logging.ERROR)
