@@ -29,7 +29,7 @@ def known(name: str) -> str:
     if name not in SUBJECTS and ":" not in name:
         names = ", ".join(sorted(SUBJECTS))
         raise UserError(
-            f"{name}: no such experiment.{nearest(name, SUBJECTS)} Known: {names}; or your own module:function."
+            f"{name}: no such experiment.{nearest(name, SUBJECTS)} Known: {names}; or your module:function."
         )
     return SUBJECTS.get(name, name)
 
