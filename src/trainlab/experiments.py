@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Each names a function that makes a subject of the experiment's settings: {} means settings small enough for
 # all checks together to take a minute or two.
-SUBJECTS = {"news": "trainlab.news.checks:subject"}
+SUBJECTS = {"captions": "trainlab.captions.checks:subject", "news": "trainlab.news.checks:subject"}
 
 
 def known(name: str) -> str:

@@ -90,6 +90,7 @@ def _record(run: Run, config: CaptionsConfig, corpus: Corpus) -> Result:
     vocabulary = Vocabulary.of(corpus.training_captions(), config.min_word_count)
     vocabulary.write(run.folder / FILE)
     model = CaptionsModel.fresh(config, vocabulary, side=corpus.pictures.shape[1], crop=corpus.crop)
+    model.expect(corpus.training_captions())
     data = CaptionsData(corpus, vocabulary, config.max_words, config.batch_size)
     trainer = Trainer(run, config, callbacks=[report.Pictures(run, corpus)])
     trainer.fit(model, data)

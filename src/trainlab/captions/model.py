@@ -21,6 +21,7 @@ from trainlab.captions.vocabulary import PAD, Vocabulary
 from trainlab.runs import checkpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from trainlab.captions.config import CaptionsConfig
@@ -96,6 +97,18 @@ class CaptionsModel(lightning.LightningModule):
         if published is not None:
             model.encoder.load_state_dict(published.state_dict())
         return model
+
+    def expect(self, captions: Iterable[str]) -> None:
+        """Let the untrained network say each word as often as these captions do: its bias is their prior's.
+
+        Otherwise the first steps would only learn how frequent the words are.
+        """
+        counts = torch.ones(len(self.vocabulary))  # one more than counted: no word is impossible
+        for caption in captions:
+            for word in self.vocabulary.encode(caption, self.hparams["max_words"])[1:]:  # none says the start
+                counts[word] += 1
+        with torch.no_grad():
+            self.output.bias.copy_((counts / counts.sum()).log())
 
     @classmethod
     def restore(cls, path: Path) -> Self:
