@@ -353,6 +353,20 @@ def test_the_adopted_folder_of_a_resume_is_a_resumed_run(tmp_path, monkeypatch):
     assert found.status == "running", "only the runner knows whether the later cells run"
 
 
+def test_a_run_that_goes_on_in_a_headless_notebook_leaves_that_notebook_s_folder_to_the_next(
+    tmp_path, monkeypatch
+):
+    folder = trained(tmp_path)
+    own = tmp_path / "tour" / "20261120-153012"
+    own.mkdir(parents=True)
+    record.create(own, "tour")
+    monkeypatch.setenv(run_module.ADOPT, str(own))
+    with Run("news", Settings(), resume=folder) as run:
+        assert run.folder == folder
+    with Run("news", Settings(), logs=tmp_path) as run:
+        assert run.folder == own
+
+
 def test_an_adopted_folder_with_other_settings_is_refused(tmp_path, monkeypatch):
     folder = trained(tmp_path)
     monkeypatch.setenv(run_module.ADOPT, str(folder))

@@ -97,9 +97,11 @@ class Run(Recorder):
         self._step: int | None = None  # the last one logged
         self.resumed = bool(reference)
         self.checkpoint: Path | None = None
-        self._adopted = self._adopt(reference, fields)
-        if not self._adopted and reference:
-            self._resume(reference, experiment, logs, fields)
+        found = resuming.find(reference, experiment, logs) if reference else None
+        self._adopted = self._adopt(found, fields)
+        if not self._adopted and found:
+            resuming.check_experiment(found[0], experiment, self._settings)
+            self._resume(*found, fields)
         elif not self._adopted:
             self._start(logs or folders.logs(), experiment, name, fields)
         try:
@@ -120,27 +122,24 @@ class Run(Recorder):
             with self._telling():
                 self.writer._get_file_writer().add_summary(hparams.session_start(self.config))
 
-    def _adopt(self, reference: str | Path, fields: dict[str, Any]) -> bool:
+    def _adopt(self, found: tuple[Path, Path | None] | None, fields: dict[str, Any]) -> bool:
         """Take over the folder that the headless runner made, if there is one and nobody else has it."""
-        folder = Path(os.environ.pop(ADOPT, ""))  # popped: later runs, and child processes, make their own
-        if not folder.name or not folder.is_dir():
+        folder = Path(os.environ.get(ADOPT, ""))
+        if not folder.name or not folder.is_dir() or (found and not found[0].samefile(folder)):
             return False
+        del os.environ[ADOPT]  # later runs, and child processes, make their own
         held = lock.hold(folder)
         if held is None:
             return False
         self._place(folder, held)
-        if reference:
-            self._reopen(resuming.chosen(reference), fields, adopted=True)
+        if found:
+            self._reopen(found[1], fields, adopted=True)
         else:
             self._record = record.update(folder, **_said(fields), pid=self._process)
         return True
 
-    def _resume(
-        self, reference: str | Path, experiment: str, logs: Path | None, fields: dict[str, Any]
-    ) -> None:
+    def _resume(self, folder: Path, chosen: Path | None, fields: dict[str, Any]) -> None:
         """Go on in the folder of a run that has ended or died."""
-        folder, chosen = resuming.find(reference, experiment, logs)
-        resuming.check_experiment(folder, experiment, self._settings)
         with self._telling(folder):
             self._place(folder, resuming.take(folder))
         self._reopen(chosen, fields)
