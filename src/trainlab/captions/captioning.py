@@ -21,14 +21,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Pixels = NDArray[np.uint8]
+    Images = str | Path | Pixels | Sequence[str | Path | Pixels]
 
 BEST = "checkpoints/best.ckpt"
 AT_ONCE = 64  # pictures in one pass
 
 
-def caption(
-    run: str | Path, images: str | Path | Pixels | Sequence[str | Path | Pixels], beam: int | None = None
-) -> list[str]:
+def caption(run: str | Path, images: Images, beam: int | None = None) -> list[str]:
     """Return a caption for each picture: paths, or arrays [H, W, 3] of bytes.
 
     `run` is whatever `trainlab.runs.find` understands. Pictures are made the size that the network was
@@ -36,9 +35,13 @@ def caption(
     Raises UserError for an unknown run, one of another experiment or without a checkpoint yet, and a
     picture that can't be read.
     """
+    return say(CaptionsModel.restore(_best(find(run))), images, beam)
+
+
+def say(model: CaptionsModel, images: Images, beam: int | None = None) -> list[str]:
+    """Return what a network writes about each picture (see `caption`)."""
     if beam is not None and beam < 1:
         raise UserError(f"beam={beam}: expected 1 or more.")
-    model = CaptionsModel.restore(_best(find(run)))
     side, shown = model.hparams["side"], model.hparams["crop"]
     single = isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3)
     listed: Sequence[Any] = [images] if single else images  # type: ignore[assignment]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from trainlab.captions import report
+from trainlab.captions import captioning, report
 from trainlab.captions.corpus import Corpus, draw
 from trainlab.captions.dataset import CaptionsData
 from trainlab.captions.model import CaptionsModel
@@ -21,6 +21,7 @@ from trainlab.training.trainer import Trainer, accelerator_of, set_threads
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from trainlab.captions.captioning import Images
     from trainlab.captions.config import CaptionsConfig
 
 METRICS = ("val/loss", "val/bleu", "val/exact_match", "test/bleu", "test/exact_match")
@@ -53,6 +54,10 @@ class Result:
     def pictures(self, count: int = report.SHOWN, beam: int | None = None) -> Figure:
         """Draw pictures of the test with what is said of them; green is right, word for word."""
         return report.plot_pictures(self.model, self.corpus, self.corpus.test[:count], beam)
+
+    def say(self, images: Images, beam: int | None = None) -> list[str]:
+        """Return a caption for each picture, a path or an array [H, W, 3] of bytes (see `caption`)."""
+        return captioning.say(self.model, images, beam)
 
     def decodings(self, beams: tuple[int, ...] = (1, 3, 5)) -> pd.DataFrame:
         """Return BLEU and exact match on the test, one row a width of the beam; 1 is greedy."""
