@@ -63,7 +63,8 @@ def test_no_two_sides_share_a_scene(seed: int) -> None:
 def test_pictures_of_no_two_sides_share_a_caption(tiny: CaptionsConfig) -> None:
     corpus = draw(tiny.model_copy(update={"pictures": 1000}))
     training, validation, test = (
-        {corpus.captions[row][0] for row in rows} for rows in (corpus.training, corpus.validation, corpus.test)
+        {corpus.captions[row][0] for row in rows}
+        for rows in (corpus.training, corpus.validation, corpus.test)
     )
     assert not training & validation
     assert not training & test

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,15 @@ class KeepEach(Callback):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
             for each in (saved, checkpoint.digest_file(saved)):
                 shutil.copy(each, self.folder / name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Workers leave torch fewer threads, and sums of floats depend on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=[1.0, 2], ids=["validated each epoch", "validated every two steps"])

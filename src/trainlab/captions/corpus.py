@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from trainlab.captions.config import CaptionsConfig
 
+NAMED = 5  # pictures left out that are listed; the rest are counted
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -72,11 +74,9 @@ class Corpus:
         if self.frozen:
             lines.append(f"  frozen: {self.frozen}")
         if self.left_out:
-            lines.append(f"  left out: {len(self.left_out):,} ({', '.join(self.left_out[:NAMED])} ...)")
+            more = " ..." if len(self.left_out) > NAMED else ""
+            lines.append(f"  left out: {len(self.left_out):,} ({', '.join(self.left_out[:NAMED])}{more})")
         return "\n".join(lines)
-
-
-NAMED = 5  # of what was left out
 
 
 def draw(config: CaptionsConfig) -> Corpus:

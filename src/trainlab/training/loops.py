@@ -58,6 +58,15 @@ class FitLoop(_FitLoop):
                 f"Take epochs={done} or more, or start a new run."
             )
 
+    def setup_data(self) -> None:
+        """Get the loaders ready, with the place where a checkpoint left them.
+
+        A module that asks for `estimated_stepping_batches` has them ready before the checkpoint is read;
+        Lightning would then start the epoch at its first batch.
+        """
+        super().setup_data()
+        self._load_combined_loader_states()
+
     def on_advance_start(self) -> None:
         """Start an epoch; the first one after a resume between epochs with its own random numbers."""
         if self.is_resuming and self._restart_stage == RestartStage.NONE:
