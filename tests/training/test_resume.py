@@ -44,10 +44,9 @@ class KeepEach(Callback):
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """Workers leave torch fewer threads, and sums of floats depend on how many there are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
 @pytest.fixture(scope="module", params=[1.0, 2], ids=["validated each epoch", "validated every two steps"])
