@@ -53,7 +53,7 @@ def _cached(setting: str, model: str, ways_out: str) -> bool:
     except HFValidationError:
         raise UserError(
             f"{setting}={model}: neither a folder nor the id of a model on the Hugging Face Hub "
-            f"(such as distilbert-base-uncased). {ways_out}"
+            f"(its owner and name). {ways_out}"
         ) from None
     return found[0] and any(found[1:])
 

@@ -84,7 +84,7 @@ def test_offline_mode_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_hub_that_never_answers_is_given_up_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backbone, "HUB_SECONDS", 1.0)
+    monkeypatch.setattr("trainlab.hub.HUB_SECONDS", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
         said = ask(f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
