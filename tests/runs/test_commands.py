@@ -221,8 +221,8 @@ def test_durations_read_well(seconds, text):
 
 
 def test_what_the_machine_did_is_shown_where_it_is_asked_for(tmp_path):
-    system = {"system/memory_gib": {"value": 1.5, "step": 1}}
+    system = {"vitals/memory_gib": {"value": 1.5, "step": 1}}
     make(tmp_path, "news/a", last=points(val_loss=2.0) | system, best=points(val_loss=1.0) | system)
-    assert "system/" not in CliRunner().invoke(app, ["--logs", str(tmp_path)]).stdout
-    words = ["--logs", str(tmp_path), "--format", "csv", "--columns", "run,system/memory_gib"]
-    assert CliRunner().invoke(app, words).stdout == "run,system/memory_gib\na,1.5\n"
+    assert "vitals/" not in CliRunner().invoke(app, ["--logs", str(tmp_path)]).stdout
+    words = ["--logs", str(tmp_path), "--format", "csv", "--columns", "run,vitals/memory_gib"]
+    assert CliRunner().invoke(app, words).stdout == "run,vitals/memory_gib\na,1.5\n"

@@ -54,10 +54,10 @@ def test_a_run_however_short_has_one_point(tmp_path):
     monitor.stop()
     [(step, values)] = curves.points
     assert step == 7
-    assert values["system/memory_gib"] > 0.01
-    assert values["system/disk_free_gib"] > 0
-    assert values["system/cpu_percent"] >= 0
-    assert all(name.startswith("system/") for name in values)
+    assert values["vitals/memory_gib"] > 0.01
+    assert values["vitals/disk_free_gib"] > 0
+    assert values["vitals/cpu_percent"] >= 0
+    assert all(name.startswith("vitals/") for name in values)
 
 
 def test_rates_and_highest_and_mean_values_are_those_since_the_last_point(monkeypatch, tmp_path):
@@ -142,7 +142,7 @@ def test_what_fails_in_it_never_fails_a_run(quick, monkeypatch, tmp_path, broken
     assert "trainlab-monitor" not in [thread.name for thread in threading.enumerate()]
     if broken in ("meter", "folder"):
         [(_, values)] = curves.points
-        assert ("system/disk_free_gib" in values) == (broken == "meter")
+        assert ("vitals/disk_free_gib" in values) == (broken == "meter")
 
 
 def test_a_forked_child_neither_logs_nor_hangs(quick, tmp_path):

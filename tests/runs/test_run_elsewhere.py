@@ -47,15 +47,15 @@ def test_a_resumed_run_without_a_checkpoint_starts_again_in_the_other_process_an
 
 def system(folder):
     return {
-        tag: curve.steps for tag, curve in events.read(folder).curves.items() if tag.startswith("system/")
+        tag: curve.steps for tag, curve in events.read(folder).curves.items() if tag.startswith("vitals/")
     }
 
 
 def test_a_run_that_logs_has_a_point_of_what_the_machine_did_however_short_it_is(tmp_path):
     with Run("news", logs=tmp_path) as run:
         run.log({"train/loss": 1.0}, 3)
-    assert system(run.folder)["system/memory_gib"] == [3]
-    assert record.read(run.folder).last["system/memory_gib"].value > 0
+    assert system(run.folder)["vitals/memory_gib"] == [3]
+    assert record.read(run.folder).last["vitals/memory_gib"].value > 0
 
 
 def test_a_run_that_logs_nothing_or_wants_no_monitor_starts_none(tmp_path, monkeypatch):

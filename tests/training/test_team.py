@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -34,16 +34,22 @@ def outcome(work: object, count: int = 2) -> bytes:
         return team.outcome()
 
 
-def assert_alone() -> None:
-    """The team left no process; the tracker of Python's own shared memory stays by design."""
-    left = [child.cmdline() for child in psutil.Process().children(recursive=True)]
+def children() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    """Of those started here; the tracker of Python's own shared memory stays by design."""
+    before = children()
+    yield
+    left = [child.cmdline() for child in children() - before]
     assert not [words for words in left if "tracker" not in str(words)], left
 
 
 def test_the_first_process_returns_and_alone_prints(capfd: pytest.CaptureFixture[str]) -> None:
     assert outcome(team_work.describe) == b"0 127.0.0.1"
     assert capfd.readouterr().out == "here is 0\n"
-    assert_alone()
 
 
 def test_what_one_process_raises_is_raised_here_and_says_where() -> None:
@@ -53,7 +59,6 @@ def test_what_one_process_raises_is_raised_here_and_says_where() -> None:
     assert "In process 1" in caught.value.__notes__[0]
     assert "team_work.py" in caught.value.__notes__[0]
     assert time.monotonic() - since < team_work.FOREVER / 2
-    assert_alone()
 
 
 def test_an_exception_that_cannot_travel_is_told_in_words() -> None:
@@ -64,7 +69,6 @@ def test_an_exception_that_cannot_travel_is_told_in_words() -> None:
 def test_a_killed_process_ends_all_and_is_named() -> None:
     with pytest.raises(UserError, match=r"Process 1 of 2 was killed \(signal 9\)"):
         outcome(team_work.die)
-    assert_alone()
 
 
 def stop_when(condition: Callable[[], bool], *signals: int, between: Callable[[], bool] = bool) -> None:
@@ -90,7 +94,6 @@ def test_a_signal_lets_the_first_process_save(
         outcome(Wait(tmp_path))
     assert (tmp_path / "saved").read_text() == f"0 {signal.Signals(number).name}"
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
-    assert_alone()
 
 
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
@@ -100,7 +103,6 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     with pytest.raises(Terminated):
         outcome(WaitDeaf(tmp_path))
     assert time.monotonic() - since < team_work.FOREVER / 2
-    assert_alone()
 
 
 def test_no_process_outlives_a_killed_parent(tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def test_loaders_without_length_or_batch_size_train_too(tmp_path: Path) -> None:
             trainer.fit(Line(), loader)
         assert trainer.global_step == 4
         tags = set(scalars(run.folder)["tag"])
-        assert {"train/loss", "train/lr", "system/step_seconds", "system/data_wait_share"} <= tags
+        assert {"train/loss", "train/lr", "vitals/step_seconds", "vitals/data_wait_share"} <= tags
         assert ("train/samples_per_second" in tags) == (loader is stream)
 
 
@@ -243,8 +243,8 @@ def test_waiting_for_data_is_told_from_computing(tmp_path: Path) -> None:
         trainer = Trainer(run, TrainingConfig(accelerator="cpu", epochs=1, num_workers=0))
         trainer.fit(Line(), loader)
     speed = scalars(run.folder).set_index("tag")["value"]
-    assert (speed["system/step_seconds"] > 0.04).all()
-    assert speed["system/data_wait_share"].between(0.3, 1).all()
+    assert (speed["vitals/step_seconds"] > 0.04).all()
+    assert speed["vitals/data_wait_share"].between(0.3, 1).all()
 
 
 def test_the_best_checkpoint_can_be_tested(tmp_path: Path) -> None:

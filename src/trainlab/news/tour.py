@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
+import subprocess
+import sys
 import time
-from contextlib import redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -22,11 +20,13 @@ from trainlab.runs.frames import scalars
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from matplotlib.figure import Figure
 
 PATIENCE = 180.0  # seconds for another process to get as far as its first checkpoint
 LOOK_EVERY = 0.05  # seconds
+TRAIN = "import sys; from trainlab.news import *; train(NewsConfig.model_validate_json(sys.argv[1]))"
 
 
 class TourConfig(Config):
@@ -49,32 +49,26 @@ def killed(config: NewsConfig, step: int) -> Path:
 
     Raises UserError where it ended before, or did not get so far in three minutes.
     """
-    process = multiprocessing.get_context("spawn").Process(target=_train_unseen, args=(config,))
-    process.start()
+    # of its own altogether: what a killed process leaves behind is not this one's to complain about
+    command = [sys.executable, "-c", TRAIN, config.model_dump_json()]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         return _run_that_saved(step, process)
     finally:
         process.kill()
-        process.join()
+        process.wait()
 
 
-def _train_unseen(config: NewsConfig) -> None:
-    from trainlab.news.experiment import train
-
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-        train(config)
-
-
-def _run_that_saved(step: int, process: Any) -> Path:
+def _run_that_saved(step: int, process: subprocess.Popen[bytes]) -> Path:
     deadline = time.monotonic() + PATIENCE
-    while process.is_alive() and time.monotonic() < deadline:
+    while process.poll() is None and time.monotonic() < deadline:
         for file in folders.logs().glob("news/*/run.json"):
             if record.read(file.parent).pid == process.pid and _saved(file.parent) >= step:
                 return file.parent
         time.sleep(LOOK_EVERY)
     raise UserError(
         f"The training was to be killed once it had saved step {step}, and ended before that"
-        f" ({_how(process.exitcode)}). Take a smaller step, or look at the newest run under {folders.logs()}."
+        f" ({_how(process.returncode)}). Take a smaller step, or look at the newest run in {folders.logs()}."
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainlab.errors import UserError, nearest
 from trainlab.runs.metrics import lower_is_better
+from trainlab.runs.monitoring import VITALS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from trainlab.runs.listing import Row
 
 FACTS = ("experiment", "run", "status", "started", "seconds", "reason", "folder")
-SYSTEM = "system/"  # tags of `trainlab.runs.monitoring`
 GROUPS = ("config", "best", "last")  # columns are named 'config.margin', 'best.val/loss', ...
 
 
@@ -67,10 +67,10 @@ def differing(rows: Sequence[Row]) -> list[str]:
 def main_metrics(rows: Sequence[Row]) -> list[str]:
     """Return the tags of all metrics: those that the runs call important, then val/*, then the others.
 
-    What the machine did, system/*, is left out unless a run calls it important; columns can be asked for.
+    What the machine did, vitals/*, is left out unless a run calls it important; columns can be asked for.
     """
     important = [tag for row in rows for tag in row.metrics]
-    tags = [tag for row in rows for tag in row.last if tag in important or not tag.startswith(SYSTEM)]
+    tags = [tag for row in rows for tag in row.last if tag in important or not tag.startswith(VITALS)]
     val = [tag for tag in tags if tag.startswith(("val/", "val_", "eval/", "eval_"))]
     return [tag for tag in dict.fromkeys([*important, *val, *tags]) if tag in tags]
 

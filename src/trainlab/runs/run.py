@@ -55,7 +55,7 @@ class Run(Recorder):
     it the config's own `resume`, if it has one, decides. Its settings must be those that it had. Whoever
     goes on calls `rewind` with the number of steps done, before anything is logged.
 
-    `monitor` logs what the machine does meanwhile, as `system/...`. A pickled copy in another process logs
+    `monitor` logs what the machine does meanwhile, as `vitals/...`. A pickled copy in another process logs
     into the same folder; this one then takes it in by `refresh`.
 
     Attributes: `folder`, `name` (the folder's), `experiment`, `config` (a dict), `writer`; `resumed`, and

@@ -67,7 +67,7 @@ class Speed(Callback):
     """Logs how fast it goes, with the running loss; validation is left out of it.
 
     `train/samples_per_second`, where the loader says how many samples a batch has; `train/lr`, the first
-    parameter group's; `system/step_seconds`; `system/data_wait_share`, the part of them that went by
+    parameter group's; `vitals/step_seconds`; `vitals/data_wait_share`, the part of them that went by
     waiting for data.
     """
 
@@ -97,8 +97,8 @@ class Speed(Callback):
         seconds, waited = time.perf_counter() - self._since, trainer.fit_loop.epoch_loop.waited - self._waited
         metrics = {
             "train/lr": trainer.optimizers[0].param_groups[0]["lr"],
-            "system/step_seconds": seconds / (trainer.global_step - self._step),
-            "system/data_wait_share": waited / seconds,
+            "vitals/step_seconds": seconds / (trainer.global_step - self._step),
+            "vitals/data_wait_share": waited / seconds,
         }
         done = args[-1] + 1
         if (samples := _samples(trainer, done)) is not None:
