@@ -193,7 +193,7 @@ def _compare(frozen: Frozen, recipe: Recipe) -> None:
             f"{frozen.path} holds other data than this asks for:\n  "
             + "\n  ".join(differences)
             + "\nFreeze it again: "
-            f"{recipe.command}\nOr let each run prepare its data itself: rm {shlex.quote(str(frozen.path))}"
+            f"{recipe.command}\nOr do without it: rm {shlex.quote(str(frozen.path))}"
         )
 
 
@@ -231,7 +231,7 @@ def _unpacked(path: Path) -> list[Path]:
 def _damaged(path: Path, why: str) -> UserError:
     return UserError(
         f"{path} is damaged: {why}. Expected an archive that `trainlab data freeze` made: freeze it again, "
-        f"or remove it, and each run prepares its data itself: rm {shlex.quote(str(path))}"
+        f"or remove it and do without: rm {shlex.quote(str(path))}"
     )
 
 

@@ -61,6 +61,7 @@ class States(Callback):
             self._saved = trainer.global_step
             if trainer.is_global_zero:
                 self._run.rewind(trainer.global_step, trainer.resumed_from)
+                print(f"going on from step {trainer.global_step}: {trainer.resumed_from}", flush=True)
             for logger in trainer.loggers:
                 if isinstance(logger, RunLogger):
                     logger.resumed_at = trainer.global_step
