@@ -82,6 +82,15 @@ def test_the_example_of_a_training_loop_leaves_a_finished_run(tmp_path: Path) ->
     assert {tag for tag in run["last"] if not tag.startswith("vitals/")} == {"train/loss", "val/loss"}
 
 
+def test_the_example_of_an_own_subject_is_checked(tmp_path: Path) -> None:
+    line, subject = blocks("python")[1:3]
+    (tmp_path / "mine.py").write_text(f"{line.split('x = ')[0]}{subject}")
+    environment = os.environ | {"TRAINLAB_LOGS": str(tmp_path / "logs"), "PYTHONPATH": str(CHECKOUT / "src")}
+    command = [str(Path(sys.executable).with_name("trainlab")), "check", "mine:subject", "--format", "json"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert {each["status"] for each in json.loads(done.stdout)} == {"passed", "skipped"}, done.stdout
+
+
 def test_the_example_of_an_own_module_leaves_curves_and_a_checkpoint_that_loads(tmp_path: Path) -> None:
     folder, run = recorded(blocks("python")[1], tmp_path)
     assert (run["experiment"], run["status"], run["config"]["learning_rate"]) == ("line", "finished", 0.2)
