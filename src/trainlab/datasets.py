@@ -15,17 +15,16 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainlab import folders
 from trainlab.errors import UserError, nearest
-from trainlab.unpacking import BLOCK, digest, need, unpack
+from trainlab.unpacking import BLOCK, digest, need, telling, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from trainlab.unpacking import Report
 
@@ -160,7 +159,7 @@ def fetch(dataset: Dataset, report: Report = lambda *_: None) -> list[Path]:
             raise UserError(
                 f"{target} is there and was not made by `trainlab data`. Move it away, then again."
             )
-        with _telling(folder):
+        with telling(folder):
             _obtain(archive, folder / archive.file, report)
             _unpack(archive, folder / archive.file, target, report)
         new.append(target)
@@ -279,15 +278,3 @@ def _unpack(archive: Archive, path: Path, target: Path, report: Report) -> None:
         digests = unpack(path, made, MAX_RATIO * archive.size, report)
         (made / MANIFEST).write_text(json.dumps(digests, indent=2))
         made.replace(target)
-
-
-@contextmanager
-def _telling(folder: Path) -> Iterator[None]:
-    """Turn the disk's refusal into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{folder} can't be written: {error.strerror or error}. Free some space or mend the folder's "
-            f"owner (df {folder}; ls -ld {folder}), then call this again: it goes on where it stopped."
-        ) from None

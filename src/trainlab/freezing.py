@@ -17,7 +17,6 @@ import shutil
 import tempfile
 import uuid
 import zipfile
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 from trainlab import folders
 from trainlab.errors import UserError
 from trainlab.runs import atomic
-from trainlab.unpacking import digest, need, unpack
+from trainlab.unpacking import digest, need, telling, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from trainlab.config import Config
     from trainlab.unpacking import Report
@@ -107,7 +106,7 @@ def freeze(recipe: Recipe, report: Report = lambda *_: None) -> Frozen:
     Raises UserError where the disk refuses, and what the recipe raises; nothing half-done stays.
     """
     path = recipe.archive
-    with _telling(path.parent):
+    with telling(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as temporary:
             recipe.prepare(Path(temporary), report)
@@ -128,7 +127,7 @@ def thawed(recipe: Recipe) -> Path | None:
     frozen = read(recipe.archive)
     _compare(frozen, recipe)
     folder = frozen.folder()
-    with _telling(folder.parent):
+    with telling(folder.parent):
         if not _whole(frozen, folder):
             _unpack(frozen, folder)
     return folder
@@ -233,15 +232,3 @@ def _damaged(path: Path, why: str) -> UserError:
         f"{path} is damaged: {why}. Expected an archive that `trainlab data freeze` made: freeze it again, "
         f"or remove it and do without: rm {shlex.quote(str(path))}"
     )
-
-
-@contextmanager
-def _telling(folder: Path) -> Iterator[None]:
-    """Turn the disk's refusal into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{folder} can't be written: {error.strerror or error}. Free some space or mend the folder's "
-            f"owner, then again: df {folder}; ls -ld {folder}"
-        ) from None

@@ -7,13 +7,14 @@ import hashlib
 import shutil
 import zipfile
 import zlib
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from trainlab.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     Report = Callable[[str, int, int], None]  # what, how much so far, how much in all
 
@@ -33,6 +34,18 @@ def unpack(archive: Path, target: Path, cap: int, report: Report = lambda *_: No
             return _extract(packed, target, cap, report)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted
         raise UserError(f"{archive} can't be unpacked: {error}.") from None
+
+
+@contextmanager
+def telling(folder: Path) -> Iterator[None]:
+    """Turn the disk's refusal into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{folder} can't be written: {error.strerror or error}. Free some space or mend the folder's "
+            f"owner, then call this again: df {folder}; ls -ld {folder}"
+        ) from None
 
 
 def need(folder: Path, size: int) -> None:

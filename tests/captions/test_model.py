@@ -16,6 +16,7 @@ from trainlab.captions.model import CaptionsModel
 from trainlab.captions.vocabulary import END, PAD, START, Vocabulary
 from trainlab.errors import UserError
 from trainlab.runs import checkpoint
+from trainlab.training.restoring import restore
 
 TEXTS = ["a small red circle", "a large blue square above a small green triangle", "a", "a red"]
 
@@ -158,7 +159,7 @@ def test_a_checkpoint_restores_the_whole_network_without_encoder_and_hub(
     state = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
     checkpoint.save(state, tmp_path / "best.ckpt")
     monkeypatch.setattr(encoder, "locate", None)
-    restored = CaptionsModel.restore(tmp_path / "best.ckpt")
+    restored = restore(CaptionsModel, tmp_path / "best.ckpt")
     assert restored.vocabulary == model.vocabulary
     assert not restored.training
     assert torch.equal(restored.loss(batch), model.loss(batch))

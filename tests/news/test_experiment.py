@@ -16,6 +16,7 @@ from trainlab.news import NewsConfig, Result, recommend, report, train
 from trainlab.news.experiment import METRICS
 from trainlab.news.model import NewsModel
 from trainlab.news.report import as_markdown, category_distances
+from trainlab.training.restoring import restore
 
 SYSTEMS = ("val", "untrained", "tfidf")
 NOT_REPEATABLE = ("train/samples_per_second", "vitals/")
@@ -170,7 +171,7 @@ def test_recommending_from_the_folder_equals_recommending_at_once(result: Result
 
 
 def test_recommendations_use_the_distance_of_training(result: Result) -> None:
-    best = NewsModel.restore(result.run / "checkpoints" / "best.ckpt")
+    best = restore(NewsModel, result.run / "checkpoints" / "best.ckpt")
     found = recommend(result.run, "win in the cup", k=1).iloc[0]
     query, answer = best.embed(best.tokenize([["win in the cup"], [found["title"]]]))
     assert found["distance"] == pytest.approx(torch.dist(query, answer).item(), abs=1e-4)

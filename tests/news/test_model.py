@@ -10,6 +10,7 @@ from trainlab.news.config import NewsConfig
 from trainlab.news.dataset import TripletSet
 from trainlab.news.model import Batch, NewsModel, build_head, pool
 from trainlab.runs import checkpoint
+from trainlab.training.restoring import restore
 
 ITEMS = [
     ["game in the cup"],
@@ -107,7 +108,7 @@ def test_a_checkpoint_restores_without_backbone_and_hub(
     state = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
     checkpoint.save(state, tmp_path / "best.ckpt")
     monkeypatch.setattr("trainlab.news.model.locate", None)
-    restored = NewsModel.restore(tmp_path / "best.ckpt")
+    restored = restore(NewsModel, tmp_path / "best.ckpt")
     assert torch.equal(model.tokenize(ITEMS).ids, restored.tokenize(ITEMS).ids)
     assert torch.equal(model.embed(model.tokenize(ITEMS)), restored.embed(restored.tokenize(ITEMS)))
 

@@ -12,6 +12,7 @@ from trainlab.captions.dataset import crop
 from trainlab.captions.model import CaptionsModel
 from trainlab.errors import UserError
 from trainlab.runs import find, record
+from trainlab.training.restoring import restore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +36,7 @@ def caption(run: str | Path, images: Images, beam: int | None = None) -> list[st
     Raises UserError for an unknown run, one of another experiment or without a checkpoint yet, and a
     picture that can't be read.
     """
-    return say(CaptionsModel.restore(_best(find(run))), images, beam)
+    return say(restore(CaptionsModel, _best(find(run))), images, beam)
 
 
 def say(model: CaptionsModel, images: Images, beam: int | None = None) -> list[str]:

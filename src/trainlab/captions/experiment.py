@@ -15,7 +15,9 @@ from trainlab.captions.dataset import CaptionsData
 from trainlab.captions.model import CaptionsModel
 from trainlab.captions.vocabulary import FILE, Vocabulary
 from trainlab.runs.frames import scalars
+from trainlab.runs.plots import plot_curves
 from trainlab.runs.run import Run
+from trainlab.training.restoring import restore
 from trainlab.training.trainer import Trainer, accelerator_of, set_threads
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ class Result:
 
     def curves(self) -> Figure:
         """Draw loss, BLEU and exact match over the steps."""
-        return report.plot_curves(self.history())
+        return plot_curves(self.history(), report.CURVES)
 
     def pictures(self, count: int = report.SHOWN, beam: int | None = None) -> Figure:
         """Draw pictures of the test with what is said of them; green is right, word for word."""
@@ -100,7 +102,7 @@ def _record(run: Run, config: CaptionsConfig, corpus: Corpus) -> Result:
     trainer = Trainer(run, config, callbacks=[report.Pictures(run, corpus)])
     trainer.fit(model, data)
     if trainer.best_checkpoint is not None:
-        model = CaptionsModel.restore(trainer.best_checkpoint)
+        model = restore(CaptionsModel, trainer.best_checkpoint)
     metrics = _test(trainer, run, model, data)
     model = model.to(accelerator_of(config.accelerator)).eval()
     return Result(run.folder, config, corpus, model, metrics)

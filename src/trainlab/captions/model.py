@@ -18,11 +18,9 @@ from transformers.utils import logging
 
 from trainlab.captions import decoding, encoder
 from trainlab.captions.vocabulary import PAD, Vocabulary
-from trainlab.runs import checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from trainlab.captions.config import CaptionsConfig
     from trainlab.captions.dataset import Batch
@@ -109,14 +107,6 @@ class CaptionsModel(lightning.LightningModule):
                 counts[word] += 1
         with torch.no_grad():
             self.output.bias.copy_((counts / counts.sum()).log())
-
-    @classmethod
-    def restore(cls, path: Path) -> Self:
-        """Return the network that a checkpoint holds; raises CheckpointError for a damaged file."""
-        saved = checkpoint.load(path)
-        model = cls(**saved["hyper_parameters"])
-        model.load_state_dict(saved["state_dict"])
-        return model.eval()
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training; an encoder that is not trained keeps its batch norm's figures too."""

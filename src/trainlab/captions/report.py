@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import lightning
-    import pandas as pd
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
@@ -83,23 +82,6 @@ def seen(corpus: Corpus, rows: NDArray[np.int64]) -> torch.Tensor:
     """Return what a network sees of these pictures, [N, 3, H, W]: their middles."""
     pictures = torch.from_numpy(np.array(corpus.pictures[rows])).permute(0, 3, 1, 2)
     return torch.stack([crop(each, corpus.crop, random=False) for each in pictures])
-
-
-def plot_curves(history: pd.DataFrame) -> Figure:
-    """Draw a run's curves, [tag, step, wall_time, value]."""
-    import matplotlib.pyplot as plt
-
-    figure, panels = plt.subplots(1, len(CURVES), figsize=(13, 3.5), layout="constrained")
-    for axes, (title, tags) in zip(panels, CURVES.items(), strict=True):
-        for tag in tags:
-            curve = history[history["tag"] == tag]
-            if len(curve):
-                axes.plot(curve["step"], curve["value"], ".-", label=tag)
-                axes.legend(fontsize="small")
-        axes.set(title=title, xlabel="step")
-        axes.grid(alpha=0.3)
-    plt.close(figure)
-    return figure
 
 
 def commonest(corpus: Corpus) -> dict[str, float]:

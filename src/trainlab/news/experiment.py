@@ -19,7 +19,9 @@ from trainlab.news.model import NewsModel
 from trainlab.news.neighbours import BEST, check_query, nearest
 from trainlab.runs import checkpoint
 from trainlab.runs.frames import scalars
+from trainlab.runs.plots import plot_curves
 from trainlab.runs.run import Run
+from trainlab.training.restoring import restore
 from trainlab.training.trainer import Trainer, accelerator_of, set_threads
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ class Result:
 
     def curves(self) -> Figure:
         """Draw losses and metrics over the steps, baselines beside them."""
-        return report.plot_curves(self.history())
+        return plot_curves(self.history(), report.CURVES)
 
     def similarity(self) -> Figure:
         """Draw how far apart the categories of the unseen items lie."""
@@ -153,7 +155,7 @@ def _train(run: Run, config: NewsConfig, data: NewsData, model: NewsModel) -> tu
     trainer = Trainer(run, config, callbacks=callbacks)
     trainer.fit(model, data)
     if trainer.best_checkpoint is not None:
-        model = NewsModel.restore(trainer.best_checkpoint)
+        model = restore(NewsModel, trainer.best_checkpoint)
     return model.to(accelerator_of(config.accelerator)).eval(), trainer.global_step
 
 

@@ -12,11 +12,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from trainlab.news.backbone import load_tokenizer, locate, quiet
-from trainlab.runs import checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from trainlab.news.config import NewsConfig
 
@@ -85,7 +83,7 @@ class NewsModel(lightning.LightningModule):
     """Embeds news; trained so that news of one category lie closer together than news of two.
 
     Its checkpoint holds everything: the backbone's architecture, the tokenizer and the settings, so
-    `NewsModel.restore(path)` needs no hub and no further argument.
+    `restore(NewsModel, path)` needs no hub and no further argument.
     """
 
     def __init__(  # noqa: PLR0913
@@ -123,14 +121,6 @@ class NewsModel(lightning.LightningModule):
         model = cls(backbone.config.to_dict(), tokenizer, **{name: getattr(config, name) for name in names})
         model.backbone.load_state_dict(backbone.state_dict())
         return model
-
-    @classmethod
-    def restore(cls, path: Path) -> Self:
-        """Return the network that a checkpoint holds; raises CheckpointError for a damaged file."""
-        saved = checkpoint.load(path)
-        model = cls(**saved["hyper_parameters"])
-        model.load_state_dict(saved["state_dict"])
-        return model.eval()
 
     def tokenize(self, items: Sequence[Sequence[str]]) -> Tokens:
         """Return the tokens of N items of T texts each, all encoded in one call."""

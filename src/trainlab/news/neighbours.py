@@ -45,10 +45,11 @@ def recommend(run: str | Path, titles: str | Sequence[str], k: int = 10) -> pd.D
             "Choose another run: trainlab runs --experiment news"
         )
     from trainlab.news.model import NewsModel
+    from trainlab.training.restoring import restore
 
     news = read(config.data)
     _warn_if_changed(news, recorded.data or {}, folder.name)
-    model = NewsModel.restore(best)
+    model = restore(NewsModel, best)
     return nearest(model, news, embed(model, news), titles, k)
 
 

@@ -88,25 +88,6 @@ def plot_similarity(near: pd.DataFrame) -> Figure:
     return figure
 
 
-def plot_curves(history: pd.DataFrame) -> Figure:
-    """Draw a run's curves, [tag, step, wall_time, value], with the baselines beside them."""
-    import matplotlib.pyplot as plt
-
-    figure, panels = plt.subplots(1, len(CURVES), figsize=(13, 3.5), layout="constrained")
-    for axes, (title, tags) in zip(panels, CURVES.items(), strict=True):
-        for tag in tags:
-            curve = history[history["tag"] == tag]
-            if len(curve):
-                baseline = not tag.startswith(("train/", "val/"))
-                axes.plot(curve["step"], curve["value"], "--" if baseline else ".-", label=tag)
-        axes.set(title=title, xlabel="step")
-        axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend(fontsize="small")
-    plt.close(figure)
-    return figure
-
-
 def as_markdown(table: pd.DataFrame) -> str:
     """Return recommendations as Markdown: one table for each query."""
     parts = []
