@@ -226,3 +226,17 @@ def test_what_the_machine_did_is_shown_where_it_is_asked_for(tmp_path):
     assert "vitals/" not in CliRunner().invoke(app, ["--logs", str(tmp_path)]).stdout
     words = ["--logs", str(tmp_path), "--format", "csv", "--columns", "run,vitals/memory_gib"]
     assert CliRunner().invoke(app, words).stdout == "run,vitals/memory_gib\na,1.5\n"
+
+
+def test_a_filter_a_status_and_an_age_choose_runs(logs):
+    assert order(logs, "--where", "margin>=5 and val/loss<0.3") == "b"
+    assert order(logs, "--status", "failed") == "d"
+    assert order(logs, "--since", "30m", "--experiment", "news") == "c"
+    assert order(logs, "--where", "margin>=3", "--sort", "val/loss") == "bac"
+
+
+def test_a_filter_that_no_run_fulfils_says_so(logs):
+    done = CliRunner().invoke(app, ["--logs", str(logs), "--where", "margin>50", "--since", "1d"])
+    assert done.exit_code == 0
+    assert done.stdout == ""
+    assert done.stderr == 'None of 5 runs fulfils margin>50 and age<="1d".\n'

@@ -25,10 +25,10 @@ def known(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys([*FACTS, *found]))
 
 
-def resolve(name: str, rows: Sequence[Row]) -> str:
+def resolve(name: str, rows: Sequence[Row], also: Sequence[str] = ()) -> str:
     """Return the full name of a column: 'margin' means 'config.margin', 'val/loss' means 'best.val/loss'.
 
-    Raises UserError with the nearest name for one that no row has.
+    Raises UserError with the nearest name for one that no row has; `also` are names that may be meant, too.
     """
     columns = known(rows)
     for candidate in (name, *(f"{group}.{name}" for group in GROUPS)):
@@ -36,7 +36,7 @@ def resolve(name: str, rows: Sequence[Row]) -> str:
             return candidate
     short = [column.partition(".")[2] or column for column in columns]
     names = ", ".join(dict.fromkeys(short))
-    raise UserError(f"No column {name!r}.{nearest(name, [*short, *columns])} There: {names}.")
+    raise UserError(f"No column {name!r}.{nearest(name, [*short, *columns, *also])} There: {names}.")
 
 
 def value(row: Row, column: str) -> Any:

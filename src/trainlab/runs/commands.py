@@ -25,6 +25,9 @@ class Format(StrEnum):
 
 
 Logs = Annotated[Path | None, typer.Option("--logs", help="The folder of runs; default: logs/.")]
+Where = Annotated[str, typer.Option(help="Only these, such as 'margin>=5 and val/loss<0.2'.")]
+Ending = Annotated[str, typer.Option("--status", help="Only those that are finished, failed, running ...")]
+Since = Annotated[str, typer.Option(help="Only those started in the last 7d, 12h, 30m ...")]
 Reference = Annotated[str, typer.Argument(help="A run's name or a unique part of it, a path, or 'last'.")]
 
 
@@ -39,20 +42,19 @@ def runs(  # noqa: PLR0913, PLR0917
     columns: Annotated[
         str | None, typer.Option(help="Which columns, such as run,margin,val/loss,last.val/loss.")
     ] = None,
+    where: Where = "",
+    status: Ending = "",
+    since: Since = "",
     logs: Logs = None,
 ) -> None:
-    """List every run under logs/, the newest first, or by `--sort`."""
+    """List every run under logs/, the newest first, or by `--sort`; a filter chooses among them."""
     if context.invoked_subcommand is not None:
         context.obj = logs
         return
-    from trainlab import folders
-    from trainlab.runs import listing
     from trainlab.runs.columns import ordered
 
-    rows = listing.rows(logs, experiment)
-    if not rows:
-        print(f"No runs in {logs or folders.logs()} yet. Start one: trainlab run news", file=sys.stderr)
-    elif sort:
+    rows = chosen(logs, experiment, where, status, since)
+    if rows and sort:
         rows = ordered(rows, sort)
     _print(rows, format, _names(columns))
 
@@ -71,6 +73,23 @@ def diff(context: typer.Context, first: Reference, second: Reference, logs: Logs
     from trainlab.runs import details
 
     details.diff(_row(first, logs or context.obj), _row(second, logs or context.obj))
+
+
+def chosen(
+    logs: Path | None, experiment: str | None = None, where: str = "", status: str = "", since: str = ""
+) -> list[Row]:
+    """Return the runs that the options choose, the newest first, and say so where there is none."""
+    from trainlab import folders
+    from trainlab.runs import filters, listing
+
+    rows = listing.rows(logs, experiment)
+    if not rows:
+        print(f"No runs in {logs or folders.logs()} yet. Start one: trainlab run news", file=sys.stderr)
+    options = [where, f'status="{status}"' if status else "", f'age<="{since}"' if since else ""]
+    left = filters.select(rows, *options)
+    if rows and not left:
+        print(f"None of {len(rows)} runs fulfils {' and '.join(filter(None, options))}.", file=sys.stderr)
+    return left
 
 
 def _print(rows: list[Row], format: Format, chosen: list[str] | None) -> None:
