@@ -35,8 +35,9 @@ def main() -> None:
     head = [
         "# What recording and monitoring costs\n",
         f"Milliseconds a step, bare and recorded in turn, medians of {REPEATS} blocks of {BLOCK:.0f} s; "
-        f"overheads of each pair, with their range. {os.cpu_count()} cores, load "
-        f"{os.getloadavg()[0]:.1f} at the start. Made by `benchmarks/monitoring.py`.\n",
+        f"overheads of each pair, with their range. {os.cpu_count()} cores, torch on "
+        f"{torch.get_num_threads()}, load {os.getloadavg()[0]:.1f} at the start. "
+        "Made by `benchmarks/monitoring.py`.\n",
         "| step, bare | recorded | overhead, wall time | overhead, CPU time |",
         "| ---: | ---: | ---: | ---: |",
     ]

@@ -386,6 +386,15 @@ def test_a_single_column_of_metadata_has_no_header(tmp_path):
     assert path.read_text() == "x y\nz\n"
 
 
+def test_vectors_written_again_at_the_same_step_replace_the_first_in_silence(tmp_path, capsys):
+    with Run("news", logs=tmp_path) as run:
+        run.log_embedding("titles/all", np.eye(2), [["x"], ["y"]], ["title"], 7)
+        run.log_embedding("titles/all", np.eye(3), [["x"], ["y"], ["z"]], ["title"], 7)
+    (path,) = run.folder.rglob("metadata.tsv")
+    assert path.read_text() == "x\ny\nz\n"
+    assert "warning" not in capsys.readouterr().out
+
+
 @pytest.fixture(scope="module")
 def kernel():
     """A Jupyter kernel as JupyterLab starts one, that can import the package."""

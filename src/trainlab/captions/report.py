@@ -55,7 +55,7 @@ def plot_pictures(
 
     lines = -(-len(rows) // COLUMNS)
     figure, panels = plt.subplots(
-        lines, COLUMNS, figsize=(3.2 * COLUMNS, 3.4 * lines), layout="constrained", squeeze=False
+        lines, COLUMNS, figsize=(2.6 * COLUMNS, 2.9 * lines), layout="constrained", squeeze=False
     )
     said = model.caption(seen(corpus, rows), beam)
     for axes in panels.flat:
@@ -102,4 +102,4 @@ def measures(said: Sequence[str], references: Sequence[Sequence[str]]) -> dict[s
 def _wrapped(text: Any) -> str:
     from textwrap import fill
 
-    return fill(str(text) or "(nothing)", 34)
+    return fill(str(text) or "(nothing)", 26)

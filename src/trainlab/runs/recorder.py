@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,9 @@ class Recorder:
         """
         rows, names = _projector_table(len(vectors), metadata, header)
         with self._telling():
+            # a resumed run writes it again, and torch would wonder aloud about the folder
+            written = self.folder / f"{step:05d}" / self.writer._encode(tag)
+            shutil.rmtree(written, ignore_errors=True)
             self.writer.add_embedding(vectors, rows, None, step, tag, names)
 
     @contextmanager
