@@ -1,4 +1,4 @@
-"""The settings that every experiment has which trains with Lightning."""
+"""The settings that every experiment has: those of both trainers, and those of Lightning's alone."""
 
 from __future__ import annotations
 
@@ -29,19 +29,18 @@ def _share_or_count(value: Any) -> Any:
 Batches = Annotated[int | float, Field(ge=0), BeforeValidator(_share_or_count)]
 
 
-class TrainingConfig(Config):
-    """What `trainlab.training.Trainer` is told; an experiment's settings add its own.
+class CommonConfig(Config):
+    """What each trainer is told, Lightning's (`TrainingConfig`) or that of Transformers (`FineTuneConfig`).
 
-    Training: `epochs`; `seed`; `precision`; `accelerator` with so many `devices`, by `strategy` (ddp: one
-    process a device, each batch shared between them); `num_workers` prepare batches (auto: measured);
+    Training: `epochs`; `seed`; `precision`; `accelerator`; `num_workers` prepare batches (auto: measured);
     `deterministic` algorithms also on the GPU, where they are slower.
 
     Checkpoints: everything a resume needs is saved each `checkpoint_every` (30s, 5m, 1h, or a number of
-    steps) and at the end of each `every_n_epochs`; `keep` of these stay. The best `save_top_k` epochs by
-    `monitor` stay too (-1: all). `resume` names the run to go on with.
+    steps) and at the end of each `every_n_epochs`; `keep` of these stay. `resume` names the run to go on
+    with.
 
     Debugging: `fast_dev_run` batches of everything and no files; `limit_..._batches` as a share (0.1) or a
-    number (10); `overfit_batches` trains on the same few in each epoch, and validates on as many.
+    number (10).
     """
 
     epochs: int = Field(3, ge=1)
@@ -50,20 +49,15 @@ class TrainingConfig(Config):
         "32-true"
     )
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: int = Field(1, ge=1)
-    strategy: Literal["auto", "ddp"] = "auto"
     num_workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     deterministic: bool = False
-    monitor: str = Field("val/loss", min_length=1)
     checkpoint_every: str = "5m"
     every_n_epochs: int = Field(1, ge=1)
-    save_top_k: int = Field(1, ge=-1)
     keep: int = Field(2, ge=1)
     fast_dev_run: int = Field(0, ge=0)
     limit_train_batches: Batches = 1.0
     limit_val_batches: Batches = 1.0
     limit_test_batches: Batches = 1.0
-    overfit_batches: Batches = 0
     resume: str = Field("", exclude=True)  # of this start, not of the run
 
     ALIASES: ClassVar[Mapping[str, str]] = {"max_epochs": "epochs", "device": "accelerator"}
@@ -71,8 +65,8 @@ class TrainingConfig(Config):
     # What a resumed run may be given anew: these don't change what is learned, or only for how long.
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
         {
-            *("epochs", "accelerator", "devices", "strategy", "num_workers", "deterministic"),
-            *("checkpoint_every", "every_n_epochs", "save_top_k", "keep"),
+            *("epochs", "accelerator", "num_workers", "deterministic"),
+            *("checkpoint_every", "every_n_epochs", "keep"),
         }
     )
 
@@ -106,12 +100,39 @@ class TrainingConfig(Config):
                 "accelerator=cuda: torch sees no GPU here. Use accelerator=auto or accelerator=cpu; "
                 "trainlab doctor says more."
             )
-        on_cpu = self.accelerator == "cpu" or not torch.cuda.is_available()
-        if on_cpu and self.precision == "16-mixed":
+        if self._on_cpu() and self.precision == "16-mixed":
             raise UserError(
                 "precision=16-mixed needs a GPU. On the CPU use precision=32-true or precision=bf16-mixed."
             )
-        if not on_cpu and self.devices > torch.cuda.device_count():
+
+    def _on_cpu(self) -> bool:
+        import torch
+
+        return self.accelerator == "cpu" or not torch.cuda.is_available()
+
+
+class TrainingConfig(CommonConfig):
+    """What `trainlab.training.Trainer` is told; an experiment's settings add its own.
+
+    So many `devices`, by `strategy` (ddp: one process a device, each batch shared between them). The best
+    `save_top_k` epochs by `monitor` are kept (-1: all). `overfit_batches` trains on the same few in each
+    epoch, and validates on as many.
+    """
+
+    devices: int = Field(1, ge=1)
+    strategy: Literal["auto", "ddp"] = "auto"
+    monitor: str = Field("val/loss", min_length=1)
+    save_top_k: int = Field(1, ge=-1)
+    overfit_batches: Batches = 0
+
+    MAY_CHANGE: ClassVar[frozenset[str]] = CommonConfig.MAY_CHANGE | {"devices", "strategy", "save_top_k"}
+
+    def check_machine(self) -> None:
+        """Check that this machine has the devices and their precision; raise UserError otherwise."""
+        import torch
+
+        super().check_machine()
+        if not self._on_cpu() and self.devices > torch.cuda.device_count():
             raise UserError(
                 f"devices={self.devices}: this machine has {torch.cuda.device_count()} GPU(s). "
                 "Use fewer, or accelerator=cpu."
