@@ -98,10 +98,15 @@ def json_text(rows: Sequence[Row], chosen: Sequence[str] | None) -> str:
 
 def markdown_text(rows: Sequence[Row], chosen: Sequence[str] | None) -> str:
     """Return the table that a terminal would show, with every column, as Markdown."""
-    shown = _chosen(rows, chosen) if chosen else [*_facts(rows), *_settings(rows), *_metrics(rows)]
+    shown = _chosen(rows, chosen) if chosen else whole(rows)
     lines = [[column.title for column in shown], ["--:" if column.right else "---" for column in shown]]
     lines += [list(cells) for cells in zip(*(column.cells for column in shown), strict=True)]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def whole(rows: Sequence[Row]) -> list[Column]:
+    """Return the columns that a terminal would show, however wide they are together."""
+    return [*_facts(rows), *_settings(rows), *_metrics(rows)]
 
 
 def duration(seconds: float | None) -> str:
@@ -165,9 +170,8 @@ def _fitting(rows: Sequence[Row], width: int, limit: int | None) -> list[Column]
 
 
 def _facts(rows: Sequence[Row], limit: int | None = None) -> list[Column]:
-    one = len({row.experiment for row in rows}) == 1
     return [
-        Column("run", [_cut(printable(row.run if one else row.label), limit) for row in rows]),
+        Column("run", [_cut(name, limit) for name in labels(rows)]),
         Column("status", [row.status for row in rows]),
         Column("age", [age(row.started) for row in rows], right=True),
         Column("duration", [duration(row.seconds) for row in rows], right=True),
@@ -183,6 +187,12 @@ def _metrics(rows: Sequence[Row]) -> list[Column]:
         Column(tag, [best_and_last(row, tag) for row in rows], right=True)
         for tag in columns.main_metrics(rows)
     ]
+
+
+def labels(rows: Sequence[Row]) -> list[str]:
+    """Return the runs' names, with their experiments' where there are several; safe to print."""
+    one = len({row.experiment for row in rows}) == 1
+    return [printable(row.run if one else row.label) for row in rows]
 
 
 def best_and_last(row: Row, tag: str) -> str:

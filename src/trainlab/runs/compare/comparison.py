@@ -1,0 +1,199 @@
+"""Runs of one experiment side by side: what `notebooks/compare.ipynb` and the report call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from trainlab.config import Config
+from trainlab.runs import columns, filters, listing
+from trainlab.runs.compare.along import Along
+from trainlab.runs.metrics import lower_is_better
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from trainlab.runs.compare.interactive import Interactive
+    from trainlab.runs.listing import Row
+
+NEWEST, ALL = "newest", "all"
+MOST_CURVES = 10  # runs: more lines can't be told apart
+
+
+class CompareConfig(Config):
+    """What is compared, and how.
+
+    `experiment` is a name, newest (that of the newest run with metrics) or all; `where` a filter such as
+    'margin>=5 and age<7d'. `metric` says which run is better; by default the one that the runs call the most
+    important. `tags` names curves, by commas; by default the metric and the training's counterpart. `smooth`
+    is TensorBoard's smoothing; `x` what curves are drawn over; `best` how many runs are set against the rest.
+    """
+
+    experiment: str = Field(NEWEST, min_length=1)
+    where: str = ""
+    metric: str = ""
+    tags: str = ""
+    smooth: float = Field(0.6, ge=0, lt=1)
+    x: Along = Along.step
+    best: int = Field(3, ge=1)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs, the newest first, and how to compare them; without runs tables are empty and pictures say so."""
+
+    rows: list[Row]
+    metric: str  # '' where no run has any
+    config: CompareConfig
+    most: int = MOST_CURVES  # runs whose curves are drawn
+
+    def __str__(self) -> str:
+        """Return in a sentence what is compared."""
+        if not self.rows:
+            return "No run to compare: record one with `trainlab run news`, or choose less narrowly."
+        having = sum(self.metric in row.best for row in self.rows)
+        better = "lower" if lower_is_better(self.metric) else "higher"
+        by = f"{having} with {self.metric}, {better} is better" if self.metric else "none with a metric"
+        return f"{len(self.rows)} runs, {by}."
+
+    @property
+    def tags(self) -> list[str]:
+        """Return the tags whose curves are drawn."""
+        chosen = [tag.strip() for tag in self.config.tags.split(",") if tag.strip()]
+        return chosen or default_tags(self.rows, self.metric)
+
+    def table(self) -> pd.DataFrame:
+        """Return one row a run: run, status, age, duration, settings that differ, metrics."""
+        from trainlab.runs.compare import tables
+
+        return tables.runs(self.rows)
+
+    def leaders(self) -> pd.DataFrame:
+        """Return the best runs: their rank, metric, settings that differ, cost."""
+        from trainlab.runs.compare import tables
+
+        return tables.leaders(self.ranked[: self.config.best], self.ranked, self.metric)
+
+    def differences(self) -> pd.DataFrame:
+        """Return what sets the best runs apart from the rest, as `differences.table`."""
+        from trainlab.runs.compare import differences
+
+        return differences.table(self.rows, self.metric, self.config.best)
+
+    def cost(self) -> pd.DataFrame:
+        """Return what each run cost, as `cost.table`."""
+        from trainlab.runs.compare import cost
+
+        return cost.table(self.rows)
+
+    def curves(self) -> Interactive:
+        """Return the curves of the runs; of the best where there are too many."""
+        from trainlab.runs.compare import interactive
+
+        return interactive.curves(self.points, self.tags, self.config.smooth, self.config.x)
+
+    def parallel(self) -> Interactive:
+        """Return the runs across parallel axes: the settings that differ, and the metric."""
+        from trainlab.runs.compare import interactive
+
+        return interactive.parallel(self.rows, self.metric)
+
+    def importance(self) -> Figure:
+        """Return how much each setting matters, or how many runs it takes to tell."""
+        from trainlab.runs.compare import drawing, importance
+
+        reason = importance.missing(self.rows, self.metric)
+        return drawing.importance(importance.table(self.rows, self.metric), reason)
+
+    @cached_property
+    def ranked(self) -> list[Row]:
+        """The runs that have the metric, the best first."""
+        from trainlab.runs.compare import differences
+
+        return differences.ranked(self.rows, self.metric)
+
+    @property
+    def drawn(self) -> list[Row]:
+        """Return the runs whose curves are drawn: those with any of the tags, the best of too many."""
+        return self._with_curves[: self.most]
+
+    def left_out(self) -> list[str]:
+        """Return a sentence for each reason why runs are missing among the curves."""
+        having = self._with_curves
+        without = len(self.rows) - len(having)
+        known = self.points.dropna(subset=[self.config.x.value])
+        placeless = sorted(set(self.points["run"]) - set(known["run"]))
+        found = {
+            f"{without} of {len(self.rows)} runs have no {' or '.join(self.tags)}.": without,
+            f"Of {len(having)} runs with curves the best {self.most} are drawn.": len(having) > self.most,
+            f"Neither a batch size nor a tag such as train/examples is recorded: {', '.join(placeless)} "
+            "can't be drawn over the examples seen.": placeless,
+        }
+        return [sentence for sentence, holds in found.items() if holds]
+
+    @cached_property
+    def points(self) -> pd.DataFrame:
+        """The points of the curves that are drawn."""
+        from trainlab.runs.compare import curves
+
+        return curves.points(self.drawn, self.tags)
+
+    @cached_property
+    def _with_curves(self) -> list[Row]:
+        placed = {row.folder for row in self.ranked}
+        unranked = [row for row in self.rows if row.folder not in placed]
+        return [row for row in [*self.ranked, *unranked] if any(tag in row.last for tag in self.tags)]
+
+
+def compare(config: CompareConfig, logs: Path | None = None) -> Comparison:
+    """Read the runs that the settings choose.
+
+    Raises UserError for a filter that can't be read, an unknown experiment, metric or tag; no runs are fine.
+    """
+    rows = listing.rows(logs)
+    if rows and config.experiment not in (NEWEST, ALL):
+        rows = listing.rows(logs, config.experiment)
+    elif config.experiment == NEWEST:
+        rows = of_newest(rows)
+    return comparison(filters.select(rows, config.where), config)
+
+
+def comparison(rows: list[Row], config: CompareConfig, most: int = MOST_CURVES) -> Comparison:
+    """Compare runs that are known; raise UserError for an unknown metric or tag."""
+    for name in filter(None, [config.metric, *(tag.strip() for tag in config.tags.split(","))]):
+        check_tag(rows, name)
+    return Comparison(rows, config.metric or default_metric(rows), config, most)
+
+
+def of_newest(rows: Sequence[Row]) -> list[Row]:
+    """Return the runs of the experiment of the newest run with metrics; all where none has any."""
+    newest = next((row.experiment for row in rows if columns.main_metrics([row])), None)
+    return [row for row in rows if newest in (None, row.experiment)]
+
+
+def default_metric(rows: Sequence[Row]) -> str:
+    """Return the tag that the runs call most important, or the first of val/*, or any; '' for none."""
+    return next(iter(columns.main_metrics([row for row in rows if row.best])), "")
+
+
+def default_tags(rows: Sequence[Row], metric: str) -> list[str]:
+    """Return the metric, and train/loss beside val/loss where it was logged."""
+    known = {tag for row in rows for tag in row.last}
+    trained = [f"train/{metric.rpartition('/')[2]}", "train/loss", "loss"]
+    return [tag for tag in dict.fromkeys([metric, *trained]) if tag in known][:2]
+
+
+def check_tag(rows: Sequence[Row], tag: str) -> None:
+    """Raise UserError with the nearest tag where no run has this one; without runs nothing is unknown."""
+    from trainlab.errors import UserError, nearest
+
+    known = sorted({each for row in rows for each in row.last})
+    if rows and tag not in known:
+        raise UserError(f"No run has {tag!r}.{nearest(tag, known)} There: {', '.join(known) or 'none'}.")

@@ -1,0 +1,110 @@
+"""Curves of several runs over the step, the time at work or the examples seen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from trainlab.runs import events
+from trainlab.runs.display import labels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from trainlab.runs.events import Curve, History
+    from trainlab.runs.listing import Row
+
+POINTS = ("run", "tag", "step", "time", "examples", "value")
+_EXAMPLES = ("train/examples", "train/examples_seen", "train/samples", "train/samples_seen")  # tags
+_BATCH = ("batch_size", "train_batch_size", "per_device_train_batch_size")  # settings, examples a step
+_STEPS_JOINED = ("gradient_accumulation_steps", "accumulate_grad_batches")  # settings, batches a step
+
+
+def points(rows: Sequence[Row], tags: Sequence[str]) -> pd.DataFrame:
+    """Return the points of some tags of several runs: run, tag, step, time, examples, value.
+
+    `time` is in minutes at work, as in `at_work`; `examples` is NaN where nothing tells how many there were,
+    see `examples_seen`. A run that is gone meanwhile, or can't be read, has no points.
+    """
+    names = labels(rows)
+    parts = [part for row, name in zip(rows, names, strict=True) for part in _points(row, name, tags)]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(POINTS))
+
+
+def smooth(values: Iterable[float], weight: float) -> np.ndarray:
+    """Return values smoothed as TensorBoard does it: an exponential moving average without its early bias.
+
+    s_i = w·s_{i-1} + (1 - w)·x_i with s_0 = 0, divided by 1 - w^n after n finite values: TensorBoard's
+    `classicSmoothing` (tensorboard/webapp/widgets/line_chart_v2/data_transformer.ts), which is pandas'
+    `ewm(adjust=True)`. NaN and infinity stay where they are and count for nothing; 0 <= weight < 1.
+    """
+    exact = pd.Series(list(values), dtype=float)
+    if weight == 0 or exact.nunique(dropna=False) <= 1:
+        return exact.to_numpy()
+    finite = exact.where(np.isfinite(exact))
+    return (
+        finite.ewm(alpha=1 - weight, adjust=True, ignore_na=True)
+        .mean()
+        .where(finite.notna(), exact)
+        .to_numpy()
+    )
+
+
+def at_work(row: Row, wall_times: Sequence[float], first: float | None) -> np.ndarray:
+    """Return how many seconds the run had been at work at each moment: pauses before a resume don't count.
+
+    Moments are in seconds since 1970. The clock starts with the run; without a record, at its `first` event.
+    """
+    moments = np.asarray(wall_times, dtype=float)
+    started = row.started.timestamp() if row.record and row.started else first or 0.0
+    elapsed = moments - started
+    for session in row.record.resumes if row.record else []:
+        began = session.at.timestamp()
+        elapsed = np.where(moments >= began, session.seconds + moments - began, elapsed)
+    return np.maximum(elapsed, 0.0)
+
+
+def examples_seen(row: Row, curves: dict[str, Curve], steps: Sequence[int]) -> np.ndarray:
+    """Return how many examples had been seen at each step; NaN where that isn't known.
+
+    A tag such as train/examples counts them; otherwise it is the step times the batch size of the settings,
+    which is right but for the last, smaller batch of an epoch.
+    """
+    for tag in _EXAMPLES:
+        if tag in curves:
+            return np.interp(steps, curves[tag].steps, curves[tag].values)
+    size = next((row.config[name] for name in _BATCH if _counts(row.config.get(name))), np.nan)
+    joined = next((row.config[name] for name in _STEPS_JOINED if _counts(row.config.get(name))), 1)
+    return np.asarray(steps, dtype=float) * size * joined
+
+
+def _points(row: Row, name: str, tags: Sequence[str]) -> list[pd.DataFrame]:
+    history = _history(row)
+    return [
+        pd.DataFrame(
+            {
+                "run": name,
+                "tag": tag,
+                "step": curve.steps,
+                "time": at_work(row, curve.wall_times, history.started) / 60,
+                "examples": examples_seen(row, history.curves, curve.steps),
+                "value": curve.values,
+            }
+        )
+        for tag in tags
+        if (curve := history.curves.get(tag)) is not None and curve.steps
+    ]
+
+
+def _history(row: Row) -> History:
+    """Return what a run's event files hold; nothing where the run was taken away meanwhile."""
+    try:
+        return events.read(row.folder)
+    except OSError:
+        return events.History()
+
+
+def _counts(found: Any) -> bool:
+    return isinstance(found, int | float) and not isinstance(found, bool) and found > 0

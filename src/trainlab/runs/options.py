@@ -1,0 +1,47 @@
+"""What the commands about runs share: options that choose runs, and the runs chosen."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from trainlab.runs.listing import Row
+
+Experiment = Annotated[str | None, typer.Option(help="Only this experiment's runs.")]
+Logs = Annotated[Path | None, typer.Option("--logs", help="The folder of runs; default: logs/.")]
+Where = Annotated[str, typer.Option(help="Only these, such as 'margin>=5 and val/loss<0.2'.")]
+Ending = Annotated[str, typer.Option("--status", help="Only those that are finished, failed, running ...")]
+Since = Annotated[str, typer.Option(help="Only those started in the last 7d, 12h, 30m ...")]
+Reference = Annotated[str, typer.Argument(help="A run's name or a unique part of it, a path, or 'last'.")]
+
+
+def chosen(
+    logs: Path | None, experiment: str | None = None, where: str = "", status: str = "", since: str = ""
+) -> list[Row]:
+    """Return the runs that the options choose, the newest first, and say so where there is none."""
+    from trainlab import folders
+    from trainlab.runs import filters, listing
+
+    rows = listing.rows(logs, experiment)
+    if not rows:
+        print(f"No runs in {logs or folders.logs()} yet. Start one: trainlab run news", file=sys.stderr)
+    options = [where, f'status="{status}"' if status else "", f'age<="{since}"' if since else ""]
+    left = filters.select(rows, *options)
+    if rows and not left:
+        print(f"None of {len(rows)} runs fulfils {' and '.join(filter(None, options))}.", file=sys.stderr)
+    return left
+
+
+def row(reference: str, logs: Path | None) -> Row:
+    """Return the run that somebody means; raise UserError when none is meant, or more than one."""
+    from trainlab import folders
+    from trainlab.runs import listing
+    from trainlab.runs.lookup import find
+
+    folder = find(reference, logs).resolve()
+    logs = (logs or folders.logs()).resolve()
+    return listing.read(folder, logs if folder.is_relative_to(logs) else folder.parents[1])
