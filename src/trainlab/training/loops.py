@@ -14,8 +14,8 @@ from lightning.pytorch.loops.fit_loop import RestartStage, _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
-from trainlab.errors import UserError
 from trainlab.runs import interruption
+from trainlab.training.keeping import check_epochs
 
 if TYPE_CHECKING:
     from lightning.pytorch.loops.fetchers import _DataFetcher
@@ -45,18 +45,15 @@ class FitLoop(_FitLoop):
                 checkpoints.resume(self.trainer)
                 super().run()
             except (KeyboardInterrupt, interruption.Terminated):
-                checkpoints.rescue(self.trainer)
+                checkpoints.interrupted(self.trainer)
                 raise
 
     def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
         """Refuse a checkpoint of more epochs than wanted."""
         super().on_load_checkpoint(state_dict)
         done = self.epoch_progress.current.completed
-        if self.max_epochs is not None and 0 <= self.max_epochs < done:
-            raise UserError(
-                f"epochs={self.max_epochs}: this run has trained {done} epochs already. "
-                f"Take epochs={done} or more, or start a new run."
-            )
+        if self.max_epochs is not None and self.max_epochs >= 0:
+            check_epochs(self.max_epochs, done)
 
     def setup_data(self) -> None:
         """Get the loaders ready, with the place where a checkpoint left them.

@@ -7,17 +7,16 @@ numbers, and it takes the sums of all.
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric, _Sync
+
+from trainlab.training.randomness import random_state, set_random_state
 
 if TYPE_CHECKING:
     import lightning
 
-KEY = "trainlab"  # in a checkpoint
 LOGGED = (  # how a module logged a number, besides its reduction
     *("fx", "name", "prog_bar", "logger", "on_step", "on_epoch", "enable_graph"),
     *("add_dataloader_idx", "dataloader_idx", "metric_attribute"),
@@ -44,29 +43,6 @@ def restore_metrics(trainer: lightning.Trainer, saved: dict[str, Any]) -> None:
 def restore_random(trainer: lightning.Trainer, saved: dict[str, Any]) -> None:
     """Go on with the random numbers that would have come next."""
     set_random_state(_of_this(trainer, saved["processes"])["random"])
-
-
-def random_state() -> dict[str, Any]:
-    """Return the state of Python's, NumPy's, torch's and the GPU's global generators, as plain values."""
-    version, words, gauss = random.getstate()
-    name, keys, *rest = np.random.get_state()
-    return {
-        "python": [version, list(words), gauss],
-        "numpy": [name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
-    }
-
-
-def set_random_state(saved: dict[str, Any]) -> None:
-    """Go back to a state; the GPU's only where it was saved and there is one."""
-    version, words, gauss = saved["python"]
-    random.setstate((version, tuple(words), gauss))
-    name, keys, *rest = saved["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(saved["torch"].cpu())
-    if saved["cuda"] is not None and torch.cuda.is_initialized():
-        torch.cuda.set_rng_state(saved["cuda"].cpu())
 
 
 def _sum(item: _ResultMetric) -> dict[str, Any]:

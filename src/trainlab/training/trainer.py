@@ -18,8 +18,9 @@ from lightning.pytorch.core.mixins import HyperparametersMixin
 from trainlab.errors import UserError
 from trainlab.limits import cpu_limit
 from trainlab.training import loops
-from trainlab.training.checkpoints import BEST, Best, States
+from trainlab.training.checkpoints import Best, States
 from trainlab.training.ddp import log_means, strategy_for
+from trainlab.training.keeping import BEST
 from trainlab.training.loaders import take_loaders
 from trainlab.training.progress import LOG_EVERY, Bars, Speed
 from trainlab.training.recording import RunLogger, VerifiedCheckpoints
