@@ -57,11 +57,11 @@ class Comparison:
     def __str__(self) -> str:
         """Return in a sentence what is compared."""
         if not self.rows:
-            return "No run to compare: record one with `trainlab run news`, or choose less narrowly."
+            return "No run with metrics is chosen: choose less narrowly, or record one: trainlab run news"
         having = sum(self.metric in row.best for row in self.rows)
         better = "lower" if lower_is_better(self.metric) else "higher"
         by = f"{having} with {self.metric}, {better} is better" if self.metric else "none with a metric"
-        return f"{len(self.rows)} runs, {by}."
+        return f"{len(self.rows)} run{'s' * (len(self.rows) != 1)}, {by}."
 
     @property
     def tags(self) -> list[str]:
@@ -126,6 +126,8 @@ class Comparison:
 
     def left_out(self) -> list[str]:
         """Return a sentence for each reason why runs are missing among the curves."""
+        if not self.tags:
+            return []
         having = self._with_curves
         without = len(self.rows) - len(having)
         known = self.points.dropna(subset=[self.config.x.value])
@@ -173,9 +175,9 @@ def comparison(rows: list[Row], config: CompareConfig, most: int = MOST_CURVES) 
 
 
 def of_newest(rows: Sequence[Row]) -> list[Row]:
-    """Return the runs of the experiment of the newest run with metrics; all where none has any."""
+    """Return the runs of the experiment of the newest run with metrics; none where no run has any."""
     newest = next((row.experiment for row in rows if columns.main_metrics([row])), None)
-    return [row for row in rows if newest in (None, row.experiment)]
+    return [row for row in rows if row.experiment == newest]
 
 
 def default_metric(rows: Sequence[Row]) -> str:

@@ -30,7 +30,10 @@ _AXIS_WIDTH = 120
 
 
 class Interactive:
-    """A Vega-Lite picture, with the static one for places that can't draw it: PDF, a forge, an old viewer."""
+    """A Vega-Lite picture, with the static one for places that can't draw it: PDF, a forge, an old viewer.
+
+    An empty `spec` leaves the static one alone.
+    """
 
     def __init__(self, spec: dict[str, Any], static: Figure) -> None:
         self.spec, self.static = spec, static
@@ -39,7 +42,8 @@ class Interactive:
         """Return both pictures, as IPython asks for them."""
         png = io.BytesIO()
         self.static.savefig(png, format="png")
-        return {MIME: self.spec, "image/png": png.getvalue(), "text/plain": "<a picture for JupyterLab>"}
+        bundle = {"image/png": png.getvalue(), "text/plain": "<a picture: open the notebook in JupyterLab>"}
+        return bundle | ({MIME: self.spec} if self.spec else {})
 
 
 def curves(
@@ -73,7 +77,7 @@ def curves(
             _HOVERED,
         ],
     }
-    return Interactive(spec, drawing.curves(points, tags, weight, along))
+    return Interactive(spec if values else {}, drawing.curves(points, tags, weight, along))
 
 
 def parallel(rows: Sequence[Row], metric: str) -> Interactive:
@@ -90,7 +94,7 @@ def parallel(rows: Sequence[Row], metric: str) -> Interactive:
             "place": axis.places[rank],
             "settings": ", ".join(f"{each.name} {each.labels[rank]}" for each in axes),
         }
-        for rank, name in enumerate(display.labels(order))
+        for rank, name in reversed(list(enumerate(display.labels(order))))  # the best on top
         for axis in axes
     ]
     ticks = [
@@ -98,10 +102,10 @@ def parallel(rows: Sequence[Row], metric: str) -> Interactive:
     ]
     spec = _spec(values, _AXIS_WIDTH * max(2, len(axes)), _HEIGHT) | {
         "params": [{"name": "best", "value": len(order), "bind": _slider(len(order))}],
-        "layer": [_AXES, *_RUNS, {"data": {"values": ticks}, **_TICKS}],
+        "layer": [_AXES, *_RUNS, *({"data": {"values": ticks}, **layer} for layer in _TICKS)],
         "encoding": _ACROSS,
     }
-    return Interactive(spec, drawing.parallel(rows, metric))
+    return Interactive(spec if order and len(axes) > 1 else {}, drawing.parallel(rows, metric))
 
 
 def _spec(values: list[dict[str, Any]], width: int, height: int) -> dict[str, Any]:
@@ -135,7 +139,7 @@ def _column(weight: float) -> str:
 
 
 def _titled(axis: coordinates.Axis) -> str:
-    return display.printable(axis.name) + (" (log)" if axis.scale == "log" else "")
+    return display.printable(axis.name) + ("\n(log)" if axis.scale == "log" else "")
 
 
 def _choice(name: str, options: list[str], chosen: str) -> dict[str, Any]:
@@ -159,7 +163,7 @@ def _line(field: str, opacity: float, width: int) -> dict[str, Any]:
 
 
 def _encoding(field: str) -> dict[str, Any]:
-    legend = {"orient": "right", "labelLimit": 260}
+    legend = {"orient": "right", "labelLimit": 260, "symbolOpacity": 1}
     return {
         "x": {"field": "x", "type": "quantitative", "title": None},
         "y": {"field": field, "type": "quantitative", "title": None, "scale": {"zero": False}},
@@ -191,7 +195,9 @@ _ACROSS = {
             "orient": "top",
             "title": None,
             "labelAngle": 0,
+            "labelPadding": 16,  # for a second line
             "labelLimit": _AXIS_WIDTH - 4,
+            "labelExpr": "split(datum.label, '\\n')",
             "domain": False,
             "ticks": False,
         },
@@ -204,29 +210,39 @@ _AXES = {
 }
 _TOOLTIP = [{"field": name, "type": "nominal"} for name in ("run", "rank", "settings")]
 _LIT = {"or": [{"param": "held", "empty": False}, {"param": "hovered", "empty": False}]}
+_BEST = {"transform": [{"filter": "datum.rank <= best"}]}
+_BY_RUN = {"type": "point", "fields": ["run"]}
 _RUNS = [
     {
-        "transform": [{"filter": "datum.rank <= best"}],
-        "params": [
-            {"name": "hovered", "select": {"type": "point", "fields": ["run"], "on": "pointerover"}},
-            {"name": "held", "select": {"type": "point", "fields": ["run"]}},
-        ],
-        "mark": {"type": "line", "strokeWidth": 2},
+        **_BEST,
+        "mark": {"type": "line"},
         "encoding": {
             "detail": {"field": "run", "type": "nominal"},
             "color": {
                 "field": "rank",
                 "type": "quantitative",
                 "scale": {"scheme": "viridis"},
-                "title": "rank",
+                "legend": None,
             },
             "opacity": {"condition": {"test": _LIT, "value": 1}, "value": 0.6},
             "strokeWidth": {"condition": {"test": _LIT, "value": 4}, "value": 1.5},
-            "tooltip": _TOOLTIP,
         },
     },
+    {  # a broad line, invisible, is easier to point at
+        **_BEST,
+        "params": [
+            {"name": "hovered", "select": {**_BY_RUN, "on": "pointerover"}},
+            {"name": "held", "select": _BY_RUN},
+        ],
+        "mark": {"type": "line", "strokeWidth": 9, "opacity": 0.001},  # 0 would not be hit
+        "encoding": {"detail": {"field": "run", "type": "nominal"}, "tooltip": _TOOLTIP},
+    },
 ]
-_TICKS = {
-    "mark": {"type": "text", "align": "right", "dx": -5, "fontSize": 10},
-    "encoding": {"text": {"field": "text", "type": "nominal"}},
-}
+_HALO = {"stroke": "white", "strokeWidth": 3}
+_TICKS = [
+    {
+        "mark": {"type": "text", "align": "right", "dx": -5, "fontSize": 10, **behind},
+        "encoding": {"text": {"field": "text", "type": "nominal"}},
+    }
+    for behind in (_HALO, {})
+]
