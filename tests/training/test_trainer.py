@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import trainlab
 from trainlab.runs import checkpoint, scalars
-from trainlab.training import Trainer, TrainingConfig, trainer
-from trainlab.training.trainer import set_threads
+from trainlab.training import Trainer, TrainingConfig, workers
+from trainlab.training.recording import VerifiedCheckpoints
+from trainlab.training.workers import set_threads
 
 
 class Line(lightning.LightningModule):
@@ -108,7 +109,7 @@ def test_a_resumed_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
         resumed = lightning.Trainer(
             max_epochs=3,
             logger=False,
-            plugins=[trainer.VerifiedCheckpoints()],
+            plugins=[VerifiedCheckpoints()],
             accelerator="cpu",
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -148,7 +149,7 @@ def test_torch_gets_as_many_threads_as_it_may_use_cpus(
     limit: float | None, expected: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = torch.get_num_threads()
-    monkeypatch.setattr(trainer, "cpu_limit", lambda: limit)
+    monkeypatch.setattr(workers, "cpu_limit", lambda: limit)
     try:
         threads = set_threads()
         assert threads == torch.get_num_threads() == (expected or min(before, len(os.sched_getaffinity(0))))

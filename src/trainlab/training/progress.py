@@ -9,32 +9,26 @@ from collections.abc import Sized
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.callbacks import Callback
-from tqdm import tqdm
+
+from trainlab.training.bars import epoch_bar
 
 if TYPE_CHECKING:
     import lightning
+    from tqdm import tqdm
 
-BAR = "{desc} {percentage:3.0f}% |{bar:25}| {n_fmt}/{total_fmt} batches [{elapsed}<{remaining}{postfix}]"
 LOG_EVERY = 10  # steps between two points of the running loss, at most
 POINTS = 10  # of the running loss in an epoch, at least, where it has as many steps
-REDRAW = 0.5  # seconds; every redrawing stays in the notebook and the log
 
 
 class Bars(Callback):
-    """Shows a bar an epoch and then the epoch's metrics: those that the module logs with `prog_bar=True`.
-
-    Plain text, the same in a terminal, a notebook and a log file; on standard output, because JupyterLab
-    paints standard error red.
-    """
+    """Shows a bar an epoch and then the epoch's metrics: those that the module logs with `prog_bar=True`."""
 
     _bar: tqdm | None = None
 
     def on_train_batch_start(self, trainer: lightning.Trainer, _: Any, batch: Any, index: int) -> None:  # noqa: ARG002
         """Start the epoch's bar with its first batch, or with the first one after a resume."""
         if self._bar is None and trainer.is_global_zero:
-            title = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-            look: dict[str, Any] = {"bar_format": BAR, "mininterval": REDRAW, "file": sys.stdout}
-            self._bar = tqdm(desc=title, total=_batches(trainer), initial=index, **look)
+            self._bar = epoch_bar(1 + trainer.current_epoch, trainer.max_epochs, _batches(trainer), index)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Move the bar on."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-import os
 import signal
 import threading
 import warnings
@@ -16,7 +14,6 @@ import torch
 from lightning.pytorch.core.mixins import HyperparametersMixin
 
 from trainlab.errors import UserError
-from trainlab.limits import cpu_limit
 from trainlab.training import loops
 from trainlab.training.checkpoints import Best, States
 from trainlab.training.ddp import log_means, strategy_for
@@ -24,6 +21,7 @@ from trainlab.training.keeping import BEST
 from trainlab.training.loaders import take_loaders
 from trainlab.training.progress import LOG_EVERY, Bars, Speed
 from trainlab.training.recording import RunLogger, VerifiedCheckpoints
+from trainlab.training.workers import set_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -111,18 +109,6 @@ class Trainer(lightning.Trainer):
 def accelerator_of(device: str) -> str:
     """Return 'cuda' or 'cpu' for a device that may be 'auto'."""
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
-def set_threads() -> int:
-    """Give torch as many threads as this process may use CPUs, and return how many.
-
-    A container sees all CPUs of the machine; more threads than its share slow each other many times over.
-    OMP_NUM_THREADS may ask for fewer.
-    """
-    allowed = len(os.sched_getaffinity(0))
-    threads = max(1, min(torch.get_num_threads(), allowed, math.ceil(cpu_limit() or allowed)))
-    torch.set_num_threads(threads)
-    return threads
 
 
 def check_hyperparameters(owner: Any) -> None:

@@ -55,6 +55,17 @@ def cpus() -> int:
     return max(1, min(allowed, math.ceil(cpu_limit() or allowed)))
 
 
+def set_threads() -> int:
+    """Give torch as many threads as this process may use CPUs, and return how many.
+
+    A container sees all CPUs of the machine; more threads than its share slow each other many times over.
+    OMP_NUM_THREADS may ask for fewer.
+    """
+    threads = min(torch.get_num_threads(), cpus())
+    torch.set_num_threads(threads)
+    return threads
+
+
 def threads_for(processes: int = 1, workers: int = 0) -> int:
     """Return the threads for torch in each of `processes` here that have `workers` each.
 
