@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import pytest
+
+from compared_runs import record_foreign, row
+from runs_folder import make, points
+from trainlab.errors import UserError
+from trainlab.runs.compare.along import Along
+from trainlab.runs.compare.comparison import CompareConfig, compare, comparison
+
+
+@pytest.fixture
+def logs(tmp_path):
+    """A run of news with metrics, an older one of words, the newest of all without any."""
+    loss = {"best": points(val_loss=0.5, train_loss=0.1), "last": points(val_loss=0.6, train_loss=0.1)}
+    make(tmp_path, "news/a", minutes_ago=5, config={"margin": 3.0}, metrics=["val/loss"], **loss)
+    make(tmp_path, "words/b", minutes_ago=9, best=points(f1=0.5), last=points(f1=0.4))
+    make(tmp_path, "started/c", minutes_ago=1, status="running")
+    return tmp_path
+
+
+def chosen(logs, **settings):
+    compared = compare(CompareConfig.parse(settings), logs)
+    return [row.run for row in compared.rows], compared.metric, compared.tags
+
+
+def test_by_default_the_newest_runs_experiment_and_its_main_metric_are_compared(logs):
+    assert chosen(logs) == (["a"], "val/loss", ["val/loss", "train/loss"])
+
+
+def test_an_experiment_all_of_them_or_a_filter_can_be_asked_for(logs):
+    assert chosen(logs, experiment="words") == (["b"], "f1", ["f1"])
+    assert chosen(logs, experiment="all")[0] == ["c", "a", "b"]
+    assert chosen(logs, experiment="all", where="margin<5 or f1>0.4")[0] == ["a", "b"]
+    assert chosen(logs, metric="train/loss", tags="val/loss, train/loss")[1:] == (
+        "train/loss",
+        ["val/loss", "train/loss"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"experiment": "nws"}, "Did you mean 'news'"),
+        ({"where": "margn>3"}, "Did you mean 'margin'"),
+        ({"metric": "val/los"}, "Did you mean 'val/loss'"),
+        ({"tags": "val/loss,trainloss"}, "Did you mean 'train/loss'"),
+        ({"smooth": "1"}, "less than 1"),
+        ({"best": 0}, "greater than or equal to 1"),
+        ({"x": "epoch"}, "'step', 'time' or 'examples'"),
+    ],
+)
+def test_a_mistake_names_what_was_meant(logs, settings, said):
+    with pytest.raises(UserError, match=said):
+        chosen(logs, **settings)
+
+
+@pytest.mark.parametrize("name", ["none", "empty"])
+def test_without_runs_every_table_is_empty_and_every_picture_says_so(tmp_path, name):
+    logs = tmp_path / name
+    logs.mkdir()
+    if name == "none":
+        make(logs, "started/c", status="running")  # no metrics yet
+    compared = compare(CompareConfig.parse({}), logs)
+    assert "No run with metrics" in str(compared)
+    for table in (compared.table(), compared.leaders(), compared.differences(), compared.cost()):
+        assert table.empty
+    assert compared.left_out() == []
+    for picture in (compared.curves(), compared.parallel()):
+        assert picture.spec == {}
+    assert compared.importance().axes[0].texts
+
+
+def test_one_run_and_a_foreign_one_alone_can_be_looked_at(tmp_path):
+    record_foreign(tmp_path / "theirs", [3.0, 2.0, 2.5])
+    compared = compare(CompareConfig.parse({}), tmp_path)
+    assert str(compared) == "1 run, 1 with val/loss, lower is better."
+    assert list(compared.leaders()["val/loss"]) == [2.0]
+    assert compared.curves().spec["data"]["values"]
+    assert compared.differences().empty
+
+
+def test_of_too_many_runs_the_best_are_drawn_and_the_others_counted():
+    rows = [row(f"r{index:02}", loss=float(index)) for index in range(14)]
+    compared = comparison([*rows, row("without")], CompareConfig.parse({}))
+    assert [each.run for each in compared.drawn] == [f"r{index:02}" for index in range(10)]
+    assert compared.left_out() == [
+        "1 of 15 runs have no val/loss.",
+        "Of 14 runs with curves the best 10 are drawn.",
+    ]
+
+
+def test_all_runs_that_were_named_are_drawn():
+    rows = [row(f"r{index:02}", loss=float(index)) for index in range(14)]
+    assert len(comparison(rows, CompareConfig.parse({}), most=14).drawn) == 14
+
+
+def test_runs_that_cannot_be_placed_along_the_axis_are_named(tmp_path):
+    record_foreign(tmp_path / "theirs", [3.0, 2.0])
+    said = compare(CompareConfig.parse({"x": Along.examples}), tmp_path).left_out()
+    assert said == [
+        "Neither a batch size nor a tag such as train/examples is recorded: theirs can't be drawn over the "
+        "examples seen."
+    ]

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import math
+import shutil
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from compared_runs import record, record_foreign, row
+from trainlab.runs import listing
+from trainlab.runs import record as records
+from trainlab.runs.compare import curves
+from trainlab.runs.events import Curve
+
+
+def recursion(values, weight):
+    """TensorBoard's definition, value by value."""
+    last, count, smoothed = 0.0, 0, []
+    for value in values:
+        if math.isfinite(value):
+            last, count = weight * last + (1 - weight) * value, count + 1
+            smoothed.append(last / (1 - weight**count))
+        else:
+            smoothed.append(value)
+    return smoothed
+
+
+@pytest.mark.parametrize("weight", [0.3, 0.6, 0.99, 0.999])
+def test_smoothing_is_tensorboards(weight):
+    values = np.random.default_rng(0).normal(size=2000).cumsum()
+    values[[0, 7, 8, 100]] = [math.nan, math.inf, -math.inf, math.nan]
+    assert np.allclose(curves.smooth(values, weight), recursion(values, weight), rtol=1e-9, equal_nan=True)
+
+
+def test_smoothing_has_the_values_of_tensorboards_own_test():
+    assert curves.smooth([1, 0.5, 0], 0.6) == pytest.approx([1, 0.6875, 0.4125 * 0.64 / 0.784])
+    assert curves.smooth([0, 0.5, 1], 0.6) == pytest.approx([0, 0.3125, 0.52 / 0.784])
+
+
+@pytest.mark.parametrize("values", [[], [2.0], [3.0] * 9, [math.nan] * 3])
+def test_nothing_a_point_and_a_constant_stay_as_they_are(values):
+    assert np.array_equal(curves.smooth(values, 0.9), values, equal_nan=True)
+
+
+def test_weight_0_smooths_nothing():
+    assert list(curves.smooth([1, 5, 2], 0)) == [1, 5, 2]
+
+
+START = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+def resumed_row():
+    """A run at work for 100 s, which went on an hour later."""
+    session = records.Resume(at=START + timedelta(hours=1), step=5, seconds=100.0)
+    known = records.Record(experiment="news", run="a", status="finished", started=START, resumes=[session])
+    return row(record=known, started=START)
+
+
+def test_time_at_work_leaves_out_the_pause_before_a_resume():
+    moments = [START.timestamp() + seconds for seconds in (-5, 10, 90, 3600, 3630)]
+    assert list(curves.at_work(resumed_row(), moments, first=None)) == [0, 10, 90, 100, 130]
+
+
+def test_a_foreign_runs_clock_starts_at_its_first_event():
+    assert list(curves.at_work(row(), [1000.0, 1060.0], first=990.0)) == [10, 70]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"batch_size": 32}, [0, 320]),
+        ({"per_device_train_batch_size": 8, "gradient_accumulation_steps": 4}, [0, 320]),
+        ({"train_batch_size": 4.0}, [0, 40]),
+        ({}, [math.nan, math.nan]),
+        ({"batch_size": "auto"}, [math.nan, math.nan]),
+        ({"batch_size": True}, [math.nan, math.nan]),
+    ],
+)
+def test_examples_seen_are_steps_times_the_batch_size_where_it_is_known(config, expected):
+    assert np.array_equal(curves.examples_seen(row(config=config), {}, [0, 10]), expected, equal_nan=True)
+
+
+def test_a_tag_that_counts_examples_goes_before_the_batch_size():
+    counted = Curve([0, 10], [0.0, 1.0], [0.0, 700.0])
+    found = curves.examples_seen(row(config={"batch_size": 32}), {"train/examples": counted}, [0, 5, 10])
+    assert list(found) == [0, 350, 700]
+
+
+def test_points_of_several_runs_foreign_ones_too_stand_in_one_table(tmp_path):
+    record(tmp_path, "ours", {"batch_size": 4}, {0: 2.0, 10: 1.0})
+    record_foreign(tmp_path / "other", [3.0, 2.0])
+    points = curves.points(listing.rows(tmp_path), ["val/loss", "no/such"])
+    assert set(points["tag"]) == {"val/loss"}
+    theirs = points[points["run"] == "other"]
+    ours = points[points["run"] != "other"]
+    assert (list(ours["step"]), list(ours["examples"])) == ([0, 10], [0, 40])
+    assert list(theirs["value"]) == [3.0, 2.0]
+    assert theirs["examples"].isna().all()
+    assert (points["time"] >= 0).all()
+
+
+def test_a_run_that_is_being_written_gives_what_it_has(tmp_path):
+    folder = record(tmp_path, "a", {}, [3.0, 2.0, 1.0])
+    (file,) = folder.glob("events.*")
+    file.write_bytes(file.read_bytes()[:-5])  # a torn last record
+    points = curves.points(listing.rows(tmp_path), ["train/loss"])
+    assert list(points["value"]) == [1.5, 1.0]
+
+
+def test_a_run_that_was_taken_away_meanwhile_has_no_points(tmp_path):
+    record(tmp_path, "a", {}, [1.0])
+    rows = listing.rows(tmp_path)
+    shutil.rmtree(tmp_path)
+    assert list(curves.points(rows, ["val/loss"]).columns) == list(curves.POINTS)
+    assert curves.points(rows, ["val/loss"]).empty
