@@ -102,7 +102,7 @@ class ShiftedIds(Quick):
     def _data(self) -> NewsData:
         data = super()._data()
         ids, mask = data.tokens
-        return NewsData(data.examples, Tokens((ids + 1).clamp(max=20) * mask, mask), data.batch_size)
+        return NewsData(data.examples, Tokens((ids + 1).clamp(max=20) * mask, mask), data.config)
 
 
 def test_ids_shifted_by_one_are_found(tiny: NewsConfig) -> None:
@@ -119,6 +119,11 @@ def test_a_split_by_triplet_is_found_to_share_its_items(tiny: NewsConfig) -> Non
 def test_an_untrained_experiment_is_refused() -> None:
     with pytest.raises(UserError, match="trained=false"):
         subject({"trained": "false"})
+
+
+def test_mined_triplets_are_refused() -> None:
+    with pytest.raises(UserError, match="mining=all"):
+        subject({"mining": "all"})
 
 
 def test_settings_win_over_the_small_ones() -> None:

@@ -127,6 +127,18 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(tiny: NewsConfig, result: Result
     pd.testing.assert_frame_equal(curves(resumed), curves(result), check_exact=True)
 
 
+def test_mined_batches_go_on_in_the_middle_of_an_epoch_as_if_nothing_had_stopped(tiny: NewsConfig) -> None:
+    mined = tiny.model_copy(
+        update={"mining": "all", "classes_per_batch": 2, "items_per_class": 2, "epochs": 2}
+    )
+    whole = train(mined.model_copy(update={"checkpoint_every": "5", "keep": 9}))
+    steps = sorted(path.stem for path in (whole.run / "checkpoints").glob("step-*.ckpt"))
+    before = curves(whole)
+    train(mined.model_copy(update={"resume": str(whole.run / "checkpoints" / f"{steps[0]}.ckpt")}))
+    assert len(steps) > 2, "one of them in the middle of an epoch"
+    pd.testing.assert_frame_equal(curves(whole), before, check_exact=True)
+
+
 def test_a_run_that_stopped_in_its_last_evaluation_goes_on_there(
     tiny: NewsConfig, result: Result, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -245,6 +257,8 @@ def test_a_bad_setting_leaves_no_run(tiny: NewsConfig, own_logs: Path) -> None:
         {"text": "title+abstract", "pooling": "cls"},
         {"split": "triplet", "min_class_items": 2},
         {"precision": "bf16-mixed"},
+        {"mining": "all", "average": "violating", "items_per_class": 3},
+        {"mining": "hard", "classes_per_batch": 2},
     ],
 )
 def test_the_other_settings_train_too(tiny: NewsConfig, changes: dict) -> None:

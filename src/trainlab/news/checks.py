@@ -38,6 +38,8 @@ def subject(settings: Mapping[str, Any]) -> NewsSubject:
     config = NewsConfig.parse(SMALL | NewsConfig.named(settings))
     if not config.trained:
         raise UserError("trained=false: nothing is trained, so there is nothing to check. Leave it out.")
+    if config.mining != "sampled":
+        raise UserError(f"mining={config.mining}: the checks look at triplets one by one. Leave it out.")
     config.check_machine()
     found = NewsSubject(config)
     assert found.examples, "read here: data that can't be used is the user's mistake, and no finding"
@@ -188,7 +190,7 @@ class NewsSubject(Subject):
 
     def _data(self) -> NewsData:
         tokens = self._model().tokenize(self.examples.news.texts(self.config.text))
-        return NewsData(self.examples, tokens, self.config.batch_size)
+        return NewsData(self.examples, tokens, self.config)
 
 
 def _alone(module: NewsModel, ids: Tensor, pooling: str) -> Tensor:

@@ -23,8 +23,10 @@ class NewsConfig(TrainingConfig):
     Network: `backbone` is minilm, a Hub id or a folder; `pooling` makes one vector of its tokens, at most
     `max_tokens` of them. `trained=false` measures the backbone as it is.
 
-    Training: AdamW with `learning_rate` for the backbone and `head_learning_rate` for the head, `batch_size`
-    triplets a step.
+    Training: AdamW with `learning_rate` for the backbone and `head_learning_rate` for the head. A step takes
+    `batch_size` of the triplets drawn with `mining=sampled`; with `all` and `hard` it takes `items_per_class`
+    of the same items from each of `classes_per_batch` categories, and either every triplet among them,
+    `average` being over all or over those that violate the margin, or each anchor's hardest.
     """
 
     data: str = Field("sample", min_length=1)
@@ -42,6 +44,10 @@ class NewsConfig(TrainingConfig):
     learning_rate: float = Field(1e-4, gt=0)
     head_learning_rate: float = Field(1e-3, gt=0)
     batch_size: int = Field(256, ge=1)
+    mining: Literal["sampled", "all", "hard"] = "sampled"
+    average: Literal["all", "violating"] = "all"
+    classes_per_batch: int = Field(16, ge=2)
+    items_per_class: int = Field(8, ge=2)
 
     @field_validator("data", "backbone")
     @classmethod

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import lightning
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from trainlab.news.model import Batch, Tokens
+from trainlab.news.model import Batch, Group, Tokens
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
+    from trainlab.news.config import NewsConfig
     from trainlab.news.examples import Examples
 
 
@@ -35,21 +39,67 @@ class TripletSet(Dataset):
         return Batch(self.tokens.rows(items), places)
 
 
+class GroupSet(Dataset):
+    """Groups of up to `size` items of one category, drawn anew each time one is fetched.
+
+    A category of n items has n / size of them, rounded up: an epoch takes each item once, on the average.
+    `items` [N] are rows of `tokens`, `labels` [N] their categories as codes. A group that a batch holds
+    twice is one of more items.
+    """
+
+    def __init__(self, tokens: Tokens, items: NDArray[Any], labels: NDArray[Any], size: int) -> None:
+        self.tokens, self.size = tokens, size
+        order = np.argsort(labels, kind="stable")
+        starts = np.unique(labels[order], return_index=True)[1]
+        self.pools = [torch.from_numpy(pool) for pool in np.split(items[order], starts[1:])]
+        self.categories = [
+            category for category, pool in enumerate(self.pools) for _ in range(0, len(pool), size)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.categories)
+
+    def __getitem__(self, group: int) -> Group:
+        return self.__getitems__([group])
+
+    def __getitems__(self, groups: list[int]) -> Group:
+        """Return a batch of groups, each item once."""
+        wanted = Counter(self.categories[group] for group in groups)
+        drawn = [self._draw(category, count * self.size) for category, count in wanted.items()]
+        labels = torch.tensor(list(wanted)).repeat_interleave(torch.tensor([len(each) for each in drawn]))
+        return Group(self.tokens.rows(torch.cat(drawn)), labels)
+
+    def _draw(self, category: int, count: int) -> Tensor:
+        """Return some of a category's items, by torch's random numbers, which the Trainer seeds."""
+        pool = self.pools[category]
+        return pool[torch.randperm(len(pool))[:count]]
+
+
 class NewsData(lightning.LightningDataModule):
     """Shuffled triplets to train on; the unseen items, all at once, to validate on."""
 
-    def __init__(self, examples: Examples, tokens: Tokens, batch_size: int) -> None:
+    def __init__(self, examples: Examples, tokens: Tokens, config: NewsConfig) -> None:
         super().__init__()
-        self.examples, self.tokens, self.batch_size = examples, tokens, batch_size
+        self.examples, self.tokens, self.config = examples, tokens, config
 
     def unseen(self) -> Tokens:
         """Return the tokens of the unseen items."""
         return self.tokens.rows(torch.from_numpy(self.examples.unseen))
 
     def train_dataloader(self) -> DataLoader:
-        """Return batches of triplets, shuffled; order, and workers where they pay, are the Trainer's."""
-        triplets = TripletSet(self.tokens, self.examples.training)
-        return DataLoader(triplets, batch_size=self.batch_size, shuffle=True, collate_fn=_as_it_is)
+        """Return batches, shuffled; order, and workers where they pay, are the Trainer's."""
+        sampled = self.config.mining == "sampled"
+        chosen = self._triplets() if sampled else self._groups()
+        size = self.config.batch_size if sampled else self.config.classes_per_batch
+        return DataLoader(chosen, batch_size=size, shuffle=True, collate_fn=_as_it_is)
+
+    def _triplets(self) -> TripletSet:
+        return TripletSet(self.tokens, self.examples.training)
+
+    def _groups(self) -> GroupSet:
+        items = np.unique(self.examples.training)
+        labels = self.examples.news.codes("category")[items]
+        return GroupSet(self.tokens, items, labels, self.config.items_per_class)
 
     def val_dataloader(self) -> DataLoader:
         """Return one batch: the unseen items."""

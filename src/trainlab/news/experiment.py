@@ -115,7 +115,7 @@ def _record(run: Run, config: NewsConfig, examples: Examples) -> Result:
         f"measuring {Path(config.backbone).name}, untrained, and TF-IDF on the {len(examples.unseen):,} items"
     )
     tokens = tokens_of(examples, model, config.text)
-    data = NewsData(examples, tokens, config.batch_size)
+    data = NewsData(examples, tokens, config)
     metrics = _baselines(run, config, data, model)
     if config.trained:
         model, steps = _train(run, config, data, model)

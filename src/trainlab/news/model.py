@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from trainlab.backbones import load_tokenizer, locate, quiet
+from trainlab.news.mining import batch_all, batch_hard
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from trainlab.news.config import NewsConfig
 
@@ -44,6 +46,13 @@ class Batch(NamedTuple):
 
     tokens: Tokens
     places: Tensor
+
+
+class Group(NamedTuple):
+    """A batch whose triplets are mined: its items' tokens, and their categories as codes [N]."""
+
+    tokens: Tokens
+    labels: Tensor
 
 
 def tokenize(tokenizer: Tokenizer, items: Sequence[Sequence[str]]) -> Tokens:
@@ -91,12 +100,14 @@ class NewsModel(lightning.LightningModule):
         backbone_config: dict[str, Any],
         tokenizer: str,
         *,
-        pooling: str,  # noqa: ARG002 - save_hyperparameters() keeps it, as the next three
+        pooling: str,  # noqa: ARG002 - save_hyperparameters() keeps it, and others
         text: str,
-        margin: float,  # noqa: ARG002
+        margin: float,
         learning_rate: float,  # noqa: ARG002
         head_learning_rate: float,  # noqa: ARG002
         trained: bool = True,
+        mining: str = "sampled",
+        average: str = "all",
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -106,6 +117,11 @@ class NewsModel(lightning.LightningModule):
         texts = 1 if text == "title" else 2
         self.head = build_head(config.hidden_size, texts) if trained else nn.Identity()
         self.tokenizer = Tokenizer.from_str(tokenizer)
+        self.mined: Callable[[Tensor, Tensor], Tensor] = (
+            partial(batch_hard, margin=margin)
+            if mining == "hard"
+            else partial(batch_all, margin=margin, average=average)
+        )
 
     @classmethod
     def pretrained(cls, config: NewsConfig) -> Self:
@@ -116,7 +132,10 @@ class NewsModel(lightning.LightningModule):
         quiet()
         source = locate(config.backbone)
         backbone = AutoModel.from_pretrained(source.name, local_files_only=source.local)
-        names = ("pooling", "text", "margin", "learning_rate", "head_learning_rate", "trained")
+        names = (
+            *("pooling", "text", "margin", "learning_rate", "head_learning_rate"),
+            *("trained", "mining", "average"),
+        )
         tokenizer = load_tokenizer(source, config.max_tokens).to_str()
         model = cls(backbone.config.to_dict(), tokenizer, **{name: getattr(config, name) for name in names})
         model.backbone.load_state_dict(backbone.state_dict())
@@ -153,14 +172,20 @@ class NewsModel(lightning.LightningModule):
         self.train(training)
         return vectors
 
-    def training_step(self, batch: Batch) -> Tensor:
+    def training_step(self, batch: Batch | Group) -> Tensor:
         """Return the batch's triplet loss: mean of max(0, ‖a-p‖ - ‖a-n‖ + margin)."""
-        anchor, positive, negative = self(batch.tokens)[batch.places].unbind(1)
-        loss = nn.functional.triplet_margin_loss(anchor, positive, negative, margin=self.hparams["margin"])
-        size = len(batch.places)
+        vectors = self(batch.tokens)
+        if isinstance(batch, Group):
+            loss, size = self.mined(vectors, batch.labels), len(batch.labels)
+        else:
+            loss, size = self._sampled(vectors, batch.places), len(batch.places)
         self.log("train/loss", loss, prog_bar=True, batch_size=size)
         self.log("train/loss_epoch", loss, on_step=False, on_epoch=True, batch_size=size)
         return loss
+
+    def _sampled(self, vectors: Tensor, places: Tensor) -> Tensor:
+        anchor, positive, negative = vectors[places].unbind(1)
+        return nn.functional.triplet_margin_loss(anchor, positive, negative, margin=self.hparams["margin"])
 
     def validation_step(self, tokens: Tokens) -> Tensor:
         """Return the embeddings [U, D] of the unseen items; `Evaluation` measures them."""

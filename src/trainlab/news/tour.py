@@ -131,5 +131,5 @@ def worker_rates(config: NewsConfig, candidates: Sequence[int] = (0, 1, 2)) -> p
 
     examples = draw(config)
     tokens = NewsModel.pretrained(config).tokenize(examples.news.texts(config.text))
-    rates = measure_workers(NewsData(examples, tokens, config.batch_size).train_dataloader(), candidates)
+    rates = measure_workers(NewsData(examples, tokens, config).train_dataloader(), candidates)
     return pd.DataFrame({"batches a second": rates}).rename_axis("workers")
