@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trainlab.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 HUB_SECONDS = 5.0  # long enough for a slow line, short enough to be told at once
@@ -58,30 +63,53 @@ def _cached(setting: str, model: str, ways_out: str) -> bool:
     return found[0] and any(found[1:])
 
 
+def download(setting: str, dataset: str, file: str, ways_out: str) -> str:
+    """Return the path of a data set's file in the Hub's cache, downloaded first if it is not there.
+
+    Raises UserError, with the `ways_out` that there are, when the Hub can't be reached or has no such file.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(dataset, file, repo_type="dataset")
+    if isinstance(cached, str):
+        return cached
+    with _explained(setting, dataset, "data set", ways_out):
+        return hf_hub_download(dataset, file, repo_type="dataset", etag_timeout=HUB_SECONDS)
+
+
 def _ask_hub(setting: str, model: str, ways_out: str) -> None:
     """Raise UserError unless the Hub has this model and gives it to us."""
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import HfApi
+
+    with _explained(setting, model, "model", ways_out):
+        HfApi().model_info(model, timeout=HUB_SECONDS)
+
+
+@contextmanager
+def _explained(setting: str, name: str, kind: str, ways_out: str) -> Iterator[None]:
+    """Turn what the Hub refuses into a sentence; refuse at once where nobody may be asked."""
+    from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
     if constants.HF_HUB_OFFLINE:
         raise UserError(
-            f"{setting}={model}: not in the cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE=1 "
+            f"{setting}={name}: not in the cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE=1 "
             f"forbids a download. {ways_out}"
         )
     try:
-        HfApi().model_info(model, timeout=HUB_SECONDS)
+        yield
     except RepositoryNotFoundError:
         raise UserError(
-            f"{setting}={model}: no such model on {constants.ENDPOINT}, and no such folder. {ways_out}"
+            f"{setting}={name}: no such {kind} on {constants.ENDPOINT}, and no such folder. {ways_out}"
         ) from None
     except HfHubHTTPError as error:
         raise UserError(
-            f"{setting}={model}: {constants.ENDPOINT} refused it ({_first_line(error)}). {ways_out}"
+            f"{setting}={name}: {constants.ENDPOINT} refused it ({_first_line(error)}). {ways_out}"
         ) from None
     except Exception as error:  # whatever the HTTP library raises for no route, no name, no answer
         raise UserError(
-            f"{setting}={model}: the Hugging Face Hub can't be reached at {constants.ENDPOINT} "
-            f"({_first_line(error)}), and the model isn't in the cache. {ways_out}"
+            f"{setting}={name}: the Hugging Face Hub can't be reached at {constants.ENDPOINT} "
+            f"({_first_line(error)}), and the {kind} isn't in the cache. {ways_out}"
         ) from None
 
 

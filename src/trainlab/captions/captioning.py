@@ -11,8 +11,8 @@ import torch
 from trainlab.captions.dataset import crop
 from trainlab.captions.model import CaptionsModel
 from trainlab.errors import UserError
-from trainlab.runs import find, record
-from trainlab.training.restoring import restore
+from trainlab.runs import find
+from trainlab.training.restoring import best_of, restore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     Pixels = NDArray[np.uint8]
     Images = str | Path | Pixels | Sequence[str | Path | Pixels]
 
-BEST = "checkpoints/best.ckpt"
 AT_ONCE = 64  # pictures in one pass
 
 
@@ -36,7 +35,7 @@ def caption(run: str | Path, images: Images, beam: int | None = None) -> list[st
     Raises UserError for an unknown run, one of another experiment or without a checkpoint yet, and a
     picture that can't be read.
     """
-    return say(restore(CaptionsModel, _best(find(run))), images, beam)
+    return say(restore(CaptionsModel, best_of(find(run), "captions")), images, beam)
 
 
 def say(model: CaptionsModel, images: Images, beam: int | None = None) -> list[str]:
@@ -51,18 +50,6 @@ def say(model: CaptionsModel, images: Images, beam: int | None = None) -> list[s
         raise UserError("No picture to caption. Expected a path or an array, or several of them.")
     parts = torch.stack(pictures).split(AT_ONCE)
     return [text for part in parts for text in model.caption(part, beam)]
-
-
-def _best(folder: Path) -> Path:
-    recorded = record.read(folder)
-    if recorded.experiment != "captions":
-        raise UserError(f"{folder} is no run of the captions experiment but of {recorded.experiment}.")
-    if not (folder / BEST).is_file():
-        raise UserError(
-            f"{folder.name} has no {BEST}: it is {recorded.status}, and no epoch of it was completed. "
-            "Choose another run: trainlab runs --experiment captions"
-        )
-    return folder / BEST
 
 
 def _pixels(picture: str | Path | Pixels, side: int) -> Tensor:

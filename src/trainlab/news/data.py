@@ -12,6 +12,7 @@ import pandas as pd
 
 from trainlab import folders
 from trainlab.errors import UserError
+from trainlab.textfiles import decode, read_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,8 +91,8 @@ def read(data: str) -> News:
     empty or not UTF-8, no row of 8 columns, or news of one category only.
     """
     path = locate(data)
-    raw = _bytes(path, data)
-    table, unreadable = _parse(path, _decode(path, raw))
+    raw = read_bytes(path, f"data={data}", _advice(data))
+    table, unreadable = _parse(path, decode(path, raw))
     return News(path, table, hashlib.sha256(raw).hexdigest(), unreadable)
 
 
@@ -118,30 +119,10 @@ def split_items(news: News, share: float, seed: int) -> tuple[NDArray[np.int64],
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def _bytes(path: Path, data: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"data={data}: {path} does not exist. {_advice(data)}") from None
-    except OSError as error:
-        raise UserError(f"data={data}: {path} can't be read ({error.strerror}). {_advice(data)}") from None
-
-
 def _advice(data: str) -> str:
     if data == "mind-small":
         return "Download it first: trainlab data fetch mind-small"
     return "Expected data=sample, data=mind-small or the path of a news.tsv in MIND's layout."
-
-
-def _decode(path: Path, raw: bytes) -> str:
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        row = raw.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path}, row {row}: byte 0x{raw[error.start]:02x} is not UTF-8. Expected a UTF-8 file; "
-            f"convert it, for instance: iconv -f LATIN1 -t UTF-8 {path.name} > news-utf8.tsv"
-        ) from None
 
 
 def _parse(path: Path, text: str) -> tuple[pd.DataFrame, dict[int, str]]:
