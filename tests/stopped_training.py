@@ -68,6 +68,29 @@ def train(logs: Path, place: str, step: int, wait: Any, **changes: Any) -> None:
         trainer.test(module, Data().val_dataloader())
 
 
+def fine_tune(logs: Path, place: str, step: int, wait: Any) -> None:
+    """The same, with the Transformers Trainer."""
+    from transformers import TrainerCallback
+
+    import noisy_tuning
+
+    class WaitingIn(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+            self.reach("step", state)
+
+        def on_prediction_step(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+            self.reach("evaluation", state)
+
+        def reach(self, here: str, state: Any) -> None:
+            if (here, state.global_step) == (place, step):
+                say_now(logs)
+                wait()
+
+    config = noisy_tuning.settings()
+    with trainlab.Run("stopped", config, logs=logs) as run:
+        noisy_tuning.tune(run, config, WaitingIn())
+
+
 def preparation(logs: Path) -> None:
     with trainlab.Run("stopped", settings(), logs=logs):
         say_now(logs)
@@ -90,6 +113,10 @@ def play(name: str, logs: Path) -> None:
         train(logs, "validation", 5, forever)
     elif name == "evaluation":
         train(logs, "test", 15, forever)
+    elif name == "tuning":
+        fine_tune(logs, "step", 4, until_asked)
+    elif name == "tuning_evaluation":
+        fine_tune(logs, "evaluation", 3, forever)
 
 
 def main() -> None:

@@ -142,7 +142,15 @@ def wait_for(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("scenario", "saved"),
-    [("preparation", 0), ("step", 4), ("hanging_step", 2), ("validation", 5), ("evaluation", 15)],
+    [
+        ("preparation", 0),
+        ("step", 4),
+        ("hanging_step", 2),
+        ("validation", 5),
+        ("evaluation", 15),
+        ("tuning", 4),
+        ("tuning_evaluation", 3),
+    ],
 )
 def test_sigterm_ends_the_process_in_time_with_143(
     scenario: str, saved: int, scenarios: Scenarios, tmp_path: Path

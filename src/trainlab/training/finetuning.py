@@ -19,6 +19,7 @@ from trainlab.runs import interruption
 from trainlab.training.batches import OrderedLoader, ordered
 from trainlab.training.finetuning_callbacks import Bars, Recording, tagged
 from trainlab.training.finetuning_states import FineTuneStates
+from trainlab.training.keeping import check_plain
 from trainlab.training.workers import choose_workers, set_threads, threads_for
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class FineTuner(transformers.Trainer):
 
     Each checkpoint holds `hyper_parameters`, what the model can be built from again: its own configuration,
     as `config`, and what is given here. `options` are the Trainer's own.
+
+    Raises UserError for hyperparameters that no checkpoint can hold.
     """
 
     model: Any  # these are set by Transformers
@@ -62,7 +65,8 @@ class FineTuner(transformers.Trainer):
     ) -> None:
         set_threads()
         self.run, self.config = run, config
-        self.hyper_parameters = {"config": _plain(model), **(hyper_parameters or {})}
+        self.hyper_parameters = {"config": _configuration(model), **(hyper_parameters or {})}
+        check_plain(self.hyper_parameters, "FineTuner", "leave {name} out of hyper_parameters")
         self.resumed_from = run.checkpoint
         self.order: OrderedLoader  # of the training data, once it trains
         self.states = FineTuneStates(run, config, self)
@@ -207,6 +211,6 @@ def _limited(dataset: Any, config: FineTuneConfig, limit: float, batch_size: int
     return dataset if kept >= batches else Subset(dataset, range(kept * batch_size))
 
 
-def _plain(model: transformers.PreTrainedModel) -> dict[str, Any]:
+def _configuration(model: transformers.PreTrainedModel) -> dict[str, Any]:
     """Return a model's configuration as numbers, texts, lists and dicts."""
     return json.loads(model.config.to_json_string(use_diff=False))

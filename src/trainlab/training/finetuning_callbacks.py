@@ -32,6 +32,7 @@ class Recording(TrainerCallback):
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._start()
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         """Start the clock."""

@@ -11,7 +11,7 @@ from trainlab.runs import checkpoint, record
 from trainlab.runs.metrics import lower_is_better
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from trainlab.runs.interruption import Deferral
@@ -171,6 +171,30 @@ def check_epochs(wanted: int, done: int) -> None:
             f"epochs={wanted}: this run has trained {done} epochs already. "
             f"Take epochs={done} or more, or start a new run."
         )
+
+
+def check_plain(kept: Mapping[str, Any], owner: str, otherwise: str) -> None:
+    """Check that the hyperparameters that an owner keeps in a checkpoint can be loaded again.
+
+    Raises UserError that says what else can be done with the one called {name}.
+    """
+    for name, value in kept.items():
+        if not _plain(value):
+            raise UserError(
+                f"{owner} keeps {name}, a {type(value).__name__}, among its hyperparameters. A checkpoint "
+                "holds numbers, texts, tensors, lists and dicts: pass such, or "
+                f"{otherwise.format(name=name)}."
+            )
+
+
+def _plain(value: Any) -> bool:
+    import torch
+
+    if isinstance(value, dict):
+        return all(_plain(each) for pair in value.items() for each in pair)
+    if type(value) in (list, tuple, set):
+        return all(map(_plain, value))
+    return value is None or type(value) in (bool, int, float, complex, str, bytes, torch.Tensor)
 
 
 def _unknown(monitor: str, known: list[str]) -> str:

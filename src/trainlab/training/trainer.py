@@ -13,11 +13,10 @@ import lightning
 import torch
 from lightning.pytorch.core.mixins import HyperparametersMixin
 
-from trainlab.errors import UserError
 from trainlab.training import loops
 from trainlab.training.checkpoints import Best, States
 from trainlab.training.ddp import log_means, strategy_for
-from trainlab.training.keeping import BEST
+from trainlab.training.keeping import BEST, check_plain
 from trainlab.training.loaders import take_loaders
 from trainlab.training.progress import LOG_EVERY, Bars, Speed
 from trainlab.training.recording import RunLogger, VerifiedCheckpoints
@@ -117,22 +116,7 @@ def check_hyperparameters(owner: Any) -> None:
     Raises UserError otherwise.
     """
     kept = owner.hparams if isinstance(owner, HyperparametersMixin) else {}
-    for name, value in kept.items():
-        if not _plain(value):
-            kind = type(owner).__name__
-            raise UserError(
-                f"{kind} keeps {name}, a {type(value).__name__}, among its hyperparameters. A checkpoint "
-                "holds numbers, texts, tensors, lists and dicts: pass such, or leave it out by "
-                f"save_hyperparameters(ignore=[{name!r}])."
-            )
-
-
-def _plain(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(_plain(each) for pair in value.items() for each in pair)
-    if type(value) in (list, tuple, set):
-        return all(map(_plain, value))
-    return value is None or type(value) in (bool, int, float, complex, str, bytes, torch.Tensor)
+    check_plain(kept, type(owner).__name__, "leave it out by save_hyperparameters(ignore=[{name!r}])")
 
 
 def _defaults(run: Run, config: TrainingConfig) -> dict[str, Any]:
