@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Each names a function that makes a subject of the experiment's settings: {} means settings small enough for
 # all checks together to take a minute or two.
-SUBJECTS = {"captions": "trainlab.captions.checks:subject", "news": "trainlab.news.checks:subject"}
+SUBJECTS = {name: f"trainlab.{name}.checks:subject" for name in ("captions", "news", "sentiment")}
 
 
 def known(name: str) -> str:
