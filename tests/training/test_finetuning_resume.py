@@ -111,6 +111,32 @@ def test_an_interruption_anywhere_loses_nothing(
     assert_same(done, whole, method)
 
 
+class DieIn(TrainerCallback):
+    """Kills the process in the midst of a step."""
+
+    def on_optimizer_step(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        if state.global_step == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_training_goes_on_from_its_newest_checkpoint(
+    whole: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    config = settings(checkpoint_every="4", every_n_epochs=100)
+    child = os.fork()
+    if child == 0:
+        try:
+            with trainlab.Run("tuned", config, logs=tmp_path) as run:
+                tune(run, config, DieIn())
+        finally:
+            os._exit(1)  # this is no second pytest
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    with trainlab.Run("tuned", config, resume="last", logs=tmp_path) as run:
+        assert run.checkpoint == run.checkpoints / "step-00000004.ckpt"
+        done = tune(run, config)
+    assert_same(done, whole, "a kill after seven steps, four of them saved")
+
+
 def test_where_the_newest_is_damaged_the_one_before_is_gone_on_from(
     whole: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -39,9 +39,7 @@ class Keeper:
 
     def start(self, step: int | None) -> None:
         """Start the clock of `checkpoint_every`; `step` is that of the checkpoint that is gone on from."""
-        self._since = time.monotonic()
-        if step is not None:
-            self._saved = step
+        self._since, self._saved = time.monotonic(), -1 if step is None else step
 
     def rewind(self, step: int, path: Path) -> None:
         """Take the run's curves back to the checkpoint that is gone on from, and say so."""
