@@ -39,7 +39,7 @@ class Attention:
 
     @property
     def separators(self) -> Tensor:
-        """Marks [n] of the special tokens behind the text: every one but the first, which stands for it all."""
+        """Marks [n] of the special tokens behind the text: all but the first."""
         return self.special & (torch.arange(len(self.tokens)) > 0)
 
     def pieces(self, start: int, end: int) -> list[int]:
@@ -102,7 +102,7 @@ def _projections(name: str, model: PreTrainedModel, kinds: Sequence[str]) -> lis
 
 
 def _by_head(outputs: Sequence[Tensor], heads: int) -> Tensor:
-    """Return vectors as [layers, texts, heads, tokens, size], given a layer's as [texts, tokens, heads·size]."""
+    """Return [layers, texts, heads, tokens, size], given each layer's [texts, tokens, heads·size]."""
     return torch.stack([each.unflatten(-1, (heads, -1)).transpose(1, 2) for each in outputs])
 
 

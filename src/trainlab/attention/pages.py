@@ -35,7 +35,7 @@ NEURON_TOP, NEURON_TOKEN = 240, 26
 
 
 def head_view(attention: Attention) -> str:
-    """Return a frame with all heads of a layer over each other: lines from each token to what it attends to."""
+    """Return a frame with all heads of a layer over each other: lines from a token to what it attends to."""
     from bertviz import head_view as draw
 
     shown = draw(_weights(attention), attention.tokens, html_action="return")
@@ -81,7 +81,7 @@ def _libraries() -> list[str]:
     for name, script in scripts.items():
         if hashlib.sha256(script).hexdigest() != LIBRARIES[name]:
             raise UserError(
-                f"{assets / name} is not the file that was published. Get it again: git checkout {name}"
+                f"{assets / name} is not the file that was published. Get it again: git checkout src/trainlab/attention"
             )
     return [script.decode() for script in scripts.values()]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from trainlab.attention.patterns import Scores
 
 PANEL = (2.9, 2.1)  # inches
-MATRIX = 3.4
+MATRIX, TITLE = 3.4, 0.4
 
 
 def heat_maps(scores: Sequence[Scores]) -> Figure:
@@ -60,11 +60,11 @@ def _short(name: str, length: int = 26) -> str:
 
 
 def matrices(attention: Attention, heads: Mapping[str, tuple[int, int]]) -> Figure:
-    """Draw what single heads do with one text: rows attend to columns. `heads` maps a title to layer, head."""
+    """Draw single heads at work on one text: rows attend to columns. `heads` maps a title to layer, head."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(
-        1, len(heads), figsize=(MATRIX * len(heads), MATRIX), layout="constrained", squeeze=False
+        1, len(heads), figsize=(MATRIX * len(heads), MATRIX + TITLE), layout="constrained", squeeze=False
     )
     places = range(len(attention.tokens))
     for panel, (title, (layer, head)) in zip(axes[0], heads.items(), strict=True):

@@ -53,10 +53,10 @@ def _before(name: str, max_tokens: int) -> Reader:
 
 
 def reviews(config: AttentionConfig) -> list[str]:
-    """Return the texts of the scores: of those held out of the training, since the rest may be known by heart.
+    """Return the texts of the scores: held out of the training, since the rest may be known by heart.
 
     Raises UserError for data that the sentiment experiment can't use either.
     """
     from trainlab.sentiment import SentimentConfig, data
 
-    return data.draw(SentimentConfig(data=config.data)).test["text"].tolist()[: config.texts]
+    return data.draw(SentimentConfig.parse({"data": config.data})).test["text"].tolist()[: config.texts]

@@ -41,8 +41,8 @@ class Study:
             []
             if self.config.run
             else [
-                "no fine-tuned network: this one is looked at alone. Train one (notebooks/sentiment.ipynb, or "
-                "`trainlab run sentiment`), and set run=last."
+                "no fine-tuned network: this one is looked at alone. Train one (trainlab run sentiment), "
+                "and set run=last."
             ]
         )
         scored = (
