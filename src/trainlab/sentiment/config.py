@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -33,6 +34,7 @@ class SentimentConfig(FineTuneConfig):
     learning_rate: float = Field(2e-4, gt=0)
     warmup_steps: int = Field(8, ge=0)
     logging_steps: int = Field(2, ge=1)
+    metric_for_best: Literal["val/loss", "val/accuracy", "val/f1", "val/precision", "val/recall"] = "val/loss"
 
     @field_validator("data", "backbone")
     @classmethod

@@ -84,17 +84,17 @@ def as_markdown(wrong: pd.DataFrame) -> str:
 def lesson(history: pd.DataFrame, every: Sequence[int]) -> pd.DataFrame:
     """Return the best step by loss and by accuracy, one row each way of choosing and interval of steps.
 
-    Evaluating changes nothing in a training, so every n-th point of a curve is what evaluating every n-th
-    step gives: `every` are multiples of the run's own `logging_steps`. Steps are counted from 1.
+    Evaluating changes nothing in a training, so every n-th point of a curve, and the last one, are what
+    evaluating every n-th step gives: `every` are multiples of the run's own `logging_steps`. Steps are
+    counted from 1.
     """
     curve = _evaluations(history)
     rows = []
     for steps in every:
-        seen = curve[curve.index % steps == 0]
+        seen = _every(curve, steps)
         for tag, best in CHOICES.items():
-            if len(seen):
-                place = int(best(seen[tag].to_numpy()))
-                rows.append((steps, tag, seen.index[place], *seen.iloc[place]))
+            place = int(best(seen[tag].to_numpy()))
+            rows.append((steps, tag, seen.index[place], *seen.iloc[place]))
     return pd.DataFrame(rows, columns=["every", "best by", "step", *CHOICES]).set_index(["every", "best by"])
 
 
@@ -106,8 +106,13 @@ def plot_lesson(history: pd.DataFrame, every: Sequence[int]) -> Figure:
     figure, panels = plt.subplots(1, 2, figsize=(13, 3.8), layout="constrained")
     for axes, tag in zip(panels, CHOICES, strict=True):
         for place, steps in enumerate(every):
-            seen = curve.loc[curve.index % steps == 0, tag]
-            axes.plot(seen, ".-", color=f"C{place}", linewidth=1 + place, label=f"every {steps} steps")
+            axes.plot(
+                _every(curve, steps)[tag],
+                ".-",
+                color=f"C{place}",
+                linewidth=1 + place,
+                label=f"every {steps} steps",
+            )
         for row in best:
             label = f"best by {row['best by']}, every {row['every']}: step {row['step']}"
             color, marker = f"C{list(every).index(row['every'])}", MARKERS[row["best by"]]
@@ -124,6 +129,11 @@ def _evaluations(history: pd.DataFrame) -> pd.DataFrame:
     points = history[history["tag"].isin(CHOICES)]
     curve = points.pivot_table(index="step", columns="tag", values="value", aggfunc="last")
     return curve.set_axis(curve.index + 1)[list(CHOICES)]
+
+
+def _every(curve: pd.DataFrame, steps: int) -> pd.DataFrame:
+    """Return what a run with these `logging_steps` evaluates: each so many steps, and the last one."""
+    return curve[(curve.index % steps == 0) | (curve.index == curve.index.max())]
 
 
 def _cell(text: str) -> str:

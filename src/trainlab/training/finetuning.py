@@ -20,6 +20,7 @@ from trainlab.training.batches import OrderedLoader, ordered
 from trainlab.training.finetuning_callbacks import Bars, Recording, tagged
 from trainlab.training.finetuning_states import FineTuneStates
 from trainlab.training.keeping import check_plain
+from trainlab.training.randomness import random_state, set_random_state
 from trainlab.training.workers import choose_workers, set_threads, threads_for
 
 if TYPE_CHECKING:
@@ -148,7 +149,9 @@ class FineTuner(transformers.Trainer):
 
     def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         self.states.before_evaluation()
+        before = random_state()
         metrics = super()._evaluate(*args, **kwargs)
+        set_random_state(before)  # how often one looks changes nothing in what is learned
         self.states.judge(tagged(metrics))
         return metrics
 
