@@ -172,6 +172,16 @@ def test_a_backbone_that_reads_no_texts_is_refused(
     assert not own_logs.exists()
 
 
+def test_bad_data_exits_2_with_a_sentence_and_no_run(tmp_path: Path, own_logs: Path) -> None:
+    (tmp_path / "mine.csv").write_text("review,sentiment\nfine,positive\n")
+    command = [*TRAINLAB, "run", "sentiment", f"data={tmp_path / 'mine.csv'}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no column 'text'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(own_logs.glob("*/*"))
+
+
 def test_a_metric_that_there_is_none_of_is_refused() -> None:
     with pytest.raises(UserError, match="metric_for_best=val/acuracy"):
         SentimentConfig.parse({"metric_for_best": "val/acuracy"})
