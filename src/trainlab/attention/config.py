@@ -23,7 +23,9 @@ class AttentionConfig(Config):
     data: str = Field("sample", min_length=1)
     texts: int = Field(100, ge=1)
     max_tokens: int = Field(64, ge=32, le=512)  # our sentences with pronouns are never cut
-    sentence: str = Field("The queen thanked the boy because he had saved a wonderful film.", min_length=1)
+    sentence: str = Field(
+        "The queen thanked the boy because he had saved a wonderful film.", min_length=1, max_length=250
+    )
 
     def preflight(self) -> None:
         """Check the run, the backbone and the data; raise UserError where there is no such thing."""

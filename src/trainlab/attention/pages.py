@@ -81,7 +81,8 @@ def _libraries() -> list[str]:
     for name, script in scripts.items():
         if hashlib.sha256(script).hexdigest() != LIBRARIES[name]:
             raise UserError(
-                f"{assets / name} is not the file that was published. Get it again: git checkout src/trainlab/attention"
+                f"{assets / name} is not the file that was published. Get it again: "
+                "git checkout src/trainlab/attention"
             )
     return [script.decode() for script in scripts.values()]
 

@@ -1,0 +1,56 @@
+"""What the notebook shows, of one network and of two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trainlab.attention import AttentionConfig, look, sources
+from trainlab.errors import UserError
+from trainlab.sentiment import SentimentConfig, train
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the sentiment experiment with the tiny network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRAINLAB_LOGS", str(tmp_path_factory.mktemp("logs")))
+        config = SentimentConfig(
+            backbone=str(tiny_bert), max_tokens=8, epochs=1, batch_size=64, accelerator="cpu"
+        )
+        return train(config).run
+
+
+def test_without_a_run_the_backbone_is_looked_at_alone_and_that_is_said(tiny_bert: Path) -> None:
+    study = look(AttentionConfig(backbone=str(tiny_bert), texts=2))
+    assert "no fine-tuned network" in study.summary()
+    assert study.head_view().data.count("<iframe") == 1
+    assert len(study.best_heads()) == 5
+
+
+def test_a_runs_network_stands_beside_the_one_that_it_started_from(tuned: Path, tiny_bert: Path) -> None:
+    study = look(AttentionConfig(run=str(tuned), texts=2))
+    before, after = study.readers
+    assert (before.name, after.name) == (str(tiny_bert), f"fine-tuned: {tuned.name}")
+    assert "no fine-tuned network" not in study.summary()
+    assert study.neuron_view().data.count("<iframe") == 2
+    assert len(study.best_heads()) == 10
+    first, second = (each.heads["separator"] for each in study.scores)
+    assert not first.equal(second), "training changed something"
+    assert len(study.matrices()) == 2
+
+
+def test_a_run_that_is_none_is_named_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINLAB_LOGS", str(tmp_path))
+    with pytest.raises(UserError, match="No run 'nothing'"):
+        AttentionConfig(run="nothing").preflight()
+
+
+def test_the_scores_are_over_reviews_that_were_held_out() -> None:
+    from trainlab.sentiment import data
+
+    held_out = data.draw(SentimentConfig()).test["text"].tolist()
+    assert sources.reviews(AttentionConfig(texts=7)) == held_out[:7]
