@@ -50,6 +50,7 @@ def tiny(tiny_bert: Path, reviews_csv: Path) -> SentimentConfig:
         epochs=4,
         learning_rate=5e-3,
         warmup_steps=2,
+        logging_steps=2,
         num_workers=0,
         accelerator="cpu",
     )

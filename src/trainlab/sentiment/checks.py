@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SIDES = {"train": "training", "validation": "validation", "test": "test"}
-# Little enough for all checks together to take a few minutes on two cores; half a review says it mostly.
-SMALL = {"max_tokens": 32}
+# Little enough for all checks together to take a few minutes on two cores; few reviews are longer.
+SMALL = {"max_tokens": 64}
 SMALLER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 16}
 
 
@@ -96,7 +96,7 @@ class Data(lightning.LightningDataModule):
 class SentimentSubject(Subject):
     """Reviews, and the network that classifies them."""
 
-    steps = 60
+    steps = 120
     overfit_steps = 60
 
     def __init__(self, config: SentimentConfig) -> None:

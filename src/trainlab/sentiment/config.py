@@ -22,7 +22,8 @@ class SentimentConfig(FineTuneConfig):
     Network: `backbone` is minilm, a Hub id or a folder; it reads the first `max_tokens` of a review.
 
     Training: the defaults fit the sample. The chapter's own: data=imdb backbone=distilbert-base-uncased
-    max_tokens=512 epochs=3 learning_rate=5e-5 warmup_steps=100 logging_steps=50 precision=16-mixed.
+    max_tokens=512 epochs=3 batch_size=16 learning_rate=5e-5 warmup_steps=100 logging_steps=50
+    precision=16-mixed.
     """
 
     data: str = Field("sample", min_length=1)
@@ -30,10 +31,11 @@ class SentimentConfig(FineTuneConfig):
     test: float = Field(0.25, gt=0, lt=1)
     backbone: str = Field("minilm", min_length=1)
     max_tokens: int = Field(128, ge=3, le=512)
-    epochs: int = Field(5, ge=1)
-    learning_rate: float = Field(2e-4, gt=0)
-    warmup_steps: int = Field(8, ge=0)
-    logging_steps: int = Field(2, ge=1)
+    epochs: int = Field(4, ge=1)
+    batch_size: int = Field(8, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    warmup_steps: int = Field(15, ge=0)
+    logging_steps: int = Field(4, ge=1)
     metric_for_best: Literal["val/loss", "val/accuracy", "val/f1", "val/precision", "val/recall"] = "val/loss"
 
     @field_validator("data", "backbone")
