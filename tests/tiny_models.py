@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from transformers import BertConfig, BertModel
 
 if TYPE_CHECKING:
@@ -17,5 +18,6 @@ def bert(folder: Path, words: Sequence[str]) -> Path:
     (folder / "vocab.txt").write_text("\n".join(vocabulary))
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    torch.manual_seed(0)  # the same weights each time: what learns from them, learns again
     BertModel(BertConfig(vocab_size=len(vocabulary), **sizes)).save_pretrained(folder)
     return folder

@@ -10,7 +10,7 @@ from trainlab.training.checks import Finding, run_all
 
 
 class Quick(SentimentSubject):
-    steps = 24
+    steps = 48
     overfit_steps = 40
 
 
