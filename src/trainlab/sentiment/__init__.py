@@ -2,7 +2,7 @@
 
 config = SentimentConfig(epochs=3)
 result = train(config)
-predict(result.run, ["I walked home happy."])
+predict(result.run, ["A warm, funny film."])
 """
 
 from __future__ import annotations

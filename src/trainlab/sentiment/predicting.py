@@ -36,5 +36,5 @@ def answer(classifier: Classifier, texts: str | Sequence[str]) -> pd.DataFrame:
 def _listed(texts: str | Sequence[str]) -> list[str]:
     listed = [texts] if isinstance(texts, str) else list(texts)
     if not listed or not all(isinstance(text, str) and text.strip() for text in listed):
-        raise UserError('No text to judge, or an empty one. Expected for instance: "I walked home happy."')
+        raise UserError('No text to judge, or an empty one. Expected for instance: "A warm, funny film."')
     return listed
