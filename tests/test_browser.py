@@ -9,6 +9,7 @@ import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ import trainlab
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
     from project import Project
 
@@ -92,6 +93,45 @@ def test_jupyterlab_opens_with_the_token_and_runs_a_cell_of_the_news_notebook(
     take_picture(page, "jupyterlab")
     assert notebook.locator(".jp-RenderedText[data-mime-type*='error']").count() == 0
     assert page.get_by_text("Jupyter news").count() == 0, "JupyterLab asks to call home"
+
+
+def test_the_attention_notebook_draws_its_views_with_no_request_to_the_outside(
+    stack: Project, page: Page
+) -> None:
+    outside = keep_inside(page)
+    # a workspace of its own: JupyterLab's default one would open the notebooks of other tests beside it
+    notebook = "lab/workspaces/attention/tree/notebooks/attention.ipynb?reset"
+    page.goto(f"{stack.jupyter}/{notebook}&token={stack.token}")
+    cells = page.locator(".jp-Notebook .jp-CodeCell")
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for()
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    # JupyterLab follows what runs, and draws what is in sight: the end first, then the views
+    cells.last.locator("img").first.wait_for(timeout=120_000)
+    take_picture(page, "attention-heads")
+    for view, cell in (("head", cells.nth(2)), ("model", cells.nth(3)), ("neuron", cells.nth(4))):
+        cell.scroll_into_view_if_needed()
+        drawing = cell.frame_locator("iframe").locator("svg").first
+        drawing.locator("line").first.wait_for(state="attached")
+        assert drawing.locator("text").count() > 0
+        take_picture(page, f"attention-{view}")
+    assert page.locator(".jp-RenderedText[data-mime-type*='error']").count() == 0
+    assert outside == []
+
+
+def keep_inside(page: Page) -> list[str]:
+    """Refuse every request of a page but those to this machine; return the list in which they gather."""
+    refused: list[str] = []
+
+    def answer(route: Route) -> None:
+        if urlsplit(route.request.url).hostname == "127.0.0.1":
+            route.continue_()
+        else:
+            refused.append(route.request.url)
+            route.abort()
+
+    page.route("**/*", answer)
+    return refused
 
 
 def test_jupyterlab_without_a_token_shows_the_login_page_alone(stack: Project, page: Page) -> None:
