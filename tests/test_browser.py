@@ -19,7 +19,7 @@ import trainlab
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Page, Route
+    from playwright.sync_api import Locator, Page, Route
 
     from project import Project
 
@@ -82,9 +82,7 @@ def take_picture(page: Page, name: str) -> None:
 def test_jupyterlab_opens_with_the_token_and_runs_a_cell_of_the_news_notebook(
     stack: Project, page: Page
 ) -> None:
-    with page.expect_websocket(lambda socket: "/channels" in socket.url) as kernel:
-        page.goto(f"{stack.jupyter}/lab/tree/notebooks/news.ipynb?token={stack.token}")
-    kernel.value.wait_for_event("framereceived", lambda frame: b"kernel_info_reply" in as_bytes(frame))
+    open_with_kernel(page, f"{stack.jupyter}/lab/tree/notebooks/news.ipynb?token={stack.token}")
     notebook = page.locator(".jp-Notebook")
     cell = notebook.locator(".jp-CodeCell").first
     cell.locator(".cm-content").click()
@@ -99,13 +97,7 @@ def test_the_attention_notebook_draws_its_views_with_no_request_to_the_outside(
     stack: Project, page: Page
 ) -> None:
     outside = keep_inside(page)
-    # a workspace of its own: JupyterLab's default one would open the notebooks of other tests beside it
-    notebook = "lab/workspaces/attention/tree/notebooks/attention.ipynb?reset"
-    page.goto(f"{stack.jupyter}/{notebook}&token={stack.token}")
-    cells = page.locator(".jp-Notebook .jp-CodeCell")
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for()
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    cells = run_all(stack, page, "attention")
     # JupyterLab follows what runs, and draws what is in sight: the end first, then the views
     cells.last.locator("img").first.wait_for(timeout=120_000)
     take_picture(page, "attention-heads")
@@ -117,6 +109,50 @@ def test_the_attention_notebook_draws_its_views_with_no_request_to_the_outside(
         take_picture(page, f"attention-{view}")
     assert page.locator(".jp-RenderedText[data-mime-type*='error']").count() == 0
     assert outside == []
+
+
+def test_the_comparing_notebook_draws_curves_to_choose_from_with_no_request_to_the_outside(
+    stack: Project, page: Page
+) -> None:
+    outside = keep_inside(page)
+    for loss in (0.5, 0.25):
+        with trainlab.Run(
+            "compared", {"margin": 8 * loss}, metrics=["val/loss"], logs=stack.folder / "logs", monitor=False
+        ) as run:
+            for step in range(POINTS):
+                run.log({"val/loss": loss, "train/loss": loss / (step + 1)}, step)
+    cells = run_all(stack, page, "compare")
+    cells.last.locator("table").first.wait_for(timeout=120_000)
+    curves, lines = cells.nth(3), cells.nth(4)
+    for picture, name in ((curves, "compare-curves"), (lines, "compare-parallel")):
+        picture.scroll_into_view_if_needed()
+        picture.locator(".vega-embed canvas, .vega-embed svg").first.wait_for()
+        take_picture(page, name)
+    choices = curves.locator(".vega-embed select")
+    for number, choice in enumerate(["train/loss", "0.9", "minutes at work"]):
+        choices.nth(number).select_option(choice)
+    take_picture(page, "compare-chosen")
+    assert lines.locator(".vega-embed input[type=range]").get_attribute("max") == "2"
+    assert page.locator(".jp-RenderedText[data-mime-type*='error'], .jp-RenderedVega pre").count() == 0
+    assert outside == []
+
+
+def open_with_kernel(page: Page, address: str) -> None:
+    """Open a notebook and wait until its kernel answers: before, JupyterLab asks which one is meant."""
+    with page.expect_websocket(lambda socket: "/channels" in socket.url) as kernel:
+        page.goto(address)
+    kernel.value.wait_for_event("framereceived", lambda frame: b"kernel_info_reply" in as_bytes(frame))
+
+
+def run_all(stack: Project, page: Page, name: str) -> Locator:
+    """Open a notebook, start all its cells, and return those with code."""
+    # a workspace of its own: JupyterLab's default one would open the notebooks of other tests beside it
+    notebook = f"lab/workspaces/{name}/tree/notebooks/{name}.ipynb?reset"
+    open_with_kernel(page, f"{stack.jupyter}/{notebook}&token={stack.token}")
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for()
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    return page.locator(".jp-Notebook .jp-CodeCell")
 
 
 def keep_inside(page: Page) -> list[str]:

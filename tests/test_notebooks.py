@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from compared_runs import record, record_foreign
 from trainlab.runs import scalars
 from trainlab.runs.parameters import notebook_defaults, settings_class
 
@@ -122,3 +123,25 @@ def test_the_tour_of_training_runs_whole_and_its_resumed_curves_are_the_same(tmp
     executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
     kinds = [kind for cell in code(executed) for output in cell.outputs for kind in output.get("data", {})]
     assert kinds.count("image/png") == 3
+
+
+def test_the_comparing_notebook_runs_whole_with_our_runs_and_foreign_ones(tmp_path: Path) -> None:
+    for margin in (3.0, 5.0):
+        record(tmp_path, f"margin{margin:g}", {"margin": margin, "batch_size": 8}, [margin, 1.0])
+    record_foreign(tmp_path / "news" / "theirs", [1.0, 0.5])
+    done = trainlab(tmp_path, "run", str(ROOT / "notebooks" / "compare.ipynb"), "best=1", "x=examples")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 runs, 3 with val/loss, lower is better." in done.stdout
+    assert "Neither a batch size nor a tag such as train/examples is recorded: theirs" in done.stdout
+    assert "Warning" not in done.stdout + done.stderr
+    (folder,) = (tmp_path / "compare").iterdir()
+    executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
+    kinds = [kind for cell in code(executed) for output in cell.outputs for kind in output.get("data", {})]
+    assert kinds.count("application/vnd.vegalite.v5+json") == 2
+    assert kinds.count("image/png") == 3
+
+
+def test_the_comparing_notebook_says_so_where_there_is_no_run(tmp_path: Path) -> None:
+    done = trainlab(tmp_path, "run", str(ROOT / "notebooks" / "compare.ipynb"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "No run with metrics is chosen" in done.stdout
