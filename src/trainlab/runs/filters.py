@@ -6,8 +6,8 @@
     comparison = name ("=" | "!=" | "<" | "<=" | ">" | ">=") value
 
 A name is a column of the table: a setting, a metric (its best value; `last.val/loss` is the last), status,
-experiment, run, started, seconds; besides these `age`, the time since the start, and `tag`. Names and values
-with blanks or operators in them stand in quotes. A run without a value fulfils `!=` and `=none` alone.
+experiment, run, started, seconds; besides these `age`, the time since the start. Names and values with blanks
+or operators in them stand in quotes. A run without a value fulfils `!=` and `=none` alone.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def seconds(span: str, name: str) -> float:
 def _column(name: str, rows: Sequence[Row]) -> str:
     if name == "age" or not rows:
         return name
-    return columns.resolve("tags" if name == "tag" else name, rows, also=["age", "tag"])
+    return columns.resolve(name, rows, also=["age"])
 
 
 def _value(row: Row, column: str) -> Any:
@@ -189,7 +189,7 @@ def _check(name: str, column: str, sign: str, wanted: str, rows: Sequence[Row]) 
     values = [each for row in rows for each in _flat(_value(row, column)) if each is not None]
     if column == "status":
         values += [*get_args(Status), UNKNOWN, UNREADABLE]
-    if column in ("status", "experiment", "tags") and wanted not in values:
+    if column in ("status", "experiment") and wanted not in values:
         known = sorted(set(values))
         there = ", ".join(known) or "none"
         raise UserError(f"{name}{sign}{wanted}: no such {name}.{nearest(wanted, known)} There: {there}.")
