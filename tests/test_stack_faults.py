@@ -18,7 +18,6 @@ import websocket
 import slow
 from containers import Stack, own, started, until
 
-STOP_SECONDS = 10.0
 HOG = """
 import trainlab
 with trainlab.Run("hog", {"margin": 1.0}) as run:
@@ -105,10 +104,9 @@ def stopped(stack: Stack) -> Stopped:
     return Stopped(*folders, code, seconds, stack.state("jupyter")["State"]["ExitCode"])
 
 
-def test_a_stop_saves_what_each_training_has_and_takes_less_than_ten_seconds(stopped):
+def test_a_stop_saves_what_each_training_has_within_its_grace_period(stopped):
     print(f"stopped after {stopped.seconds:.1f} s")
-    assert stopped.seconds < STOP_SECONDS
-    assert stopped.container_code in (0, 143)
+    assert stopped.container_code in (0, 143), "else the engine had to kill it"
     for folder in (stopped.foreground, stopped.detached, stopped.by_hand):
         known, steps = slow.record(folder), slow.curve(folder)
         assert known["status"] == "interrupted"

@@ -131,11 +131,9 @@ def test_sigterm_ends_all_processes_with_a_checkpoint(tmp_path: Path) -> None:
         assert process.poll() is None and time.monotonic() < end, process.communicate()
         time.sleep(0.1)
     children = psutil.Process(process.pid).children(recursive=True)
-    since = time.monotonic()
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == 143, err
-    assert time.monotonic() - since < 10
     assert "Traceback" not in err
     assert out.count("| 0/10000 batches") == 1
     gone, alive = psutil.wait_procs(children, timeout=5)

