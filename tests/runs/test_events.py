@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import struct
 
 import numpy as np
@@ -10,7 +11,8 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.util import tensor_util
 from torch.utils.tensorboard import SummaryWriter
 
-from trainlab.runs import events
+from trainlab.runs import events, tfrecords
+from trainlab.runs.metrics import Summary as Best
 
 
 def record(event):
@@ -142,3 +144,88 @@ def test_a_second_writer_of_other_tags_takes_nothing_back(tmp_path):
     write(tmp_path, [simple("a", 1, 5)], "events.out.tfevents.1.h")
     write(tmp_path, [simple("b", 1, 0)], "events.out.tfevents.2.h")
     assert points(tmp_path, "a") == [(5, 1.0)]
+
+
+def test_thousands_of_points_are_those_that_were_written_by_any_writer(tmp_path):
+    rng = np.random.default_rng(0)
+    numbers = rng.standard_normal((400, 4)).astype(np.float32)
+    numbers[7, :] = np.nan, 0, np.inf, -0.0
+    steps = np.cumsum(rng.integers(1, 1 << 14, 400))
+    steps[-1] = 1 << 40
+    makers = {"a": simple, "a/longer": simple, "tensor": tensor, "double": tensor}
+    rows = [
+        maker(tag, number if tag != "double" else np.float64(number), int(step))
+        for step, row in zip(steps, numbers, strict=True)
+        for (tag, maker), number in zip(makers.items(), row, strict=True)
+    ]
+    write(tmp_path, rows)
+    for tag, column in zip(makers, numbers.T, strict=True):
+        np.testing.assert_array_equal(points(tmp_path, tag), np.stack([steps, column.astype(float)], 1))
+
+
+def test_only_the_first_event_of_a_tag_may_say_that_its_tensors_are_scalars(tmp_path):
+    number = np.float32
+    named = [
+        tensor("a", number(0), 1),
+        *(tensor("a", number(each), each, plugin=None) for each in range(2, 50)),
+    ]
+    write(tmp_path, named, "events.out.tfevents.1.host")
+    write(
+        tmp_path,
+        [tensor("b", number(each), each, plugin=None) for each in range(1, 50)],
+        "events.out.tfevents.2.host",
+    )
+    assert len(points(tmp_path)) == 49
+    assert "b" not in events.read(tmp_path).curves
+
+
+def test_steps_that_start_again_take_back_the_later_ones_in_any_number_of_points(tmp_path):
+    first = [simple("a", step, step) for step in range(1, 301)]
+    again = [simple("a", -step, step) for step in range(100, 201)]
+    write(tmp_path, [*first, *again])
+    assert points(tmp_path) == [(s, float(s)) for s in range(1, 100)] + [
+        (s, -float(s)) for s in range(100, 201)
+    ]
+
+
+def test_an_event_that_is_none_ends_its_file_and_what_stands_before_counts(tmp_path):
+    rows = [simple(tag, step, step) for step in range(1, 101) for tag in ("a", "longer/name")]
+    path = write(tmp_path, rows)
+    content = bytearray(path.read_bytes())
+    place = content.index(record(rows[100])) + 12
+    content[place : place + 4] = b"\xff" * 4
+    path.write_bytes(content)
+    found = events.read(tmp_path)
+    assert [len(found.curves[tag].steps) for tag in ("a", "longer/name")] == [50, 50]
+    assert f"no event at byte {place - 12}" in found.damaged[0]
+
+
+def test_records_of_any_size_are_read_across_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(tfrecords, "BLOCK", 1000)
+    long = tensor("text", np.array(b"x" * 100_000), 1, "text")
+    short = [simple("a", step, step) for step in range(1, 101)]
+    write(tmp_path, [*short[:50], long, *short[50:]])
+    assert points(tmp_path) == [(step, float(step)) for step in range(1, 101)]
+
+
+def test_an_event_file_within_an_event_is_not_read_as_events(tmp_path):
+    inner = b"".join(record(simple("inner", 1, step)) for step in range(1, 9))
+    write(tmp_path, [simple("a", 1, 1), tensor("text", np.array(inner), 1, "text"), simple("a", 2, 2)])
+    assert set(events.read(tmp_path).curves) == {"a"}
+    assert points(tmp_path) == [(1, 1.0), (2, 2.0)]
+
+
+def test_the_outcome_is_the_last_and_the_best_of_each_curve(tmp_path):
+    values = {
+        "val/loss": [3.0, 1.0, 2.0, math.nan],
+        "accuracy": [0.5, 0.75, 0.25, math.inf],
+        "none": [math.nan] * 4,
+    }
+    rows = [simple(tag, row[step], step) for step in range(4) for tag, row in values.items()]
+    write(tmp_path, rows)
+    found = events.outcome(tmp_path)
+    summary = Best.of(events.read(tmp_path).curves)
+    assert found.best == {tag: point["value"] for tag, point in summary.best.items()}
+    assert found.best == {"val/loss": 1.0, "accuracy": math.inf}
+    assert math.isnan(found.last["val/loss"])
+    assert found.last["accuracy"] == math.inf

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from trainlab.config import Config
 from trainlab.errors import UserError
@@ -361,7 +362,7 @@ def test_everything_that_can_be_logged_is_in_one_event_file(tmp_path):
             run.log_image(f"image/{layout}", np.zeros(layout), step=1)
         run.log_histogram("distances", np.arange(10.0).reshape(2, 5), step=1)
     (path,) = events.files(run.folder)
-    tags = {value.tag for event in events._events(path) for value in event.summary.value}
+    tags = {value.tag for event in EventFileLoader(str(path)).Load() for value in event.summary.value}
     assert {"val/loss", "notes/text_summary", "figure", "distances", "image/(4, 5)"} <= tags
     assert plt.get_fignums() == []
 

@@ -1,30 +1,24 @@
 """Reads scalars and hyperparameters from event files, whoever wrote them.
 
-TensorFlow 1 and tensorboardX write `simple_value`, TensorFlow 2 and JAX scalar tensors, torch either. The
-files are TFRecords: length (8 bytes), its masked CRC-32C (4), an Event (length), its CRC-32C (4). The CRC of
-the length is checked, which tells garbage from a record; that of the Event would take Python too long.
+TensorFlow 1 and tensorboardX write `simple_value`, TensorFlow 2 and JAX scalar tensors, torch either.
 """
 
 from __future__ import annotations
 
 import re
-import struct
-from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from trainlab.errors import UserError
+from trainlab.runs.metrics import lower_is_better
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
+    import numpy as np
+    from numpy.typing import NDArray
 
-_HEADER = struct.Struct("<QI")
-_FOOTER_BYTES = 4
-_SCALARS = "scalars"  # the plugin's name in a scalar tensor's metadata
+    from trainlab.runs.gathering import Gathered
 
 
 class EventFileError(UserError):
@@ -39,29 +33,30 @@ class Curve:
     wall_times: list[float] = field(default_factory=list)  # seconds since 1970
     values: list[float] = field(default_factory=list)
 
-    def add(self, step: int, wall_time: float, value: float) -> None:
-        """Append a point; where the steps start again, a resumed run's say, the later point wins."""
-        if self.steps and step <= self.steps[-1]:
-            self.drop_from(step)
-        self.steps.append(step)
-        self.wall_times.append(wall_time)
-        self.values.append(value)
-
-    def drop_from(self, step: int) -> None:
-        """Forget the points at `step` and later."""
-        first = bisect_left(self.steps, step)
-        del self.steps[first:], self.wall_times[first:], self.values[first:]
-
 
 @dataclass
-class History:
-    """What the event files of one folder hold."""
+class Facts:
+    """What the event files of one folder say beside their points."""
 
-    curves: dict[str, Curve] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)  # from the hparams plugin
     started: float | None = None  # wall time of the first and of the last event, seconds since 1970
     ended: float | None = None
     damaged: list[str] = field(default_factory=list)  # a sentence for each file that is
+
+
+@dataclass
+class History(Facts):
+    """What the event files of one folder hold."""
+
+    curves: dict[str, Curve] = field(default_factory=dict)
+
+
+@dataclass
+class Outcome(Facts):
+    """What the event files of one folder come to: {tag: value}."""
+
+    last: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)  # NaN is never the best
 
 
 def files(folder: Path) -> list[Path]:
@@ -76,15 +71,21 @@ def read(folder: Path) -> History:
     A file that can't be opened, or holds anything but events, is named in `damaged`; what stands before the
     damage, and in the other files, counts.
     """
-    history = History()
-    for path in files(folder):
-        kinds: dict[str, str] = {}  # tag -> plugin: writers may name it in a tag's first event only
-        try:
-            for event in _events(path):
-                _take(event, history, kinds)
-        except EventFileError as error:
-            history.damaged.append(str(error))
-    return history
+    facts, gathered = _gathered(folder)
+    curves = {
+        tag: Curve(points.steps.tolist(), points.wall_times.tolist(), points.values.tolist())
+        for tag, points in gathered.curves().items()
+    }
+    return History(**facts, curves=curves)
+
+
+def outcome(folder: Path) -> Outcome:
+    """Read all event files of a folder, as `read` does, for the last and the best value of each tag alone."""
+    facts, gathered = _gathered(folder)
+    values = {tag: points.values for tag, points in gathered.curves().items() if len(points.values)}
+    last = {tag: float(each[-1]) for tag, each in values.items()}
+    found = ((tag, _best(tag, each)) for tag, each in values.items())
+    return Outcome(**facts, last=last, best={tag: best for tag, best in found if best is not None})
 
 
 def damaged(folder: Path) -> list[str]:
@@ -100,23 +101,38 @@ def damaged(folder: Path) -> list[str]:
 
 def check(path: Path) -> None:
     """Raise EventFileError if a file can't be read or doesn't begin as an event file; empty is fine."""
-    with _opened(path) as file:
-        _length(file, path)
-
-
-def _events(path: Path) -> Iterator[Event]:
-    from google.protobuf.message import DecodeError
-    from tensorboard.compat.proto.event_pb2 import Event
+    from trainlab.runs import tfrecords
 
     with _opened(path) as file:
-        while (length := _length(file, path)) is not None:
-            content = file.read(length + _FOOTER_BYTES)
-            if len(content) < length + _FOOTER_BYTES:
-                return
-            try:
-                yield Event.FromString(content[:length])
-            except DecodeError:
-                raise _garbage(path, file.tell() - len(content) - _HEADER.size) from None
+        header = file.read(tfrecords.HEADER.size)
+        try:
+            tfrecords.check(header)
+        except tfrecords.GarbageError as error:
+            raise _garbage(path, error.place) from None
+
+
+def _gathered(folder: Path) -> tuple[dict[str, Any], Gathered]:
+    from trainlab.runs.gathering import Gathered
+    from trainlab.runs.tfrecords import GarbageError
+
+    gathered, damaged = Gathered(), []
+    for path in files(folder):
+        try:
+            with _opened(path) as file:
+                gathered.add(file)
+        except EventFileError as error:
+            damaged.append(str(error))
+        except GarbageError as error:
+            damaged.append(str(_garbage(path, error.place)))
+    facts = {name: getattr(gathered, name) for name in ("config", "started", "ended")}
+    return facts | {"damaged": damaged}, gathered
+
+
+def _best(tag: str, values: NDArray[np.float64]) -> float | None:
+    numbers = values[values == values]  # noqa: PLR0124  NaN alone differs from itself
+    if not len(numbers):
+        return None
+    return float(numbers.min() if lower_is_better(tag) else numbers.max())
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -126,64 +142,10 @@ def _opened(path: Path) -> IO[bytes]:
         raise EventFileError(f"{path}: {error.strerror}.") from None
 
 
-def _length(file: IO[bytes], path: Path) -> int | None:
-    """Read a record's header and return the length of its event, None at the file's end."""
-    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
-
-    header = file.read(_HEADER.size)
-    if len(header) < _HEADER.size:
-        if header[3:8].strip(b"\0"):  # no record is longer than 16 MiB, and no text has zeros there
-            raise _garbage(path, file.tell() - len(header))
-        return None
-    length, crc = _HEADER.unpack(header)
-    if masked_crc32c(header[:8]) != crc:
-        raise _garbage(path, file.tell() - len(header))
-    return length
-
-
 def _garbage(path: Path, place: int) -> EventFileError:
     return EventFileError(
         f"{path}: no event at byte {place}. It is damaged, or something else than an event file."
     )
-
-
-def _take(event: Event, history: History, kinds: dict[str, str]) -> None:
-    if history.started is None:
-        history.started = event.wall_time
-    history.ended = event.wall_time
-    if event.WhichOneof("what") == "session_log" and event.session_log.status == event.session_log.START:
-        for curve in history.curves.values():  # `purge_step`: a resumed run takes back what came after it
-            curve.drop_from(event.step)
-    for value in event.summary.value:
-        if value.metadata.plugin_data.plugin_name:
-            kinds[value.tag] = value.metadata.plugin_data.plugin_name
-        if kinds.get(value.tag) == "hparams":
-            history.config |= _hyperparameters(value)
-        elif (number := _number(value, kinds.get(value.tag))) is not None:
-            history.curves.setdefault(value.tag, Curve()).add(event.step, event.wall_time, number)
-
-
-def _number(value: Summary.Value, kind: str | None) -> float | None:
-    """Return a scalar's value, None for everything that is no scalar."""
-    from tensorboard.util import tensor_util
-
-    which = value.WhichOneof("value")
-    if which == "simple_value":
-        return value.simple_value
-    if which != "tensor" or kind != _SCALARS:
-        return None
-    if len(value.tensor.float_val) == 1:
-        return value.tensor.float_val[0]
-    array = tensor_util.make_ndarray(value.tensor)
-    return float(array.item()) if array.size == 1 and array.dtype.kind in "fiub" else None
-
-
-def _hyperparameters(value: Summary.Value) -> dict[str, Any]:
-    from tensorboard.plugins.hparams import plugin_data_pb2
-
-    data = plugin_data_pb2.HParamsPluginData.FromString(value.metadata.plugin_data.content)
-    hparams = data.session_start_info.hparams
-    return {key: getattr(each, kind) for key, each in hparams.items() if (kind := each.WhichOneof("kind"))}
 
 
 def written_at(path: Path) -> int:

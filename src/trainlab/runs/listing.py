@@ -13,7 +13,6 @@ from trainlab import folders
 from trainlab.errors import UserError, nearest
 from trainlab.runs import death, events, lock, record
 from trainlab.runs.interruption import describe
-from trainlab.runs.metrics import Summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,15 +107,15 @@ def read(folder: Path, logs: Path, reason: str | None = None) -> Row:
 
 def _foreign(row: Row) -> Row:
     """Complete the row of event files alone."""
-    history = events.read(row.folder)
-    if history.damaged and history.started is None:
-        return replace(row, reason=" ".join(history.damaged))
-    last, best = _summary(history)
-    row = _damaged(replace(row, status=UNKNOWN, config=history.config, last=last, best=best), history.damaged)
-    if history.started is None or history.ended is None:
+    found = events.outcome(row.folder)
+    if found.damaged and found.started is None:
+        return replace(row, reason=" ".join(found.damaged))
+    row = replace(row, status=UNKNOWN, config=found.config, last=found.last, best=found.best)
+    row = _damaged(row, found.damaged)
+    if found.started is None or found.ended is None:
         return row
-    started = datetime.fromtimestamp(history.started, UTC)
-    return replace(row, started=started, seconds=max(0.0, history.ended - history.started))
+    started = datetime.fromtimestamp(found.started, UTC)
+    return replace(row, started=started, seconds=max(0.0, found.ended - found.started))
 
 
 def _ours(row: Row, known: Record) -> Row:
@@ -128,12 +127,12 @@ def _ours(row: Row, known: Record) -> Row:
         if last:
             return _damaged(replace(row, last=last, best=best), events.damaged(row.folder))
     # a running run's record lags behind its events, and that of somebody else's writer knows none of them
-    history = events.read(row.folder)
+    found = events.outcome(row.folder)
     if known.status == "running":
-        row = _unfinished(row, known, history.ended)
-    found_last, found_best = _summary(history)
-    row = replace(row, config=row.config or history.config, last=last | found_last, best=best | found_best)
-    return _damaged(row, history.damaged)
+        row = _unfinished(row, known, found.ended)
+    config = row.config or found.config
+    row = replace(row, config=config, last=last | found.last, best=best | found.best)
+    return _damaged(row, found.damaged)
 
 
 def _unfinished(row: Row, known: Record, last_event: float | None) -> Row:
@@ -154,12 +153,3 @@ def _damaged(row: Row, damaged: list[str]) -> Row:
 
 def _values(points: dict[str, record.Point]) -> dict[str, float]:
     return {tag: point.value for tag, point in points.items()}
-
-
-def _summary(history: events.History) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the last and the best value of each curve."""
-    summary = Summary.of(history.curves)
-    return (
-        {tag: point["value"] for tag, point in summary.last.items()},
-        {tag: point["value"] for tag, point in summary.best.items()},
-    )

@@ -1,0 +1,212 @@
+"""The points of one run out of its event files, in arrays."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.util import tensor_util
+
+from trainlab.runs.templates import Scalar, Templates, padded
+from trainlab.runs.tfrecords import HEADER, GarbageError, blocks
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    from trainlab.runs.tfrecords import Block
+
+_SCALARS = "scalars"  # the plugin's name in a scalar tensor's metadata
+_LONGEST = 4096  # bytes of an event that may be like others: longer ones are pictures
+_FEW = 4  # events of a length: parsing them is faster
+_MISSES = 8  # events of a length that are no scalars, after which the rest is parsed one by one
+
+
+class Points(NamedTuple):
+    """Points of a tag: `order` is each one's record, counted through all files."""
+
+    order: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    wall_times: NDArray[np.float64]
+    values: NDArray[np.float64]
+
+    def chosen(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> Points:
+        """Return some of the points, by their numbers or by a mask."""
+        return Points(self.order[which], self.steps[which], self.wall_times[which], self.values[which])
+
+
+class Gathered:
+    """What the event files of one folder hold; files are added oldest first.
+
+    Attributes: `config` from the hparams plugin; `started` and `ended`, the wall times of the first and the
+    last event.
+    """
+
+    def __init__(self) -> None:
+        self.config: dict[str, Any] = {}
+        self.started: float | None = None
+        self.ended: float | None = None
+        self._parts: dict[str, list[Points]] = defaultdict(list)
+        self._single: dict[str, list[tuple[int, int, float, float]]] = defaultdict(list)
+        self._restarts: list[tuple[int, int]] = []  # (order, step)
+        self._count = 0  # records so far
+        self._kinds: dict[str, str] = {}  # tag -> plugin: writers may name it in a tag's first event only
+
+    def add(self, file: IO[bytes]) -> None:
+        """Take in a file; raise GarbageError at the first byte that is no event, after what stands before."""
+        self._kinds = {}
+        for place, block in blocks(file):
+            bad = self._add(block)
+            if bad is not None:
+                raise GarbageError(place + int(block.starts[bad]) - HEADER.size)
+
+    def curves(self) -> dict[str, Points]:
+        """Return each tag's points in the order of their steps, one a step.
+
+        Where the steps start again, a resumed run's say, the later points win.
+        """
+        return {
+            tag: _kept(self._joined(tag), self._restarts)
+            for tag in dict.fromkeys([*self._parts, *self._single])
+        }
+
+    def _joined(self, tag: str) -> Points:
+        parts = list(self._parts.get(tag, ()))
+        if single := self._single.get(tag):
+            order, steps, wall_times, values = map(np.array, zip(*single, strict=True))
+            parts.append(Points(order, steps, wall_times, values))
+        if len(parts) == 1:
+            return parts[0]
+        return Points(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+    def _add(self, block: Block) -> int | None:
+        """Take in a block up to its first bytes that are no event; return that one's number."""
+        bad: list[int] = []
+        _, first = np.unique(block.lengths, return_index=True)
+        for length in block.lengths[np.sort(first)].tolist():
+            numbers = np.flatnonzero(block.lengths == length)
+            if len(numbers) >= _FEW and length <= _LONGEST:
+                numbers = self._alike(block, numbers, length)
+            bad += [number for number in numbers.tolist() if not self._parse(block, number)]
+        good = min(bad, default=len(block.lengths))
+        if bad:
+            self._forget(self._count + good)
+        if good:
+            self.started = _time(block, 0) if self.started is None else self.started
+            self.ended = _time(block, good - 1)
+        self._count += len(block.lengths)
+        return good if bad else None
+
+    def _forget(self, first: int) -> None:
+        """Drop what records from `first` on have said."""
+        for parts in self._parts.values():
+            parts[:] = [part.chosen(part.order < first) for part in parts]
+        for single in self._single.values():
+            single[:] = [point for point in single if point[0] < first]
+        self._restarts = [restart for restart in self._restarts if restart[0] < first]
+
+    def _alike(self, block: Block, numbers: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+        """Take in the events that are like others of their length; return the numbers of those left."""
+        rows = block.ends(numbers, padded(length))
+        left: list[NDArray[np.int64]] = []
+        while len(numbers) and len(left) < _MISSES:
+            template = _templates.of(block.event(numbers[0]))
+            if template is None or not self._means_scalar(template.scalar):
+                left.append(numbers[:1])
+                numbers, rows = numbers[1:], rows[1:]
+                continue
+            fits = template.fits(rows)
+            points = template.points(rows if fits.all() else rows[fits])
+            self._parts[template.scalar.tag].append(Points(numbers[fits] + self._count, *points))
+            numbers, rows = numbers[~fits], rows[~fits]
+        return np.concatenate([*left, numbers])
+
+    def _means_scalar(self, scalar: Scalar) -> bool:
+        if scalar.plugin:
+            self._kinds[scalar.tag] = scalar.plugin
+        return scalar.simple or self._kinds.get(scalar.tag) == _SCALARS
+
+    def _parse(self, block: Block, number: int) -> bool:
+        """Take in one event; return False where it is none."""
+        try:
+            event = Event.FromString(block.event(number))
+        except DecodeError:
+            return False
+        order = self._count + number
+        if event.session_log.status == SessionLog.START:  # `purge_step`: a resumed run takes back the rest
+            self._restarts.append((order, event.step))
+        for value in event.summary.value:
+            self._take(value, event, order)
+        return True
+
+    def _take(self, value: Summary.Value, event: Event, order: int) -> None:
+        if value.metadata.plugin_data.plugin_name:
+            self._kinds[value.tag] = value.metadata.plugin_data.plugin_name
+        kind = self._kinds.get(value.tag)
+        if kind == "hparams":
+            self.config |= _hyperparameters(value)
+        elif (value.HasField("simple_value") or kind == _SCALARS) and (number := _number(value)) is not None:
+            self._single[value.tag].append((order, event.step, event.wall_time, number))
+
+
+def _time(block: Block, number: int) -> float:
+    return Event.FromString(block.event(number)).wall_time
+
+
+def _kept(points: Points, restarts: list[tuple[int, int]]) -> Points:
+    """Leave out each point that a later one, or a restart, of its step or an earlier one takes back."""
+    if not restarts and _rise(points.order) and _rise(points.steps):
+        return points
+    at, steps_back = np.array(restarts, np.int64).reshape(-1, 2).T
+    order = np.argsort(np.concatenate([points.order, at]), kind="stable")
+    steps = np.concatenate([points.steps, steps_back])[order]
+    lowest_after = np.append(np.minimum.accumulate(steps[::-1])[::-1][1:], np.iinfo(np.int64).max)
+    kept = order[steps < lowest_after]
+    kept = kept[kept < len(points.order)]
+    return points.chosen(kept)
+
+
+def _rise(numbers: NDArray[np.int64]) -> bool:
+    return bool((numbers[1:] > numbers[:-1]).all())
+
+
+def _scalar(event: bytes) -> Scalar | None:
+    """Return what an event logs where that is one number, and nothing else."""
+    try:
+        parsed = Event.FromString(event)
+    except DecodeError:
+        return None
+    if len(parsed.summary.value) != 1:
+        return None
+    (value,) = parsed.summary.value
+    number, plugin = _number(value), value.metadata.plugin_data.plugin_name
+    if number is None or plugin not in ("", _SCALARS):
+        return None
+    simple = value.HasField("simple_value")
+    return Scalar(value.tag, parsed.step, parsed.wall_time, number, plugin, simple)
+
+
+def _number(value: Summary.Value) -> float | None:
+    """Return the one number that a value holds, None where it holds something else."""
+    which = value.WhichOneof("value")
+    if which == "simple_value":
+        return value.simple_value
+    if which != "tensor":
+        return None
+    if len(value.tensor.float_val) == 1:
+        return value.tensor.float_val[0]
+    array = tensor_util.make_ndarray(value.tensor)
+    return float(array.item()) if array.size == 1 and array.dtype.kind in "fiub" else None
+
+
+def _hyperparameters(value: Summary.Value) -> dict[str, Any]:
+    data = plugin_data_pb2.HParamsPluginData.FromString(value.metadata.plugin_data.content)
+    hparams = data.session_start_info.hparams
+    return {key: getattr(each, kind) for key, each in hparams.items() if (kind := each.WhichOneof("kind"))}
+
+
+_templates = Templates(_scalar)
