@@ -92,7 +92,7 @@ def test_metrics_of_somebody_elses_writer_in_our_run_are_found(tmp_path):
         (b"{", "not JSON"),
         (b"\xff\xfe\x00", "not JSON"),
         (b"[" * 100_000, "not JSON"),
-        (b'{"config": ' + b"[" * 900 + b"]" * 900 + b"}", "not JSON"),
+        (b'{"config": ' + b"[" * 900 + b"]" * 900 + b"}", "experiment: field required"),
         (b"[]", "not the record of a run"),
         (b"null", "not the record of a run"),
         (b'{"loss": 1}', "experiment: field required"),

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from trainlab.runs import display
-from trainlab.runs.display import Column, rich_table
+from trainlab.runs.display import Column, table_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -132,7 +132,7 @@ def _difference(
 
 def _print(title: str, keys: list[str], heads: list[str], cells: Iterable[list[str]]) -> None:
     shown = [Column(title, keys), *(Column(head, each) for head, each in zip(heads, cells, strict=True))]
-    display.text_console(shown).print(rich_table(shown), "")
+    display.text_console(shown).print(table_text(shown), "")
 
 
 def _text(found: Any) -> str:

@@ -81,14 +81,17 @@ class Gathered:
             parts.append(Points(order, steps, wall_times, values))
         if len(parts) == 1:
             return parts[0]
+        parts.sort(key=lambda part: part.order[0])  # mostly they follow one another
         return Points(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
     def _add(self, block: Block) -> int | None:
         """Take in a block up to its first bytes that are no event; return that one's number."""
         bad: list[int] = []
-        _, first = np.unique(block.lengths, return_index=True)
-        for length in block.lengths[np.sort(first)].tolist():
-            numbers = np.flatnonzero(block.lengths == length)
+        waiting = np.ones(len(block.lengths), bool)
+        while waiting[first := int(waiting.argmax())]:
+            length = int(block.lengths[first])
+            (numbers,) = (block.lengths == length).nonzero()
+            waiting[numbers] = False
             if len(numbers) >= _FEW and length <= _LONGEST:
                 numbers = self._alike(block, numbers, length)
             bad += [number for number in numbers.tolist() if not self._parse(block, number)]
@@ -112,18 +115,20 @@ class Gathered:
     def _alike(self, block: Block, numbers: NDArray[np.int64], length: int) -> NDArray[np.int64]:
         """Take in the events that are like others of their length; return the numbers of those left."""
         rows = block.ends(numbers, padded(length))
-        left: list[NDArray[np.int64]] = []
-        while len(numbers) and len(left) < _MISSES:
-            template = _templates.of(block.event(numbers[0]))
+        columns = np.ascontiguousarray(rows.T)
+        waiting, missed = np.ones(len(numbers), bool), []
+        while len(missed) < _MISSES and waiting[first := int(waiting.argmax())]:
+            template = _templates.of(block.event(numbers[first]))
             if template is None or not self._means_scalar(template.scalar):
-                left.append(numbers[:1])
-                numbers, rows = numbers[1:], rows[1:]
+                missed.append(first)
+                waiting[first] = False
                 continue
-            fits = template.fits(rows)
-            points = template.points(rows if fits.all() else rows[fits])
-            self._parts[template.scalar.tag].append(Points(numbers[fits] + self._count, *points))
-            numbers, rows = numbers[~fits], rows[~fits]
-        return np.concatenate([*left, numbers])
+            (which,) = template.fits(columns).nonzero()
+            points = template.points(rows[which])
+            self._parts[template.scalar.tag].append(Points(numbers[which] + self._count, *points))
+            waiting[which] = False
+        waiting[missed] = True
+        return numbers[waiting]
 
     def _means_scalar(self, scalar: Scalar) -> bool:
         if scalar.plugin:

@@ -13,10 +13,12 @@ from trainlab import folders
 from trainlab.errors import UserError, nearest
 from trainlab.runs import death, events, lock, record
 from trainlab.runs.interruption import describe
+from trainlab.runs.remembered import Outcomes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from trainlab.runs.events import Outcome
     from trainlab.runs.record import Record
 
 UNREADABLE = "unreadable"
@@ -53,7 +55,9 @@ def rows(logs: Path | None = None, experiment: str | None = None) -> list[Row]:
     Raises UserError when `logs` is no folder, or no run belongs to `experiment`.
     """
     logs = logs or folders.logs()
-    found = [read(folder, logs, reason) for folder, reason in run_folders(logs)]
+    outcomes = Outcomes(logs)
+    found = [read(folder, logs, reason, outcomes) for folder, reason in run_folders(logs)]
+    outcomes.save()
     if experiment is not None:
         known = sorted({row.experiment for row in found})
         found = [row for row in found if row.experiment == experiment]
@@ -87,16 +91,17 @@ def run_folders(logs: Path) -> Iterator[tuple[Path, str | None]]:
         yield Path(error.filename), f"{error.filename}: {error.strerror}."
 
 
-def read(folder: Path, logs: Path, reason: str | None = None) -> Row:
+def read(folder: Path, logs: Path, reason: str | None = None, outcomes: Outcomes | None = None) -> Row:
     """Return a run's row; a `reason` that is known, or found, why it can't be read makes it 'unreadable'."""
+    outcome = outcomes.of if outcomes else events.outcome
     place = folder.relative_to(logs)
     row = Row(folder, place.parent.as_posix().lstrip("."), place.name or ".", UNREADABLE, reason=reason)
     if reason is not None:
         return row
     try:
         if not (folder / record.FILE).exists():
-            return _foreign(row)
-        return _ours(row, record.read(folder))
+            return _foreign(row, outcome)
+        return _ours(row, record.read(folder), outcome)
     except UserError as error:
         return replace(row, reason=str(error))
     except OSError as error:
@@ -105,9 +110,9 @@ def read(folder: Path, logs: Path, reason: str | None = None) -> Row:
         return replace(row, reason=f"{folder}: {describe(error)}.")
 
 
-def _foreign(row: Row) -> Row:
+def _foreign(row: Row, outcome: Callable[[Path], Outcome]) -> Row:
     """Complete the row of event files alone."""
-    found = events.outcome(row.folder)
+    found = outcome(row.folder)
     if found.damaged and found.started is None:
         return replace(row, reason=" ".join(found.damaged))
     row = replace(row, status=UNKNOWN, config=found.config, last=found.last, best=found.best)
@@ -118,7 +123,7 @@ def _foreign(row: Row) -> Row:
     return replace(row, started=started, seconds=max(0.0, found.ended - found.started))
 
 
-def _ours(row: Row, known: Record) -> Row:
+def _ours(row: Row, known: Record, outcome: Callable[[Path], Outcome]) -> Row:
     """Complete the row of a run with a record."""
     row = replace(row, started=known.started, config=known.config, metrics=known.metrics, record=known)
     last, best = _values(known.last), _values(known.best)
@@ -127,7 +132,7 @@ def _ours(row: Row, known: Record) -> Row:
         if last:
             return _damaged(replace(row, last=last, best=best), events.damaged(row.folder))
     # a running run's record lags behind its events, and that of somebody else's writer knows none of them
-    found = events.outcome(row.folder)
+    found = outcome(row.folder)
     if known.status == "running":
         row = _unfinished(row, known, found.ended)
     config = row.config or found.config

@@ -117,7 +117,7 @@ def read(folder: Path) -> Record:
     """
     path = folder / FILE
     try:
-        return Record.model_validate(plain(json.loads(path.read_bytes())))
+        return Record.model_validate(json.loads(path.read_bytes(), parse_constant=str))
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror}.") from None
     except ValidationError as error:

@@ -41,33 +41,27 @@ class Template:
     """An event's bytes less those that change, as one number, and as words that end where the event ends."""
 
     scalar: Scalar
-    length: int
     mask: int  # ones where the event's bytes stay the same
     fixed: int  # these bytes
     words: tuple[tuple[int, np.uint64, np.uint64], ...]  # number, mask and fixed bytes of those that count
-    step_bytes: int
-    place: int  # of the value
-    kind: str  # of the value, NumPy's name
+    layout: np.dtype  # of the words of an event: `time`, `value`, and the step's bytes, by their numbers
 
-    def fits(self, rows: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Tell which of the rows differ from the template in time, step and value alone."""
-        good = np.ones(len(rows), bool)
-        for column, mask, fixed in self.words:
-            good &= rows[:, column] & mask == fixed
+    def fits(self, columns: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Tell which events, whose words are columns, differ in time, step and value alone."""
+        good = np.ones(columns.shape[1], bool)
+        for number, mask, fixed in self.words:
+            good &= columns[number] & mask == fixed
         return good
 
     def points(
         self, rows: NDArray[np.uint64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
         """Return the steps, wall times and values of rows that fit."""
-        events = rows.view(np.uint8)[:, -self.length :]
+        events = rows.view(self.layout)[:, 0]
         steps = np.zeros(len(rows), np.int64)
-        for number in range(self.step_bytes):
-            digits = events[:, _STEP + 1 + number] & 0x7F
-            steps |= digits.astype(np.int64) << (7 * number)
-        size = np.dtype(self.kind).itemsize
-        values = _field(events, slice(self.place, self.place + size), self.kind)
-        return steps, _field(events, _TIME, "<f8"), values.astype(np.float64)
+        for number, name in enumerate(self.layout.names[2:]):
+            steps |= (events[name] & 0x7F).astype(np.int64) << (7 * number)
+        return steps, events["time"].astype(np.float64), events["value"].astype(np.float64)
 
 
 class Templates:
@@ -103,9 +97,8 @@ class Templates:
                 mask = _mask(len(event), step_bytes, slice(place, place + len(packed)))
                 fixed = int.from_bytes(event) & int.from_bytes(mask)
                 words = _words(mask, fixed.to_bytes(len(event)))
-                return Template(
-                    scalar, len(event), int.from_bytes(mask), fixed, words, step_bytes, place, kind
-                )
+                layout = _layout(len(event), step_bytes, place, kind)
+                return Template(scalar, int.from_bytes(mask), fixed, words, layout)
         return None
 
 
@@ -139,5 +132,15 @@ def _step_bytes(event: bytes) -> int | None:
     return size if 0 < size <= _LONGEST_STEP else None
 
 
-def _field(events: NDArray[np.uint8], place: slice, kind: str) -> NDArray[np.float64]:
-    return np.ascontiguousarray(events[:, place]).view(kind)[:, 0]
+def _layout(length: int, step_bytes: int, place: int, kind: str) -> np.dtype:
+    """Return where an event's numbers lie in its words, which end where it ends."""
+    before = padded(length) - length
+    steps = [_STEP + 1 + number for number in range(step_bytes)]
+    return np.dtype(
+        {
+            "names": ["time", "value", *map(str, range(step_bytes))],
+            "formats": ["<f8", kind, *["u1"] * step_bytes],
+            "offsets": [before + each for each in (_TIME.start, place, *steps)],
+            "itemsize": padded(length),
+        }
+    )

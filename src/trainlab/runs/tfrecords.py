@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import struct
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 HEADER = struct.Struct("<QI")
 _FOOTER_BYTES = 4
 BLOCK = 1 << 22  # bytes read at once; the memory that reading takes is some times this
-_FIELDS = np.dtype([("length", "<u8"), ("crc", "<u4")])
 _MASK = 0xA282EAD8  # TensorFlow, core/lib/hash/crc32c.h: rotated by 15 bits, and this added
 _FRAME = HEADER.size + _FOOTER_BYTES
 _SHORT = 1 << 16  # bytes; the lengths of shorter events end in six zeros, which are searched for all at once
@@ -94,9 +93,8 @@ def _six_zeros(content: bytes) -> NDArray[np.int64]:
 def _headed(content: bytes, frames: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return those places where a length and its CRC stand, and the lengths."""
     frames = frames[frames <= len(content) - HEADER.size]
-    fields = _windows(content, HEADER.size)[frames].view(_FIELDS)
-    lengths = fields["length"].astype(np.int64)
-    good = _short_crcs()[lengths] == fields["crc"]
+    lengths = _at(content, frames, "<u2").astype(np.int64)
+    good = _short_crcs()[lengths] == _at(content, frames + 8, "<u4")
     return frames[good], lengths[good]
 
 
@@ -154,6 +152,12 @@ def crc_of_length(length: int) -> int:
     from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
     return masked_crc32c(struct.pack("<Q", length))
+
+
+def _at(content: bytes, places: NDArray[np.int64], kind: str) -> NDArray[Any]:
+    """Return the numbers of a kind that stand at these places."""
+    dtype = np.dtype(kind)
+    return np.ndarray((len(content) - dtype.itemsize + 1,), dtype, content, strides=(1,))[places]
 
 
 def _windows(content: bytes, size: int) -> NDArray[np.void]:

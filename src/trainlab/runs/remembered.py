@@ -1,0 +1,71 @@
+"""What event files came to when they were last read: those that have not changed since aren't read again."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from trainlab.runs import atomic, events
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trainlab.runs.events import Outcome
+
+FILE = ".outcomes.json"  # in logs/; whoever deletes it loses time alone
+_VERSION = 1  # another one where events are read in another way: the file is then made anew
+_YOUNG = 2.0  # seconds; a file changed so recently may change again without its time telling
+
+
+class Outcomes:
+    """The outcomes of the folders below `logs`, kept there in a file. A broken one counts as none."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._known = _read(logs / FILE)
+        self._used: dict[str, Any] = {}
+
+    def of(self, folder: Path) -> Outcome:
+        """Return what a folder's event files come to (see `events.outcome`)."""
+        name, marks = folder.relative_to(self._logs).as_posix(), _marks(folder)
+        known = self._known.get(name)
+        if known and known["marks"] == marks:
+            self._used[name] = known
+            return events.Outcome(**known["outcome"])
+        found = events.outcome(folder)
+        if not found.damaged and marks == _marks(folder) and not _young(marks):
+            self._used[name] = {"marks": marks, "outcome": vars(found)}
+        return found
+
+    def save(self) -> None:
+        """Keep what was asked for, if it is not what was known before and the folder can be written."""
+        if self._used == self._known:
+            return
+        with suppress(OSError):
+            content = json.dumps({"version": _VERSION, "outcomes": self._used}).encode()
+            atomic.write(self._logs / FILE, content)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+        if content["version"] != _VERSION:
+            return {}
+        for known in content["outcomes"].values():
+            events.Outcome(**known["outcome"])
+            known["marks"]
+        return content["outcomes"]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def _marks(folder: Path) -> list[list[Any]]:
+    """Return what changes with the event files: their names, sizes and times."""
+    found = [(path.name, path.stat()) for path in events.files(folder)]
+    return [[name, status.st_size, status.st_mtime_ns] for name, status in found]
+
+
+def _young(marks: list[list[Any]]) -> bool:
+    return any(time.time() - changed / 1e9 < _YOUNG for _, _, changed in marks)
