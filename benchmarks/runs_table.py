@@ -1,7 +1,7 @@
 """How long the table of a thousand foreign runs takes, against TensorBoard's EventAccumulator and tbparse.
 
 `pip install tbparse && benchmarks/runs_table.py` writes runs of 10 tags and 1,000 steps into a temporary
-folder (0.5 GB), and its table into benchmarks/runs_table.md. The three readers read each of some runs in turn;
+folder (0.5 GB), and its table into benchmarks/runs_table.md. Every reader reads each of some runs in turn;
 `trainlab runs` is a process of its own, first without what it remembers of event files, then with it.
 """
 
@@ -36,6 +36,13 @@ TAGS = (
 )
 COMPARED = 12  # runs that every reader reads
 REPEATS = 5  # of the command
+COMMAND = """
+import atexit, pathlib, re, sys
+from trainlab.cli import main
+peak = lambda: re.search(r"VmHWM:\\s*(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]  # KB
+atexit.register(lambda: print(peak(), file=sys.stderr))
+main()
+"""
 LONG_AGO = 1_700_000_000  # seconds since 1970
 
 
@@ -51,8 +58,9 @@ def main() -> None:
 def head() -> list[str]:
     return [
         "# The table of runs\n",
-        f"{RUNS:,} runs of others' writers, each {len(TAGS)} tags with {STEPS:,} steps. {os.cpu_count()} cores, "
-        f"load {os.getloadavg()[0]:.1f} at the start. Made by `benchmarks/runs_table.py`.\n",
+        f"{RUNS:,} runs of others' writers, each {len(TAGS)} tags with {STEPS:,} steps. "
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start. "
+        "Made by `benchmarks/runs_table.py`.\n",
     ]
 
 
@@ -91,17 +99,16 @@ def readers(folders: list[Path]) -> list[str]:
     }
     for work in ways.values():
         work(folders[0])  # imports, and what is made once
-    times = {name: [seconds(lambda: work(folder)) for folder in folders] for name, work in ways.items()}  # noqa: B023
+    turns = [{name: seconds(work, folder) for name, work in ways.items()} for folder in folders]
+    times = {name: [turn[name] for turn in turns] for name in ways}
     ours = statistics.median(times["trainlab, last and best of each tag"])
     rows = [
         f"| {name} | {1000 * statistics.median(each):.1f} ({1000 * min(each):.1f} to {1000 * max(each):.1f}) "
         f"| {statistics.median(each) / ours:.0f} |"
         for name, each in times.items()
     ]
-    return [
-        f"| reader, {COMPARED} runs | milliseconds a run, median (range) | times ours |",
-        "| --- | ---: | ---: |",
-    ] + rows
+    title = f"| reader, {COMPARED} runs | milliseconds a run, median (range) | times ours |"
+    return [title, "| --- | ---: | ---: |", *rows]
 
 
 def accumulated(folder: Path) -> list[list[float]]:
@@ -111,9 +118,9 @@ def accumulated(folder: Path) -> list[list[float]]:
     return [[each.value for each in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]]
 
 
-def seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[[Path], object], folder: Path) -> float:
     start = time.perf_counter()
-    work()
+    work(folder)
     return time.perf_counter() - start
 
 
@@ -139,11 +146,9 @@ def command(logs: Path, forget: bool) -> tuple[float, int]:
     if forget:
         (logs / remembered.FILE).unlink(missing_ok=True)
     start = time.perf_counter()
-    program = Path(sys.executable).with_name("trainlab")
-    process = subprocess.Popen([program, "runs", "--logs", logs], stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    assert status == 0
-    return time.perf_counter() - start, round(used.ru_maxrss / 1000)
+    call = [sys.executable, "-c", COMMAND, "runs", "--logs", logs]
+    done = subprocess.run(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=True)
+    return time.perf_counter() - start, round(int(done.stderr) / 1000)
 
 
 if __name__ == "__main__":

@@ -116,7 +116,8 @@ class Gathered:
         """Take in the events that are like others of their length; return the numbers of those left."""
         rows = block.ends(numbers, padded(length))
         columns = np.ascontiguousarray(rows.T)
-        waiting, missed = np.ones(len(numbers), bool), []
+        waiting = np.ones(len(numbers), bool)
+        missed: list[int] = []
         while len(missed) < _MISSES and waiting[first := int(waiting.argmax())]:
             template = _templates.of(block.event(numbers[first]))
             if template is None or not self._means_scalar(template.scalar):

@@ -59,7 +59,7 @@ class Template:
         """Return the steps, wall times and values of rows that fit."""
         events = rows.view(self.layout)[:, 0]
         steps = np.zeros(len(rows), np.int64)
-        for number, name in enumerate(self.layout.names[2:]):
+        for number, name in enumerate((self.layout.names or ())[2:]):
             steps |= (events[name] & 0x7F).astype(np.int64) << (7 * number)
         return steps, events["time"].astype(np.float64), events["value"].astype(np.float64)
 
