@@ -125,6 +125,29 @@ def test_the_tour_of_training_runs_whole_and_its_resumed_curves_are_the_same(tmp
     assert kinds.count("image/png") == 3
 
 
+@pytest.mark.slow
+def test_the_articles_series_trains_each_setting_with_both_splits(tmp_path: Path) -> None:
+    words = ["only=2", "epochs=1", "data=" + str(tmp_path / "news.tsv")]
+    titles = [f"N{i}\tc{i % 3}\tc{i % 3}\ttitle {i} of {i % 3}\t\t\t[]\t[]\n" for i in range(24)]
+    (tmp_path / "news.tsv").write_text("".join(titles))
+    done = trainlab(tmp_path / "logs", "run", str(ROOT / "notebooks" / "article.ipynb"), *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Warning" not in done.stdout + done.stderr
+    for shown in ("M=3 untrained, split by triplet: loss", "M=3 CS=30 TI=10 title, split by item: loss"):
+        assert shown in done.stdout, shown
+    (folder,) = (tmp_path / "logs" / "article").iterdir()
+    record = json.loads((folder / "run.json").read_text())
+    trained = {path.name for path in (tmp_path / "logs" / "news").iterdir()}
+    assert (record["status"], set(record["runs"]), len(trained)) == ("finished", trained, 4)
+    executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
+    shown = "".join(str(output) for cell in code(executed) for output in cell.outputs)
+    assert (
+        "loss, by triplet" in shown
+        and "precision_at_10, by item" in shown
+        and "validation loss 2.47" in shown
+    )
+
+
 def test_the_comparing_notebook_runs_whole_with_our_runs_and_foreign_ones(tmp_path: Path) -> None:
     for margin in (3.0, 5.0):
         record(tmp_path, f"margin{margin:g}", {"margin": margin, "batch_size": 8}, [margin, 1.0])
