@@ -11,7 +11,7 @@ import pandas as pd
 from trainlab.errors import UserError
 from trainlab.news.config import NewsConfig
 from trainlab.news.data import News, read, title_key
-from trainlab.news.metrics import distances
+from trainlab.news.search import nearest_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,10 +72,15 @@ def nearest(
     """
     titles = [titles] if isinstance(titles, str) else list(titles)
     keys, asked = title_key(news.table["title"]), title_key(pd.Series(titles))
-    near = distances(embed(model, _as_news(titles, asked, news, keys)), vectors)
-    near[:, keys.duplicated()] = np.inf
-    near[asked.to_numpy()[:, None] == keys.to_numpy()[None, :]] = np.inf
-    rankings = [_ranking(title, row, news, k) for title, row in zip(titles, near, strict=True)]
+    queries = embed(model, _as_news(titles, asked, news, keys))
+    different = np.flatnonzero(~keys.duplicated())
+    rows, near = nearest_rows(queries, vectors[different], k + 1)  # one of them may be the query itself
+    rows = different[rows]
+    others = keys.to_numpy()[rows] != asked.to_numpy()[:, None]
+    rankings = [
+        _ranking(title, rows[number, others[number]][:k], near[number, others[number]][:k], news)
+        for number, title in enumerate(titles)
+    ]
     return pd.concat(rankings, ignore_index=True)
 
 
@@ -84,11 +89,9 @@ def embed(model: NewsModel, news: News) -> NDArray[np.float64]:
     return model.embed(model.tokenize(news.texts(model.hparams["text"]))).double().numpy()
 
 
-def _ranking(title: str, row: NDArray[Any], news: News, k: int) -> pd.DataFrame:
-    order = row.argsort(kind="stable")[:k]
-    order = order[np.isfinite(row[order])]
-    found = news.table.iloc[order][["title", "category"]].reset_index(drop=True)
-    return found.assign(query=title, rank=range(1, len(order) + 1), distance=row[order])[COLUMNS]
+def _ranking(title: str, rows: NDArray[np.int64], near: NDArray[np.float64], news: News) -> pd.DataFrame:
+    found = news.table.iloc[rows][["title", "category"]].reset_index(drop=True)
+    return found.assign(query=title, rank=range(1, len(rows) + 1), distance=near)[COLUMNS]
 
 
 def _as_news(titles: Sequence[str], asked: pd.Series, news: News, keys: pd.Series) -> News:
