@@ -21,6 +21,9 @@ app.command()(comparing.plot)
 app.command()(comparing.report)
 app.command()(life.tag)
 app.command()(life.note)
+app.command()(life.delete)
+app.command()(life.restore)
+app.command()(life.trash)
 
 
 class Format(StrEnum):

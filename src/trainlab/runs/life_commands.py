@@ -1,13 +1,20 @@
-"""`trainlab runs tag` and `note`: what people say about a run."""
+"""`trainlab runs tag`, `note`, `delete`, `restore` and `trash`: what becomes of runs once they are there."""
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trainlab.errors import UserError
 from trainlab.runs.options import Logs, Reference
+
+if TYPE_CHECKING:
+    from trainlab.runs.trash import Entry
+
+References = Annotated[list[str], typer.Argument(metavar="RUN...", help="Names, parts of them, or paths.")]
 
 
 def tag(
@@ -41,3 +48,115 @@ def note(
         return
     for line in remarks.read(folder).note.splitlines():
         sys.stdout.write(printable(line) + "\n")
+
+
+def delete(
+    context: typer.Context,
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="Names, parts of them, or paths; '.trash/RUN' to purge."),
+    ] = None,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="For good; without a RUN, all that is deleted.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before a purge.")] = False,
+    logs: Logs = None,
+) -> None:
+    """Move runs to the trash, from which `restore` brings them back, or end them for good."""
+    from trainlab import folders
+    from trainlab.runs import lookup, trash
+
+    logs = logs or context.obj or folders.logs()
+    if purge:
+        _purge(runs or [], logs, yes)
+        return
+    if not runs:
+        raise UserError("Which runs? Name them: trainlab runs delete RUN. All of the trash: delete --purge")
+    for folder in _movable([lookup.find(each, logs) for each in runs], logs):
+        entry = trash.delete(folder, logs)
+        print(f"{entry.label} is in the trash. Back again: trainlab runs restore {entry.label}")
+
+
+def restore(context: typer.Context, runs: References, logs: Logs = None) -> None:
+    """Bring deleted runs back."""
+    from trainlab import folders
+    from trainlab.runs import trash
+
+    logs = logs or context.obj or folders.logs()
+    for entry in {each.place: each for each in [trash.find(run, logs) for run in runs]}.values():
+        print(trash.restore(entry))
+
+
+def trash(context: typer.Context, logs: Logs = None) -> None:
+    """List the deleted runs, the newest first, with their sizes."""
+    from trainlab import folders
+    from trainlab.runs import display, moving
+    from trainlab.runs import trash as bin
+
+    found = bin.entries(logs or context.obj or folders.logs())
+    width = max(map(len, found), default=0)
+    for label, entry in found.items():
+        size = _megabytes(moving.size(entry.folder))
+        print(f"{display.printable(label):<{width}}  {size:>12}  {display.age(entry.deleted)} ago")
+
+
+def _purge(references: list[str], logs: Path, yes: bool) -> None:
+    """End runs, or all deleted ones, for good."""
+    import shutil
+
+    from trainlab.runs import moving
+    from trainlab.runs import trash as bin
+    from trainlab.unpacking import telling
+
+    found = [_doomed(each, logs) for each in references] or list(bin.entries(logs).values())
+    deleted = list({each.place: each for each in found if not isinstance(each, Path)}.values())
+    present = _movable([each for each in found if isinstance(each, Path)], logs)
+    sizes = {f"{bin.FOLDER}/{each.label}": moving.size(each.folder) for each in deleted}
+    sizes |= {moving.label(each, logs): moving.size(each) for each in present}
+    if not sizes:
+        print("The trash is empty.")
+        return
+    _confirm(sizes, yes)
+    for entry in deleted:
+        bin.purge(entry)
+    for folder in present:
+        with telling(folder), moving.at_rest(folder):
+            shutil.rmtree(folder)
+    print(f"Gone: {', '.join(sizes)}")
+
+
+def _doomed(reference: str, logs: Path) -> Path | Entry:
+    """Return the run that is meant, a deleted one or not; an error names both where it may be either."""
+    from trainlab.runs import lookup
+    from trainlab.runs import trash as bin
+
+    if reference == "last" or lookup.is_run(Path(reference)):
+        return lookup.find(reference, logs)
+    found: dict[str, Path | Entry] = dict(lookup.known(logs))
+    found |= {f"{bin.FOLDER}/{label}": entry for label, entry in bin.entries(logs).items()}
+    return lookup.pick(reference, found, logs)
+
+
+def _movable(found: list[Path], logs: Path) -> list[Path]:
+    """Return the folders, each once; raise UserError before anything happens when one can't be moved."""
+    from trainlab.runs import moving
+
+    chosen = moving.outermost(found)
+    for folder in chosen:
+        moving.label(folder, logs)
+        with moving.at_rest(folder):
+            pass
+    return chosen
+
+
+def _confirm(sizes: dict[str, int], yes: bool) -> None:
+    total = _megabytes(sum(sizes.values()))
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UserError(f"{len(sizes)} runs would go for good, {total}. Nobody is here to ask: add --yes.")
+    typer.confirm(f"{', '.join(sizes)} ({total}): end them for good?", abort=True)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
