@@ -208,7 +208,8 @@ def die_half_way(folder, logs):
     trash.delete(folder, logs)
 
 
-def test_a_run_whose_deletion_died_half_way_comes_back(logs):
+@pytest.mark.parametrize("words", [["restore", "keras/train"], ["delete", "--purge", "--yes"]])
+def test_a_run_whose_deletion_died_half_way_comes_back(logs, words):
     before = content(logs)
     process = multiprocessing.get_context("fork").Process(
         target=die_half_way, args=(logs / "keras" / "train", logs)
@@ -217,7 +218,7 @@ def test_a_run_whose_deletion_died_half_way_comes_back(logs):
     process.join()
     assert process.exitcode == 9
     assert not events.files(logs / "keras" / "train")
-    call(logs, "restore", "keras/train")
+    call(logs, *words)
     assert content(logs) == before
 
 
@@ -225,10 +226,12 @@ def test_links_other_folders_and_logs_itself_are_refused(logs, tmp_path_factory)
     elsewhere = make(tmp_path_factory.mktemp("other"), "news/a")
     (logs / "linked").symlink_to(logs / "news" / "a")
     foreign(logs)
+    trash.delete(logs / "news" / "b", logs)
     for run, said in (
         (str(elsewhere), "Name the folder"),
         (str(logs / "linked"), "a link"),
         (str(logs), "itself"),
+        (str(logs / trash.FOLDER / "b" / "run"), "out of sight"),
     ):
         with pytest.raises(UserError, match=said):
             call(logs, "delete", run)

@@ -23,7 +23,8 @@ app.command()(life.tag)
 app.command()(life.note)
 app.command()(life.delete)
 app.command()(life.restore)
-app.command()(life.trash)
+app.command("trash")(life.list_trash)
+app.command()(life.archive)
 
 
 class Format(StrEnum):

@@ -1,4 +1,4 @@
-"""`trainlab runs tag`, `note`, `delete`, `restore` and `trash`: what becomes of runs once they are there."""
+"""`trainlab runs tag`, `note`, `archive`, `delete`, `restore` and `trash`: the life of runs."""
 
 from __future__ import annotations
 
@@ -77,23 +77,48 @@ def delete(
         print(f"{entry.label} is in the trash. Back again: trainlab runs restore {entry.label}")
 
 
-def restore(context: typer.Context, runs: References, logs: Logs = None) -> None:
-    """Bring deleted runs back."""
+def archive(
+    context: typer.Context,
+    runs: References,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write, such as runs.zip.")],
+    logs: Logs = None,
+) -> None:
+    """Pack runs into one file with digests; `restore` brings them back. The runs stay where they are."""
     from trainlab import folders
+    from trainlab.runs import archive as archives
+    from trainlab.runs import lookup
+
+    logs = logs or context.obj or folders.logs()
+    chosen = _movable([lookup.find(each, logs) for each in runs], logs)
+    archives.pack(chosen, output, logs)
+    print(f"{output}: {len(chosen)} run(s), {_megabytes(output.stat().st_size)}")
+
+
+def restore(
+    context: typer.Context,
+    what: Annotated[list[str], typer.Argument(metavar="RUN|FILE...", help="Deleted runs, or archives.")],
+    logs: Logs = None,
+) -> None:
+    """Bring deleted runs back, or those of an archive, each to where it was."""
+    from trainlab import folders
+    from trainlab.runs import archive as archives
     from trainlab.runs import trash
 
     logs = logs or context.obj or folders.logs()
-    for entry in {each.place: each for each in [trash.find(run, logs) for run in runs]}.values():
+    files = [Path(each) for each in what if Path(each).is_file()]
+    entries = [trash.find(each, logs) for each in what if Path(each) not in files]
+    for file in files:
+        print(*archives.unpack(file, logs), sep="\n")
+    for entry in {each.place: each for each in entries}.values():
         print(trash.restore(entry))
 
 
-def trash(context: typer.Context, logs: Logs = None) -> None:
+def list_trash(context: typer.Context, logs: Logs = None) -> None:
     """List the deleted runs, the newest first, with their sizes."""
     from trainlab import folders
-    from trainlab.runs import display, moving
-    from trainlab.runs import trash as bin
+    from trainlab.runs import display, moving, trash
 
-    found = bin.entries(logs or context.obj or folders.logs())
+    found = trash.entries(logs or context.obj or folders.logs())
     width = max(map(len, found), default=0)
     for label, entry in found.items():
         size = _megabytes(moving.size(entry.folder))
@@ -104,21 +129,20 @@ def _purge(references: list[str], logs: Path, yes: bool) -> None:
     """End runs, or all deleted ones, for good."""
     import shutil
 
-    from trainlab.runs import moving
-    from trainlab.runs import trash as bin
+    from trainlab.runs import moving, trash
     from trainlab.unpacking import telling
 
-    found = [_doomed(each, logs) for each in references] or list(bin.entries(logs).values())
+    found = [_doomed(each, logs) for each in references] or list(trash.entries(logs).values())
     deleted = list({each.place: each for each in found if not isinstance(each, Path)}.values())
     present = _movable([each for each in found if isinstance(each, Path)], logs)
-    sizes = {f"{bin.FOLDER}/{each.label}": moving.size(each.folder) for each in deleted}
+    sizes = {f"{trash.FOLDER}/{each.label}": moving.size(each.folder) for each in deleted}
     sizes |= {moving.label(each, logs): moving.size(each) for each in present}
     if not sizes:
         print("The trash is empty.")
         return
     _confirm(sizes, yes)
     for entry in deleted:
-        bin.purge(entry)
+        trash.purge(entry)
     for folder in present:
         with telling(folder), moving.at_rest(folder):
             shutil.rmtree(folder)
@@ -127,13 +151,12 @@ def _purge(references: list[str], logs: Path, yes: bool) -> None:
 
 def _doomed(reference: str, logs: Path) -> Path | Entry:
     """Return the run that is meant, a deleted one or not; an error names both where it may be either."""
-    from trainlab.runs import lookup
-    from trainlab.runs import trash as bin
+    from trainlab.runs import lookup, trash
 
     if reference == "last" or lookup.is_run(Path(reference)):
         return lookup.find(reference, logs)
     found: dict[str, Path | Entry] = dict(lookup.known(logs))
-    found |= {f"{bin.FOLDER}/{label}": entry for label, entry in bin.entries(logs).items()}
+    found |= {f"{trash.FOLDER}/{label}": entry for label, entry in trash.entries(logs).items()}
     return lookup.pick(reference, found, logs)
 
 

@@ -25,6 +25,10 @@ def label(folder: Path, logs: Path) -> str:
         raise UserError(f"{folder} is not in {logs}. Name the folder that it is in: --logs DIR.")
     if folder == logs:
         raise UserError(f"{logs} itself holds these event files, and all other runs. Move them to a folder.")
+    if any(part.startswith(".") for part in folder.relative_to(logs).parts):
+        raise UserError(
+            f"{folder} is out of sight already. A deleted run's commands: restore, delete --purge."
+        )
     if folder.is_symlink():
         raise UserError(f"{folder} is a link to {folder.readlink()}. Name the run that it leads to.")
     return folder.relative_to(logs).as_posix()
@@ -63,7 +67,7 @@ def size(folder: Path) -> int:
 
 
 def hide(folder: Path) -> None:
-    """Rename the event files in a folder so that TensorBoard, which looks into hidden folders, passes them."""
+    """Rename the event files in a folder so that TensorBoard passes them: it looks into hidden folders."""
     _rename(folder, _SHOWN, _HIDDEN)
 
 

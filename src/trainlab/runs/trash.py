@@ -91,11 +91,13 @@ def restore(entry: Entry) -> Path:
 def purge(entry: Entry) -> None:
     """End a deleted run for good; raise UserError where the disk refuses."""
     with telling(entry.place):
+        if not entry.folder.exists():
+            moving.unhide(entry.home)  # its deletion died half-way: the run itself is still there
         shutil.rmtree(entry.place)
 
 
 def entries(logs: Path) -> dict[str, Entry]:
-    """Return what is in the trash by 'experiment/run', with '@...' where it was deleted twice; newest first."""
+    """Return the deleted runs by 'experiment/run', with '@...' where one was deleted twice; newest first."""
     found = sorted(_read(logs), key=lambda each: each.deleted, reverse=True)
     times = Counter(each.label for each in found)
     return {
