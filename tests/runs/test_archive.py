@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import stat
 import subprocess
 import zipfile
@@ -193,19 +194,18 @@ def test_a_file_that_is_no_archive_of_ours_is_refused(logs, file, content):
 
 
 def test_a_damaged_archive_is_refused_or_harmless_whichever_byte_it_is(logs, file, tmp_path):
-    call(logs, "archive", "a", "train", "-o", file)
-    whole, expected = file.read_bytes(), content(logs)
+    call(logs, "archive", "train", "-o", file)
+    whole, expected = file.read_bytes(), content(logs / "keras")
     other = tmp_path / "other"
-    for place in range(0, len(whole), 7):
+    for place in range(0, len(whole), 3):
         file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
         try:
             archive.unpack(file, other)
         except UserError:
             assert content(other) == {}
         else:
-            assert content(other) == expected  # a byte that says nothing, of a date say
-            for path in other.iterdir():
-                subprocess.run(["rm", "-r", path], check=True)
+            assert content(other / "keras") == expected  # a byte that says nothing, of a date say
+            shutil.rmtree(other)
 
 
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.99])

@@ -14,13 +14,13 @@ from trainlab.runs.options import Logs, Reference
 if TYPE_CHECKING:
     from trainlab.runs.trash import Entry
 
-References = Annotated[list[str], typer.Argument(metavar="RUN...", help="Names, parts of them, or paths.")]
+References = Annotated[list[str], typer.Argument(metavar="RUN", help="Names, parts of them, or paths.")]
 
 
 def tag(
     context: typer.Context,
     run: Reference,
-    names: Annotated[list[str], typer.Argument(metavar="TAG...")],
+    names: Annotated[list[str], typer.Argument(metavar="TAG")],
     remove: Annotated[bool, typer.Option("--remove", help="Take these tags away.")] = False,
     logs: Logs = None,
 ) -> None:
@@ -54,7 +54,7 @@ def delete(
     context: typer.Context,
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Names, parts of them, or paths; '.trash/RUN' to purge."),
+        typer.Argument(metavar="RUN", help="Names, parts of them, or paths; '.trash/RUN' to purge."),
     ] = None,
     purge: Annotated[
         bool, typer.Option("--purge", help="For good; without a RUN, all that is deleted.")
@@ -96,7 +96,7 @@ def archive(
 
 def restore(
     context: typer.Context,
-    what: Annotated[list[str], typer.Argument(metavar="RUN|FILE...", help="Deleted runs, or archives.")],
+    what: Annotated[list[str], typer.Argument(metavar="RUN|FILE", help="Deleted runs, or archives.")],
     logs: Logs = None,
 ) -> None:
     """Bring deleted runs back, or those of an archive, each to where it was."""
