@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
 from trainlab.runs import record
 
 
@@ -37,3 +41,13 @@ def train(run):
     run.log_text("note", "from the other process", 5)
     run.update(best_checkpoint={"path": "checkpoints/best.ckpt"})
     run.finish("failed", "it is not this process's to end")
+
+
+def foreign(folder, count=3):
+    """Make event files such as any other program writes, and return the folder."""
+    writer = EventFileWriter(str(folder))
+    for step in range(count):
+        value = Summary.Value(tag="val/loss", simple_value=1 / (step + 1))
+        writer.add_event(Event(wall_time=1e9 + step, step=step, summary=Summary(value=[value])))
+    writer.close()
+    return folder

@@ -17,21 +17,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Report = Callable[[str, int, int], None]  # what, how much so far, how much in all
+    Rename = Callable[[PurePosixPath], PurePosixPath]
 
 BLOCK = 1 << 20  # bytes read at once
 
 
-def unpack(archive: Path, target: Path, cap: int, report: Report = lambda *_: None) -> dict[str, str]:
+def unpack(
+    archive: Path,
+    target: Path,
+    cap: int,
+    report: Report = lambda *_: None,
+    rename: Rename = lambda path: path,
+) -> dict[str, str]:
     """Write the archive's regular files into the empty folder `target`; return the SHA-256 of each.
 
     A single folder that holds everything is left out of the names. `cap` is the most bytes it may come to.
+    `rename` says under which name a file is written; the digests go by the archive's names.
     Raises UserError for an archive that is none or damaged, an entry that is a link or leads out of the
     folder, or more than `cap` bytes; OSError where the disk refuses. What was written before stays: give it a
     temporary folder.
     """
     try:
         with zipfile.ZipFile(archive) as packed:
-            return _extract(packed, target, cap, report)
+            return _extract(packed, target, cap, report, rename)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted
         raise UserError(f"{archive} can't be unpacked: {error}.") from None
 
@@ -61,7 +69,9 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _extract(packed: zipfile.ZipFile, target: Path, cap: int, report: Report) -> dict[str, str]:
+def _extract(
+    packed: zipfile.ZipFile, target: Path, cap: int, report: Report, rename: Rename
+) -> dict[str, str]:
     members = [each for each in packed.infolist() if not each.is_dir() and "__MACOSX" not in each.filename]
     total = sum(each.file_size for each in members)
     if total > cap:
@@ -69,7 +79,7 @@ def _extract(packed: zipfile.ZipFile, target: Path, cap: int, report: Report) ->
     need(target, total)
     digests, done = {}, 0
     for member, path in zip(members, _paths(members, str(packed.filename)), strict=True):
-        digests[str(path)] = _write(packed, member, target / path)
+        digests[str(path)] = _write(packed, member, target / rename(path))
         done += member.file_size
         report(f"unpacking {Path(str(packed.filename)).name}", done, total)
     return digests

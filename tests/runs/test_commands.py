@@ -13,7 +13,8 @@ from trainlab.errors import UserError
 from trainlab.runs import display
 from trainlab.runs.commands import app
 
-FIELDS = {"experiment", "run", "status", "started", "seconds", "config", "last", "best", "reason"}
+FACTS = {"experiment", "run", "status", "started", "seconds", "tags", "note", "reason"}
+FIELDS = FACTS | {"config", "last", "best"}
 
 
 @pytest.fixture

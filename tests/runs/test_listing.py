@@ -283,8 +283,8 @@ def _empty(tmp_path):
 def test_a_record_that_was_written_is_read_as_it_was(tmp_path):
     folder = make(tmp_path, "news/a", config={"margin": 5.0}, last=points(val_loss=2.0))
     first = record.read(folder)
-    assert record.update(folder, note="x").model_extra == {"note": "x"}
-    assert record.read(folder).model_dump(exclude={"note"}) == first.model_dump()
+    assert record.update(folder, owner="x").model_extra == {"owner": "x"}
+    assert record.read(folder).model_dump(exclude={"owner"}) == first.model_dump()
 
 
 @pytest.mark.parametrize("wall_time", [1e300, math.nan, -1e18])

@@ -9,10 +9,13 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
+from runs_folder import foreign, make
+from trainlab.runs import archive, trash
 from trainlab.runs.run import Run
 
 WAIT = 60  # seconds for a server to start, and to read what has been written
@@ -45,6 +48,20 @@ def wait_for(condition):
         time.sleep(0.2)
 
 
+@contextmanager
+def serving(logs, port, *options):
+    """Start a TensorBoard that looks for what is new every second, and stop it."""
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logs), "--port", str(port)]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(
+        [*command, "--reload_interval", "1", *options], stdout=quiet, stderr=quiet
+    ) as process:
+        try:
+            yield Server(port)
+        finally:
+            process.terminate()
+
+
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory, free_port):
     """Two runs of two experiments at work, and a TensorBoard that has read them."""
@@ -60,16 +77,12 @@ def shown(tmp_path_factory, free_port):
     first.log_embedding("titles/trained", np.eye(3), titles, ["title", "category"], step=3)
     first.writer.flush()
     second.writer.flush()
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logs), "--port", str(port)]
-    quiet = subprocess.DEVNULL
-    with subprocess.Popen([*command, "--reload_interval", "1"], stdout=quiet, stderr=quiet) as process:
+    with serving(logs, port) as server:
         try:
-            server = Server(port)
             tags = {f"news/{first.name}", f"sentiment/{second.name}"}
             wait_for(lambda: tags <= set(server.json("runs")))
             yield server, first, second
         finally:
-            process.terminate()
             first.finish()
             second.finish()
 
@@ -122,3 +135,29 @@ def test_the_projector_shows_each_embedding_with_its_metadata(shown):
         assert lines == ["title\tcategory", "A tab\tnews", "A line\tnews", "-\tsports"]
         vectors = np.frombuffer(server.get("plugin/projector/tensor", run=run, name=name), np.float32)
         assert vectors.tolist() == np.eye(3).ravel().tolist()
+
+
+@pytest.mark.parametrize("loading", ["auto", "false"])  # with its data server where there is one, and without
+def test_deleted_runs_vanish_and_restored_ones_come_back_without_a_restart(tmp_path, free_port, loading):
+    logs = tmp_path / "logs"
+    for label in ("news/a", "news/b"):
+        foreign(make(logs, label))
+    foreign(logs / "keras" / "train")
+    everything = {"news/a", "news/b", "keras/train"}
+    with serving(logs, free_port(), "--load_fast", loading) as server:
+
+        def shows(expected):
+            wait_for(lambda: set(server.json("plugin/scalars/tags")) == expected)
+            return set(server.json("runs")) == expected
+
+        assert shows(everything)
+        entries = [trash.delete(logs / label, logs) for label in ("news/a", "keras/train")]
+        assert shows({"news/b"})
+        for entry in entries:
+            trash.restore(entry)
+        assert shows(everything)
+        archive.pack([logs / "news" / "b"], tmp_path / "b.zip", logs)
+        trash.purge(trash.delete(logs / "news" / "b", logs))
+        assert shows(everything - {"news/b"})
+        archive.unpack(tmp_path / "b.zip", logs)
+        assert shows(everything)

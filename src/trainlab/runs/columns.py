@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from trainlab.runs.listing import Row
 
-FACTS = ("experiment", "run", "status", "started", "seconds", "reason", "folder")
+FACTS = ("experiment", "run", "status", "started", "seconds", "tags", "note", "reason", "folder")
 GROUPS = ("config", "best", "last")  # columns are named 'config.margin', 'best.val/loss', ...
 
 

@@ -1,4 +1,4 @@
-"""`trainlab runs`: the table of all runs, one run in full, two runs side by side."""
+"""`trainlab runs`: the table of all runs, one run in full, two runs side by side, and more."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trainlab.errors import UserError
+from trainlab.runs import life_commands as life
 from trainlab.runs.compare import commands as comparing
 from trainlab.runs.options import Ending, Experiment, Logs, Reference, Since, Where, chosen, row
 
 if TYPE_CHECKING:
     from trainlab.runs.listing import Row
 
-app = typer.Typer(help="List, show and compare runs.")
+app = typer.Typer(help="List, show and compare runs; label, keep and delete them.")
 app.command()(comparing.plot)
 app.command()(comparing.report)
+app.command()(life.tag)
+app.command()(life.note)
+app.command()(life.delete)
+app.command()(life.restore)
+app.command("trash")(life.list_trash)
+app.command()(life.archive)
 
 
 class Format(StrEnum):

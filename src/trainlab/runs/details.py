@@ -49,6 +49,8 @@ def _facts(row: Row) -> dict[str, Any]:
         if row.started
         else None,
         "duration": display.duration(row.seconds),
+        "tags": " ".join(row.tags),
+        "note": row.note,
     }
     if row.record is None:
         return facts

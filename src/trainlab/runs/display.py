@@ -91,7 +91,8 @@ def json_text(rows: Sequence[Row], chosen: Sequence[str] | None) -> str:
         full = {name: columns.resolve(name, rows) for name in chosen}
         objects = [{name: columns.value(row, column) for name, column in full.items()} for row in rows]
     else:
-        names = ("experiment", "run", "status", "started", "seconds", "config", "last", "best", "reason")
+        facts = ("experiment", "run", "status", "started", "seconds", "tags", "note", "reason")
+        names = (*facts, "config", "last", "best")
         objects = [{name: getattr(row, name) for name in names} for row in rows]
     return json.dumps(_strict(objects), indent=2, allow_nan=False, default=_exact) + "\n"
 
@@ -180,7 +181,12 @@ def _facts(rows: Sequence[Row], limit: int | None = None) -> list[Column]:
         Column("status", [row.status for row in rows]),
         Column("age", [age(row.started) for row in rows], right=True),
         Column("duration", [duration(row.seconds) for row in rows], right=True),
+        *([_tags(rows, limit)] if any(row.tags for row in rows) else []),
     ]
+
+
+def _tags(rows: Sequence[Row], limit: int | None = None) -> Column:
+    return Column("tags", [_cut(printable(" ".join(row.tags)), limit) for row in rows])
 
 
 def _settings(rows: Sequence[Row], limit: int | None = None) -> list[Column]:
@@ -214,6 +220,8 @@ def _column(rows: Sequence[Row], name: str, limit: int | None) -> Column:
     title = name.removeprefix("config.")
     if name in ("age", "duration"):
         return next(column for column in _facts(rows) if column.title == name)
+    if name == "tags":
+        return _tags(rows, limit)
     values = [columns.value(row, columns.resolve(name, rows)) for row in rows]
     right = any(isinstance(each, int | float) and not isinstance(each, bool) for each in values)
     return Column(title, [_cut(short(each), limit) for each in values], right)

@@ -6,8 +6,9 @@
     comparison = name ("=" | "!=" | "<" | "<=" | ">" | ">=") value
 
 A name is a column of the table: a setting, a metric (its best value; `last.val/loss` is the last), status,
-experiment, run, started, seconds; besides these `age`, the time since the start. Names and values with blanks
-or operators in them stand in quotes. A run without a value fulfils `!=` and `=none` alone.
+experiment, run, started, seconds, note; besides these `age`, the time since the start, and `tag`, any of the
+run's tags. Names and values with blanks or operators in them stand in quotes. A run without a value fulfils
+`!=` and `=none` alone.
 """
 
 from __future__ import annotations
@@ -173,7 +174,7 @@ def seconds(span: str, name: str) -> float:
 def _column(name: str, rows: Sequence[Row]) -> str:
     if name == "age" or not rows:
         return name
-    return columns.resolve(name, rows, also=["age"])
+    return columns.resolve("tags" if name == "tag" else name, rows, also=["age", "tag"])
 
 
 def _value(row: Row, column: str) -> Any:
@@ -189,7 +190,7 @@ def _check(name: str, column: str, sign: str, wanted: str, rows: Sequence[Row]) 
     values = [each for row in rows for each in _flat(_value(row, column)) if each is not None]
     if column == "status":
         values += [*get_args(Status), UNKNOWN, UNREADABLE]
-    if column in ("status", "experiment") and wanted not in values:
+    if column in ("status", "experiment", "tags") and wanted not in values:
         known = sorted(set(values))
         there = ", ".join(known) or "none"
         raise UserError(f"{name}{sign}{wanted}: no such {name}.{nearest(wanted, known)} There: {there}.")
@@ -198,7 +199,7 @@ def _check(name: str, column: str, sign: str, wanted: str, rows: Sequence[Row]) 
 
 
 def _holds(found: Any, sign: str, wanted: str) -> bool:
-    if found is None:
+    if found is None or found == []:
         return sign in ("=", "==") and wanted.lower() == "none"
     if isinstance(found, list):
         return any(_holds(each, sign, wanted) for each in found)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainlab import folders
 from trainlab.errors import UserError, nearest
-from trainlab.runs import death, events, lock, record
+from trainlab.runs import death, events, lock, record, remarks
 from trainlab.runs.interruption import describe
 from trainlab.runs.remembered import Outcomes
 
@@ -42,6 +42,8 @@ class Row:
     reason: str | None = None
     damaged: list[str] = field(default_factory=list)  # a sentence for each event file that is
     record: Record | None = None
+    tags: list[str] = field(default_factory=list)
+    note: str = ""
 
     @property
     def label(self) -> str:
@@ -100,7 +102,8 @@ def read(folder: Path, logs: Path, reason: str | None = None, outcomes: Outcomes
         return row
     try:
         if not (folder / record.FILE).exists():
-            return _foreign(row, outcome)
+            known = remarks.read(folder)
+            return _foreign(replace(row, tags=known.tags, note=known.note), outcome)
         return _ours(row, record.read(folder), outcome)
     except UserError as error:
         return replace(row, reason=str(error))
@@ -126,6 +129,7 @@ def _foreign(row: Row, outcome: Callable[[Path], Outcome]) -> Row:
 def _ours(row: Row, known: Record, outcome: Callable[[Path], Outcome]) -> Row:
     """Complete the row of a run with a record."""
     row = replace(row, started=known.started, config=known.config, metrics=known.metrics, record=known)
+    row = replace(row, tags=known.tags, note=known.note)
     last, best = _values(known.last), _values(known.best)
     if known.status != "running":
         row = replace(row, status=known.status, reason=known.reason, seconds=known.seconds)

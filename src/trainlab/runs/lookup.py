@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from trainlab import folders
 from trainlab.errors import UserError, nearest
 from trainlab.runs import events, record
 from trainlab.runs.listing import rows, run_folders
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+T = TypeVar("T")
 _MOST_NAMES = 5  # in an error message
 
 
@@ -18,26 +23,40 @@ def find(reference: str | Path, logs: Path | None = None, experiment: str | None
     With an `experiment`, only its runs are looked at, except by path. Raises UserError with the nearest
     names when no run is meant, or more than one.
     """
-    if _is_run(Path(reference)):
+    if is_run(Path(reference)):
         return Path(reference)
     logs = logs or folders.logs()
     if str(reference) == "last":
         return _last(logs, experiment)
-    found = {folder.relative_to(logs).as_posix(): folder for folder, _ in run_folders(logs)}
+    found = known(logs)
     if experiment is not None:
         found = {label: folder for label, folder in found.items() if label.rpartition("/")[0] == experiment}
-    wanted = str(reference).strip("/")
+    return pick(str(reference), found, logs)
+
+
+def known(logs: Path) -> dict[str, Path]:
+    """Return the folders of all runs by 'experiment/run'."""
+    return {folder.relative_to(logs).as_posix(): folder for folder, _ in run_folders(logs)}
+
+
+def pick(reference: str, found: Mapping[str, T], place: Path) -> T:
+    """Return what is meant by 'experiment/run', the run's name, or a unique part of either.
+
+    Raises UserError with the nearest names when nothing in `place` is meant, or more than one.
+    """
+    wanted = reference.strip("/")
     exact = [label for label in found if wanted in (label, label.rpartition("/")[2])]
     matches = exact or [label for label in found if wanted in label]
     if len(matches) == 1:
         return found[matches[0]]
     if matches:
         raise UserError(f"{wanted!r} means {len(matches)} runs: {_some(matches)}. Write more of the name.")
-    known = [name for label in found for name in (label, label.rpartition("/")[2])]
-    raise UserError(f"No run {wanted!r} in {logs}.{nearest(wanted, known)} There: {_some(list(found))}.")
+    names = [name for label in found for name in (label, label.rpartition("/")[2])]
+    raise UserError(f"No run {wanted!r} in {place}.{nearest(wanted, names)} There: {_some(list(found))}.")
 
 
-def _is_run(folder: Path) -> bool:
+def is_run(folder: Path) -> bool:
+    """Tell whether a folder holds a run, ours or a foreign one."""
     try:
         return folder.is_dir() and ((folder / record.FILE).exists() or bool(events.files(folder)))
     except OSError:
@@ -45,8 +64,8 @@ def _is_run(folder: Path) -> bool:
 
 
 def _last(logs: Path, experiment: str | None) -> Path:
-    known = (row for row in rows(logs) if experiment in (None, row.experiment))
-    newest = next((row.folder for row in known if row.started), None)
+    candidates = (row for row in rows(logs) if experiment in (None, row.experiment))
+    newest = next((row.folder for row in candidates if row.started), None)
     if newest is None:
         of = f" of {experiment}" if experiment else ""
         raise UserError(f"No run{of} in {logs} yet. Start one: trainlab run {experiment or 'news'}")

@@ -82,6 +82,8 @@ class Record(BaseModel):
     host: str = ""
     home: str = ""
     oom_kills: int | None = None
+    tags: list[str] = Field(default_factory=list)
+    note: str = ""
 
     def seconds_until(self, moment: float) -> float:
         """Return the time at work: of the sessions before the last one, and of that one until `moment`.

@@ -1,0 +1,185 @@
+"""`trainlab runs tag`, `note`, `archive`, `delete`, `restore` and `trash`: the life of runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trainlab.errors import UserError
+from trainlab.runs.options import Logs, Reference
+
+if TYPE_CHECKING:
+    from trainlab.runs.trash import Entry
+
+References = Annotated[list[str], typer.Argument(metavar="RUN", help="Names, parts of them, or paths.")]
+
+
+def tag(
+    context: typer.Context,
+    run: Reference,
+    names: Annotated[list[str], typer.Argument(metavar="TAG")],
+    remove: Annotated[bool, typer.Option("--remove", help="Take these tags away.")] = False,
+    logs: Logs = None,
+) -> None:
+    """Give a run tags, or take them away; `--where tag=TAG` finds it."""
+    from trainlab.runs import lookup, remarks
+
+    folder = lookup.find(run, logs or context.obj)
+    left = (remarks.untag if remove else remarks.tag)(folder, names)
+    print(f"{folder.name}: {' '.join(left.tags) or 'no tags'}")
+
+
+def note(
+    context: typer.Context,
+    run: Reference,
+    text: Annotated[str | None, typer.Argument(help="The note; '' removes it, nothing prints it.")] = None,
+    logs: Logs = None,
+) -> None:
+    """Write a note on a run, or print it."""
+    from trainlab.runs import lookup, remarks
+    from trainlab.runs.display import printable
+
+    folder = lookup.find(run, logs or context.obj)
+    if text is not None:
+        remarks.note(folder, text)
+        return
+    for line in remarks.read(folder).note.splitlines():
+        sys.stdout.write(printable(line) + "\n")
+
+
+def delete(
+    context: typer.Context,
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN", help="Names, parts of them, or paths; '.trash/RUN' to purge."),
+    ] = None,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="For good; without a RUN, all that is deleted.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before a purge.")] = False,
+    logs: Logs = None,
+) -> None:
+    """Move runs to the trash, from which `restore` brings them back, or end them for good."""
+    from trainlab import folders
+    from trainlab.runs import lookup, trash
+
+    logs = logs or context.obj or folders.logs()
+    if purge:
+        _purge(runs or [], logs, yes)
+        return
+    if not runs:
+        raise UserError("Which runs? Name them: trainlab runs delete RUN. All of the trash: delete --purge")
+    for folder in _movable([lookup.find(each, logs) for each in runs], logs):
+        entry = trash.delete(folder, logs)
+        print(f"{entry.label} is in the trash. Back again: trainlab runs restore {entry.label}")
+
+
+def archive(
+    context: typer.Context,
+    runs: References,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write, such as runs.zip.")],
+    logs: Logs = None,
+) -> None:
+    """Pack runs into one file with digests; `restore` brings them back. The runs stay where they are."""
+    from trainlab import folders
+    from trainlab.runs import archive as archives
+    from trainlab.runs import lookup
+
+    logs = logs or context.obj or folders.logs()
+    chosen = _movable([lookup.find(each, logs) for each in runs], logs)
+    archives.pack(chosen, output, logs)
+    print(f"{output}: {len(chosen)} run(s), {_megabytes(output.stat().st_size)}")
+
+
+def restore(
+    context: typer.Context,
+    what: Annotated[list[str], typer.Argument(metavar="RUN|FILE", help="Deleted runs, or archives.")],
+    logs: Logs = None,
+) -> None:
+    """Bring deleted runs back, or those of an archive, each to where it was."""
+    from trainlab import folders
+    from trainlab.runs import archive as archives
+    from trainlab.runs import trash
+
+    logs = logs or context.obj or folders.logs()
+    files = [Path(each) for each in what if Path(each).is_file()]
+    entries = [trash.find(each, logs) for each in what if Path(each) not in files]
+    for file in files:
+        print(*archives.unpack(file, logs), sep="\n")
+    for entry in {each.place: each for each in entries}.values():
+        print(trash.restore(entry))
+
+
+def list_trash(context: typer.Context, logs: Logs = None) -> None:
+    """List the deleted runs, the newest first, with their sizes."""
+    from trainlab import folders
+    from trainlab.runs import display, moving, trash
+
+    found = trash.entries(logs or context.obj or folders.logs())
+    width = max(map(len, found), default=0)
+    for label, entry in found.items():
+        size = _megabytes(moving.size(entry.folder))
+        print(f"{display.printable(label):<{width}}  {size:>12}  {display.age(entry.deleted)} ago")
+
+
+def _purge(references: list[str], logs: Path, yes: bool) -> None:
+    """End runs, or all deleted ones, for good."""
+    import shutil
+
+    from trainlab.runs import moving, trash
+    from trainlab.unpacking import telling
+
+    found = [_doomed(each, logs) for each in references] or list(trash.entries(logs).values())
+    deleted = list({each.place: each for each in found if not isinstance(each, Path)}.values())
+    present = _movable([each for each in found if isinstance(each, Path)], logs)
+    sizes = {f"{trash.FOLDER}/{each.label}": moving.size(each.folder) for each in deleted}
+    sizes |= {moving.label(each, logs): moving.size(each) for each in present}
+    if not sizes:
+        print("The trash is empty.")
+        return
+    _confirm(sizes, yes)
+    for entry in deleted:
+        trash.purge(entry)
+    for folder in present:
+        with telling(folder), moving.at_rest(folder):
+            shutil.rmtree(folder)
+    print(f"Gone: {', '.join(sizes)}")
+
+
+def _doomed(reference: str, logs: Path) -> Path | Entry:
+    """Return the run that is meant, a deleted one or not; an error names both where it may be either."""
+    from trainlab.runs import lookup, trash
+
+    if reference == "last" or lookup.is_run(Path(reference)):
+        return lookup.find(reference, logs)
+    found: dict[str, Path | Entry] = dict(lookup.known(logs))
+    found |= {f"{trash.FOLDER}/{label}": entry for label, entry in trash.entries(logs).items()}
+    return lookup.pick(reference, found, logs)
+
+
+def _movable(found: list[Path], logs: Path) -> list[Path]:
+    """Return the folders, each once; raise UserError before anything happens when one can't be moved."""
+    from trainlab.runs import moving
+
+    chosen = moving.outermost(found)
+    for folder in chosen:
+        moving.label(folder, logs)
+        with moving.at_rest(folder):
+            pass
+    return chosen
+
+
+def _confirm(sizes: dict[str, int], yes: bool) -> None:
+    total = _megabytes(sum(sizes.values()))
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UserError(f"{len(sizes)} runs would go for good, {total}. Nobody is here to ask: add --yes.")
+    typer.confirm(f"{', '.join(sizes)} ({total}): end them for good?", abort=True)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

@@ -1,0 +1,97 @@
+"""What must hold before a run's folder is moved, packed or removed, and event files that nobody may see."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from trainlab.errors import UserError
+from trainlab.runs import lock, record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_SHOWN, _HIDDEN = "tfevents", "tf~events"  # what TensorBoard knows event files by, and what it doesn't
+
+
+def label(folder: Path, logs: Path) -> str:
+    """Return 'experiment/run' of a run's folder; raise UserError for one that can't be moved as a whole."""
+    folder, logs = Path(os.path.abspath(folder)), Path(os.path.abspath(logs))  # noqa: PTH100  # keeps links
+    if not folder.is_relative_to(logs):
+        folder, logs = folder.resolve(), logs.resolve()
+    if not folder.is_relative_to(logs):
+        raise UserError(f"{folder} is not in {logs}. Name the folder that it is in: --logs DIR.")
+    if folder == logs:
+        raise UserError(f"{logs} itself holds these event files, and all other runs. Move them to a folder.")
+    if any(part.startswith(".") for part in folder.relative_to(logs).parts):
+        raise UserError(
+            f"{folder} is out of sight already. A deleted run's commands: restore, delete --purge."
+        )
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a link to {folder.readlink()}. Name the run that it leads to.")
+    return folder.relative_to(logs).as_posix()
+
+
+@contextmanager
+def at_rest(folder: Path) -> Iterator[None]:
+    """Keep a run from being gone on with meanwhile; raise UserError when it, or one inside it, is at work.
+
+    A foreign run's writer shows no sign of life: nobody can tell.
+    """
+    for parent, _, names in os.walk(folder):
+        if {lock.RUN, lock.RUNNER} & set(names) and lock.alive(Path(parent)):
+            raise _at_work(Path(parent))
+    if not (folder / record.FILE).exists():
+        yield
+        return
+    held = lock.hold(folder)
+    if held is None:
+        raise _at_work(folder)
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def outermost(folders: Iterable[Path]) -> list[Path]:
+    """Return the folders, each once, without those that lie in another one: they go with it."""
+    known = {folder.resolve(): folder for folder in folders}
+    return [folder for place, folder in known.items() if not known.keys() & set(place.parents)]
+
+
+def size(folder: Path) -> int:
+    """Return the bytes of all files in a folder."""
+    return sum(Path(parent, name).lstat().st_size for parent, _, names in os.walk(folder) for name in names)
+
+
+def hide(folder: Path) -> None:
+    """Rename the event files in a folder so that TensorBoard passes them: it looks into hidden folders."""
+    _rename(folder, _SHOWN, _HIDDEN)
+
+
+def unhide(folder: Path) -> None:
+    """Give the event files their names back."""
+    _rename(folder, _HIDDEN, _SHOWN)
+
+
+def hidden(path: PurePosixPath) -> PurePosixPath:
+    """Return the path that `hide` would give a file."""
+    return path.with_name(path.name.replace(_SHOWN, _HIDDEN))
+
+
+def _rename(folder: Path, old: str, new: str) -> None:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if old in name:
+                Path(parent, name).rename(Path(parent, name.replace(old, new)))
+
+
+def _at_work(folder: Path) -> UserError:
+    try:
+        known = record.read(folder)
+        where = f" (process {known.pid} on {known.host or 'this machine'})"
+    except UserError:
+        where = ""
+    return UserError(f"The run {folder.name} is still at work{where}. Wait for its end, or stop it, first.")

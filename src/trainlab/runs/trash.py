@@ -1,0 +1,159 @@
+"""Deleted runs, until they come back or are ended for good.
+
+    logs/.trash/<run>[-<n>]/trashed.json   which run this was, and when it was deleted
+    logs/.trash/<run>[-<n>]/run/           its folder, whole, with its event files under hidden names
+
+The table passes hidden folders; TensorBoard does not, hence the names. A process that dies half-way leaves an
+entry from which `restore` brings everything back.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import AwareDatetime, BaseModel, ValidationError
+
+from trainlab.errors import UserError
+from trainlab.runs import atomic, lookup, moving, naming
+from trainlab.unpacking import telling
+
+FOLDER = ".trash"
+_ABOUT = "trashed.json"
+
+
+class _About(BaseModel):
+    label: str
+    deleted: AwareDatetime
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A deleted run: where it lies, its 'experiment/run', and when it was deleted."""
+
+    place: Path
+    label: str
+    deleted: datetime
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder in the trash."""
+        return self.place / "run"
+
+    @property
+    def home(self) -> Path:
+        """Where the run was, and comes back to."""
+        return self.place.parents[1] / self.label
+
+
+def delete(folder: Path, logs: Path) -> Entry:
+    """Move a run's folder, with all that is in it, to the trash; TensorBoard and the table lose sight of it.
+
+    Raises UserError for a run that is at work, or where the disk refuses; the run is then as it was.
+    """
+    label = moving.label(folder, logs)
+    with telling(logs), moving.at_rest(folder):
+        entry = new_entry(logs, label)
+        try:
+            moving.hide(folder)
+            folder.replace(entry.folder)
+        except BaseException:
+            with suppress(OSError):
+                moving.unhide(folder)
+                _forget(entry)
+            raise
+    return entry
+
+
+def restore(entry: Entry) -> Path:
+    """Bring a run back to where it was, and return its folder.
+
+    Raises UserError when another run is there by now, or where the disk refuses.
+    """
+    home = entry.home
+    with telling(home.parent):
+        if entry.folder.exists():
+            _move(entry.folder, home)
+        elif not home.exists():
+            raise UserError(
+                f"{entry.place} is empty: its run is gone. Remove what is left: rm -r {entry.place}"
+            )
+        moving.unhide(home)
+        _forget(entry)
+    return home
+
+
+def purge(entry: Entry) -> None:
+    """End a deleted run for good; raise UserError where the disk refuses."""
+    with telling(entry.place):
+        if not entry.folder.exists():
+            moving.unhide(entry.home)  # its deletion died half-way: the run itself is still there
+        shutil.rmtree(entry.place)
+
+
+def entries(logs: Path) -> dict[str, Entry]:
+    """Return the deleted runs by 'experiment/run', with '@...' where one was deleted twice; newest first."""
+    found = sorted(_read(logs), key=lambda each: each.deleted, reverse=True)
+    times = Counter(each.label for each in found)
+    return {
+        each.label if times[each.label] == 1 else f"{each.label}@{each.place.name}": each for each in found
+    }
+
+
+def find(reference: str, logs: Path) -> Entry:
+    """Return the deleted run that is meant; raise UserError with near names when none is, or several are."""
+    return lookup.pick(reference, entries(logs), logs / FOLDER)
+
+
+def new_entry(logs: Path, label: str) -> Entry:
+    """Make an empty place in the trash for a run. Raises OSError where the disk refuses."""
+    trash = logs / FOLDER
+    trash.mkdir(exist_ok=True)
+    stem = naming.slug(Path(label).name) or "run"
+    for number in itertools.count(1):
+        place = trash / (stem if number == 1 else f"{stem}-{number}")
+        with suppress(FileExistsError):
+            place.mkdir()
+            break
+    about = _About(label=label, deleted=datetime.now(UTC))
+    try:
+        atomic.write(place / _ABOUT, about.model_dump_json().encode() + b"\n")
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    return Entry(place, label, about.deleted)
+
+
+def _move(folder: Path, home: Path) -> None:
+    """Rename a folder to a name that nobody has, and that nobody can take in between."""
+    home.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        home.mkdir()
+    except FileExistsError:
+        raise UserError(f"{home} is there already. Rename or delete that one first.") from None
+    try:
+        folder.replace(home)  # a folder may take the place of an empty one
+    except OSError:
+        home.rmdir()
+        raise
+
+
+def _forget(entry: Entry) -> None:
+    """Remove an entry whose run is not, or no more, in it."""
+    if not entry.folder.exists():
+        (entry.place / _ABOUT).unlink()
+        entry.place.rmdir()
+
+
+def _read(logs: Path) -> list[Entry]:
+    found = []
+    for path in (logs / FOLDER).glob(f"*/{_ABOUT}"):
+        with suppress(ValidationError, OSError):  # somebody else's
+            about = _About.model_validate_json(path.read_bytes())
+            found.append(Entry(path.parent, about.label, about.deleted))
+    return found
