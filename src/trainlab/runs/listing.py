@@ -97,9 +97,9 @@ def read(folder: Path, logs: Path, reason: str | None = None) -> Row:
     if reason is not None:
         return row
     try:
-        row = replace(row, **dict(remarks.beside(folder)))
         if not (folder / record.FILE).exists():
-            return _foreign(row)
+            known = remarks.read(folder)
+            return _foreign(replace(row, tags=known.tags, note=known.note))
         return _ours(row, record.read(folder))
     except UserError as error:
         return replace(row, reason=str(error))

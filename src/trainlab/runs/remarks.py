@@ -36,11 +36,6 @@ def read(folder: Path) -> Remarks:
     """Return the remarks on a run; raise UserError when the file that holds them can't be read."""
     if (folder / record.FILE).exists():
         return Remarks.model_validate(record.read(folder).model_dump(include={"tags", "note"}))
-    return beside(folder)
-
-
-def beside(folder: Path) -> Remarks:
-    """Return the remarks that lie beside event files; raise UserError when they can't be read."""
     path = folder / FILE
     try:
         return Remarks.model_validate(json.loads(path.read_bytes()))
