@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import stat
@@ -257,6 +258,26 @@ def test_a_small_disk_that_is_really_full_is_told_and_nothing_stays(logs, file, 
         assert content(place) == {}
     finally:
         subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def test_what_an_unpacking_that_was_killed_has_left_is_seen_nowhere_and_goes_with_the_trash(logs, file):
+    call(logs, "archive", "a", "train", "-o", file)
+    call(logs, "delete", "--purge", "--yes", "a", "train")
+    process = multiprocessing.get_context("fork").Process(target=die_unpacked, args=(file, logs))
+    process.start()
+    process.join()
+    assert process.exitcode == 9
+    assert listing.rows(logs) == []
+    left = list(content(logs))
+    assert any("run.json" in name for name in left)
+    assert not any("tfevents" in name for name in left), "TensorBoard would show them"
+    assert call(logs, "delete", "--purge") == "The trash is empty.\n"
+    assert content(logs) == {}
+
+
+def die_unpacked(file, logs):
+    archive._arrive = lambda *_: os._exit(9)
+    archive.unpack(file, logs)
 
 
 def test_a_run_that_appears_meanwhile_is_kept_and_nothing_else_changes(logs, file, monkeypatch):

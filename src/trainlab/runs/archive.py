@@ -91,7 +91,7 @@ def unpack(path: Path, logs: Path) -> list[Path]:
     with unpacking.telling(logs):
         place = logs / trash.FOLDER
         place.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=place) as temporary:
+        with tempfile.TemporaryDirectory(prefix=trash.UNPACKING, dir=place) as temporary:
             _extract(path, known, Path(temporary))
             return _arrive(known, Path(temporary, RUNS), logs)
 

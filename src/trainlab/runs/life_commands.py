@@ -65,6 +65,8 @@ def delete(
     """Move runs to the trash, from which `restore` brings them back, or end them for good."""
     from trainlab import folders
     from trainlab.runs import lookup, trash
+    from trainlab.runs.display import printable
+    from trainlab.runs.listing import run_folders
 
     logs = logs or context.obj or folders.logs()
     if purge:
@@ -73,8 +75,10 @@ def delete(
     if not runs:
         raise UserError("Which runs? Name them: trainlab runs delete RUN. All of the trash: delete --purge")
     for folder in _movable([lookup.find(each, logs) for each in runs], logs):
-        entry = trash.delete(folder, logs)
-        print(f"{entry.label} is in the trash. Back again: trainlab runs restore {entry.label}")
+        inside = len(list(run_folders(folder))) - 1
+        label = printable(trash.delete(folder, logs).label)
+        also = f", and {inside} inside it" if inside else ""
+        print(f"In the trash: {label}{also}. Back again: trainlab runs restore {label}")
 
 
 def archive(
@@ -130,23 +134,28 @@ def _purge(references: list[str], logs: Path, yes: bool) -> None:
     import shutil
 
     from trainlab.runs import moving, trash
+    from trainlab.runs.display import printable
     from trainlab.unpacking import telling
 
     found = [_doomed(each, logs) for each in references] or list(trash.entries(logs).values())
     deleted = list({each.place: each for each in found if not isinstance(each, Path)}.values())
     present = _movable([each for each in found if isinstance(each, Path)], logs)
-    sizes = {f"{trash.FOLDER}/{each.label}": moving.size(each.folder) for each in deleted}
-    sizes |= {moving.label(each, logs): moving.size(each) for each in present}
-    if not sizes:
+    names = [f"{trash.FOLDER}/{each.label}" for each in deleted]
+    names += [moving.label(each, logs) for each in present]
+    if not names:
+        trash.sweep(logs)
         print("The trash is empty.")
         return
-    _confirm(sizes, yes)
+    size = sum(moving.size(each) for each in [*(each.folder for each in deleted), *present])
+    _confirm(f"{printable(', '.join(names))} ({_megabytes(size)})", yes)
     for entry in deleted:
         trash.purge(entry)
+    if not references:
+        trash.sweep(logs)
     for folder in present:
         with telling(folder), moving.at_rest(folder):
             shutil.rmtree(folder)
-    print(f"Gone: {', '.join(sizes)}")
+    print(f"Gone: {printable(', '.join(names))}")
 
 
 def _doomed(reference: str, logs: Path) -> Path | Entry:
@@ -172,13 +181,12 @@ def _movable(found: list[Path], logs: Path) -> list[Path]:
     return chosen
 
 
-def _confirm(sizes: dict[str, int], yes: bool) -> None:
-    total = _megabytes(sum(sizes.values()))
+def _confirm(what: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UserError(f"{len(sizes)} runs would go for good, {total}. Nobody is here to ask: add --yes.")
-    typer.confirm(f"{', '.join(sizes)} ({total}): end them for good?", abort=True)
+        raise UserError(f"{what} would go for good. Nobody is here to ask: add --yes.")
+    typer.confirm(f"{what}: end for good?", abort=True)
 
 
 def _megabytes(size: int) -> str:

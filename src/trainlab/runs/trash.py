@@ -24,6 +24,7 @@ from trainlab.runs import atomic, lookup, moving, naming
 from trainlab.unpacking import telling
 
 FOLDER = ".trash"
+UNPACKING = ".unpacking-"  # what the names of folders start with that archives are unpacked into
 _ABOUT = "trashed.json"
 
 
@@ -94,6 +95,13 @@ def purge(entry: Entry) -> None:
         if not entry.folder.exists():
             moving.unhide(entry.home)  # its deletion died half-way: the run itself is still there
         shutil.rmtree(entry.place)
+
+
+def sweep(logs: Path) -> None:
+    """Remove what a process has left that died while it unpacked an archive."""
+    with telling(logs):
+        for place in (logs / FOLDER).glob(f"{UNPACKING}*"):
+            shutil.rmtree(place)
 
 
 def entries(logs: Path) -> dict[str, Entry]:
