@@ -132,3 +132,22 @@ def test_a_training_goes_on_the_other_way(without_dropout: NewsConfig) -> None:
     train(without_dropout.model_copy(update={"epochs": 1}))
     resumed = losses(without_dropout.model_copy(update={"resume": "last", "fast": False}))
     assert resumed == pytest.approx(whole, abs=1e-4)
+
+
+def test_accumulated_gradients_of_two_batches_are_those_of_one_twice_as_large(
+    without_dropout: NewsConfig,
+) -> None:
+    large = without_dropout.model_copy(update={"batch_size": 18})
+    halves = large.model_copy(update={"batch_size": 9, "accumulate_grad_batches": 2})
+    one, two = (train(config) for config in (large, halves))
+    assert len(one.examples.training) % 18 == 0  # else the last step would be one of less
+    assert two.metrics["trained"] == pytest.approx(one.metrics["trained"], abs=1e-4)
+    curves = [result.history().query("tag == 'val/loss'") for result in (one, two)]
+    assert curves[0]["step"].tolist() == curves[1]["step"].tolist()
+
+
+def test_an_accumulating_training_goes_on_as_if_it_had_not_stopped(without_dropout: NewsConfig) -> None:
+    config = without_dropout.model_copy(update={"accumulate_grad_batches": 2})
+    whole = losses(config)
+    train(config.model_copy(update={"epochs": 1}))
+    assert losses(config.model_copy(update={"resume": "last"})) == whole

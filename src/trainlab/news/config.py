@@ -28,8 +28,8 @@ class NewsConfig(TrainingConfig):
     of the same items from each of `classes_per_batch` categories, and either every triplet among them,
     `average` being over all or over those that violate the margin, or each anchor's hardest.
 
-    `fast` leaves padding out of what a BERT or DistilBERT computes; `fast=false` is the plain way to the same
-    numbers, but for those that dropout draws.
+    `fast` leaves padding out of what a BERT or DistilBERT computes, and fuses AdamW's steps; `fast=false` is
+    the plain way to the same losses, but for the numbers that dropout draws.
     """
 
     data: str = Field("sample", min_length=1)

@@ -203,9 +203,9 @@ class NewsModel(lightning.LightningModule):
         return self(tokens)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return AdamW; the fresh head learns faster than the pretrained backbone."""
+        """Return AdamW, its step one pass over the weights if `fast`; the fresh head learns faster."""
         groups = [
             {"params": self.backbone.parameters(), "lr": self.hparams["learning_rate"]},
             {"params": self.head.parameters(), "lr": self.hparams["head_learning_rate"]},
         ]
-        return torch.optim.AdamW(groups)
+        return torch.optim.AdamW(groups, fused=self.hparams["fast"])

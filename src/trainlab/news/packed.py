@@ -28,11 +28,7 @@ BACKBONES = ("bert", "distilbert")  # whose attention asks Transformers, and who
 
 def attention_for(config: PreTrainedConfig) -> str | None:
     """Return the attention to build a backbone with, None for its own where it can't be packed."""
-    if config.model_type not in BACKBONES:
-        return None
-    AttentionInterface.register(ATTENTION, attend)
-    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
-    return ATTENTION
+    return ATTENTION if config.model_type in BACKBONES else None
 
 
 def encode(backbone: nn.Module, ids: Tensor, mask: Tensor) -> list[Tensor]:
@@ -63,10 +59,11 @@ def attend(  # noqa: PLR0913 - Transformers' own
     """
     given = (query, key, value)
     if runs is None:
-        scales = {"dropout": dropout, "scaling": scaling}
-        return sdpa_attention_forward(module, *given, attention_mask, **scales, **others)
-    blocks = zip(*(_blocks(each[0].transpose(0, 1), runs) for each in given), strict=True)
-    parts = [_attend(*block, dropout, scaling).flatten(0, 1) for block in blocks]
+        return sdpa_attention_forward(module, *given, attention_mask, dropout, scaling, **others)
+    queries, keys, values = (_blocks(each[0].transpose(0, 1), runs) for each in given)
+    parts = [
+        _attend(*block, dropout, scaling).flatten(0, 1) for block in zip(queries, keys, values, strict=True)
+    ]
     return torch.cat(parts)[None], None
 
 
@@ -81,3 +78,8 @@ def _blocks(packed: Tensor, runs: Runs) -> list[Tensor]:
     """Return [T, ...] as one [n, l, ...] a run."""
     parts = packed.split([texts * length for texts, length in runs])
     return [part.unflatten(0, run) for part, run in zip(parts, runs, strict=True)]
+
+
+# here, not where a model is built: another process may get one that was built already
+AttentionInterface.register(ATTENTION, attend)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
