@@ -108,6 +108,18 @@ class NewsSubject(Subject):
         """Return the embeddings [N, D] of the batch's items."""
         return module(batch.tokens)
 
+    def followed(self, module: NewsModel, batch: Batch) -> Tensor:  # type: ignore[override]
+        """Return the embeddings made with padding.
+
+        Packed embeddings hold tokens, not items; that packed items leak nothing into each other is what the
+        comparison with every text alone finds.
+        """
+        attention, module.attention = module.attention, None
+        try:
+            return self.outputs(module, batch)
+        finally:
+            module.attention = attention
+
     def predictions(self, module: NewsModel, batch: Batch) -> Tensor:  # type: ignore[override]
         """Return whether the positive is nearer [B]."""
         near, far = self._distances(module, batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -27,6 +27,9 @@ class NewsConfig(TrainingConfig):
     `batch_size` of the triplets drawn with `mining=sampled`; with `all` and `hard` it takes `items_per_class`
     of the same items from each of `classes_per_batch` categories, and either every triplet among them,
     `average` being over all or over those that violate the margin, or each anchor's hardest.
+
+    `fast` leaves padding out of what a BERT or DistilBERT computes, and fuses AdamW's steps; `fast=false` is
+    the plain way to the same losses, but for the numbers that dropout draws.
     """
 
     data: str = Field("sample", min_length=1)
@@ -48,6 +51,10 @@ class NewsConfig(TrainingConfig):
     average: Literal["all", "violating"] = "all"
     classes_per_batch: int = Field(16, ge=2)
     items_per_class: int = Field(8, ge=2)
+    fast: bool = True
+
+    # Like another device: the same network is learned, with other random numbers in dropout.
+    MAY_CHANGE: ClassVar[frozenset[str]] = TrainingConfig.MAY_CHANGE | {"fast"}
 
     @field_validator("data", "backbone")
     @classmethod

@@ -116,7 +116,7 @@ class TrainingConfig(CommonConfig):
 
     So many `devices`, by `strategy` (ddp: one process a device, each batch shared between them). The best
     `save_top_k` epochs by `monitor` are kept (-1: all). `overfit_batches` trains on the same few in each
-    epoch, and validates on as many.
+    epoch, and validates on as many. A step takes the mean gradient of `accumulate_grad_batches` batches.
     """
 
     devices: int = Field(1, ge=1)
@@ -124,7 +124,12 @@ class TrainingConfig(CommonConfig):
     monitor: str = Field("val/loss", min_length=1)
     save_top_k: int = Field(1, ge=-1)
     overfit_batches: Batches = 0
+    accumulate_grad_batches: int = Field(1, ge=1)
 
+    ALIASES: ClassVar[Mapping[str, str]] = {
+        **CommonConfig.ALIASES,
+        "accumulate": "accumulate_grad_batches",
+    }
     MAY_CHANGE: ClassVar[frozenset[str]] = CommonConfig.MAY_CHANGE | {"devices", "strategy", "save_top_k"}
 
     def check_machine(self) -> None:

@@ -132,6 +132,7 @@ def _defaults(run: Run, config: TrainingConfig) -> dict[str, Any]:
         "limit_val_batches": config.limit_val_batches,
         "limit_test_batches": config.limit_test_batches,
         "overfit_batches": config.overfit_batches,
+        "accumulate_grad_batches": config.accumulate_grad_batches,
         "logger": RunLogger(run),
         "log_every_n_steps": LOG_EVERY,
         "plugins": [VerifiedCheckpoints()],

@@ -143,7 +143,7 @@ def _traced(bench: Bench, module: LightningModule, count: int) -> _Traced:
             if isinstance(each, nn.Embedding):
                 hook = each.register_forward_hook(lambda _module, _given, output: leaf(output, embedded))
                 hooks.callback(hook.remove)
-        return _Traced(bench.subject.outputs(module, batch), floats, embedded)
+        return _Traced(bench.subject.followed(module, batch), floats, embedded)
 
 
 def _rows(output: Tensor, inputs: list[Tensor]) -> set[tuple[int, int]]:

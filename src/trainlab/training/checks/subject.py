@@ -118,6 +118,10 @@ class Subject:
             raise MissingFactError("outputs(module, batch), or a module with forward()")
         return module(self.inputs(batch))
 
+    def followed(self, module: LightningModule, batch: Any) -> Tensor:
+        """Return the outputs by a way on which embeddings keep the batch's dimension; the same, mostly."""
+        return self.outputs(module, batch)
+
     def predictions(self, module: LightningModule, batch: Any) -> Tensor:
         """Return the network's answers, of the shape of `targets`."""
         if self.classes is None:
