@@ -41,6 +41,7 @@ start_services() {
 in_stack() { # in_stack COMMAND...: with the environment that the containers have, too
   export_tracker_settings
   env TRAINLAB_STACK="$stack" TRAINLAB_ROOT="$PWD" HF_HOME="$PWD/data/hub" \
+    MLFLOW_DISABLE_TELEMETRY=true WANDB_ERROR_REPORTING=false \
     HF_HUB_OFFLINE="$(setting HF_HUB_OFFLINE "")" PATH="$PWD/.venv/bin:$PATH" \
     VIRTUAL_ENV="$PWD/.venv" PYTHONNOUSERSITE=1 OMP_WAIT_POLICY="$(setting OMP_WAIT_POLICY PASSIVE)" TRAINLAB_USER="$(id -un)" \
     JUPYTER_CONFIG_DIR="$stack/jupyter/config" JUPYTER_DATA_DIR="$stack/jupyter/data" \
