@@ -12,11 +12,11 @@ setting() { # setting NAME DEFAULT: from the environment, else from .env, else t
 }
 
 tracker_locks() { # prints the lock file of each tracker that TRACKERS names
-  local known name names
-  read -ra names <<<"$(setting TRACKERS "" | tr , ' ')"
+  local known name
   known=$(basename -s .lock -a jupyter/trackers/*.lock | xargs)
-  for name in "${names[@]}"; do
-    [[ " $known " == *" $name "* ]] || fail "TRACKERS=$(setting TRACKERS "") in .env: '$name' is none of $known. Nothing was built."
+  for name in $(setting TRACKERS "" | tr , ' '); do
+    [[ " $known " == *" $name "* ]] ||
+      fail "TRACKERS=$(setting TRACKERS "") in .env: '$name' is none of $known. Nothing was built."
     echo "jupyter/trackers/$name.lock"
   done
 }
