@@ -39,12 +39,24 @@ start_services() {
 }
 
 in_stack() { # in_stack COMMAND...: with the environment that the containers have, too
+  export_tracker_settings
   env TRAINLAB_STACK="$stack" TRAINLAB_ROOT="$PWD" HF_HOME="$PWD/data/hub" \
+    MLFLOW_DISABLE_TELEMETRY=true WANDB_ERROR_REPORTING=false \
     HF_HUB_OFFLINE="$(setting HF_HUB_OFFLINE "")" PATH="$PWD/.venv/bin:$PATH" \
     VIRTUAL_ENV="$PWD/.venv" PYTHONNOUSERSITE=1 OMP_WAIT_POLICY="$(setting OMP_WAIT_POLICY PASSIVE)" TRAINLAB_USER="$(id -un)" \
     JUPYTER_CONFIG_DIR="$stack/jupyter/config" JUPYTER_DATA_DIR="$stack/jupyter/data" \
     JUPYTER_RUNTIME_DIR="$stack/jupyter/runtime" IPYTHONDIR="$stack/ipython" "$@"
 }
+
+export_tracker_settings() { # exported one by one: on a command line everybody on the machine could read a key
+  local name value
+  for name in $(tracker_settings); do
+    value=$(setting "$name" "")
+    [[ -z $value ]] || export "$name=$value"
+  done
+}
+
+tracker_settings() { sed -nE 's/^ +((WANDB|MLFLOW)_[A-Z_]+):$/\1/p' docker-compose.yml; } # their names
 
 wait_until_healthy() {
   local deadline=$((SECONDS + 60))

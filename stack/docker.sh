@@ -27,7 +27,10 @@ fetch_torch() { # torch's CPU wheel from where this machine's pip is told to loo
 }
 
 image_inputs() { # a digest of all that the images are made from, but for the code, which is mounted
-  find jupyter tensorboard docker-compose*.yml pyproject.toml -type f ! -name '*.whl' -exec cat {} + | cksum
+  {
+    tracker_locks
+    find jupyter tensorboard docker-compose*.yml pyproject.toml -type f ! -name '*.whl' -exec cat {} +
+  } | cksum
 }
 
 built() { # both images are there, and made from what lies here

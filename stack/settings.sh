@@ -11,6 +11,16 @@ setting() { # setting NAME DEFAULT: from the environment, else from .env, else t
   sed -E 's/^[^=]*=//; s/\r$//; s/[[:space:]]+(#.*)?$//; s/^(["'\''])(.*)\1$/\2/' <<<"$line"
 }
 
+tracker_locks() { # prints the lock file of each tracker that TRACKERS names
+  local known name
+  known=$(basename -s .lock -a jupyter/trackers/*.lock | xargs)
+  for name in $(setting TRACKERS "" | tr , ' '); do
+    [[ " $known " == *" $name "* ]] ||
+      fail "TRACKERS=$(setting TRACKERS "") in .env: '$name' is none of $known. Nothing was built."
+    echo "jupyter/trackers/$name.lock"
+  done
+}
+
 write_settings() { # makes .env where there is none, then keeps its COMPOSE_FILE in step with the choice
   if [[ ! -e .env ]]; then
     new_settings >/dev/null # fails here, before a file exists

@@ -24,6 +24,9 @@ FOREIGN = (
     "JUPYTER_",
     "TENSORBOARD_",
     "TRAINLAB_",
+    "TRACKERS",
+    "WANDB_",
+    "MLFLOW_",
 )
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,9 @@ PRIVILEGES = {
     "network_mode",
     "userns_mode",
 }
-LOCKS = sorted(CHECKOUT.glob("*/requirements.lock"))
+LOCKS = sorted(CHECKOUT.glob("*/requirements.lock")) + sorted(CHECKOUT.glob("jupyter/trackers/*.lock"))
+TRACKERS = ("mlflow", "wandb")
+TRACKER_NAMES = ("WANDB_", "MLFLOW_")  # of their variables
 DOCKERFILES = sorted(CHECKOUT.glob("*/Dockerfile"))
 
 pytestmark = pytest.mark.docker
@@ -136,6 +139,21 @@ def test_the_token_is_empty_unless_given(project):
     assert "JUPYTER_TOKEN" not in project["services"]["tensorboard"]["environment"]
 
 
+def test_what_trackers_need_to_know_is_taken_from_the_environment_and_only_where_it_is_set(project):
+    names = [name for name in project["services"]["jupyter"]["environment"] if name.startswith(TRACKER_NAMES)]
+    assert {"WANDB_API_KEY", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN"} <= set(names)
+    for name in names:
+        assert project["services"]["jupyter"]["environment"][name] is None
+        services = config(**{name: "given"})["services"]
+        assert services["jupyter"]["environment"][name] == "given"
+        assert name not in services["tensorboard"]["environment"]
+
+
+def test_trackers_are_installed_only_where_they_are_chosen(project):
+    assert jupyter_args(project)["TRACKERS"] == ""
+    assert jupyter_args(config(TRACKERS="wandb,mlflow"))["TRACKERS"] == "wandb,mlflow"
+
+
 def test_no_name_is_fixed_so_that_two_clones_can_run(service):
     assert "container_name" not in service
     assert not re.search(r"^name:", (CHECKOUT / "docker-compose.yml").read_text(), re.MULTILINE)
@@ -169,13 +187,14 @@ def test_the_cuda_build_can_be_chosen():
 def test_the_example_names_every_variable_and_holds_no_secret():
     files = "".join(path.read_text() for path in CHECKOUT.glob("docker-compose*.yml"))
     used = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", files))
+    used |= dict.fromkeys(re.findall(r"^ +([A-Z_]+):$", files, re.MULTILINE), "")  # passed on where set
     example = dict(re.findall(r"^#(\w+)=(.*)$", (CHECKOUT / ".env.example").read_text(), re.MULTILINE))
     example.pop("COMPOSE_FILE")  # Compose's own
     assert example == used
-    assert example["JUPYTER_TOKEN"] == ""
+    assert {example[name] for name in ("JUPYTER_TOKEN", "WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN")} == {""}
 
 
-@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: str(path.relative_to(CHECKOUT)))
 def test_a_lock_file_has_a_hash_for_each_package_and_no_index(lock):
     text = lock.read_text()
     packages = re.findall(r"^[a-z0-9][^\n]*==(?:[^\n]*\\\n)+[^\n]*", text, re.MULTILINE)
@@ -183,6 +202,33 @@ def test_a_lock_file_has_a_hash_for_each_package_and_no_index(lock):
     assert len(packages) == len(re.findall(r"^[A-Za-z0-9]", text, re.MULTILINE))
     assert all("--hash=sha256:" in package for package in packages)
     assert "://" not in text and "index-url" not in text
+
+
+def test_every_tracker_is_an_extra_of_the_package_with_a_lock_file():
+    extras = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    locks = {path.stem for path in CHECKOUT.glob("jupyter/trackers/*")}
+    assert set(TRACKERS) == locks == set(extras) - {"jupyter"}
+    for name in TRACKERS:
+        versions = locked(CHECKOUT / f"jupyter/trackers/{name}.lock")
+        assert {re.split("[<>=]", each)[0] for each in extras[name]} <= set(versions)
+
+
+def test_no_two_lock_files_name_different_versions_of_a_package():
+    known: dict[str, str] = {}
+    for lock in LOCKS:
+        for package, version in locked(lock).items():
+            assert known.setdefault(package, version) == version, (lock, package)
+
+
+def test_the_lock_file_of_a_tracker_holds_nothing_that_the_image_has_already():
+    present = locked(CHECKOUT / "jupyter/requirements.lock").keys()
+    for name in TRACKERS:
+        assert not present & locked(CHECKOUT / f"jupyter/trackers/{name}.lock").keys()
+
+
+def locked(path: Path) -> dict[str, str]:
+    """Return the version of each package in a lock file."""
+    return dict(re.findall(r"^([a-z0-9._-]+)==(\S+)", path.read_text(), re.MULTILINE))
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name)

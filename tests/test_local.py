@@ -106,6 +106,17 @@ def test_the_shell_knows_trainlab_and_not_the_token(up: Project) -> None:
     assert "token::" in said
 
 
+def test_the_key_of_a_tracker_goes_from_env_to_what_is_started(up: Project) -> None:
+    settings = up.folder / ".env"
+    before = settings.read_text()
+    settings.write_text(f"{before}WANDB_API_KEY=a-given-key\nMLFLOW_TRACKING_URI=\n")
+    line = "ARGS=-c 'echo key:$$WANDB_API_KEY:; echo address:$${MLFLOW_TRACKING_URI-none}:'"
+    said = up.make("shell", line, SHELL="/bin/bash").stdout
+    settings.write_text(before)
+    assert "key:a-given-key:" in said
+    assert "address:none:" in said, "an empty one is none"
+
+
 def test_runs_as_json_has_nothing_before_it(up: Project) -> None:
     assert isinstance(up.runs(), list)
 

@@ -163,6 +163,40 @@ def test_up_builds_what_is_missing_once_and_prints_the_addresses(machine: Machin
     assert machine.built() == 2
 
 
+def test_another_choice_of_trackers_is_built_anew(machine: Machine) -> None:
+    machine.make("up")
+    with (machine.folder / ".env").open("a") as settings:
+        settings.write("TRACKERS=mlflow\n")
+    machine.make("up")
+    machine.make("up")
+    assert machine.built() == 2
+
+
+@pytest.mark.parametrize("value", ["nonsense", "wandb,nonsense", "../requirements", "*"])
+@pytest.mark.parametrize("engine", ["docker", "local"])
+def test_an_unknown_tracker_is_refused_with_those_that_there_are(
+    machine: Machine, engine: str, value: str
+) -> None:
+    done = machine.make("up", check=False, ENGINE=engine, TRACKERS=value)
+    assert done.returncode == 2
+    assert f"TRACKERS={value}" in done.stdout
+    assert "none of mlflow wandb" in done.stdout
+    assert not machine.built()
+    assert not (machine.folder / ".venv").exists()
+
+
+def test_without_docker_each_chosen_tracker_is_installed_once(machine: Machine) -> None:
+    calls = machine.tools / "pip"
+    pip = machine.folder / ".venv/bin/pip"
+    pip.parent.mkdir(parents=True)
+    pip.write_text(f'#!/bin/bash\necho "$*" >>{calls}\n')
+    pip.chmod(0o755)
+    for chosen in ("wandb", "wandb, mlflow", "mlflow wandb"):
+        machine.make("build", ENGINE="local", GPU="0", TRACKERS=chosen)
+        installed = re.findall(r"-r jupyter/trackers/(\w+).lock", calls.read_text())
+        assert installed == (["wandb"] if chosen == "wandb" else ["wandb", "mlflow"])
+
+
 def test_env_is_written_once_with_a_token_of_its_own_and_closed_to_others(machine: Machine) -> None:
     machine.make("up")
     path = machine.folder / ".env"

@@ -100,16 +100,17 @@ def test_files_written_inside_belong_to_the_caller(stack):
         written.unlink()
 
 
-def test_kernels_and_terminals_do_not_inherit_the_token(stack):
+def test_kernels_and_terminals_inherit_the_key_of_a_tracker_and_not_the_token(stack):
     token = stack.drawn_token()
-    stack.up(JUPYTER_TOKEN="a-given-token")
+    stack.up(JUPYTER_TOKEN="a-given-token", WANDB_API_KEY="a-given-key")
     try:
         environments = kernel_and_terminal(stack, "a-given-token")
-        assert "a-given-token" not in stack.compose("logs", "jupyter").stdout
+        assert "a-given-" not in stack.compose("logs", "jupyter").stdout
     finally:
         stack.up()
     for environment in environments:
-        assert "TRAINLAB_ROOT=/workspace" in environment
+        assert {"TRAINLAB_ROOT=/workspace", "WANDB_API_KEY=a-given-key"} <= set(environment)
+        assert not any(line.startswith("MLFLOW_TRACKING_") for line in environment), "none was given"
         assert not any("a-given-token" in line for line in environment)
     assert stack.drawn_token() != token, "a token is drawn anew at each start"
 
