@@ -122,9 +122,9 @@ def sampler_rows() -> list[str]:
     squares = statistics.median(seconds / count**2 for count, seconds in list(listed.items())[-2:])
     return [
         *(f"| with a list | {count:,} | {seconds:.2f} |" for count, seconds in listed.items()),
-        f"| with a list, by the square of the number | {total:,} | {squares * total**2:.0f} |",
+        f"| with a list, extrapolated by the square of the number | {total:,} | {squares * total**2:.0f} |",
         f"| `draw_triplets` | {total:,} | {_median(ours, 3)} |",
-        f"| the second to last / the last | | {squares * total**2 / statistics.median(ours):,.0f} |",
+        f"| extrapolated list / `draw_triplets` | | {squares * total**2 / statistics.median(ours):,.0f} |",
     ]
 
 
