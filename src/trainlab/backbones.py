@@ -51,6 +51,14 @@ def load_tokenizer(source: Source, max_tokens: int) -> Tokenizer:
     return tokenizer
 
 
+def layer_count(source: Source) -> int:
+    """Return how many transformer layers a backbone has."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(source.name, local_files_only=source.local)
+    return int(config.num_hidden_layers)
+
+
 def _minilm() -> Path:
     spec = find_spec(MINILM_PACKAGE)
     if spec is None or spec.origin is None:

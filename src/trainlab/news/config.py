@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from trainlab.errors import UserError
 from trainlab.training.config import TrainingConfig
 
 NAMED = ("sample", "mind-small", "minilm")  # names of data sets and backbones, whatever files are called so
@@ -27,6 +28,9 @@ class NewsConfig(TrainingConfig):
     `batch_size` of the triplets drawn with `mining=sampled`; with `all` and `hard` it takes `items_per_class`
     of the same items from each of `classes_per_batch` categories, and either every triplet among them,
     `average` being over all or over those that violate the margin, or each anchor's hardest.
+
+    With `freeze=4` the backbone's token embeddings and its lowest four layers stay as published, without
+    dropout, and nothing is computed for their gradients.
 
     `fast` leaves padding out of what a BERT or DistilBERT computes, and fuses AdamW's steps; `fast=false` is
     the plain way to the same losses, but for the numbers that dropout draws.
@@ -51,6 +55,7 @@ class NewsConfig(TrainingConfig):
     average: Literal["all", "violating"] = "all"
     classes_per_batch: int = Field(16, ge=2)
     items_per_class: int = Field(8, ge=2)
+    freeze: int = Field(0, ge=0)
     fast: bool = True
 
     # Like another device: the same network is learned, with other random numbers in dropout.
@@ -76,8 +81,16 @@ class NewsConfig(TrainingConfig):
         self.check_machine()
 
     def check_machine(self) -> None:
-        """Check that this machine has the device and can get the backbone; raise UserError otherwise."""
+        """Check that this machine has the device and can get the backbone, with layers enough to freeze.
+
+        Raises UserError otherwise.
+        """
         from trainlab import backbones
 
         super().check_machine()
-        backbones.locate(self.backbone)
+        source = backbones.locate(self.backbone)
+        layers = backbones.layer_count(source) if self.freeze else 0
+        if self.freeze > layers:
+            raise UserError(
+                f"freeze={self.freeze}: {self.backbone} has {layers} layers. Expected that many at most."
+            )

@@ -110,6 +110,7 @@ class NewsModel(lightning.LightningModule):
         trained: bool = True,
         mining: str = "sampled",
         average: str = "all",
+        freeze: int = 0,  # noqa: ARG002
         fast: bool = True,
     ) -> None:
         super().__init__()
@@ -118,6 +119,8 @@ class NewsModel(lightning.LightningModule):
         config = AutoConfig.for_model(**backbone_config)
         self.attention = packed.attention_for(config) if fast else None
         self.backbone = AutoModel.from_config(config, attn_implementation=self.attention)
+        for each in self.frozen():
+            each.requires_grad_(False).eval()
         texts = 1 if text == "title" else 2
         self.head = build_head(config.hidden_size, texts) if trained else nn.Identity()
         self.tokenizer = Tokenizer.from_str(tokenizer)
@@ -138,12 +141,27 @@ class NewsModel(lightning.LightningModule):
         backbone = AutoModel.from_pretrained(source.name, local_files_only=source.local)
         names = (
             *("pooling", "text", "margin", "learning_rate", "head_learning_rate"),
-            *("trained", "mining", "average", "fast"),
+            *("trained", "mining", "average", "freeze", "fast"),
         )
         tokenizer = load_tokenizer(source, config.max_tokens).to_str()
         model = cls(backbone.config.to_dict(), tokenizer, **{name: getattr(config, name) for name in names})
         model.backbone.load_state_dict(backbone.state_dict())
         return model
+
+    def frozen(self) -> list[nn.Module]:
+        """Return what is not to be trained: the embeddings and the lowest layers, none with `freeze=0`."""
+        count, total = self.hparams["freeze"], self.backbone.config.num_hidden_layers
+        if not count:
+            return []
+        stacks = (each for each in self.backbone.modules() if isinstance(each, nn.ModuleList))
+        return [self.backbone.embeddings, *next(each for each in stacks if len(each) == total)[:count]]
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; what is frozen stays without dropout."""
+        super().train(mode)
+        for each in self.frozen():
+            each.eval()
+        return self
 
     def tokenize(self, items: Sequence[Sequence[str]]) -> Tokens:
         """Return the tokens of N items of T texts each, all encoded in one call."""
@@ -205,7 +223,10 @@ class NewsModel(lightning.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return AdamW, its step one pass over the weights if `fast`; the fresh head learns faster."""
         groups = [
-            {"params": self.backbone.parameters(), "lr": self.hparams["learning_rate"]},
+            {
+                "params": [each for each in self.backbone.parameters() if each.requires_grad],
+                "lr": self.hparams["learning_rate"],
+            },
             {"params": self.head.parameters(), "lr": self.hparams["head_learning_rate"]},
         ]
         return torch.optim.AdamW(groups, fused=self.hparams["fast"])
