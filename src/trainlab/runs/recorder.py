@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from trainlab.errors import UserError
 from trainlab.runs.metrics import Summary
+from trainlab.runs.trackers import Point
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from trainlab.runs.trackers.courier import Courier
     from trainlab.runs.writing import Writer
 
 
@@ -26,6 +29,7 @@ class Recorder:
         self._summary = Summary()
         self._writer: Writer | None = None
         self._ended = False
+        self._couriers: list[Courier] = []
 
     @property
     def writer(self) -> Writer:
@@ -51,6 +55,15 @@ class Recorder:
             with self._telling():
                 self.writer.add_scalar(tag, number, step)
             self._summary.add(tag, number, int(step))
+        self._tell_trackers(
+            Point(int(step), time.time(), tag, float(value)) for tag, value in metrics.items()
+        )
+
+    def _tell_trackers(self, points: Iterable[Point]) -> None:
+        if self._couriers:
+            points = list(points)
+        for courier in self._couriers:
+            courier.log(points)
 
     def has(self, tag: str, step: int) -> bool:
         """Tell whether a number of this tag stands at this step or a later one."""

@@ -28,15 +28,19 @@ from trainlab.runs import (
     record,
     reserve,
     resuming,
+    trackers,
 )
 from trainlab.runs.metrics import Summary
 from trainlab.runs.monitoring import Monitor
 from trainlab.runs.recorder import Recorder
+from trainlab.runs.trackers import Point, Subject
+from trainlab.runs.trackers.courier import END_SECONDS, STOP_SECONDS, Courier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from trainlab.runs.events import Curve
     from trainlab.runs.record import Status
 
 ADOPT = "TRAINLAB_RUN"  # the headless runner names here the folder that the notebook's first Run takes over
@@ -54,6 +58,9 @@ class Run(Recorder):
     `resume` names a run of this experiment to go on with, in its own folder (see `resuming.find`); without
     it the config's own `resume`, if it has one, decides. Its settings must be those that it had. Whoever
     goes on calls `rewind` with the number of steps done, before anything is logged.
+
+    `tracker` names where the run can be followed beside TensorBoard (see `trackers.parse`); without it the
+    config's own decides.
 
     `monitor` logs what the machine does meanwhile, as `vitals/...`. A pickled copy in another process logs
     into the same folder; this one then takes it in by `refresh`.
@@ -74,6 +81,7 @@ class Run(Recorder):
         metrics: Sequence[str] = (),
         logs: Path | None = None,
         resume: str | Path | None = None,
+        tracker: str | None = None,
         monitor: bool = True,
     ) -> None:
         super().__init__()
@@ -83,10 +91,14 @@ class Run(Recorder):
         seed = self.config.get("seed") if seed is None else seed
         fields = {"config": self.config, "seed": seed, "data": data, "metrics": list(metrics)}
         if name is None and isinstance(config, Config):
-            name = naming.of_changes(config.changes())
+            changes = config.changes()
+            changes.pop("tracker", None)  # where it is followed tells nothing about the run
+            name = naming.of_changes(changes)
 
         reference = getattr(config, "resume", "") if resume is None else resume
         self._settings = type(config) if isinstance(config, Config) else None
+
+        followed = _trackers(getattr(config, "tracker", "") if tracker is None else tracker)
 
         death.go_first()
         self._process = os.getpid()
@@ -106,6 +118,7 @@ class Run(Recorder):
             self._start(logs or folders.logs(), experiment, name, fields)
         try:
             self._open()
+            self._follow(followed)
         except BaseException:
             self._lock.release()
             raise
@@ -121,6 +134,20 @@ class Run(Recorder):
         if self.config:
             with self._telling():
                 self.writer._get_file_writer().add_summary(hparams.session_start(self.config))
+
+    def _follow(self, names: list[str]) -> None:
+        """Let trackers follow the run, those that did so before under the name that they gave it then."""
+        for name in names:
+            known = self._ids.get(name, "")
+            place = (self.folder.parents[1], self.folder, self.experiment, self.name)
+            subject = Subject(*place, record.plain(self.config), known)
+            self._couriers.append(Courier(name, subject))
+
+    @property
+    def _ids(self) -> dict[str, str]:
+        """What each tracker calls this run."""
+        before: dict[str, str] = (self._record.model_extra or {}).get("trackers", {})
+        return before | {courier.name: courier.id for courier in self._couriers if courier.id}
 
     def _adopt(self, found: tuple[Path, Path | None] | None, fields: dict[str, Any]) -> bool:
         """Take over the folder that the headless runner made, if there is one and nobody else has it."""
@@ -205,6 +232,8 @@ class Run(Recorder):
         self._astray = False
         with self._telling():
             self.writer.start_again(step)
+        for courier in self._couriers:
+            courier.rewind(step)
         self._summary = Summary.of(events.read(self.folder).curves)
         sessions = self._record.model_dump()["resumes"]
         if sessions:
@@ -223,7 +252,9 @@ class Run(Recorder):
             with self._telling():
                 self._writer.close()
             self._writer = None
-        self._summary = Summary.of(events.read(self.folder).curves)
+        before, curves = self._summary.last, events.read(self.folder).curves
+        self._tell_trackers(_later(curves, before))
+        self._summary = Summary.of(curves)
         with suppress(record.RecordError):
             self._record = record.read(self.folder)
 
@@ -251,8 +282,24 @@ class Run(Recorder):
         finally:
             self._ended = True
             self._lock.release()
+            self._end_tracking(status, reason)
         if failure is not None:
             raise failure
+
+    def _end_tracking(self, status: Status, reason: str | None) -> None:
+        """Tell the trackers how it ended, once that is written, and give them some seconds together."""
+        for courier in self._couriers:
+            courier.finish(status, reason)
+        seconds = STOP_SECONDS if status == "interrupted" else END_SECONDS
+        until = time.monotonic() + seconds
+        for courier in self._couriers:
+            courier.wait(until)
+        ids = self._ids
+        if ids != (self._record.model_extra or {}).get(
+            "trackers", {}
+        ):  # a short run ends before they are known
+            with suppress(UserError):
+                record.update(self.folder, trackers=ids)
 
     def _end(self, status: Status, reason: str | None) -> None:
         """Write the last fields, on a full disk into the room that was kept for them."""
@@ -273,7 +320,8 @@ class Run(Recorder):
     def _measured(self) -> dict[str, Any]:
         """Return the metrics so far, and the seconds at work by a clock that nobody sets."""
         seconds = self._seconds_before + time.monotonic() - self._began
-        return {**self._summary.snapshot(), "seconds": round(seconds, 3)}
+        ids = {"trackers": self._ids} if self._couriers else {}
+        return {**self._summary.snapshot(), **ids, "seconds": round(seconds, 3)}
 
     def _save(
         self, in_file: Callable[..., record.Record], in_memory: Callable[..., record.Record], **fields: Any
@@ -299,7 +347,7 @@ class Run(Recorder):
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy in another process needs: not the lock, the open file and the threads."""
         left = ("_lock", "_writer", "_monitor", "_blocks", "_settings")
-        return self.__dict__ | dict.fromkeys(left)
+        return self.__dict__ | dict.fromkeys(left) | {"_couriers": []}
 
     def _close_writer(self, status: Status) -> None:
         if self._writer is None:
@@ -308,6 +356,27 @@ class Run(Recorder):
             if self.config:
                 self._writer._get_file_writer().add_summary(hparams.session_end(status))
             self._writer.close()
+
+
+def _trackers(setting: str) -> list[str]:
+    """Return the trackers that a setting names; raise UserError where one is unknown or not installed."""
+    try:
+        names = trackers.parse(setting or trackers.ALWAYS)
+    except ValueError as error:
+        raise UserError(f"tracker={setting}: {error}") from None
+    trackers.require(names)
+    return names
+
+
+def _later(curves: Mapping[str, Curve], last: Mapping[str, Mapping[str, float]]) -> list[Point]:
+    """Return the points behind the last known one of each tag, in the order of time."""
+    found = [
+        Point(step, when, tag, value)
+        for tag, curve in curves.items()
+        for step, when, value in zip(curve.steps, curve.wall_times, curve.values, strict=True)
+        if tag not in last or step > last[tag]["step"]
+    ]
+    return sorted(found, key=lambda point: point.time)
 
 
 def _said(fields: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from trainlab.config import Config
 from trainlab.errors import UserError
+from trainlab.runs import trackers
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}  # of `checkpoint_every`, in seconds
 INTERVAL = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[smh]?)")
@@ -39,6 +40,8 @@ class CommonConfig(Config):
     steps) and at the end of each `every_n_epochs`; `keep` of these stay. `resume` names the run to go on
     with.
 
+    `tracker` names where a run can be followed beside TensorBoard: csv, mlflow, wandb, or several: csv,wandb.
+
     Debugging: `fast_dev_run` batches of everything and no files; `limit_..._batches` as a share (0.1) or a
     number (10).
     """
@@ -54,6 +57,7 @@ class CommonConfig(Config):
     checkpoint_every: str = "5m"
     every_n_epochs: int = Field(1, ge=1)
     keep: int = Field(2, ge=1)
+    tracker: str = "tensorboard"
     fast_dev_run: int = Field(0, ge=0)
     limit_train_batches: Batches = 1.0
     limit_val_batches: Batches = 1.0
@@ -66,9 +70,14 @@ class CommonConfig(Config):
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
         {
             *("epochs", "accelerator", "num_workers", "deterministic"),
-            *("checkpoint_every", "every_n_epochs", "keep"),
+            *("checkpoint_every", "every_n_epochs", "keep", "tracker"),
         }
     )
+
+    @field_validator("tracker")
+    @classmethod
+    def _known_trackers(cls, value: str) -> str:
+        return ",".join(trackers.parse(value)) or trackers.ALWAYS
 
     @field_validator("checkpoint_every", mode="before")
     @classmethod
@@ -92,9 +101,10 @@ class CommonConfig(Config):
         return float(found["number"]) * UNITS[found["unit"]] if found and found["unit"] else None
 
     def check_machine(self) -> None:
-        """Check that this machine has the device and its precision; raise UserError otherwise."""
+        """Check that this machine has device, precision and trackers; raise UserError otherwise."""
         import torch
 
+        trackers.require(trackers.parse(self.tracker))
         if self.accelerator == "cuda" and not torch.cuda.is_available():
             raise UserError(
                 "accelerator=cuda: torch sees no GPU here. Use accelerator=auto or accelerator=cpu; "
