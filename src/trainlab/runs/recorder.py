@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from trainlab.errors import UserError
 from trainlab.runs.metrics import Summary
-from trainlab.runs.trackers import Point
+from trainlab.runs.trackers.following import Following
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from trainlab.runs.trackers.courier import Courier
     from trainlab.runs.writing import Writer
 
 
@@ -29,7 +27,7 @@ class Recorder:
         self._summary = Summary()
         self._writer: Writer | None = None
         self._ended = False
-        self._couriers: list[Courier] = []
+        self._following = Following()
 
     @property
     def writer(self) -> Writer:
@@ -55,15 +53,7 @@ class Recorder:
             with self._telling():
                 self.writer.add_scalar(tag, number, step)
             self._summary.add(tag, number, int(step))
-        self._tell_trackers(
-            Point(int(step), time.time(), tag, float(value)) for tag, value in metrics.items()
-        )
-
-    def _tell_trackers(self, points: Iterable[Point]) -> None:
-        if self._couriers:
-            points = list(points)
-        for courier in self._couriers:
-            courier.log(points)
+        self._following.log(metrics, int(step))
 
     def has(self, tag: str, step: int) -> bool:
         """Tell whether a number of this tag stands at this step or a later one."""

@@ -28,19 +28,17 @@ from trainlab.runs import (
     record,
     reserve,
     resuming,
-    trackers,
 )
 from trainlab.runs.metrics import Summary
 from trainlab.runs.monitoring import Monitor
 from trainlab.runs.recorder import Recorder
-from trainlab.runs.trackers import Point, Subject
-from trainlab.runs.trackers.courier import END_SECONDS, STOP_SECONDS, Courier
+from trainlab.runs.trackers import following
+from trainlab.runs.trackers.following import Following
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from trainlab.runs.events import Curve
     from trainlab.runs.record import Status
 
 ADOPT = "TRAINLAB_RUN"  # the headless runner names here the folder that the notebook's first Run takes over
@@ -98,7 +96,7 @@ class Run(Recorder):
         reference = getattr(config, "resume", "") if resume is None else resume
         self._settings = type(config) if isinstance(config, Config) else None
 
-        followed = _trackers(getattr(config, "tracker", "") if tracker is None else tracker)
+        followed = following.chosen(getattr(config, "tracker", "") if tracker is None else tracker)
 
         death.go_first()
         self._process = os.getpid()
@@ -118,7 +116,7 @@ class Run(Recorder):
             self._start(logs or folders.logs(), experiment, name, fields)
         try:
             self._open()
-            self._follow(followed)
+            self._following.start(followed, self.folder, record.plain(self.config), self._ids)
         except BaseException:
             self._lock.release()
             raise
@@ -135,19 +133,11 @@ class Run(Recorder):
             with self._telling():
                 self.writer._get_file_writer().add_summary(hparams.session_start(self.config))
 
-    def _follow(self, names: list[str]) -> None:
-        """Let trackers follow the run, those that did so before under the name that they gave it then."""
-        for name in names:
-            known = self._ids.get(name, "")
-            place = (self.folder.parents[1], self.folder, self.experiment, self.name)
-            subject = Subject(*place, record.plain(self.config), known)
-            self._couriers.append(Courier(name, subject))
-
     @property
     def _ids(self) -> dict[str, str]:
-        """What each tracker calls this run."""
+        """What each tracker calls this run, now or in an earlier session."""
         before: dict[str, str] = (self._record.model_extra or {}).get("trackers", {})
-        return before | {courier.name: courier.id for courier in self._couriers if courier.id}
+        return before | self._following.ids
 
     def _adopt(self, found: tuple[Path, Path | None] | None, fields: dict[str, Any]) -> bool:
         """Take over the folder that the headless runner made, if there is one and nobody else has it."""
@@ -232,8 +222,7 @@ class Run(Recorder):
         self._astray = False
         with self._telling():
             self.writer.start_again(step)
-        for courier in self._couriers:
-            courier.rewind(step)
+        self._following.rewind(step)
         self._summary = Summary.of(events.read(self.folder).curves)
         sessions = self._record.model_dump()["resumes"]
         if sessions:
@@ -252,8 +241,8 @@ class Run(Recorder):
             with self._telling():
                 self._writer.close()
             self._writer = None
-        before, curves = self._summary.last, events.read(self.folder).curves
-        self._tell_trackers(_later(curves, before))
+        curves = events.read(self.folder).curves
+        self._following.catch_up(curves, self._summary.last)
         self._summary = Summary.of(curves)
         with suppress(record.RecordError):
             self._record = record.read(self.folder)
@@ -282,24 +271,16 @@ class Run(Recorder):
         finally:
             self._ended = True
             self._lock.release()
-            self._end_tracking(status, reason)
+            self._end_following(status, reason)
         if failure is not None:
             raise failure
 
-    def _end_tracking(self, status: Status, reason: str | None) -> None:
-        """Tell the trackers how it ended, once that is written, and give them some seconds together."""
-        for courier in self._couriers:
-            courier.finish(status, reason)
-        seconds = STOP_SECONDS if status == "interrupted" else END_SECONDS
-        until = time.monotonic() + seconds
-        for courier in self._couriers:
-            courier.wait(until)
-        ids = self._ids
-        if ids != (self._record.model_extra or {}).get(
-            "trackers", {}
-        ):  # a short run ends before they are known
+    def _end_following(self, status: Status, reason: str | None) -> None:
+        """Tell the trackers, once the record has it; a short run ends before they have said their names."""
+        self._following.finish(status, reason)
+        if self._ids != (self._record.model_extra or {}).get("trackers", {}):
             with suppress(UserError):
-                record.update(self.folder, trackers=ids)
+                record.update(self.folder, trackers=self._ids)
 
     def _end(self, status: Status, reason: str | None) -> None:
         """Write the last fields, on a full disk into the room that was kept for them."""
@@ -320,7 +301,7 @@ class Run(Recorder):
     def _measured(self) -> dict[str, Any]:
         """Return the metrics so far, and the seconds at work by a clock that nobody sets."""
         seconds = self._seconds_before + time.monotonic() - self._began
-        ids = {"trackers": self._ids} if self._couriers else {}
+        ids = {"trackers": self._ids} if self._ids else {}
         return {**self._summary.snapshot(), **ids, "seconds": round(seconds, 3)}
 
     def _save(
@@ -347,7 +328,7 @@ class Run(Recorder):
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy in another process needs: not the lock, the open file and the threads."""
         left = ("_lock", "_writer", "_monitor", "_blocks", "_settings")
-        return self.__dict__ | dict.fromkeys(left) | {"_couriers": []}
+        return self.__dict__ | dict.fromkeys(left) | {"_following": Following()}
 
     def _close_writer(self, status: Status) -> None:
         if self._writer is None:
@@ -356,27 +337,6 @@ class Run(Recorder):
             if self.config:
                 self._writer._get_file_writer().add_summary(hparams.session_end(status))
             self._writer.close()
-
-
-def _trackers(setting: str) -> list[str]:
-    """Return the trackers that a setting names; raise UserError where one is unknown or not installed."""
-    try:
-        names = trackers.parse(setting or trackers.ALWAYS)
-    except ValueError as error:
-        raise UserError(f"tracker={setting}: {error}") from None
-    trackers.require(names)
-    return names
-
-
-def _later(curves: Mapping[str, Curve], last: Mapping[str, Mapping[str, float]]) -> list[Point]:
-    """Return the points behind the last known one of each tag, in the order of time."""
-    found = [
-        Point(step, when, tag, value)
-        for tag, curve in curves.items()
-        for step, when, value in zip(curve.steps, curve.wall_times, curve.values, strict=True)
-        if tag not in last or step > last[tag]["step"]
-    ]
-    return sorted(found, key=lambda point: point.time)
 
 
 def _said(fields: dict[str, Any]) -> dict[str, Any]:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 MOST = 100_000  # things that wait for a slow tracker, 20 MB; more are dropped
 AT_ONCE = 1_000  # points that a tracker is handed together
-END_SECONDS = 20.0  # that the end of a run waits for its trackers, and
-STOP_SECONDS = 3.0  # of an interrupted run: a container that is stopped has ten for everything
 
 
 class Courier:
