@@ -167,7 +167,7 @@ def test_a_notebook_that_ignores_sigterm_is_ended_all_the_same(lab):
 
 
 def test_a_long_cell_is_saved_while_it_runs_and_goes_on_when_the_terminal_closes(lab, long_run):
-    until(lambda: "step" in lab.printed(), "the saved output", 20)
+    until(lambda: "step" in lab.printed(), "the saved output", 60)
     long_run.send_signal(signal.SIGHUP)
     assert long_run.wait(timeout=10) == -signal.SIGHUP
     size = len(lab.log())
@@ -177,8 +177,8 @@ def test_a_long_cell_is_saved_while_it_runs_and_goes_on_when_the_terminal_closes
 
     family = offspring(lab)
     worker_of(lab).kill()
-    until(lambda: gone(family), "the end of the kernel and its child", 10)
-    until(lambda: not lock.alive(lab.folder()), "the release of its locks", 10)
+    until(lambda: gone(family), "the end of the kernel and its child", 60)
+    until(lambda: not lock.alive(lab.folder()), "the release of its locks", 60)
 
 
 def test_a_worker_that_is_killed_is_told_by_its_viewer(lab, long_run):
