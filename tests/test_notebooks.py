@@ -57,7 +57,7 @@ def test_the_parameters_are_the_settings_names_and_defaults(notebook: nbformat.N
     defaults = {name: field.default for name, field in settings.model_fields.items()}
     written = notebook_defaults(notebook)
     assert written == {name: value for name, value in defaults.items() if name in written}
-    own = set(settings.__annotations__) | {"resume"} & set(defaults)
+    own = (set(settings.__annotations__) | {"resume"}) & set(defaults)
     assert set(written) >= own, "all that are the experiment's own"
 
 
