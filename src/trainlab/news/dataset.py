@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
 
 class TripletSet(Dataset):
-    """Triplets [T, 3] of rows of `tokens`, fetched a whole batch at a time."""
+    """Triplets [T, 3] of rows of `tokens`, fetched a whole batch at a time.
 
-    def __init__(self, tokens: Tokens, triplets: NDArray[Any]) -> None:
-        self.tokens = tokens
+    `labels` [N] are the items' categories as codes.
+    """
+
+    def __init__(self, tokens: Tokens, triplets: NDArray[Any], labels: NDArray[Any]) -> None:
+        self.tokens, self.labels = tokens, labels
         self.triplets = torch.from_numpy(triplets)
 
     def __len__(self) -> int:
@@ -37,6 +40,18 @@ class TripletSet(Dataset):
         """Return a batch: each item's tokens once, however many of the triplets it is part of."""
         items, places = torch.unique(self.triplets[rows], return_inverse=True)
         return Batch(self.tokens.rows(items), places)
+
+    def shuffled(self, rng: np.random.Generator, batch_size: int) -> NDArray[np.int64]:
+        """Return the triplets' rows in a random order in which a batch shares items.
+
+        Categories are paired at random; a batch holds the triplets between one pair or two and another, and
+        with 256 triplets half of the texts that as many drawn from all of them have. Batches are shuffled.
+        """
+        pair = rng.permutation(self.labels.max() + 1)[self.labels] // 2
+        sides = np.sort(pair[self.triplets.numpy()[:, [0, 2]]], axis=1)
+        rows = np.lexsort((rng.random(len(sides)), sides[:, 1], sides[:, 0]))
+        whole = len(rows) // batch_size * batch_size
+        return np.append(rng.permutation(rows[:whole].reshape(-1, batch_size)), rows[whole:])
 
 
 class GroupSet(Dataset):
@@ -94,7 +109,7 @@ class NewsData(lightning.LightningDataModule):
         return DataLoader(chosen, batch_size=size, shuffle=True, collate_fn=_as_it_is)
 
     def _triplets(self) -> TripletSet:
-        return TripletSet(self.tokens, self.examples.training)
+        return TripletSet(self.tokens, self.examples.training, self.examples.news.codes("category"))
 
     def _groups(self) -> GroupSet:
         items = np.unique(self.examples.training)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    Arrange = Callable[[np.random.Generator, int], NDArray[np.int64]]
+
 AHEAD = 2  # batches that a worker prepares ahead, torch's own default
 
 
@@ -49,8 +51,8 @@ class Order(Sampler[Part]):
     `world`-th row of each batch. In a last, smaller batch, rows are repeated from its beginning until each
     process has the same number: there those rows count twice, as little as `world` allows.
 
-    Several loaders of one training differ by `stream`. Raises UserError for a batch size that can't be
-    shared equally.
+    Several loaders of one training differ by `stream`. A data set that knows a better order than any (see
+    `ordered`) gives its own `arrange`. Raises UserError for a batch size that can't be shared equally.
     """
 
     def __init__(  # noqa: PLR0913
@@ -64,6 +66,7 @@ class Order(Sampler[Part]):
         stream: int = 0,
         rank: int = 0,
         world: int = 1,
+        arrange: Arrange | None = None,
     ) -> None:
         if batch_size % world:
             raise UserError(
@@ -72,6 +75,7 @@ class Order(Sampler[Part]):
             )
         self.items, self.batch_size, self.shuffle, self.drop_last = items, batch_size, shuffle, drop_last
         self.seed, self.stream, self.rank, self.world = seed, stream, rank, world
+        self.arrange = arrange
         self.epoch, self.start = 0, 0
 
     def __len__(self) -> int:
@@ -93,7 +97,8 @@ class Order(Sampler[Part]):
         """Return all rows [items] in this epoch's order."""
         if not self.shuffle:
             return np.arange(self.items)
-        return np.random.default_rng((self.seed, self.epoch, 0, 0, self.stream)).permutation(self.items)
+        rng = np.random.default_rng((self.seed, self.epoch, 0, 0, self.stream))
+        return self.arrange(rng, self.batch_size) if self.arrange else rng.permutation(self.items)
 
     def _share(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
         even = len(batch) + -len(batch) % self.world
@@ -165,7 +170,8 @@ def ordered(loader: Any, *, seed: int, stream: int = 0, rank: int = 0, world: in
 
     Returned as they are: loaders without batches (`batch_size=None`), of an iterable data set, or with a
     sampler of their own; their order on a resume is their own matter. A `generator` given to the loader
-    gives way to the seed.
+    gives way to the seed. A data set with a method `shuffled(rng, batch_size)` is asked for each epoch's
+    order of rows, where the loader is to shuffle.
     """
     if not _plain(loader):
         return loader
@@ -181,6 +187,7 @@ def ordered(loader: Any, *, seed: int, stream: int = 0, rank: int = 0, world: in
             stream=stream,
             rank=rank,
             world=world,
+            arrange=getattr(loader.dataset, "shuffled", None),
         ),
     )
 
