@@ -55,7 +55,7 @@ RIVALS: dict[str, tuple[str, int, float]] = {
 WAYS = ("as published", *OURS, *RIVALS)
 
 
-class Done(Exception):
+class Done(Exception):  # noqa: N818 - no error
     """The training was good enough, or long enough."""
 
 
@@ -120,20 +120,25 @@ def measure(protocol: str, way: str) -> None:
         pass
     kept = HERE.with_suffix(".json")
     outcomes = json.loads(kept.read_text()) if kept.exists() else {}
-    outcomes.setdefault(protocol, {})[way] = {**watch.outcome(), "looks": watch.looks, "load": os.getloadavg()[2]}
+    outcomes.setdefault(protocol, {})[way] = {
+        **watch.outcome(),
+        "looks": watch.looks,
+        "load": os.getloadavg()[2],
+    }
     kept.write_text(json.dumps(outcomes, indent=1))
 
 
 def train_as_published(watch: Watch) -> None:
     """Train as the article did: three passes a step, all padded to 40 tokens, AdamW as it comes."""
-    from trainlab.news.model import NewsModel, Tokens, pool
+    from trainlab.news.model import NewsModel, pool
 
     examples, config = watch.examples, watch.config
     model = NewsModel.pretrained(config.model_copy(update={"fast": False})).train()
-    tokens = model.tokenize(examples.news.texts(config.text))
+    table = model.tokenize(examples.news.texts(config.text))
+    tokens = table.all()
     more = (0, PUBLISHED["tokens"] - tokens.ids.shape[-1])
     ids, mask = (torch.nn.functional.pad(each.flatten(0, 1), more) for each in tokens)
-    unseen = tokens.rows(torch.from_numpy(examples.unseen))
+    unseen = table.rows(examples.unseen)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PUBLISHED["learning_rate"])
     rng = np.random.default_rng(0)
 
@@ -220,7 +225,11 @@ def train_rival(watch: Watch, loss: str, batch: int, learning_rate: float) -> No
             logging_strategy="no",
         )
         kind = getattr(losses, loss)
-        options = {} if loss.startswith("Multiple") else {("margin" if labelled else "triplet_margin"): config.margin}
+        options = (
+            {}
+            if loss.startswith("Multiple")
+            else {("margin" if labelled else "triplet_margin"): config.margin}
+        )
         trainer = SentenceTransformerTrainer(
             model,
             arguments,

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # `make clean`: what was built goes after one question, what is the user's after another. Sourced by stack/verb.
-built=(.venv .stack .pytest_cache .ruff_cache .mypy_cache src/trainlab.egg-info)
+built=(.venv .stack .pytest_cache .ruff_cache .mypy_cache src/trainlab.egg-info data/tokens)
 
 clean() {
   echo "built:  $(present "${built[@]}")"
@@ -25,7 +25,7 @@ present() { # present PATH...: those that exist, or a word that says none does
 
 users_files() { # prints runs, downloaded data and .env, one a line; never what git has shipped
   find logs -mindepth 1 -maxdepth 1 ! -name .gitignore
-  find data -mindepth 1 -maxdepth 1 ! -name sample
+  find data -mindepth 1 -maxdepth 1 ! -name sample ! -name tokens
   [[ ! -e .env ]] || echo .env
 }
 

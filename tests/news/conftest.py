@@ -8,6 +8,7 @@ import pytest
 
 import tiny_models
 from trainlab import freezing
+from trainlab.news import tokens
 from trainlab.news.config import NewsConfig
 
 CATEGORIES = {
@@ -60,6 +61,14 @@ def own_frozen(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """What the user has frozen is none of the tests' business."""
     folder = tmp_path_factory.mktemp("data") / "frozen"
     monkeypatch.setattr(freezing, "home", lambda: folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_tokens(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Tokens that were kept are none of the tests' business either."""
+    folder = tmp_path_factory.mktemp("data") / "tokens"
+    monkeypatch.setattr(tokens, "home", lambda: folder)
     return folder
 
 

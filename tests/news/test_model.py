@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer
@@ -45,7 +46,7 @@ def test_pooling_leaves_padding_out() -> None:
 
 def test_tokens_are_the_backbones_own_and_cut(tiny: NewsConfig, tiny_bert: Path) -> None:
     model = NewsModel.pretrained(tiny.model_copy(update={"max_tokens": 5}))
-    tokens = model.tokenize(ITEMS)
+    tokens = model.tokenize(ITEMS).all()
     theirs = AutoTokenizer.from_pretrained(tiny_bert)
     expected = theirs([text for (text,) in ITEMS], truncation=True, max_length=5, padding=True)
     assert tokens.ids.squeeze(1).tolist() == expected["input_ids"]
@@ -71,12 +72,12 @@ def test_a_batch_encodes_each_item_once_and_loses_nothing(
     model: NewsModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model, "log", lambda *args, **kwargs: None)
-    tokens = model.tokenize(ITEMS)
+    table = model.tokenize(ITEMS)
+    tokens = table.all()
     triplets = torch.tensor([[0, 3, 1], [3, 0, 2], [0, 3, 2]])
-    batch = TripletSet(tokens, triplets.numpy()).__getitems__([0, 2])
-    assert len(batch.tokens.ids) == 4
-    batch = TripletSet(tokens, triplets.numpy()).__getitems__([0, 0])
-    assert len(batch.tokens.ids) == 3
+    drawn = TripletSet(table, triplets.numpy(), np.array([0, 1, 1, 0]))
+    assert len(drawn.__getitems__([0, 2]).tokens.ids) == 4
+    assert len(drawn.__getitems__([0, 0]).tokens.ids) == 3
     vectors = model(tokens)
     a, p, n = vectors[triplets].unbind(1)
     slow = torch.relu((a - p).norm(dim=1) - (a - n).norm(dim=1) + model.hparams["margin"]).mean()
@@ -85,7 +86,7 @@ def test_a_batch_encodes_each_item_once_and_loses_nothing(
 
 
 def test_a_batch_of_several_items_leaks_nothing_between_them(model: NewsModel) -> None:
-    tokens = model.tokenize(ITEMS)
+    tokens = model.tokenize(ITEMS).all()
     before = model(tokens)
     other = tokens.ids.clone()
     other[1] = tokens.ids[0]
@@ -109,7 +110,7 @@ def test_a_checkpoint_restores_without_backbone_and_hub(
     checkpoint.save(state, tmp_path / "best.ckpt")
     monkeypatch.setattr("trainlab.news.model.locate", None)
     restored = restore(NewsModel, tmp_path / "best.ckpt")
-    assert torch.equal(model.tokenize(ITEMS).ids, restored.tokenize(ITEMS).ids)
+    assert np.array_equal(model.tokenize(ITEMS).ids, restored.tokenize(ITEMS).ids)
     assert torch.equal(model.embed(model.tokenize(ITEMS)), restored.embed(restored.tokenize(ITEMS)))
 
 

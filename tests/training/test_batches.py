@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,38 @@ def test_a_last_smaller_batch_is_filled_by_repeating_its_rows() -> None:
     three = [rows_of(Order(7, 4, shuffle=True, rank=rank, world=2))[-1] for rank in range(2)]
     assert [len(part) for part in three] == [2, 2]
     assert sorted(Counter(joined(three)).values()) == [1, 1, 2]
+
+
+class Backwards(Dataset):
+    """Knows its own order: from the last row to the first, turned by a random number of rows."""
+
+    def __len__(self) -> int:
+        return 7
+
+    def __getitem__(self, row: int) -> int:
+        return row
+
+    def shuffled(self, rng: np.random.Generator, batch_size: int) -> np.ndarray:
+        assert batch_size == 2
+        return np.roll(np.arange(7)[::-1], rng.integers(7))
+
+
+def test_a_data_set_may_shuffle_itself_by_seed_and_epoch() -> None:
+    def shuffled(epoch: int) -> list[int]:
+        loader = ordered(DataLoader(Backwards(), batch_size=2, shuffle=True), seed=0)
+        loader.sampler.set_epoch(epoch)
+        return [row for batch in loader for row in batch.tolist()]
+
+    epochs = [shuffled(epoch) for epoch in range(6)]
+    assert epochs == [shuffled(epoch) for epoch in range(6)]
+    assert len({str(each) for each in epochs}) > 1
+    for each in epochs:
+        assert {(one - other) % 7 for one, other in pairwise(each)} == {1}
+
+
+def test_a_data_set_is_not_asked_where_nothing_is_shuffled() -> None:
+    loader = ordered(DataLoader(Backwards(), batch_size=2), seed=0)
+    assert [row for batch in loader for row in batch.tolist()] == list(range(7))
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused() -> None:

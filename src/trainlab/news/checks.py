@@ -16,7 +16,9 @@ from trainlab.news.config import NewsConfig
 from trainlab.news.data import title_key
 from trainlab.news.dataset import NewsData
 from trainlab.news.examples import Examples, draw
-from trainlab.news.model import Batch, NewsModel, Tokens, pool
+from trainlab.news.frozen import tokens_of
+from trainlab.news.model import Batch, NewsModel, pool
+from trainlab.news.tokens import Tokens
 from trainlab.training.checks.subject import Items, Subject
 
 if TYPE_CHECKING:
@@ -129,7 +131,7 @@ class NewsSubject(Subject):
         """Return the embeddings made triplet by triplet, three passes each, every text alone and unpadded."""
         embeddings = torch.empty_like(self.outputs(module, batch))
         for item in batch.places.flatten().tolist():
-            texts = zip(*batch.tokens.rows(torch.tensor(item)), strict=True)
+            texts = zip(batch.tokens.ids[item], batch.tokens.mask[item], strict=True)
             vectors = [_alone(module, ids[mask > 0], self.config.pooling) for ids, mask in texts]
             embeddings[item] = module.head(torch.cat(vectors))
         return embeddings
@@ -201,7 +203,7 @@ class NewsSubject(Subject):
         return NewsModel.pretrained(self.config)
 
     def _data(self) -> NewsData:
-        tokens = self._model().tokenize(self.examples.news.texts(self.config.text))
+        tokens = tokens_of(self.examples, self._model(), self.config.text)
         return NewsData(self.examples, tokens, self.config)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from trainlab.news.model import Batch, Group, Tokens
+from trainlab.news.model import Batch, Group
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from trainlab.news.config import NewsConfig
     from trainlab.news.examples import Examples
+    from trainlab.news.tokens import Tokens, TokenTable
 
 
 class TripletSet(Dataset):
@@ -26,7 +27,7 @@ class TripletSet(Dataset):
     `labels` [N] are the items' categories as codes.
     """
 
-    def __init__(self, tokens: Tokens, triplets: NDArray[Any], labels: NDArray[Any]) -> None:
+    def __init__(self, tokens: TokenTable, triplets: NDArray[Any], labels: NDArray[Any]) -> None:
         self.tokens, self.labels = tokens, labels
         self.triplets = torch.from_numpy(triplets)
 
@@ -62,7 +63,7 @@ class GroupSet(Dataset):
     twice is one of more items.
     """
 
-    def __init__(self, tokens: Tokens, items: NDArray[Any], labels: NDArray[Any], size: int) -> None:
+    def __init__(self, tokens: TokenTable, items: NDArray[Any], labels: NDArray[Any], size: int) -> None:
         self.tokens, self.size = tokens, size
         order = np.argsort(labels, kind="stable")
         starts = np.unique(labels[order], return_index=True)[1]
@@ -93,13 +94,13 @@ class GroupSet(Dataset):
 class NewsData(lightning.LightningDataModule):
     """Shuffled triplets to train on; the unseen items, all at once, to validate on."""
 
-    def __init__(self, examples: Examples, tokens: Tokens, config: NewsConfig) -> None:
+    def __init__(self, examples: Examples, tokens: TokenTable, config: NewsConfig) -> None:
         super().__init__()
         self.examples, self.tokens, self.config = examples, tokens, config
 
     def unseen(self) -> Tokens:
         """Return the tokens of the unseen items."""
-        return self.tokens.rows(torch.from_numpy(self.examples.unseen))
+        return self.tokens.rows(self.examples.unseen)
 
     def train_dataloader(self) -> DataLoader:
         """Return batches, shuffled; order, and workers where they pay, are the Trainer's."""

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trainlab.news.examples import Examples
-    from trainlab.news.model import NewsModel, Tokens
+    from trainlab.news.model import NewsModel
+    from trainlab.news.tokens import TokenTable
     from trainlab.unpacking import Report
 
 CONFIG = NewsConfig
@@ -32,7 +33,6 @@ KEYS = (
 )
 NEWS, TOKENIZER = "news.json", "tokenizer.json"
 ROWS = ("training", "unseen", "validation")  # of Examples
-TOKENS = ("ids", "mask")
 
 
 def recipe(config: NewsConfig) -> Recipe:
@@ -43,7 +43,7 @@ def recipe(config: NewsConfig) -> Recipe:
     def prepare(folder: Path, report: Report) -> None:
         _prepare(config, folder, report)
 
-    return Recipe("news", config, KEYS, raw, prepare)
+    return Recipe("news", config, KEYS, raw, prepare, version=2)  # 2: tokens without padding
 
 
 def thaw(config: NewsConfig) -> Examples | None:
@@ -63,23 +63,21 @@ def thaw(config: NewsConfig) -> Examples | None:
     return examples.Examples(news, **rows, frozen=folder)
 
 
-def tokens_of(drawn: Examples, model: NewsModel, text: str) -> Tokens:
-    """Return the tokens of all news: frozen ones, where the examples were, or made by the model.
+def tokens_of(drawn: Examples, model: NewsModel, text: str) -> TokenTable:
+    """Return the tokens of all news: frozen ones, where the examples were, or the tokenizer's own.
 
     Raises UserError when the frozen ones were made by another tokenizer.
     """
+    from trainlab.news import tokens
+
     if drawn.frozen is None:
-        return model.tokenize(drawn.news.texts(text))
+        return tokens.tokens_of(drawn.news, text, model.tokenizer)
     if (drawn.frozen / TOKENIZER).read_text() != model.tokenizer.to_str():
         raise UserError(
             f"{drawn.frozen} was frozen with another tokenizer than the backbone has now. Freeze it again: "
             "trainlab data freeze news, with the same settings"
         )
-    import torch
-
-    from trainlab.news.model import Tokens
-
-    return Tokens(*(torch.from_numpy(_load(drawn.frozen, name)) for name in TOKENS))
+    return tokens.load(drawn.frozen, model.tokenizer, len(drawn.news.texts(text)[0]))
 
 
 def _load(folder: Path, name: str) -> NDArray[Any]:
@@ -89,7 +87,7 @@ def _load(folder: Path, name: str) -> NDArray[Any]:
 
 def _prepare(config: NewsConfig, folder: Path, report: Report) -> None:
     from trainlab import backbones
-    from trainlab.news.model import tokenize
+    from trainlab.news.tokens import tokenize
 
     drawn = examples.prepare(config)
     report("drawing triplets", 1, 1)
@@ -98,9 +96,9 @@ def _prepare(config: NewsConfig, folder: Path, report: Report) -> None:
     tokens = tokenize(tokenizer, drawn.news.texts(config.text))
     report("making tokens", 1, 1)
     arrays = {name: getattr(drawn, name) for name in ROWS}
-    arrays |= {name: getattr(tokens, name).numpy() for name in TOKENS}
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
+    tokens.save(folder)
     (folder / TOKENIZER).write_text(tokenizer.to_str())
     (folder / NEWS).write_text(_as_json(drawn.news))
 

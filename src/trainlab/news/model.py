@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModel
 from trainlab.backbones import load_tokenizer, locate, quiet
 from trainlab.news import packed
 from trainlab.news.mining import batch_all, batch_hard
+from trainlab.news.tokens import Tokens, TokenTable, tokenize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,22 +26,8 @@ TITLE_WIDTHS = (512, 256)  # V. Visheratin, part 1: linear 512, GELU, linear 256
 PAIR_WIDTHS = (1024, 512, 256)  # title and abstract side by side
 HEAD_GAIN = 2.0  # on the sample, 1 and 3 give less precision on unseen items; so does torch's default
 TEXTS_AT_ONCE = 64  # one pass of the backbone: texts of like length, so that little of it is padding
+EMBEDDED_AT_ONCE = 4096  # items, sorted by length among themselves: no more of them need be in memory
 PACKED_AT_ONCE = 256  # without padding: as fast as fewer on a CPU, while a GPU needs many
-
-
-class Tokens(NamedTuple):
-    """Token ids and their mask, both [N, T, L]: N items of T texts, padded to L tokens."""
-
-    ids: Tensor
-    mask: Tensor
-
-    def rows(self, items: Tensor) -> Tokens:
-        """Return some items."""
-        return Tokens(self.ids[items], self.mask[items])
-
-    def to(self, device: torch.device) -> Tokens:
-        """Return the same tokens on another device."""
-        return Tokens(self.ids.to(device), self.mask.to(device))
 
 
 class Batch(NamedTuple):
@@ -55,14 +42,6 @@ class Group(NamedTuple):
 
     tokens: Tokens
     labels: Tensor
-
-
-def tokenize(tokenizer: Tokenizer, items: Sequence[Sequence[str]]) -> Tokens:
-    """Return the tokens of N items of T texts each, all encoded in one call."""
-    encoded = tokenizer.encode_batch([text for texts in items for text in texts])
-    shape = (len(items), len(items[0]), -1)
-    ids = torch.tensor([each.ids for each in encoded]).view(shape)
-    return Tokens(ids, torch.tensor([each.attention_mask for each in encoded]).view(shape))
 
 
 def pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
@@ -163,8 +142,8 @@ class NewsModel(lightning.LightningModule):
             each.eval()
         return self
 
-    def tokenize(self, items: Sequence[Sequence[str]]) -> Tokens:
-        """Return the tokens of N items of T texts each, all encoded in one call."""
+    def tokenize(self, items: Sequence[Sequence[str]]) -> TokenTable:
+        """Return the tokens of N items of T texts each."""
         return tokenize(self.tokenizer, items)
 
     def pooled(self, tokens: Tokens) -> Tensor:
@@ -193,13 +172,14 @@ class NewsModel(lightning.LightningModule):
         return self.head(self.pooled(tokens))
 
     @torch.inference_mode()
-    def embed(self, tokens: Tokens, *, raw: bool = False) -> Tensor:
+    def embed(self, tokens: Tokens | TokenTable, *, raw: bool = False) -> Tensor:
         """Return embeddings [N, D] on the CPU, or with `raw` the backbone's own vectors; no dropout."""
         training, network = self.training, self.pooled if raw else self.forward
+        parts = tokens.batches(EMBEDDED_AT_ONCE) if isinstance(tokens, TokenTable) else [tokens]
         self.eval()
-        vectors = network(tokens.to(self.device)).cpu()
+        vectors = [network(part.to(self.device)).cpu() for part in parts]
         self.train(training)
-        return vectors
+        return torch.cat(vectors)
 
     def training_step(self, batch: Batch | Group) -> Tensor:
         """Return the batch's triplet loss: mean of max(0, ‖a-p‖ - ‖a-n‖ + margin)."""

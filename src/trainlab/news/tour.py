@@ -126,10 +126,11 @@ def worker_rates(config: NewsConfig, candidates: Sequence[int] = (0, 1, 2)) -> p
     """Return the batches of training triplets that so many workers make in a second."""
     from trainlab.news.dataset import NewsData
     from trainlab.news.examples import draw
+    from trainlab.news.frozen import tokens_of
     from trainlab.news.model import NewsModel
     from trainlab.training.workers import measure_workers
 
     examples = draw(config)
-    tokens = NewsModel.pretrained(config).tokenize(examples.news.texts(config.text))
+    tokens = tokens_of(examples, NewsModel.pretrained(config), config.text)
     rates = measure_workers(NewsData(examples, tokens, config).train_dataloader(), candidates)
     return pd.DataFrame({"batches a second": rates}).rename_axis("workers")

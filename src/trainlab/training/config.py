@@ -33,8 +33,9 @@ Batches = Annotated[int | float, Field(ge=0), BeforeValidator(_share_or_count)]
 class CommonConfig(Config):
     """What each trainer is told, Lightning's (`TrainingConfig`) or that of Transformers (`FineTuneConfig`).
 
-    Training: `epochs`; `seed`; `precision`; `accelerator`; `num_workers` prepare batches (auto: measured);
-    `deterministic` algorithms also on the GPU, where they are slower.
+    Training: `epochs`; `seed`; `precision` (auto: bf16-mixed where a measurement finds it faster);
+    `accelerator`; `num_workers` prepare batches (auto: measured); `deterministic` algorithms also on the
+    GPU, where they are slower.
 
     Checkpoints: everything a resume needs is saved each `checkpoint_every` (30s, 5m, 1h, or a number of
     steps) and at the end of each `every_n_epochs`; `keep` of these stay. `resume` names the run to go on
@@ -48,9 +49,9 @@ class CommonConfig(Config):
 
     epochs: int = Field(3, ge=1)
     seed: int = Field(0, ge=0, lt=2**32)
-    precision: Annotated[Literal["32-true", "bf16-mixed", "16-mixed"], BeforeValidator(_whole_precision)] = (
-        "32-true"
-    )
+    precision: Annotated[
+        Literal["32-true", "bf16-mixed", "16-mixed", "auto"], BeforeValidator(_whole_precision)
+    ] = "32-true"
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     num_workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     deterministic: bool = False
@@ -110,12 +111,13 @@ class CommonConfig(Config):
                 "accelerator=cuda: torch sees no GPU here. Use accelerator=auto or accelerator=cpu; "
                 "trainlab doctor says more."
             )
-        if self._on_cpu() and self.precision == "16-mixed":
+        if self.on_cpu() and self.precision == "16-mixed":
             raise UserError(
                 "precision=16-mixed needs a GPU. On the CPU use precision=32-true or precision=bf16-mixed."
             )
 
-    def _on_cpu(self) -> bool:
+    def on_cpu(self) -> bool:
+        """Return whether the training is to run on the CPU."""
         import torch
 
         return self.accelerator == "cpu" or not torch.cuda.is_available()
@@ -147,7 +149,7 @@ class TrainingConfig(CommonConfig):
         import torch
 
         super().check_machine()
-        if not self._on_cpu() and self.devices > torch.cuda.device_count():
+        if not self.on_cpu() and self.devices > torch.cuda.device_count():
             raise UserError(
                 f"devices={self.devices}: this machine has {torch.cuda.device_count()} GPU(s). "
                 "Use fewer, or accelerator=cpu."

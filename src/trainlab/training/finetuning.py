@@ -20,6 +20,7 @@ from trainlab.training.batches import OrderedLoader, ordered
 from trainlab.training.finetuning_callbacks import Bars, Recording, tagged
 from trainlab.training.finetuning_states import FineTuneStates
 from trainlab.training.keeping import check_plain
+from trainlab.training.precision import precision_of
 from trainlab.training.randomness import random_state, set_random_state
 from trainlab.training.workers import choose_workers, set_threads, threads_for
 
@@ -175,7 +176,7 @@ class FineTuner(transformers.Trainer):
 
 def _arguments(run: Run, config: FineTuneConfig, *, evaluate: bool) -> transformers.TrainingArguments:
     """Return what the Trainer is told; saving is ours, and nothing is reported to anybody but the run."""
-    on_cpu = config.accelerator == "cpu" or not torch.cuda.is_available()
+    on_cpu, precision = config.on_cpu(), precision_of(run, config)
     arguments = transformers.TrainingArguments(
         output_dir=str(run.folder),
         num_train_epochs=1 if config.fast_dev_run else config.epochs,
@@ -190,8 +191,8 @@ def _arguments(run: Run, config: FineTuneConfig, *, evaluate: bool) -> transform
         eval_strategy="steps" if evaluate else "no",
         save_strategy="no",
         logging_nan_inf_filter=False,  # a loss that is no number is to be seen
-        bf16=config.precision == "bf16-mixed",
-        fp16=config.precision == "16-mixed",
+        bf16=precision == "bf16-mixed",
+        fp16=precision == "16-mixed",
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
         seed=config.seed,

@@ -18,6 +18,7 @@ from trainlab.training.checkpoints import Best, States
 from trainlab.training.ddp import log_means, strategy_for
 from trainlab.training.keeping import BEST, check_plain
 from trainlab.training.loaders import take_loaders
+from trainlab.training.precision import precision_of
 from trainlab.training.progress import LOG_EVERY, Bars, Speed
 from trainlab.training.recording import RunLogger, VerifiedCheckpoints
 from trainlab.training.workers import set_threads
@@ -125,7 +126,7 @@ def _defaults(run: Run, config: TrainingConfig) -> dict[str, Any]:
         "accelerator": accelerator,
         "devices": config.devices,
         "strategy": strategy_for(config),
-        "precision": config.precision,
+        "precision": precision_of(run, config),
         "max_epochs": config.epochs,
         "fast_dev_run": config.fast_dev_run,
         "limit_train_batches": config.limit_train_batches,
