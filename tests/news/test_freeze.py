@@ -7,6 +7,7 @@ import torch
 
 import tiny_models
 from trainlab.errors import UserError
+from trainlab.news import packed
 from trainlab.news.config import NewsConfig
 from trainlab.news.experiment import train
 from trainlab.news.model import NewsModel
@@ -33,6 +34,57 @@ def test_what_is_frozen_draws_no_dropout_in_training(kind: str, tmp_path: Path) 
     assert model.training
     assert torch.equal(model(tokens), model(tokens))
     assert not [each for each in model.frozen() for part in each.modules() if part.training]
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+@pytest.mark.parametrize("text", ["title", "title+abstract"])
+def test_what_frozen_layers_make_of_tokens_is_remembered(kind: str, text: str, tmp_path: Path) -> None:
+    words = ["game", "rain", "wind", "sun", "cup"]
+    backbone = getattr(tiny_models, kind)(tmp_path, words)
+    config = NewsConfig(backbone=str(backbone), freeze=1, text=text)
+    model = NewsModel.pretrained(config).eval()
+    items = [["game rain"], ["sun"], ["cup cup wind game"], ["wind rain"]]
+    table = model.tokenize(items if text == "title" else [[title, "the sun"] for (title,) in items])
+    remembered = model.remembering(table)
+    wanted = [2, 0, 3]
+    rows, known = table.rows(wanted), remembered.rows(wanted)
+    assert known.lower is not None
+    assert len(known.lower) == rows.mask.sum()
+    packed.layers(model.backbone)[0].register_forward_pre_hook(lambda *_: pytest.fail("computed again"))
+    vectors = model(known)
+    vectors.pow(2).mean().backward()
+    gradients = [each.grad.clone() for each in model.parameters() if each.grad is not None]
+    model.zero_grad()
+    packed.layers(model.backbone)[0]._forward_pre_hooks.clear()
+    plain = model(rows)
+    plain.pow(2).mean().backward()
+    others = [each.grad for each in model.parameters() if each.grad is not None]
+    torch.testing.assert_close(vectors, plain, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(gradients, others, atol=1e-5, rtol=1e-5)
+
+
+def test_nothing_is_remembered_where_nothing_is_frozen_or_memory_is_short(
+    tiny: NewsConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, plain, frozen = (
+        NewsModel.pretrained(tiny.model_copy(update=each))
+        for each in ({}, {"freeze": 1, "fast": False}, {"freeze": 1})
+    )
+    table = free.tokenize([["game"], ["rain"]])
+    assert free.remembering(table) is table
+    assert plain.remembering(table) is table
+    assert frozen.remembering(table).lower is not None
+    monkeypatch.setattr("trainlab.news.model.memory_limit", lambda: 2048)
+    assert frozen.remembering(table) is table
+
+
+def test_a_training_that_remembers_gives_the_losses_of_one_that_does_not(
+    tiny: NewsConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny.model_copy(update={"freeze": 1})
+    remembered = train(config).metrics["trained"]
+    monkeypatch.setattr(NewsModel, "remembering", lambda _, table: table)
+    assert train(config).metrics["trained"] == pytest.approx(remembered, abs=1e-4)
 
 
 def test_the_frozen_run_goes_on_as_if_it_had_not_stopped(tiny: NewsConfig) -> None:

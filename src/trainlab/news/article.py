@@ -66,8 +66,9 @@ class ArticleConfig(Config):
     pooling: Literal["mean", "cls"] = "mean"
     epochs: int = Field(2, ge=1)
     batch_size: int = Field(1024, ge=1)
-    learning_rate: float = Field(1e-4, gt=0)
-    head_learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(2e-4, gt=0)
+    head_learning_rate: float = Field(2e-3, gt=0)
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     seed: int = Field(0, ge=0, lt=2**32)
     only: int = Field(len(SETTINGS), ge=1, le=len(SETTINGS))
 

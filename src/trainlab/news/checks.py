@@ -87,7 +87,7 @@ class NewsSubject(Subject):
 
     def zeroed(self, batch: Batch) -> Batch:
         """Return the same triplets of items that are all one and the same token."""
-        ids, mask = batch.tokens
+        ids, mask, _ = batch.tokens
         first = torch.zeros_like(mask)
         first[..., 0] = 1
         return Batch(Tokens(torch.zeros_like(ids), first), batch.places)

@@ -151,6 +151,8 @@ def _log_baselines(run: Run, metrics: dict[str, dict[str, float]], step: int) ->
 
 def _train(run: Run, config: NewsConfig, data: NewsData, model: NewsModel) -> tuple[NewsModel, int]:
     """Train; return the best epoch's network and the number of steps made."""
+    if config.devices == 1:  # other processes would each get a copy
+        data.tokens = model.remembering(data.tokens)
     callbacks: list[Callback] = [report.Evaluation(run, data.examples, config.margin)]
     trainer = Trainer(run, config, callbacks=callbacks)
     trainer.fit(model, data)

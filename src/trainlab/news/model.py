@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import lightning
 import torch
+from psutil import virtual_memory
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from trainlab.backbones import load_tokenizer, locate, quiet
+from trainlab.limits import memory_limit
 from trainlab.news import packed
 from trainlab.news.mining import batch_all, batch_hard
 from trainlab.news.tokens import Tokens, TokenTable, tokenize
@@ -27,6 +31,7 @@ PAIR_WIDTHS = (1024, 512, 256)  # title and abstract side by side
 HEAD_GAIN = 2.0  # on the sample, 1 and 3 give less precision on unseen items; so does torch's default
 TEXTS_AT_ONCE = 64  # one pass of the backbone: texts of like length, so that little of it is padding
 EMBEDDED_AT_ONCE = 4096  # items, sorted by length among themselves: no more of them need be in memory
+REMEMBERED = 0.25  # of the memory, at most, for what the frozen layers make of the tokens
 PACKED_AT_ONCE = 256  # without padding: as fast as fewer on a CPU, while a GPU needs many
 
 
@@ -42,6 +47,19 @@ class Group(NamedTuple):
 
     tokens: Tokens
     labels: Tensor
+
+
+def _places(mask: Tensor) -> Tensor:
+    """Return where each token [N, L] stands among the real ones, all texts one after the other."""
+    return (mask.cumsum(1) + (mask.sum(1).cumsum(0) - mask.sum(1))[:, None]) - 1
+
+
+def _some(tokens: Tokens, texts: Tensor) -> Tensor | None:
+    """Return the known lower states of some texts' tokens, one text after the other."""
+    if tokens.lower is None:
+        return None
+    mask = tokens.mask.flatten(0, 1)
+    return tokens.lower[_places(mask)[texts][mask[texts] > 0]]
 
 
 def pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
@@ -129,11 +147,8 @@ class NewsModel(lightning.LightningModule):
 
     def frozen(self) -> list[nn.Module]:
         """Return what is not to be trained: the embeddings and the lowest layers, none with `freeze=0`."""
-        count, total = self.hparams["freeze"], self.backbone.config.num_hidden_layers
-        if not count:
-            return []
-        stacks = (each for each in self.backbone.modules() if isinstance(each, nn.ModuleList))
-        return [self.backbone.embeddings, *next(each for each in stacks if len(each) == total)[:count]]
+        count = self.hparams["freeze"]
+        return [self.backbone.embeddings, *packed.layers(self.backbone)[:count]] if count else []
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; what is frozen stays without dropout."""
@@ -151,21 +166,44 @@ class NewsModel(lightning.LightningModule):
         ids, mask = tokens.ids.flatten(0, 1), tokens.mask.flatten(0, 1)
         order = mask.sum(-1).argsort(stable=True)
         encode, texts = (self._packed, PACKED_AT_ONCE) if self.attention else (self._padded, TEXTS_AT_ONCE)
-        parts = [encode(ids[rows], mask[rows]) for rows in order.split(texts)]
+        parts = [encode(ids[rows], mask[rows], _some(tokens, rows)) for rows in order.split(texts)]
         return torch.cat(parts)[order.argsort()].view(len(tokens.ids), -1)
 
-    def _packed(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def _packed(self, ids: Tensor, mask: Tensor, lower: Tensor | None) -> Tensor:
         """Return what `_padded` does, but for dropout's random numbers, without computing any padding."""
         pooling = self.hparams["pooling"]
-        blocks = packed.encode(self.backbone, ids, mask)
+        blocks = packed.encode(self.backbone, ids, mask, below=self.hparams["freeze"], lower=lower)
         return torch.cat([pool(block, mask.new_ones(block.shape[:2]), pooling) for block in blocks])
 
-    def _padded(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def _padded(self, ids: Tensor, mask: Tensor, _: Tensor | None) -> Tensor:
         """Return the vectors [N, H] of texts [N, L], sorted by length, cut to the longest of them."""
         longest = int(mask.sum(-1).max())
         ids, mask = ids[:, :longest], mask[:, :longest]
         states = self.backbone(input_ids=ids, attention_mask=mask).last_hidden_state
         return pool(states, mask, self.hparams["pooling"])
+
+    def remembering(self, table: TokenTable) -> TokenTable:
+        """Return the table with the states behind the frozen layers, computed once for all epochs.
+
+        As it is without frozen layers, with padding, and where they would fill too much of the memory.
+        """
+        size = 4 * len(table.ids) * self.backbone.config.hidden_size  # bytes
+        room = REMEMBERED * min(memory_limit() or math.inf, virtual_memory().available)
+        if not (self.hparams["freeze"] and self.attention) or size > room:
+            return table
+        parts = [self.below(part.to(self.device)) for part in table.batches(EMBEDDED_AT_ONCE)]
+        return replace(table, lower=torch.cat(parts))
+
+    @torch.no_grad()
+    def below(self, tokens: Tokens) -> Tensor:
+        """Return the states [S, H] of all real tokens, on the CPU, behind the layers that are frozen."""
+        ids, mask = tokens.ids.flatten(0, 1), tokens.mask.flatten(0, 1)
+        order = mask.sum(-1).argsort(stable=True)
+        states = mask.new_empty(int(mask.sum()), self.backbone.config.hidden_size, dtype=torch.float32)
+        for rows in order.split(PACKED_AT_ONCE):
+            part = packed.encode_lower(self.backbone, ids[rows], mask[rows], self.hparams["freeze"])
+            states[_places(mask)[rows][mask[rows] > 0]] = part.float()
+        return states.cpu()
 
     def forward(self, tokens: Tokens) -> Tensor:
         """Return the embeddings [N, D] of N items."""

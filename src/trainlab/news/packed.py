@@ -31,14 +31,44 @@ def attention_for(config: PreTrainedConfig) -> str | None:
     return ATTENTION if config.model_type in BACKBONES else None
 
 
-def encode(backbone: nn.Module, ids: Tensor, mask: Tensor) -> list[Tensor]:
-    """Return the token states of texts [N, L], sorted by length, as blocks [n, l, H] of equal length."""
-    real = mask.bool()
+def layers(backbone: nn.Module) -> nn.ModuleList:
+    """Return a backbone's transformer layers, from the lowest up."""
+    lists = (each for each in backbone.modules() if isinstance(each, nn.ModuleList))
+    return next(each for each in lists if len(each) == backbone.config.num_hidden_layers)  # type: ignore[union-attr]
+
+
+def encode(
+    backbone: nn.Module, ids: Tensor, mask: Tensor, *, below: int = 0, lower: Tensor | None = None
+) -> list[Tensor]:
+    """Return the token states of texts [N, L], sorted by length, as blocks [n, l, H] of equal length.
+
+    With `lower` [T, H], the tokens' states behind the `below` lowest layers, only the others are computed.
+    """
+    runs = _runs(mask)
+    states = _embedded(backbone, ids, mask) if lower is None else lower[None]
+    for layer in layers(backbone)[0 if lower is None else below :]:
+        states = layer(states, None, runs=runs)
+    return _blocks(states[0], runs)
+
+
+def encode_lower(backbone: nn.Module, ids: Tensor, mask: Tensor, below: int) -> Tensor:
+    """Return the states [T, H] of all tokens of texts [N, L], sorted by length, behind the lowest layers."""
+    states, runs = _embedded(backbone, ids, mask), _runs(mask)
+    for layer in layers(backbone)[:below]:
+        states = layer(states, None, runs=runs)
+    return states[0]
+
+
+def _runs(mask: Tensor) -> Runs:
     lengths, texts = torch.unique_consecutive(mask.sum(-1), return_counts=True)
-    runs = list(zip(texts.tolist(), lengths.tolist(), strict=True))
+    return list(zip(texts.tolist(), lengths.tolist(), strict=True))
+
+
+def _embedded(backbone: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
+    """Return the tokens' first states [1, T, H]."""
+    real = mask.bool()
     positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-    states = backbone(input_ids=ids[real][None], position_ids=positions[real][None], runs=runs)
-    return _blocks(states.last_hidden_state[0], runs)
+    return backbone.embeddings(input_ids=ids[real][None], position_ids=positions[real][None])  # type: ignore[operator]
 
 
 def attend(  # noqa: PLR0913 - Transformers' own

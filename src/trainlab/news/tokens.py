@@ -29,14 +29,19 @@ FILES = ("ids", "ends")
 
 
 class Tokens(NamedTuple):
-    """Token ids and their mask, both [N, T, L]: N items of T texts, padded to L tokens."""
+    """Token ids and their mask, both [N, T, L]: N items of T texts, padded to L tokens.
+
+    `lower` [S, H] are the states of the S real tokens behind the layers that are not trained, if known.
+    """
 
     ids: Tensor
     mask: Tensor
+    lower: Tensor | None = None
 
     def to(self, device: torch.device) -> Tokens:
         """Return the same tokens on another device."""
-        return Tokens(self.ids.to(device), self.mask.to(device))
+        lower = None if self.lower is None else self.lower.to(device)
+        return Tokens(self.ids.to(device), self.mask.to(device), lower)
 
 
 @dataclass(frozen=True)
@@ -44,13 +49,14 @@ class TokenTable:
     """The tokens of N items of `texts` texts each, one after the other, without padding.
 
     `ids` [S] are unsigned, of 16 bits where the vocabulary allows; `ends` [N·T] say where each text ends.
-    `padding` is the id that fills up a batch.
+    `padding` is the id that fills up a batch, `lower` [S, H] what `Tokens` says.
     """
 
     ids: NDArray[Any]
     ends: NDArray[np.int64]
     texts: int
     padding: int
+    lower: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ends) // self.texts
@@ -58,14 +64,15 @@ class TokenTable:
     def rows(self, items: Tensor | NDArray[Any] | Sequence[int]) -> Tokens:
         """Return the tokens of some items [N], padded to the longest text among them."""
         wanted = np.asarray(items)[:, None] * self.texts + np.arange(self.texts)
-        ends = self.ends[wanted]
         starts = np.where(wanted > 0, self.ends[wanted - 1], 0)
-        lengths = ends - starts
-        places = np.arange(lengths.max(initial=1))
-        mask = places < lengths[..., None]
+        lengths = self.ends[wanted] - starts
+        columns = np.arange(lengths.max(initial=1))
+        mask = columns < lengths[..., None]
+        places = (starts[..., None] + columns)[mask]
         ids = np.full(mask.shape, self.padding, np.int64)
-        ids[mask] = self.ids[(starts[..., None] + places)[mask]]
-        return Tokens(torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64)))
+        ids[mask] = self.ids[places]
+        lower = None if self.lower is None else self.lower[torch.from_numpy(places)]
+        return Tokens(torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64)), lower)
 
     def all(self) -> Tokens:
         """Return the tokens of all items."""

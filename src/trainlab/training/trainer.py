@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 UNHELPFUL = (
     ".*does not have many workers.*",  # tokens are ready before training: workers would only cost memory
     ".*smaller than the logging interval.*",  # Speed sets that
+    ".*module\\(s\\) in eval mode.*",  # frozen layers, which are to be so
     ".*requested to overfit but enabled.*",  # it turns shuffling off itself
     r".*isinstance\(treespec, LeafSpec\).*",  # Lightning's own business with torch
 )
