@@ -1,7 +1,7 @@
 # The commands of the stack: `make` alone lists them. The work is done in stack/ (the choice of engine, .env,
 # Docker) and local/ (the same two services without Docker). Variables set for make reach them as environment.
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs shell run runs demo article build test lint clean lock
+.PHONY: help up down status logs shell run runs demo article bench build test lint clean lock
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,6 +13,9 @@ demo: ## start both services, train the news experiment on the sample, print its
 
 test: ## run every test this machine can run; ARGS="-k name" goes to pytest
 	@stack/test $(ARGS)
+
+bench: ## measure what the project claims to be fast at: make bench ARGS="news_step growth"
+	@stack/bench $(ARGS)
 
 article: ## train the eight settings of the article that the news experiment follows, each with two splits
 	@stack/verb article $(ARGS)

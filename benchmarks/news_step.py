@@ -1,8 +1,7 @@
-"""CPU seconds of a training step of the news experiment, and of drawing the article's most triplets.
+"""Seconds of a training step of the news experiment, and of drawing the article's most triplets.
 
-`benchmarks/news_step.py` runs its variants in turn, on the same triplets of the sample's titles and with the
-same weights, and writes benchmarks/news_step.md. Times are the process's CPU time on one thread, so that what
-else the machine does counts little.
+`pip install sentence-transformers && benchmarks/news_step.py` runs its variants in turn, on the same triplets
+of the sample's titles and with networks of the same size, and writes benchmarks/news_step.md.
 """
 
 from __future__ import annotations
@@ -13,24 +12,34 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from trainlab.backbones import locate
 from trainlab.news.config import NewsConfig
 from trainlab.news.dataset import TripletSet
 from trainlab.news.examples import draw
 from trainlab.news.model import NewsModel, pool
 from trainlab.news.triplets import draw_triplets
+from trainlab.training.workers import set_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from trainlab.news.model import Batch, Tokens
+    from trainlab.news.tokens import Tokens, TokenTable
 
-REPEATS = 3  # after one more, to warm up
-STEPS = (("minilm", 32), ("minilm", 128), ("distilbert", 32))  # backbone, triplets
+REPEATS = 5  # after one more, to warm up
+STEPS = (  # backbone, triplets, bfloat16
+    ("minilm", 32, False),
+    ("minilm", 32, True),
+    ("minilm", 256, True),
+    ("distilbert", 32, False),
+    ("distilbert", 32, True),
+)
+VARIANTS = ("as published", "sentence-transformers", "plain", "fast")
+SQUARE = 2048  # rows and columns of the matrices whose product is the peak
 PUBLISHED_TOKENS = 40  # every title padded to that
 MIND = (  # items of MINDsmall's categories
     *(15774, 14510, 3107, 2551, 2479, 2350, 2068, 2048, 1885),
@@ -41,72 +50,139 @@ LISTED = (5_000, 10_000, 20_000)  # triplets drawn with the list; all of them wo
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    threads = set_threads()
     lines = [
         "# What a step of the news experiment costs\n",
-        f"CPU seconds on one thread, medians of {REPEATS} runs in turn, with their range; {_cpu()}, "
-        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start, torch {torch.__version__}. "
+        f"Seconds, medians of {REPEATS} steps in turn, with their range; {_cpu()}, {os.cpu_count()} cores, "
+        f"torch {torch.__version__} on {threads}, load {os.getloadavg()[0]:.1f} at the start. "
         "Made by `benchmarks/news_step.py`.\n",
-        "A step is forward, loss, backward and AdamW, in fp32, with dropout. *As published*: three passes, "
-        "each title padded to 40 tokens. *Plain* (`fast=false`): each text once, with texts of like length. "
-        "*Fast* (the default): no padding, AdamW fused. distilbert has random weights.\n",
-        "| backbone | triplets | texts | real tokens | as published | plain | fast "
-        "| plain / fast | published / fast |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-        *(step_row(backbone, triplets) for backbone, triplets in STEPS),
+        "A step is forward, loss, backward and AdamW, with dropout. *As published*: three passes, each title "
+        "padded to 40 tokens. *sentence-transformers*: its TripletLoss on the same ids. *Plain* "
+        "(`fast=false`): each text once, with texts of like length. *Fast* (the default): no padding, AdamW "
+        "fused. distilbert has random weights. The share is that of the matrix products a step needs, for "
+        f"real tokens alone, in the fast step's time, against products of {SQUARE}² in the same run.\n",
+        f"| backbone | numbers | triplets | texts | real tokens | {' | '.join(VARIANTS)} "
+        "| sentence-transformers / fast | share of the peak |",
+        "| --- | --- " + "| ---: " * 9 + "|",
+        *(step_row(*each) for each in STEPS),
         "\nTriplets drawn, of MINDsmall's categories, class_size=200, triplets_per_item=50. The list is "
         "that of the original, which looks each triplet up among all before it.\n",
-        "| sampler | triplets | CPU seconds |",
+        "| sampler | triplets | seconds |",
         "| --- | ---: | ---: |",
         *sampler_rows(),
+        "\nTexts embedded to measure a fifth of these triplets, held out: each triplet's three, or each item "
+        "once.\n",
+        "| three a triplet | each once | times fewer |",
+        "| ---: | ---: | ---: |",
+        validation_row(),
     ]
     table = "\n".join(lines) + "\n"
     Path(__file__).with_suffix(".md").write_text(table)
     print(table)
 
 
-def step_row(backbone: str, triplets: int) -> str:
-    """Measure the three variants of a step."""
+def step_row(backbone: str, triplets: int, half: bool) -> str:
+    """Measure the variants of a step, and the peak between them."""
     with tempfile.TemporaryDirectory() as folder:
         config = NewsConfig(backbone=_distilbert(folder) if backbone == "distilbert" else backbone)
         examples = draw(config)
         models = [
             NewsModel.pretrained(config.model_copy(update={"fast": fast})) for fast in (False, False, True)
         ]
-    tokens = models[0].tokenize(examples.news.texts(config.text))
-    chosen = np.random.default_rng(0).permutation(len(examples.training))[:triplets]
-    batch = TripletSet(tokens, examples.training).__getitems__(chosen.tolist())
-    forwards = (published, NewsModel.forward, NewsModel.forward)
-    variants = [step(*each, batch) for each in zip(models, forwards, strict=True)]
+        rival = rival_of(folder if backbone == "distilbert" else locate(backbone).name, config)
+    table = models[0].tokenize(examples.news.texts(config.text))
+    categories = examples.news.codes("category")
+    dataset = TripletSet(table, examples.training, categories)
+    chosen = dataset.shuffled(np.random.default_rng(0), triplets)[:triplets]
+    batch = dataset.__getitems__(chosen.tolist())
+    variants = [
+        step(models[0], lambda: as_published(models[0], table, examples.training[chosen]), half),
+        step(rival, lambda: rival_loss(rival, table, examples.training[chosen], config), half),
+        step(models[1], lambda: loss_of(models[1], models[1](batch.tokens)[batch.places].unbind(1)), half),
+        step(models[2], lambda: loss_of(models[2], models[2](batch.tokens)[batch.places].unbind(1)), half),
+        product(half),
+    ]
     seconds = [[spent(variant) for variant in variants] for _ in range(1 + REPEATS)][1:]
-    cells = [_median([row[i] for row in seconds]) for i in range(3)]
-    cells += [_median([row[i] / row[2] for row in seconds], 2) for i in (1, 0)]
+    cells = [_median([row[i] for row in seconds]) for i in range(4)]
+    cells.append(_median([row[1] / row[3] for row in seconds], 2))
+    needed, peak = products_needed(models[2], batch.tokens), 2 * SQUARE**3
+    shares = [100 * needed / row[3] / (peak / row[4]) for row in seconds]
+    cells.append(f"{_median(shares, 0)} %")
     sizes = (f"{triplets}", f"{len(batch.tokens.ids)}", f"{int(batch.tokens.mask.sum()):,}")
-    return f"| {' | '.join((backbone, *sizes, *cells))} |"
+    return f"| {' | '.join((backbone, 'bf16' if half else 'fp32', *sizes, *cells))} |"
 
 
-def step(
-    model: NewsModel, forward: Callable[[NewsModel, Tokens], torch.Tensor], batch: Batch
-) -> Callable[[], None]:
-    """Return what makes a training step."""
-    optimizer = model.train().configure_optimizers()
+def step(model: torch.nn.Module, loss: Callable[[], torch.Tensor], half: bool) -> Callable[[], None]:
+    """Return what makes a training step; sentence-transformers' own trainer has AdamW fused as well."""
+    if isinstance(model, NewsModel):
+        optimizer = model.train().configure_optimizers()
+    else:
+        optimizer = torch.optim.AdamW(model.train().parameters(), fused=True)
 
     def make() -> None:
-        if forward is published:
-            vectors = [published(model, batch.tokens.rows(items)) for items in batch.places.unbind(1)]
-        else:
-            vectors = list(forward(model, batch.tokens)[batch.places].unbind(1))
-        torch.nn.functional.triplet_margin_loss(*vectors, margin=model.hparams["margin"]).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            value = loss()
+        value.backward()
         optimizer.step()
         optimizer.zero_grad()
 
     return make
 
 
+def product(half: bool) -> Callable[[], object]:
+    matrix = torch.ones(SQUARE, SQUARE, dtype=torch.bfloat16 if half else torch.float32)
+    return lambda: matrix @ matrix
+
+
+def products_needed(model: NewsModel, tokens: Tokens) -> float:
+    """Return the floating point operations of a step's matrix products, forward and twice that backward.
+
+    Each token meets every weight of the layers, and every token of its text twice in attention.
+    """
+    linear = [each for each in model.backbone.modules() if isinstance(each, torch.nn.Linear)]
+    weights = sum(each.weight.numel() for each in linear)
+    lengths = tokens.mask.sum(-1).double()
+    config = model.backbone.config
+    attention = 4 * config.hidden_size * config.num_hidden_layers * float((lengths**2).sum())
+    head = sum(each.weight.numel() for each in model.head if isinstance(each, torch.nn.Linear))
+    return 3 * (2 * weights * float(lengths.sum()) + attention + 2 * head * len(tokens.ids))
+
+
+def loss_of(model: NewsModel, vectors: Iterable[torch.Tensor]) -> torch.Tensor:
+    vectors = [each.float() for each in vectors]
+    return torch.nn.functional.triplet_margin_loss(*vectors, margin=model.hparams["margin"])
+
+
+def as_published(model: NewsModel, table: TokenTable, triplets: np.ndarray) -> torch.Tensor:
+    return loss_of(model, [published(model, table.rows(rows)) for rows in triplets.T])
+
+
+def rival_of(name: str, config: NewsConfig) -> torch.nn.Module:
+    """Return sentence-transformers' network of the same size."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Dense, Pooling, Transformer
+
+    backbone = Transformer(name, max_seq_length=config.max_tokens)
+    width = backbone.get_word_embedding_dimension()
+    hidden = Dense(width, 512, activation_function=torch.nn.GELU())
+    last = Dense(512, 256, activation_function=torch.nn.Identity())
+    return SentenceTransformer(modules=[backbone, Pooling(width), hidden, last], device="cpu")
+
+
+def rival_loss(model: Any, table: TokenTable, triplets: np.ndarray, config: NewsConfig) -> torch.Tensor:
+    from sentence_transformers.losses import TripletLoss
+
+    columns = [table.rows(rows) for rows in triplets.T]
+    features = [
+        {"input_ids": each.ids.flatten(0, 1), "attention_mask": each.mask.flatten(0, 1)} for each in columns
+    ]
+    return TripletLoss(model, triplet_margin=config.margin)(features, torch.zeros(len(triplets)))
+
+
 def published(model: NewsModel, tokens: Tokens) -> torch.Tensor:
     """Return the vectors [N, D] of one pass over titles padded to the most tokens that there may be."""
-    more = PUBLISHED_TOKENS - tokens.ids.shape[-1]
-    ids, mask = (torch.nn.functional.pad(each.flatten(0, 1), (0, more)) for each in tokens)
+    more = (0, PUBLISHED_TOKENS - tokens.ids.shape[-1])
+    ids, mask = (torch.nn.functional.pad(each.flatten(0, 1), more) for each in (tokens.ids, tokens.mask))
     states = model.backbone(input_ids=ids, attention_mask=mask).last_hidden_state
     return model.head(pool(states, mask, model.hparams["pooling"]))
 
@@ -126,6 +202,15 @@ def sampler_rows() -> list[str]:
         f"| `draw_triplets` | {total:,} | {_median(ours, 3)} |",
         f"| extrapolated list / `draw_triplets` | | {squares * total**2 / statistics.median(ours):,.0f} |",
     ]
+
+
+def validation_row() -> str:
+    """Return how many texts are embedded each epoch to measure the held-out triplets."""
+    categories = np.repeat(np.arange(len(MIND)), MIND)
+    triplets = draw_triplets(categories, CLASS_SIZE, TRIPLETS_PER_ITEM, seed=0)
+    held = np.random.default_rng(0).permutation(triplets)[: round(0.2 * len(triplets))]
+    once = len(np.unique(held))
+    return f"| {held.size:,} | {once:,} | {held.size / once:.1f} |"
 
 
 def list_based(categories: np.ndarray, limit: int) -> list[tuple[int, int, int]]:
@@ -148,20 +233,18 @@ def list_based(categories: np.ndarray, limit: int) -> list[tuple[int, int, int]]
 
 
 def spent(work: Callable[[], object]) -> float:
-    """Return the CPU seconds that some work takes of this process."""
-    start = time.process_time()
+    """Return the seconds that some work takes."""
+    start = time.perf_counter()
     work()
-    return time.process_time() - start
+    return time.perf_counter() - start
 
 
 def _distilbert(folder: str) -> str:
     """Write a DistilBERT of the published size with random weights, and MiniLM's tokenizer; return where."""
     from transformers import AutoTokenizer, DistilBertConfig, DistilBertModel
 
-    from trainlab import backbones
-
     DistilBertModel(DistilBertConfig()).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(backbones.locate("minilm").name).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(locate("minilm").name).save_pretrained(folder)
     return folder
 
 

@@ -25,12 +25,12 @@ class NewsConfig(TrainingConfig):
     `max_tokens` of them. `trained=false` measures the backbone as it is.
 
     Training: AdamW with `learning_rate` for the backbone and `head_learning_rate` for the head. A step takes
-    `batch_size` of the triplets drawn with `mining=sampled`; with `all` and `hard` it takes `items_per_class`
+    `batch_size` of the triplets drawn with `mining=sampled`, such as share items; with `all` and `hard` it takes `items_per_class`
     of the same items from each of `classes_per_batch` categories, and either every triplet among them,
     `average` being over all or over those that violate the margin, or each anchor's hardest.
 
     With `freeze=4` the backbone's token embeddings and its lowest four layers stay as published, without
-    dropout, and nothing is computed for their gradients.
+    dropout; with `fast` they are computed once for all epochs.
 
     `fast` leaves padding out of what a BERT or DistilBERT computes, and fuses AdamW's steps; `fast=false` is
     the plain way to the same losses, but for the numbers that dropout draws.
