@@ -65,7 +65,7 @@ class ArticleConfig(Config):
     backbone: str = Field("minilm", min_length=1)
     pooling: Literal["mean", "cls"] = "mean"
     epochs: int = Field(2, ge=1)
-    batch_size: int = Field(1024, ge=1)
+    batch_size: int = Field(1536, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
     head_learning_rate: float = Field(2e-3, gt=0)
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"

@@ -25,9 +25,10 @@ class NewsConfig(TrainingConfig):
     `max_tokens` of them. `trained=false` measures the backbone as it is.
 
     Training: AdamW with `learning_rate` for the backbone and `head_learning_rate` for the head. A step takes
-    `batch_size` of the triplets drawn with `mining=sampled`, such as share items; with `all` and `hard` it takes `items_per_class`
-    of the same items from each of `classes_per_batch` categories, and either every triplet among them,
-    `average` being over all or over those that violate the margin, or each anchor's hardest.
+    `batch_size` of the triplets drawn with `mining=sampled`, such as share items; with `all` and `hard` it
+    takes `items_per_class` of the same items from each of `classes_per_batch` categories, and either every
+    triplet among them, `average` being over all or over those that violate the margin, or each anchor's
+    hardest.
 
     With `freeze=4` the backbone's token embeddings and its lowest four layers stay as published, without
     dropout; with `fast` they are computed once for all epochs.
