@@ -15,7 +15,8 @@ from trainlab.news.triplets import triplet_count
 
 
 def small(tiny: NewsConfig, **changes: object) -> ArticleConfig:
-    return ArticleConfig(data=tiny.data, backbone=tiny.backbone, batch_size=64, **changes)  # type: ignore[arg-type]
+    settings = {"data": tiny.data, "backbone": tiny.backbone, "batch_size": 64, "precision": "32-true"}
+    return ArticleConfig.parse(settings | changes)
 
 
 def test_the_settings_are_those_of_the_table_and_draw_as_many_triplets() -> None:
