@@ -28,6 +28,7 @@ from trainlab.training.workers import set_threads
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from trainlab.news.examples import Examples
     from trainlab.news.tokens import Tokens, TokenTable
 
 REPEATS = 5  # after one more, to warm up
@@ -65,6 +66,10 @@ def main() -> None:
         "| sentence-transformers / fast | share of the peak |",
         "| --- | --- " + "| ---: " * 9 + "|",
         *(step_row(*each) for each in STEPS),
+        "\nThe fast step with frozen layers: minilm, 256 triplets, bf16.\n",
+        "| | seconds |",
+        "| --- | ---: |",
+        *frozen_rows(),
         "\nTriplets drawn, of MINDsmall's categories, class_size=200, triplets_per_item=50. The list is "
         "that of the original, which looks each triplet up among all before it.\n",
         "| sampler | triplets | seconds |",
@@ -110,6 +115,28 @@ def step_row(backbone: str, triplets: int, half: bool) -> str:
     cells.append(f"{_median(shares, 0)} %")
     sizes = (f"{triplets}", f"{len(batch.tokens.ids)}", f"{int(batch.tokens.mask.sum()):,}")
     return f"| {' | '.join((backbone, 'bf16' if half else 'fp32', *sizes, *cells))} |"
+
+
+def frozen_rows() -> list[str]:
+    """Measure the step without frozen layers, and with four of them, computed each time or remembered."""
+    config = NewsConfig()
+    examples = draw(config)
+    free, frozen = (NewsModel.pretrained(config.model_copy(update={"freeze": each})) for each in (0, 4))
+    table = free.tokenize(examples.news.texts(config.text))
+    ways = {
+        "all layers trained": (free, table),
+        "freeze=4, computed each time": (frozen, table),
+        "freeze=4, computed once": (frozen, frozen.remembering(table)),
+    }
+    steps = [frozen_step(*each, examples) for each in ways.values()]
+    seconds = [[spent(each) for each in steps] for _ in range(1 + REPEATS)][1:]
+    return [f"| {name} | {_median([row[i] for row in seconds])} |" for i, name in enumerate(ways)]
+
+
+def frozen_step(model: NewsModel, table: TokenTable, examples: Examples) -> Callable[[], None]:
+    dataset = TripletSet(table, examples.training, examples.news.codes("category"))
+    batch = dataset.__getitems__(dataset.shuffled(np.random.default_rng(0), 256)[:256].tolist())
+    return step(model, lambda: loss_of(model, model(batch.tokens)[batch.places].unbind(1)), half=True)
 
 
 def step(model: torch.nn.Module, loss: Callable[[], torch.Tensor], half: bool) -> Callable[[], None]:

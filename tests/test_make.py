@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-TARGETS = "help up down status logs shell run runs demo article build test lint clean"
+TARGETS = "help up down status logs shell run runs demo article bench build test lint clean"
 ENGINE_INFO = {
     "ServerVersion": "26.1.5+dfsg1",
     "Runtimes": {"runc": {}, "io.containerd.runc.v2": {}},
@@ -89,7 +89,9 @@ def torch_version() -> str:
 
 @pytest.fixture
 def machine(tmp_path: Path, free_port: Callable[[], int]) -> Machine:
-    return Machine(tmp_path / "project", (free_port(), free_port()))
+    found = Machine(tmp_path / "project", (free_port(), free_port()))
+    found.tool("df", "#!/bin/bash\nprintf 'Filesystem 1024-blocks Used Available\\nx 9 9 104857600\\n'\n")
+    return found
 
 
 def test_make_alone_explains_every_target(machine: Machine) -> None:
