@@ -173,7 +173,10 @@ def test_a_kernel_of_the_browser_s_out_of_memory_is_listed_as_such(small):
     execute(small, HOG)
 
     def new_row() -> dict[str, Any] | None:
-        rows = [row for label, row in runs(small).items() if label not in known]
+        try:
+            rows = [row for label, row in runs(small).items() if label not in known]
+        except AssertionError:  # the kernel of the machine may choose the listing for its victim
+            return None
         return rows[0] if rows and rows[0]["status"] != "running" else None
 
     row = until(new_row, 60, "the end of the kernel")
