@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import resource
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning
@@ -19,7 +21,9 @@ import trainlab
 from noisy_training import STEPS, Data, Noisy, curves, fit, settings
 from trainlab.errors import UserError
 from trainlab.runs import checkpoint
+from trainlab.runs.interruption import Deferral, Terminated
 from trainlab.training import Trainer, TrainingConfig
+from trainlab.training.checkpoints import States
 
 
 class Scored(lightning.LightningModule):
@@ -259,3 +263,45 @@ def test_a_finished_run_goes_on_with_more_epochs_but_not_with_fewer(tmp_path: Pa
         trainlab.Run("noisy", fewer, resume=run.folder, logs=tmp_path) as run,
     ):
         Trainer(run, fewer).fit(Noisy(), Data())
+
+
+class Interrupted(States):
+    """Gets SIGTERM while the processes agree on whether to save, or just before; says what it saves."""
+
+    def __init__(self, run: trainlab.Run, world_size: int) -> None:
+        super().__init__(run, TrainingConfig())
+        self.start(None)
+        self.deferral = Deferral(patience=60)
+        self.saved: list[int] = []
+        self.trainer: Any = SimpleNamespace(global_step=1, world_size=world_size, strategy=self)
+
+    def broadcast(self, agreed: Any) -> Any:
+        self.signal()
+        return agreed
+
+    def is_due(self, step: int) -> bool:
+        due = super().is_due(step)
+        if self.trainer.world_size == 1:
+            self.signal()
+        return due
+
+    def signal(self) -> None:
+        if self.deferral.requested is None:
+            self.deferral.handle(signal.SIGTERM, None)
+
+    def _save(self, trainer: Any, **_: Any) -> None:
+        self.saved.append(trainer.global_step)
+
+    def steps(self) -> None:
+        for step in (1, 2, 3):
+            self.trainer.global_step = step
+            self.after_step(self.trainer, long_rest=False)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_signal_at_any_moment_stops_the_training_with_a_checkpoint(world_size: int, tmp_path: Path) -> None:
+    with trainlab.Run("interrupted", TrainingConfig(), logs=tmp_path) as run:
+        states = Interrupted(run, world_size)
+        with pytest.raises(Terminated):
+            states.steps()
+    assert states.saved == [states.trainer.global_step]

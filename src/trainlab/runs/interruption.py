@@ -91,6 +91,12 @@ class Deferral:
             self._answered.set()
             raise Terminated if self.requested == signal.SIGTERM else KeyboardInterrupt
 
+    def stop_by(self, requested: signal.Signals | None) -> None:
+        """Raise what a signal stands for that was seen before, here or in another process."""
+        if requested is not None:
+            self.requested = requested
+            self.stop()
+
     def done(self) -> None:
         """Let the impatient thread go."""
         self._answered.set()

@@ -11,6 +11,8 @@ from trainlab.training.keeping import KEY, Keeper, Ranking
 from trainlab.training.recording import RunLogger
 
 if TYPE_CHECKING:
+    from signal import Signals
+
     import lightning
 
     from trainlab.runs.run import Run
@@ -60,20 +62,25 @@ class States(Keeper, Callback):
 
     def after_step(self, trainer: Trainer, long_rest: bool) -> None:
         """Save where it is time; be prepared to save during a long rest, such as a validation."""
+        stop = self.deferral.requested
         if trainer.global_step != self._saved:
-            if self._agreed(trainer, self.is_due(trainer.global_step)):
+            due, stop = self._agreed(trainer, self.is_due(trainer.global_step))
+            if due:
                 self._save(trainer)
             elif long_rest and not _dry(trainer):
                 self._pending = self._state(trainer)
-        self.deferral.stop()
+        self.deferral.stop_by(stop)
         self.deferral.at_once = long_rest
+        if long_rest:
+            self.deferral.stop()
 
     def after_epoch(self, trainer: Trainer) -> None:
         """Save at the end of an epoch."""
         at_end = trainer.current_epoch % self._config.every_n_epochs == 0
-        if self._agreed(trainer, at_end or self.is_due(trainer.global_step)):
+        due, stop = self._agreed(trainer, at_end or self.is_due(trainer.global_step))
+        if due:
             self._save(trainer, between_epochs=True)
-        self.deferral.stop()
+        self.deferral.stop_by(stop)
 
     def at_end(self, trainer: Trainer) -> None:
         """Save at the end of the training."""
@@ -84,12 +91,15 @@ class States(Keeper, Callback):
         """Save the last whole step, if it is at hand and not yet on the disk."""
         self.rescue(lambda saved: self._write(trainer, saved))
 
-    def _agreed(self, trainer: Trainer, due: bool) -> bool:
-        """Return what the first process decided, and let it decide about interruptions too."""
-        if trainer.world_size == 1:
-            return due
-        due, self.deferral.requested = trainer.strategy.broadcast((due, self.deferral.requested))
-        return due
+    def _agreed(self, trainer: Trainer, due: bool) -> tuple[bool, Signals | None]:
+        """Return whether to save, and the signal to stop by: what the first process decided.
+
+        A signal may arrive at any line. It is looked at once: one that comes later has its turn after the
+        next step, so that no training stops without having saved.
+        """
+        stop = self.deferral.requested
+        due = due or stop is not None
+        return (due, stop) if trainer.world_size == 1 else trainer.strategy.broadcast((due, stop))
 
     def _state(self, trainer: Trainer) -> dict[str, Any]:
         return trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
