@@ -100,6 +100,13 @@ def test_make_alone_explains_every_target(machine: Machine) -> None:
         assert re.search(rf"^ +make {target} +\w", said, re.M), target
 
 
+def test_an_unknown_benchmark_is_refused_before_anything_is_installed(machine: Machine) -> None:
+    done = machine.make("bench", check=False, ARGS="growth nonsense")
+    assert done.returncode == 2
+    assert "benchmarks/ has no 'nonsense'; there are: command_line growth" in done.stdout
+    assert not (machine.folder / ".venv").exists()
+
+
 def first_line(machine: Machine, **changes: str) -> str:
     return machine.make("status", **changes).stdout.splitlines()[0]
 
