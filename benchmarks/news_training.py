@@ -56,7 +56,7 @@ RIVALS: dict[str, tuple[str, int, float]] = {
     "sentence-transformers, MultipleNegativesRankingLoss": ("MultipleNegativesRankingLoss", 64, 3e-4),
 }
 WAYS = ("as published", *OURS, *RIVALS)
-LEFT_OUT = {  # its loss knows no margin; it makes 60 seconds' steps in ten minutes
+LEFT_OUT = {  # its loss knows no margin; an epoch of it takes a quarter of an hour
     "loss": "sentence-transformers, MultipleNegativesRankingLoss",
     "precision": "as published",
 }
