@@ -50,7 +50,7 @@ OURS: dict[str, dict[str, Any]] = {
 }
 # Loss, texts or triplets a step, learning rate: the best of those that were tried
 RIVALS: dict[str, tuple[str, int, float]] = {
-    "sentence-transformers, TripletLoss": ("TripletLoss", 64, 3e-4),
+    "sentence-transformers, TripletLoss": ("TripletLoss", 64, 1e-4),
     "sentence-transformers, BatchAllTripletLoss": ("BatchAllTripletLoss", 64, 3e-4),
     "sentence-transformers, BatchHardTripletLoss": ("BatchHardTripletLoss", 128, 1e-4),
     "sentence-transformers, MultipleNegativesRankingLoss": ("MultipleNegativesRankingLoss", 64, 3e-4),
