@@ -134,8 +134,7 @@ def test_sigterm_ends_all_processes_with_a_checkpoint(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == 143, err
-    # a loader's worker may still be handing over a batch when its process is gone
-    assert not [each for each in err.split("Traceback")[1:] if "resource_sharer" not in each], err
+    assert "Traceback" not in err
     assert out.count("| 0/10000 batches") == 1
     gone, alive = psutil.wait_procs(children, timeout=5)
     assert len(gone) >= 4  # each with a worker

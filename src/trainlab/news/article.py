@@ -12,6 +12,7 @@ from pydantic import Field
 
 from trainlab.config import Config
 from trainlab.news.config import NewsConfig
+from trainlab.training.config import Precision
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,7 +69,7 @@ class ArticleConfig(Config):
     batch_size: int = Field(1536, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
     head_learning_rate: float = Field(2e-3, gt=0)
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    precision: Precision = "auto"
     seed: int = Field(0, ge=0, lt=2**32)
     only: int = Field(len(SETTINGS), ge=1, le=len(SETTINGS))
 

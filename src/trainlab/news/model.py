@@ -51,15 +51,7 @@ class Group(NamedTuple):
 
 def _places(mask: Tensor) -> Tensor:
     """Return where each token [N, L] stands among the real ones, all texts one after the other."""
-    return (mask.cumsum(1) + (mask.sum(1).cumsum(0) - mask.sum(1))[:, None]) - 1
-
-
-def _some(tokens: Tokens, texts: Tensor) -> Tensor | None:
-    """Return the known lower states of some texts' tokens, one text after the other."""
-    if tokens.lower is None:
-        return None
-    mask = tokens.mask.flatten(0, 1)
-    return tokens.lower[_places(mask)[texts][mask[texts] > 0]]
+    return mask.flatten().cumsum(0).view_as(mask) - 1
 
 
 def pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
@@ -166,7 +158,11 @@ class NewsModel(lightning.LightningModule):
         ids, mask = tokens.ids.flatten(0, 1), tokens.mask.flatten(0, 1)
         order = mask.sum(-1).argsort(stable=True)
         encode, texts = (self._packed, PACKED_AT_ONCE) if self.attention else (self._padded, TEXTS_AT_ONCE)
-        parts = [encode(ids[rows], mask[rows], _some(tokens, rows)) for rows in order.split(texts)]
+        places, lower = _places(mask), tokens.lower
+        parts = [
+            encode(ids[rows], mask[rows], None if lower is None else lower[places[rows][mask[rows] > 0]])
+            for rows in order.split(texts)
+        ]
         return torch.cat(parts)[order.argsort()].view(len(tokens.ids), -1)
 
     def _packed(self, ids: Tensor, mask: Tensor, lower: Tensor | None) -> Tensor:
@@ -199,10 +195,11 @@ class NewsModel(lightning.LightningModule):
         """Return the states [S, H] of all real tokens, on the CPU, behind the layers that are frozen."""
         ids, mask = tokens.ids.flatten(0, 1), tokens.mask.flatten(0, 1)
         order = mask.sum(-1).argsort(stable=True)
+        places = _places(mask)
         states = mask.new_empty(int(mask.sum()), self.backbone.config.hidden_size, dtype=torch.float32)
         for rows in order.split(PACKED_AT_ONCE):
             part = packed.encode_lower(self.backbone, ids[rows], mask[rows], self.hparams["freeze"])
-            states[_places(mask)[rows][mask[rows] > 0]] = part.float()
+            states[places[rows][mask[rows] > 0]] = part.float()
         return states.cpu()
 
     def forward(self, tokens: Tokens) -> Tensor:

@@ -29,21 +29,19 @@ def nearest_rows(
     k = min(k, len(candidates))
     table = torch.from_numpy(np.ascontiguousarray(candidates, np.float32))
     lengths = (table * table).sum(1)
-    room = torch.empty(min(AT_ONCE, len(queries)), len(table))  # one for all: new memory costs a fifth more
     found = [
-        _ranked(queries[start : start + AT_ONCE], candidates, k, table, lengths, room)
+        _ranked(queries[start : start + AT_ONCE], candidates, k, table, lengths)
         for start in range(0, len(queries), AT_ONCE)
     ]
     rows, near = zip(*found, strict=True) if found else ([np.empty((0, k), np.int64)], [np.empty((0, k))])
     return np.concatenate(rows), np.concatenate(near)
 
 
-def _ranked(  # noqa: PLR0913, PLR0917
-    queries: NDArray[Any], candidates: NDArray[Any], k: int, table: Tensor, lengths: Tensor, room: Tensor
+def _ranked(
+    queries: NDArray[Any], candidates: NDArray[Any], k: int, table: Tensor, lengths: Tensor
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     asked = torch.from_numpy(np.ascontiguousarray(queries, np.float32))
-    # squared distances less the query's own length
-    scores = torch.addmm(lengths, asked, table.T, alpha=-2, out=room[: len(asked)])
+    scores = torch.addmm(lengths, asked, table.T, alpha=-2)  # squared distance less the query's own length
     least, likely = _least(scores, min(k + SPARE, len(candidates)))
     rows = np.sort(likely.numpy(), axis=1)
     near = np.linalg.norm(candidates[rows] - queries[:, None], axis=2)

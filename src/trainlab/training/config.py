@@ -27,6 +27,7 @@ def _share_or_count(value: Any) -> Any:
     return value
 
 
+Precision = Annotated[Literal["32-true", "bf16-mixed", "16-mixed", "auto"], BeforeValidator(_whole_precision)]
 Batches = Annotated[int | float, Field(ge=0), BeforeValidator(_share_or_count)]
 
 
@@ -49,9 +50,7 @@ class CommonConfig(Config):
 
     epochs: int = Field(3, ge=1)
     seed: int = Field(0, ge=0, lt=2**32)
-    precision: Annotated[
-        Literal["32-true", "bf16-mixed", "16-mixed", "auto"], BeforeValidator(_whole_precision)
-    ] = "32-true"
+    precision: Precision = "32-true"
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     num_workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     deterministic: bool = False
