@@ -30,7 +30,7 @@ def test_frozen_layers_and_embeddings_stay_as_they_were(tiny: NewsConfig) -> Non
 def test_what_is_frozen_draws_no_dropout_in_training(kind: str, tmp_path: Path) -> None:
     backbone = getattr(tiny_models, kind)(tmp_path, ["game"])
     model = NewsModel.pretrained(NewsConfig(backbone=str(backbone), freeze=2)).train()
-    tokens = model.tokenize([["game game"], ["game"]]).all()
+    tokens = model.tokenize([["game game"], ["game"]]).rows(range(2))
     assert model.training
     assert torch.equal(model(tokens), model(tokens))
     assert not [each for each in model.frozen() for part in each.modules() if part.training]

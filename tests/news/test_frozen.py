@@ -59,7 +59,10 @@ def test_a_run_on_frozen_data_is_bit_identical(tiny: NewsConfig, monkeypatch: py
     freeze(recipe(tiny))
     monkeypatch.setattr("trainlab.news.examples.prepare", None)  # nothing is prepared again
     monkeypatch.setattr("trainlab.news.tokens.tokens_of", None)
+    original, sizes = NewsModel.tokenize, []
+    monkeypatch.setattr(NewsModel, "tokenize", lambda *given: sizes.append(len(given[1])) or original(*given))
     pd.testing.assert_frame_equal(curves(tiny), fresh, check_exact=True)
+    assert max(sizes) <= 3  # titles to recommend for; all 45 news came out of the archive
 
 
 def test_a_run_with_other_settings_is_refused_before_there_is_a_run(tiny: NewsConfig, own_logs: Path) -> None:

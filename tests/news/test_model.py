@@ -46,7 +46,7 @@ def test_pooling_leaves_padding_out() -> None:
 
 def test_tokens_are_the_backbones_own_and_cut(tiny: NewsConfig, tiny_bert: Path) -> None:
     model = NewsModel.pretrained(tiny.model_copy(update={"max_tokens": 5}))
-    tokens = model.tokenize(ITEMS).all()
+    tokens = model.tokenize(ITEMS).rows(range(4))
     theirs = AutoTokenizer.from_pretrained(tiny_bert)
     expected = theirs([text for (text,) in ITEMS], truncation=True, max_length=5, padding=True)
     assert tokens.ids.squeeze(1).tolist() == expected["input_ids"]
@@ -73,7 +73,7 @@ def test_a_batch_encodes_each_item_once_and_loses_nothing(
 ) -> None:
     monkeypatch.setattr(model, "log", lambda *args, **kwargs: None)
     table = model.tokenize(ITEMS)
-    tokens = table.all()
+    tokens = table.rows(range(4))
     triplets = torch.tensor([[0, 3, 1], [3, 0, 2], [0, 3, 2]])
     drawn = TripletSet(table, triplets.numpy(), np.array([0, 1, 1, 0]))
     assert len(drawn.__getitems__([0, 2]).tokens.ids) == 4
@@ -86,7 +86,7 @@ def test_a_batch_encodes_each_item_once_and_loses_nothing(
 
 
 def test_a_batch_of_several_items_leaks_nothing_between_them(model: NewsModel) -> None:
-    tokens = model.tokenize(ITEMS).all()
+    tokens = model.tokenize(ITEMS).rows(range(4))
     before = model(tokens)
     other = tokens.ids.clone()
     other[1] = tokens.ids[0]

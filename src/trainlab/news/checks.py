@@ -13,7 +13,7 @@ from trainlab.backbones import load_tokenizer, locate
 from trainlab.errors import UserError
 from trainlab.news.baselines import tfidf
 from trainlab.news.config import NewsConfig
-from trainlab.news.data import title_key
+from trainlab.news.data import TEXTS, title_key
 from trainlab.news.dataset import NewsData
 from trainlab.news.examples import Examples, draw
 from trainlab.news.frozen import tokens_of
@@ -139,8 +139,8 @@ class NewsSubject(Subject):
     def smaller(self) -> NewsModel:
         """Return a network with a single layer on top that leaves two numbers of each item."""
         model = self._model()
-        texts = 1 if self.config.text == "title" else 2
-        model.head = nn.Sequential(nn.Linear(model.backbone.config.hidden_size * texts, SMALLER_WIDTH))
+        width = model.backbone.config.hidden_size * TEXTS[self.config.text]
+        model.head = nn.Sequential(nn.Linear(width, SMALLER_WIDTH))
         return model
 
     def decode(self, batch: Batch) -> list[str]:

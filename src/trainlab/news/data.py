@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("id", "category", "subcategory", "title", "abstract", "url", "title entities", "abstract entities")
 KEPT = ("id", "category", "subcategory", "title", "abstract")
+TEXTS = {"title": 1, "title+abstract": 2}  # of an item that are read
 NAMED = 20  # unreadable rows listed by number; the rest are counted
 
 

@@ -13,7 +13,7 @@ from trainlab.errors import UserError
 from trainlab.freezing import Recipe
 from trainlab.news import examples
 from trainlab.news.config import NewsConfig
-from trainlab.news.data import KEPT, News, locate
+from trainlab.news.data import KEPT, TEXTS, News, locate
 from trainlab.unpacking import digest
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def tokens_of(drawn: Examples, model: NewsModel, text: str) -> TokenTable:
             f"{drawn.frozen} was frozen with another tokenizer than the backbone has now. Freeze it again: "
             "trainlab data freeze news, with the same settings"
         )
-    return tokens.load(drawn.frozen, model.tokenizer, len(drawn.news.texts(text)[0]))
+    return tokens.load(drawn.frozen, model.tokenizer, TEXTS[text])
 
 
 def _load(folder: Path, name: str) -> NDArray[Any]:

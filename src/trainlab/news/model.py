@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModel
 from trainlab.backbones import load_tokenizer, locate, quiet
 from trainlab.limits import memory_limit
 from trainlab.news import packed
+from trainlab.news.data import TEXTS
 from trainlab.news.mining import batch_all, batch_hard
 from trainlab.news.tokens import Tokens, TokenTable, tokenize
 
@@ -110,8 +111,7 @@ class NewsModel(lightning.LightningModule):
         self.backbone = AutoModel.from_config(config, attn_implementation=self.attention)
         for each in self.frozen():
             each.requires_grad_(False).eval()
-        texts = 1 if text == "title" else 2
-        self.head = build_head(config.hidden_size, texts) if trained else nn.Identity()
+        self.head = build_head(config.hidden_size, TEXTS[text]) if trained else nn.Identity()
         self.tokenizer = Tokenizer.from_str(tokenizer)
         self.mined: Callable[[Tensor, Tensor], Tensor] = (
             partial(batch_hard, margin=margin)

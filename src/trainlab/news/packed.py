@@ -46,17 +46,20 @@ def encode(
     """
     runs = _runs(mask)
     states = _embedded(backbone, ids, mask) if lower is None else lower[None]
-    for layer in layers(backbone)[0 if lower is None else below :]:
-        states = layer(states, None, runs=runs)
-    return _blocks(states[0], runs)
+    above = layers(backbone)[0 if lower is None else below :]
+    return _blocks(_through(above, states, runs)[0], runs)
 
 
 def encode_lower(backbone: nn.Module, ids: Tensor, mask: Tensor, below: int) -> Tensor:
     """Return the states [T, H] of all tokens of texts [N, L], sorted by length, behind the lowest layers."""
-    states, runs = _embedded(backbone, ids, mask), _runs(mask)
-    for layer in layers(backbone)[:below]:
+    return _through(layers(backbone)[:below], _embedded(backbone, ids, mask), _runs(mask))[0]
+
+
+def _through(some: nn.ModuleList, states: Tensor, runs: Runs) -> Tensor:
+    """Return the states [1, T, H] behind some layers, one above the other."""
+    for layer in some:
         states = layer(states, None, runs=runs)
-    return states[0]
+    return states
 
 
 def _runs(mask: Tensor) -> Runs:

@@ -15,6 +15,7 @@ import torch
 from tokenizers import Tokenizer
 
 from trainlab import folders
+from trainlab.news.data import TEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -74,10 +75,6 @@ class TokenTable:
         lower = None if self.lower is None else self.lower[torch.from_numpy(places)]
         return Tokens(torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64)), lower)
 
-    def all(self) -> Tokens:
-        """Return the tokens of all items."""
-        return self.rows(np.arange(len(self)))
-
     def batches(self, size: int) -> Iterator[Tokens]:
         """Give the tokens of all items in turn, so many items at once."""
         for start in range(0, len(self), size):
@@ -128,13 +125,12 @@ def tokens_of(news: News, text: str, tokenizer: Tokenizer) -> TokenTable:
 
     They are kept in data/tokens/, where that can be written.
     """
-    texts = news.texts(text)
     key = "\0".join((tokenizer.to_str(), news.sha256, text))
     folder = home() / hashlib.sha256(key.encode()).hexdigest()[:16]
     try:
-        return load(folder, tokenizer, len(texts[0]))
+        return load(folder, tokenizer, TEXTS[text])
     except (OSError, ValueError):
-        made = tokenize(tokenizer, texts)
+        made = tokenize(tokenizer, news.texts(text))
     try:
         _keep(made, folder)
         return load(folder, tokenizer, made.texts)
