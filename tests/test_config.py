@@ -23,6 +23,22 @@ def test_text_from_the_command_line_becomes_the_fields_type() -> None:
     assert (settings.margin, settings.class_size, settings.trained) == (5.0, 60, False)
 
 
+class Collections(Config):
+    size: tuple[int, int] = (64, 64)
+    layers: list[int] = Field([])
+    names: frozenset[str] = frozenset()
+    options: dict[str, float] = Field({})
+
+
+def test_text_becomes_the_collection_that_a_field_wants() -> None:
+    texts = {"size": "(32, 16)", "layers": "[1]", "names": "{'a'}", "options": "{'b': 1}"}
+    assert Collections.parse(texts) == Collections(
+        size=(32, 16), layers=[1], names=frozenset("a"), options={"b": 1.0}
+    )
+    with pytest.raises(UserError, match=r"size=wide: should be a valid tuple"):
+        Collections.parse({"size": "wide"})
+
+
 def test_an_unknown_key_is_named_with_the_nearest_known_one() -> None:
     with pytest.raises(UserError, match=r"margn: no such parameter\. Did you mean 'margin'\?"):
         Settings.parse({"margn": 5})

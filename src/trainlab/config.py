@@ -21,6 +21,8 @@ from trainlab.errors import UserError, nearest
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_COLLECTIONS = ("list_type", "tuple_type", "dict_type", "set_type", "frozen_set_type")  # pydantic's refusals
+
 
 class Config(BaseModel):
     """Base of every experiment's settings: immutable, typed, and strict about names.
@@ -38,8 +40,9 @@ class Config(BaseModel):
 
         Raises UserError that names the key, what was given, what is allowed, and the nearest known name.
         """
+        named = cls.named(values)
         try:
-            return cls(**cls.named(values))
+            return cls(**named | cls._read(named))
         except ValidationError as error:
             raise UserError("\n".join(cls._explain(each) for each in error.errors())) from None
 
@@ -73,6 +76,18 @@ class Config(BaseModel):
 
     def preflight(self) -> None:
         """Check files and backbone before a run exists; raise UserError where it cannot work."""
+
+    @classmethod
+    def _read(cls, named: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of texts such as '(3, 4)', for fields that want a list, a tuple or alike."""
+        from trainlab.runs import literals
+
+        try:
+            cls(**named)
+        except ValidationError as error:
+            wanted = {str(each["loc"][0]) for each in error.errors() if each["type"] in _COLLECTIONS}
+            return {key: literals.read(named[key]) for key in wanted if isinstance(named.get(key), str)}
+        return {}
 
     @classmethod
     def _explain(cls, error: Any) -> str:

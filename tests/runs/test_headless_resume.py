@@ -79,7 +79,7 @@ def test_the_run_s_own_settings_are_injected_whatever_the_notebook_s_are(ended, 
     cell = ended.executed().cells[1]
     injected = dict(line.split(" = ", 1) for line in cell.source.splitlines() if " = " in line)
     assert (injected["margin"], injected["epochs"], injected["seed"]) == ("5.0", "4", "3")
-    assert injected["resume"] == f'"{ended.folder()}"'
+    assert injected["resume"] == repr(str(ended.folder()))
     assert "forgotten" not in injected
     assert "has no more: forgotten" in capsys.readouterr().out
     assert (ended.folder() / "notebook-1.ipynb").read_text() == "the one before"

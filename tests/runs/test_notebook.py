@@ -76,6 +76,33 @@ def test_a_foreign_notebook_is_executed_with_its_parameters_and_recorded(lab):
     assert lab.folder().name.endswith("-quickTrue-seed7")
 
 
+KINDS = "size = (64, 64)\nkinds = {'a'}\nraw = b'x'\nwave = 1j\nopt = {}\nany = None\nrate = 0.1\nfar = 1e400"
+GIVEN = {
+    "size": "(32, -0.0)",
+    "kinds": "{'c', (1, 2)}",
+    "raw": r"b'\xff'",
+    "wave": "2",
+    "opt": "{'a': (3, 4), 1: {5}}",
+    "any": "...",
+    "rate": "nan",
+}
+
+
+def test_a_notebook_gets_values_of_every_kind_as_python_has_them_and_the_record_is_json(lab):
+    lab.notebook(
+        "kinds", "print([size, kinds, raw, wave, opt, any, rate, far], type(wave))", parameters=KINDS
+    )
+    done = lab.run("kinds", *(f"{name}={text}" for name, text in GIVEN.items()))
+    assert done.returncode == 0, done.stderr
+    printed = "[(32, -0.0), {'c', (1, 2)}, b'\\xff', (2+0j), {'a': (3, 4), 1: {5}}, Ellipsis, nan, inf]"
+    other = printed.replace("{'c', (1, 2)}", "{(1, 2), 'c'}")
+    assert lab.printed().strip() in (f"{printed} <class 'complex'>", f"{other} <class 'complex'>")
+    assert lab.record()["config"] == {
+        **{"size": [32, -0.0], "kinds": [[1, 2], "c"], "raw": r"b'\xff'", "wave": "(2+0j)"},
+        **{"opt": {"a": [3, 4], "1": [5]}, "any": "Ellipsis", "rate": "NaN", "far": "Infinity"},
+    }
+
+
 def test_the_notebook_s_run_takes_over_the_folder_and_the_table_shows_it(lab):
     code = (
         "import trainlab\nwith trainlab.Run('other', {'margin': 5.0}) as run: run.log({'val/loss': 0.5}, 1)"
@@ -211,6 +238,7 @@ def here(lab, monkeypatch):
     for name in ("LOGS", "NOTEBOOKS", "DATA"):
         monkeypatch.delenv(f"TRAINLAB_{name}", raising=False)
     lab.notebook("foreign", "1", parameters=PARAMETERS)
+    lab.notebook("kinds", "1", parameters=KINDS)
     lab.notebook("plain", "1")
     return lab
 
@@ -224,6 +252,12 @@ def here(lab, monkeypatch):
         (["foreign", "epochs=1.5"], "epochs=1.5"),
         (["foreign", "quick=perhaps"], "quick=perhaps"),
         (["foreign", "layers=3"], "expected a list"),
+        (["foreign", "layers={[]}"], "expected a list"),
+        (["kinds", "size=[1, 2]"], "expected a tuple"),
+        (["kinds", "kinds={}"], "expected a set"),
+        (["kinds", "raw=x"], "expected bytes"),
+        (["kinds", "wave=x"], "expected a complex number"),
+        (["kinds", f"any=0x{'f' * 5000}"], "limit (4300 digits)"),
         (["foreign", "epochs"], "Expected key=value"),
         (["foreign", "seed=1", "--seed=2"], "given twice"),
         (["plain", "epochs=3"], "tag that cell 'parameters'"),
@@ -287,6 +321,8 @@ class Settings(Config):
     epochs: int = 1
     data: str = "sample"
     seed: int = 0
+    size: tuple[int, int] = (1, 2)
+    raw: bytes = b""
 
     def preflight(self):
         if self.data == "missing":
@@ -323,10 +359,20 @@ def test_the_command_line_goes_before_the_notebook_and_the_notebook_before_the_d
     monkeypatch.setattr(notebook, "start", lambda *_: subprocess.Popen(["true"]))
     assert notebook.run("named", ["margin=5"], seed=4, detach=True) == 0
     record = settings.record()
-    assert record["config"] == {"margin": 5.0, "epochs": 5, "data": "sample", "seed": 4}
+    assert record["config"] == {
+        **{"margin": 5.0, "epochs": 5, "data": "sample", "seed": 4},
+        **{"size": [1, 2], "raw": "b''"},
+    }
     assert record["seed"] == 4
     assert settings.folder().name.endswith("-margin5-seed4")
     cell = settings.executed().cells[1]
     assert cell.metadata.tags == ["injected-parameters"]
     assert "margin = 5.0" in cell.source
     assert "epochs" not in cell.source
+
+
+def test_settings_of_a_class_reach_the_notebook_as_python_has_them(settings, monkeypatch):
+    monkeypatch.setattr(notebook, "start", lambda *_: subprocess.Popen(["true"]))
+    assert notebook.run("named", ["size=(3, 4)"], detach=True) == 0
+    assert "size = (3, 4)\n" in settings.executed().cells[1].source
+    assert settings.record()["config"]["size"] == [3, 4]

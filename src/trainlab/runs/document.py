@@ -14,7 +14,7 @@ sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 import nbformat  # noqa: E402
 
 from trainlab.errors import UserError  # noqa: E402
-from trainlab.runs import atomic  # noqa: E402
+from trainlab.runs import atomic, literals, record  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 FILE = "notebook.ipynb"  # the executed copy in a run's folder
+INJECTED = "injected-parameters"  # papermill's tag
 
 
 def read(path: Path) -> NotebookNode:
@@ -67,7 +68,10 @@ def without_outputs(notebook: NotebookNode) -> NotebookNode:
 
 
 def filled(notebook: NotebookNode, values: dict[str, Any]) -> NotebookNode:
-    """Return the notebook with a cell that sets `values` behind its own defaults."""
+    """Return the notebook with a cell that sets `values` behind its own defaults.
+
+    papermill finds the place; what it writes there is JSON's kinds of value alone.
+    """
     from papermill.parameterize import parameterize_notebook
 
     if not values:
@@ -75,7 +79,11 @@ def filled(notebook: NotebookNode, values: dict[str, Any]) -> NotebookNode:
     notebook.metadata.setdefault("papermill", {})  # papermill counts on both
     for cell in notebook.cells:
         cell.metadata.setdefault("tags", [])
-    return parameterize_notebook(notebook, values, kernel_name="python3", language="python")
+    lines = ["# Parameters", *(f"{name} = {literals.written(value)}" for name, value in values.items())]
+    noted = record.plain(values)  # papermill keeps them in the notebook's metadata, which are JSON
+    notebook = parameterize_notebook(notebook, noted, kernel_name="python3", language="python")
+    next(cell for cell in notebook.cells if INJECTED in cell.metadata.tags).source = "\n".join(lines)
+    return notebook
 
 
 def put_aside(folder: Path) -> None:

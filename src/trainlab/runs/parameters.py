@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from trainlab.config import Config, assignments
 from trainlab.errors import UserError, nearest
-from trainlab.runs import resuming
+from trainlab.runs import literals, record, resuming
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,11 +29,19 @@ HOW_TO_TAG = (
     "Put the defaults (name = value) into one cell and tag that cell 'parameters': in JupyterLab click the "
     "gears at the top right, 'Cell tags', 'Add tag'."
 )
+_EXACT = {
+    list: "a list",
+    tuple: "a tuple",
+    dict: "a dict",
+    set: "a set",
+    bytes: "bytes",
+    complex: "a complex number",
+}
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """`injected` is what goes into the notebook behind its own defaults; `config` is what the run records."""
+    """`injected` goes into the notebook behind its defaults; `config` is what the run records, as JSON."""
 
     injected: dict[str, Any]
     config: dict[str, Any]
@@ -66,8 +74,7 @@ def resolve(notebook: NotebookNode, folder: Path, values: Mapping[str, str]) -> 
     known = {name: value for name, value in (defaults or {}).items() if name in settings.model_fields}
     config = settings.parse({name: value for name, value in known.items() if value is not ...} | dict(values))
     config.preflight()
-    dumped = config.model_dump(mode="json")
-    return Parameters({name: dumped[name] for name in settings.named(values) if name in dumped}, dumped)
+    return _of_settings(config, settings.named(values))
 
 
 def resumed(settings: type[Config], values: Mapping[str, str], before: Mapping[str, Any]) -> Parameters:
@@ -83,8 +90,7 @@ def resumed(settings: type[Config], values: Mapping[str, str], before: Mapping[s
     config = settings.parse(kept | settings.named(values))
     resuming.check_same(settings, before, config.model_dump())
     config.preflight()
-    dumped = config.model_dump(mode="json")
-    return Parameters(dumped, dumped)
+    return _of_settings(config, config.model_dump())
 
 
 def notebook_defaults(notebook: NotebookNode) -> dict[str, Any] | None:
@@ -105,9 +111,9 @@ def notebook_defaults(notebook: NotebookNode) -> dict[str, Any] | None:
     defaults = {}
     for statement in tree.body:
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-            defaults[statement.targets[0].id] = _literal(statement.value)
+            defaults[statement.targets[0].id] = literals.of_node(statement.value)
         elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            defaults[statement.target.id] = _literal(statement.value)
+            defaults[statement.target.id] = literals.of_node(statement.value)
     return defaults
 
 
@@ -128,6 +134,19 @@ def settings_class(notebook: NotebookNode, folder: Path) -> type[Config] | None:
     return found
 
 
+def _of_settings(config: Config, names: Iterable[str]) -> Parameters:
+    """Return settings as they are where Python can write them, and in pydantic's JSON form elsewhere."""
+    values = config.model_dump()
+    injected = {}
+    for name in values.keys() & set(names):
+        try:
+            literals.written(values[name])
+            injected[name] = values[name]
+        except ValueError:
+            injected[name] = config.model_dump(mode="json", include={name})[name]
+    return Parameters({name: injected[name] for name in names if name in injected}, record.plain(values))
+
+
 def _by_defaults(values: Mapping[str, str], defaults: Mapping[str, Any] | None) -> Parameters:
     if defaults is None and values:
         raise UserError(f"the notebook has no parameters, so {', '.join(values)} cannot be set. {HOW_TO_TAG}")
@@ -137,11 +156,15 @@ def _by_defaults(values: Mapping[str, str], defaults: Mapping[str, Any] | None) 
             known = ", ".join(sorted(defaults)) or "none"
             raise UserError(f"{name}: no such parameter.{nearest(name, defaults)} Known: {known}.")
     typed = {name: _like(defaults[name], name, text) for name, text in values.items()}
-    return Parameters(typed, {name: value for name, value in defaults.items() if value is not ...} | typed)
+    config = {name: value for name, value in defaults.items() if value is not ...} | typed
+    return Parameters(typed, record.plain(config))
 
 
 def _like(default: Any, name: str, text: str) -> Any:
-    """Convert `text` to the type of the default; a default of None or an expression takes any literal."""
+    """Convert `text` to the type of the default; a default of None or an expression takes any literal.
+
+    Raises UserError for what can't be that, or can't be written into a notebook.
+    """
     if isinstance(default, str):
         return text
     kind = type(default)
@@ -151,21 +174,13 @@ def _like(default: Any, name: str, text: str) -> Any:
         except ValidationError as error:
             reason = error.errors()[0]["msg"].removeprefix("Input ")
             raise UserError(f"{name}={text}: {reason}. Its default is {default!r}.") from None
-    value = _literal_text(text)
-    if kind in (list, tuple, dict, set) and not isinstance(value, kind):
-        raise UserError(f"{name}={text}: expected a {kind.__name__} like its default {default!r}.")
+    value = literals.read(text)
+    if kind is complex and type(value) in (int, float):
+        value = complex(value)
+    if kind in _EXACT and not isinstance(value, kind):
+        raise UserError(f"{name}={text}: expected {_EXACT[kind]} like its default {default!r}.")
+    try:
+        literals.written(value)
+    except ValueError as error:
+        raise UserError(f"{name}={text[:40]}...: {error}.") from None
     return value
-
-
-def _literal_text(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def _literal(node: ast.expr | None) -> Any:
-    try:
-        return ast.literal_eval(node) if node is not None else ...
-    except ValueError:
-        return ...
