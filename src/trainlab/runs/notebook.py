@@ -91,7 +91,7 @@ def find(reference: str) -> Path:
 
 def prepare(path: Path, notebook: NotebookNode, parameters: Parameters, name: str | None) -> Path:
     """Make the run's folder with its record and the notebook to execute, and return it."""
-    filled = document.filled(document.without_outputs(notebook), parameters.injected)
+    filled = document.filled(notebook, parameters.injected)
     folder = naming.new_folder(
         folders.logs().resolve(), path.stem, name or naming.of_changes(parameters.injected)
     )
@@ -136,7 +136,7 @@ def reopen(
         held = _runner_lock(folder)
         document.put_aside(folder)
         injected = parameters.injected | {"resume": str((file or folder).resolve())}
-        document.write(folder, document.filled(document.without_outputs(notebook), injected))
+        document.write(folder, document.filled(notebook, injected))
         record.reopen(folder, notebook=str(path))
     finally:
         run_lock.release()

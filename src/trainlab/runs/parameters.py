@@ -119,8 +119,9 @@ def notebook_defaults(notebook: NotebookNode) -> dict[str, Any] | None:
 
 def settings_class(notebook: NotebookNode, folder: Path) -> type[Config] | None:
     """Return the Config class that the notebook's metadata names as `module:Class`, or None."""
-    named = notebook.metadata.get("trainlab", {}).get("config")
-    if named is None:
+    ours = notebook.metadata.get("trainlab")
+    named = ours.get("config") if isinstance(ours, dict) else None
+    if not named:
         return None
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
