@@ -138,6 +138,24 @@ def test_an_exception_fails_the_run_and_keeps_the_output_until_then(lab):
     assert lab.printed() == "before\n"
 
 
+DISPLAY = "class Shown:\n    def {method}(self): raise {error}\nprint('before')\nShown()"
+MISTAKE = "__import__('trainlab.errors').errors.UserError('news.tsv is empty.')"
+
+
+@pytest.mark.parametrize(
+    ("method", "error", "reason", "code"),
+    [
+        ("_repr_html_", "ValueError('no html')", "ValueError: no html", 1),
+        ("__repr__", MISTAKE, "news.tsv is empty.", 2),
+    ],
+)
+def test_a_value_that_cannot_be_shown_fails_the_run_with_its_own_error(lab, method, error, reason, code):
+    lab.notebook("shown", DISPLAY.format(method=method, error=error), "print('never')")
+    assert lab.run("shown").returncode == code
+    assert (lab.record()["status"], lab.record()["reason"]) == ("failed", reason)
+    assert lab.printed() == "before\n"
+
+
 def test_a_user_s_mistake_in_a_cell_is_told_without_traceback(lab):
     lab.notebook("mistake", "from trainlab.errors import UserError\nraise UserError('news.tsv is empty.')")
     done = lab.run("mistake")

@@ -155,7 +155,7 @@ class Execution:
 
     def _failure(self, error: Exception) -> End:
         if isinstance(error, CellExecutionError):
-            return ends.by_error(self.client.reply, self.memory)
+            return ends.by_error(self.client.failure, self.memory)
         if isinstance(error, DeadKernelError):
             return ends.by_death(self.exit_code, self.memory)
         return End("failed", str(error), 1)
