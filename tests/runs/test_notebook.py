@@ -72,6 +72,8 @@ def test_a_foreign_notebook_is_executed_with_its_parameters_and_recorded(lab):
     assert record["seed"] == 7
     assert record["config"]["learning_rate"] == 0.0003
     assert record["config"]["title"] == "a = b"
+    assert record["git"] is None, "the notebook lies in no repository"
+    assert record["trainlab_git"]["commit"]
     assert lab.folder().parent.name == "foreign"
     assert lab.folder().name.endswith("-quickTrue-seed7")
 

@@ -41,6 +41,7 @@ GRACE = {  # seconds a cell gets to end
 }
 SHUTDOWN = 2.0  # seconds for the kernel's own exit handlers
 HASTY_SHUTDOWN = 1.0  # the same after SIGTERM
+_LEFT_OUT = ("JUPYTER_TOKEN", "MPLBACKEND", "JPY_SESSION_NAME")  # the last names another notebook, if any
 
 
 class OwnInterpreter(KernelSpecManager):
@@ -127,7 +128,7 @@ class Execution:
 
     def _environment(self) -> dict[str, str]:
         """Return the kernel's environment: no token, and pictures go into the notebook."""
-        kept = {k: v for k, v in os.environ.items() if k not in ("JUPYTER_TOKEN", "MPLBACKEND")}
+        kept = {k: v for k, v in os.environ.items() if k not in _LEFT_OUT}
         # threads that wait asleep: spinning ones cost runs side by side more than half of their speed
         return {"OMP_WAIT_POLICY": "PASSIVE"} | kept | {"TRAINLAB_RUN": str(self.folder)}
 
