@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import psutil
@@ -56,15 +57,19 @@ def test_a_foreign_notebook_is_executed_with_its_parameters_and_recorded(lab):
     lab.notebook(
         "foreign",
         "import os\nprint(learning_rate, epochs, seed, title, layers, quick)",
-        "print(os.getcwd(), os.environ.get('JUPYTER_TOKEN'))",
+        "print(os.getcwd(), os.environ.get('JUPYTER_TOKEN'))\n!which python",
+        "print(get_ipython().history_manager.hist_file)",
         "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()",
         parameters=PARAMETERS,
     )
+    lab.environment["PATH"] = "/usr/local/bin:/usr/bin:/bin"  # no virtual environment is active
     done = lab.run("foreign", "learning_rate=3e-4", "layers=[4]", "quick=true", "--seed", "7")
     assert done.returncode == 0, done.stderr
-    assert "cell 5/5" in done.stdout
+    assert "cell 6/6" in done.stdout
     assert "0.0003 2 7 a = b [4] True\n" in lab.printed()
     assert f"{lab.root / 'notebooks'} None\n" in lab.printed()
+    assert str(Path(sys.executable).parent / "python") in lab.printed(), "what `!pip` installs into"
+    assert ":memory:\n" in lab.printed(), "the user's history is what they typed"
     pictures = [out for out in lab.executed().cells[-1].outputs if "image/png" in out.get("data", {})]
     assert len(pictures) == 1
     record = lab.record()
@@ -373,6 +378,52 @@ def test_the_settings_class_checks_values_before_anything_is_made(settings, word
         notebook.run("named", [word])
     assert told in str(error.value)
     assert list((settings.root / "logs").iterdir()) == []
+
+
+MARK = "import pathlib\npathlib.Path(__file__).with_suffix('.executed').touch()\n"
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ("elsewhere:Settings", "neither trainlab's nor a file in"),
+        ("elsewhere.inside:Settings", "neither trainlab's nor a file in"),
+        ("os:system", "neither trainlab's nor a file in"),
+        ("trainlab.nothing:Settings", "neither trainlab's nor a file in"),
+        ("beside:Missing", "has no class 'Missing'"),
+        ("broken:Settings", "invalid syntax"),
+        ("this:Settings", "another module 'this'"),
+        ("its_settings:UserError", "no trainlab.config.Config"),
+        *((each, "expected 'module:Class'") for each in ("beside", "beside:", "../beside:A", "beside:A.b")),
+        *((each, "expected 'module:Class'") for each in (5, ["beside:A"])),
+    ],
+)
+def test_metadata_name_nothing_but_modules_of_ours_or_beside_the_notebook(
+    settings, monkeypatch, named, told, tmp_path_factory
+):
+    other = tmp_path_factory.mktemp("other")
+    (other / "elsewhere").mkdir()
+    monkeypatch.syspath_prepend(str(other))
+    notebooks = settings.root / "notebooks"
+    beside = (notebooks / "beside.py", notebooks / "this.py", other / "elsewhere" / "inside.py")
+    for file in (*beside, other / "elsewhere" / "__init__.py"):
+        file.write_text(f"{MARK}class Settings: pass\n")
+    (notebooks / "broken.py").write_text("class Settings(:")
+    settings.notebook("named", "1", config=named)
+    with pytest.raises(UserError) as error:
+        notebook.run("named")
+    assert told in str(error.value)
+    assert list((settings.root / "logs").iterdir()) == []
+    assert [*settings.root.rglob("*.executed"), *other.rglob("*.executed")] == []
+
+
+def test_a_settings_class_may_lie_in_a_package_beside_the_notebook(settings, monkeypatch):
+    package = settings.root / "notebooks" / "its_package"
+    package.mkdir()
+    (package / "more.py").write_text("try:\n    from its_settings import Settings\nexcept ImportError: raise")
+    monkeypatch.setattr(notebook, "start", lambda *_: subprocess.Popen(["true"]))
+    settings.notebook("named", "1", config="its_package.more:Settings")
+    assert notebook.run("named", ["margin=5"], detach=True) == 0
 
 
 def test_the_command_line_goes_before_the_notebook_and_the_notebook_before_the_default(settings, monkeypatch):

@@ -85,6 +85,13 @@ def test_what_the_schema_allows_is_kept(tmp_path):
     assert notebook.metadata == {"mine": [1]}
 
 
+@pytest.mark.parametrize("ours", [None, "news", [], 3])
+def test_metadata_of_ours_are_a_mapping_or_not_there(tmp_path, ours):
+    path = tmp_path / "mine.ipynb"
+    path.write_text(json.dumps(made(metadata={"trainlab": ours})))
+    assert document.read(path).metadata == {}
+
+
 def test_tags_are_kept_where_other_metadata_are_refused(tmp_path):
     path = tmp_path / "mine.ipynb"
     path.write_text(json.dumps(made({"metadata": {"tags": ["parameters", 5, "a,b"], "collapsed": 3}})))

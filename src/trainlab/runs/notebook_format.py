@@ -42,6 +42,8 @@ def parse(content: bytes) -> tuple[NotebookNode, str]:
         raise ValueError("expected an object with 'cells'")
     _check_format(raw)
     metadata = _dict(raw.get("metadata"))
+    if not isinstance(metadata.get("trainlab", {}), dict):
+        metadata = {key: value for key, value in metadata.items() if key != "trainlab"}
     cells = [_cell(number, cell) for number, cell in enumerate(_cells(raw), 1)]
     known: set[str] = set()
     for cell in cells:

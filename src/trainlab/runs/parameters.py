@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
+import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+import trainlab
 from trainlab.config import Config, assignments
 from trainlab.errors import UserError, nearest
 from trainlab.runs import literals, record, resuming
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
     from nbformat import NotebookNode
 
 TAG = "parameters"
+OURS = "trainlab"
+_NAMED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # module:Class
 HOW_TO_TAG = (
     "Put the defaults (name = value) into one cell and tag that cell 'parameters': in JupyterLab click the "
     "gears at the top right, 'Cell tags', 'Add tag'."
@@ -118,21 +123,67 @@ def notebook_defaults(notebook: NotebookNode) -> dict[str, Any] | None:
 
 
 def settings_class(notebook: NotebookNode, folder: Path) -> type[Config] | None:
-    """Return the Config class that the notebook's metadata names as `module:Class`, or None."""
-    ours = notebook.metadata.get("trainlab")
-    named = ours.get("config") if isinstance(ours, dict) else None
+    """Return the Config class that the notebook's metadata names as `module:Class`, or None.
+
+    The module is trainlab's or lies in the notebook's folder; where it has no such name, nothing is imported.
+    Raises UserError for any other: a notebook from elsewhere must not choose what is executed here.
+    """
+    named = notebook.metadata.get("trainlab", {}).get("config")
     if not named:
         return None
+    if not (isinstance(named, str) and _NAMED.fullmatch(named)):
+        raise UserError(f"the notebook's metadata name the settings {named!r}; expected 'module:Class'.")
+    module, _, name = named.partition(":")
+    file = _module_file(module, folder)
+    if file is None:
+        raise UserError(
+            f"the notebook's metadata name the settings {named!r}, a module that is neither trainlab's nor a "
+            f"file in {folder}. Put it there, beside the notebook."
+        )
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
-    module, _, name = str(named).partition(":")
     try:
+        if module.partition(".")[0] != OURS:
+            _check_found_first(module, folder)
+            _check_bound(file, name)
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"the notebook's metadata names the settings {named!r}, and: {error}.") from error
+    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
+        raise UserError(f"the notebook's metadata name the settings {named!r}, and: {error}.") from error
     if not (isinstance(found, type) and issubclass(found, Config)):
-        raise UserError(f"the notebook's metadata names {named!r}, which is no trainlab.config.Config.")
+        raise UserError(f"the notebook's metadata name {named!r}, which is no trainlab.config.Config.")
     return found
+
+
+def _module_file(module: str, folder: Path) -> Path | None:
+    """Return the file of a module of trainlab's or of the notebook's folder; nothing is imported for it."""
+    first, *parts = module.split(".")
+    place = Path(trainlab.__file__).parent if first == OURS else folder / first
+    place = place.joinpath(*parts)
+    candidates = (place.with_name(f"{place.name}.py"), place / "__init__.py")
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def _check_found_first(module: str, folder: Path) -> None:
+    """Raise ImportError where Python would import another module of the same name; nothing is imported."""
+    first = module.partition(".")[0]
+    spec = importlib.util.find_spec(first)
+    places = [*(spec.submodule_search_locations or []), spec.origin] if spec else []
+    if not any(place and Path(place).parent.resolve() == folder.resolve() for place in places):
+        raise ImportError(f"Python has another module {first!r}; rename the one beside the notebook")
+
+
+def _check_bound(file: Path, name: str) -> None:
+    """Raise AttributeError where the text of a module gives nothing this name; nothing is executed."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_bytes(), str(file))):
+        if isinstance(node, ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {each.asname or each.name for each in node.names}
+        elif isinstance(node, ast.Assign):
+            names |= {each.id for each in node.targets if isinstance(each, ast.Name)}
+    if names.isdisjoint({name, "*"}):
+        raise AttributeError(f"{file} has no class {name!r}")
 
 
 def _of_settings(config: Config, names: Iterable[str]) -> Parameters:

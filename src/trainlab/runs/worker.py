@@ -41,6 +41,7 @@ GRACE = {  # seconds a cell gets to end
 }
 SHUTDOWN = 2.0  # seconds for the kernel's own exit handlers
 HASTY_SHUTDOWN = 1.0  # the same after SIGTERM
+NO_HISTORY = "--HistoryManager.hist_file=:memory:"  # the user's own is what they typed, as nbclient has it
 _LEFT_OUT = ("JUPYTER_TOKEN", "MPLBACKEND", "JPY_SESSION_NAME")  # the last names another notebook, if any
 
 
@@ -94,7 +95,9 @@ class Execution:
     async def _execute(self) -> None:
         guard = None
         try:
-            await self.kernel.start_kernel(env=self._environment(), cwd=str(self.kernel_folder))
+            await self.kernel.start_kernel(
+                env=self._environment(), cwd=str(self.kernel_folder), extra_arguments=[NO_HISTORY]
+            )
             guard = _guard(self._group(), self.sockets)
             await self.client.async_start_new_kernel_client()
             await self._cells()
@@ -127,8 +130,10 @@ class Execution:
         return self.kernel.provisioner.pgid  # type: ignore[union-attr]
 
     def _environment(self) -> dict[str, str]:
-        """Return the kernel's environment: no token, and pictures go into the notebook."""
+        """Return the kernel's environment: no token, pictures into the notebook, `!pip` is this Python's."""
         kept = {k: v for k, v in os.environ.items() if k not in _LEFT_OUT}
+        own = str(Path(sys.executable).parent)  # not resolved: in a virtual environment it is a link
+        kept["PATH"] = os.pathsep.join([own, os.environ.get("PATH", os.defpath)])
         # threads that wait asleep: spinning ones cost runs side by side more than half of their speed
         return {"OMP_WAIT_POLICY": "PASSIVE"} | kept | {"TRAINLAB_RUN": str(self.folder)}
 
