@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -9,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from trainlab.config import Config, assignments
 from trainlab.errors import UserError
+from trainlab.training.config import CommonConfig
 
 
 class Settings(Config):
@@ -42,6 +44,22 @@ def test_text_becomes_the_collection_that_a_field_wants() -> None:
 def test_an_unknown_key_is_named_with_the_nearest_known_one() -> None:
     with pytest.raises(UserError, match=r"margn: no such parameter\. Did you mean 'margin'\?"):
         Settings.parse({"margn": 5})
+
+
+def test_a_refused_key_of_many_names_the_nearest_three_and_where_the_rest_stands() -> None:
+    with pytest.raises(UserError) as error:
+        CommonConfig.parse({"limit_batches": 3})
+    told = str(error.value)
+    assert told.count("limit_") == 4
+    assert f"stand in {Path('src/trainlab/training/config.py')}: class CommonConfig" in told
+    assert len(told) < 300
+    with pytest.raises(UserError, match=r"max_epoch: no such parameter\. Did you mean 'max_epochs'\?"):
+        CommonConfig.parse({"max_epoch": 3})
+
+
+def test_a_refused_key_of_few_names_them_all() -> None:
+    with pytest.raises(UserError, match=r"Known: margin, class_size, split, trained\."):
+        Settings.parse({"x": 5})
 
 
 @pytest.mark.parametrize(

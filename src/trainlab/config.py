@@ -11,12 +11,15 @@ hparams tab:
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from trainlab.errors import UserError, nearest
+from trainlab import folders
+from trainlab.errors import UserError, no_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -93,10 +96,20 @@ class Config(BaseModel):
     def _explain(cls, error: Any) -> str:
         key = str(error["loc"][0]) if error["loc"] else ""
         if error["type"] == "extra_forbidden":
-            known = ", ".join(sorted(cls.model_fields))
-            return f"{key}: no such parameter.{nearest(key, cls.model_fields)} Known: {known}."
+            return no_parameter(key, [*cls.model_fields, *cls.ALIASES], cls._place())
         reason = error["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
         return f"{key}={error['input']}: {reason[0].lower()}{reason[1:]}."
+
+    @classmethod
+    def _place(cls) -> str:
+        """Return where the settings stand: a path, from the project's folder on where it is in there."""
+        try:
+            file = Path(inspect.getfile(cls))
+        except (OSError, TypeError):  # typed into a notebook
+            return f"the class {cls.__name__}"
+        root = folders.root().resolve()
+        shown = file.relative_to(root) if file.is_relative_to(root) else file
+        return f"{shown}: class {cls.__name__} and those that it is made from"
 
 
 def assignments(words: Iterable[str]) -> dict[str, str]:

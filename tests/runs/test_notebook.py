@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from headless import COMMAND, Lab, processes, until
+from trainlab import doctor
 from trainlab.errors import UserError
 from trainlab.runs import lock, notebook
 
@@ -116,13 +117,13 @@ def test_the_notebook_s_run_takes_over_the_folder_and_the_table_shows_it(lab):
     )
     lab.notebook("mine", code)
     assert lab.run("mine", "--name", "first").returncode == 0
-    assert lab.folder().parent.name == "mine"
+    assert lab.folder().parent.name == "other", "the name that the code gives, not the file's"
     assert lab.folder().name.endswith("-first")
     listed = subprocess.run(
         [*COMMAND[:-1], "runs", "--format", "json"], env=lab.environment, capture_output=True, check=True
     )
     (row,) = json.loads(listed.stdout)
-    assert (row["experiment"], row["status"], row["config"]) == ("mine", "finished", {"margin": 5.0})
+    assert (row["experiment"], row["status"], row["config"]) == ("other", "finished", {"margin": 5.0})
     assert row["last"]["val/loss"] == 0.5
 
 
@@ -326,6 +327,27 @@ def test_a_notebook_killed_while_jupyter_saved_it_is_told_with_the_command_that_
     assert path.read_text() == whole
 
 
+@pytest.mark.parametrize("words", [["train.py"], ["./train.py", "lr=1"], ["notebooks/train.py"]])
+def test_a_script_is_told_how_it_is_recorded(here, monkeypatch, words):
+    monkeypatch.chdir(here.root)
+    for place in (here.root, here.root / "notebooks"):
+        (place / "train.py").write_text("print(1)")
+    with pytest.raises(UserError, match=r"is a script.* python \S*train\.py\..*trainlab\.Run\('train'"):
+        notebook.run(words[0], words[1:])
+
+
+@pytest.mark.parametrize("reference", ["/home/me/mine.ipynb", "~/mine.ipynb", "../mine.ipynb"])
+def test_a_notebook_of_the_host_s_is_told_where_the_container_can_see_it(here, monkeypatch, reference):
+    monkeypatch.setattr(doctor, "in_container", lambda: True)
+    with pytest.raises(UserError) as error:
+        notebook.run(reference)
+    assert "The container sees the project's folder alone" in str(error.value)
+    assert f"name it {here.root / 'notebooks' / 'mine.ipynb'}" in str(error.value)
+    monkeypatch.setattr(doctor, "in_container", lambda: False)
+    with pytest.raises(UserError, match="neither here nor in"):
+        notebook.run(reference)
+
+
 def test_a_notebook_in_another_language_is_told(here):
     path = here.notebook("r", "1")
     made = nbformat.read(path, as_version=4)
@@ -363,6 +385,16 @@ def settings(here, monkeypatch):
     (here.root / "notebooks" / "its_settings.py").write_text(SETTINGS)
     here.notebook("named", "1", parameters="epochs = 5\nother = object()", config="its_settings:Settings")
     return here
+
+
+def test_a_path_of_the_host_s_in_a_parameter_is_told_where_the_container_can_see_it(settings, monkeypatch):
+    monkeypatch.setattr(doctor, "in_container", lambda: True)
+    (settings.root / "notebooks" / "its_settings.py").write_text(
+        SETTINGS.replace('== "missing"', "[0] == '/'")
+    )
+    with pytest.raises(UserError, match="no such file") as error:
+        notebook.run("named", ["data=/home/me/news.tsv"])
+    assert f"into the project's data/ and name it {settings.root / 'data' / 'news.tsv'}" in str(error.value)
 
 
 @pytest.mark.parametrize(

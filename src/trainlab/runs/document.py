@@ -74,6 +74,15 @@ def filled(notebook: NotebookNode, values: dict[str, Any]) -> NotebookNode:
     return notebook
 
 
+def filled_with(folder: Path) -> str:
+    """Return the cell that a run's notebook was filled with, '' where there is none."""
+    try:
+        cells = read(folder / FILE).cells
+    except UserError:
+        return ""
+    return "\n".join(cell.source for cell in cells if INJECTED in cell.metadata.get("tags", []))
+
+
 def put_aside(folder: Path) -> None:
     """Keep the notebook that a run has executed so far, as notebook-1.ipynb, -2 and so on."""
     path = folder / FILE

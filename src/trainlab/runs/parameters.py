@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 import trainlab
 from trainlab.config import Config, assignments
-from trainlab.errors import UserError, nearest
+from trainlab.errors import UserError, no_parameter
 from trainlab.runs import literals, record, resuming
 
 if TYPE_CHECKING:
@@ -98,6 +98,39 @@ def resumed(settings: type[Config], values: Mapping[str, str], before: Mapping[s
     return _of_settings(config, config.model_dump())
 
 
+def resumed_by_defaults(
+    defaults: Mapping[str, Any], values: Mapping[str, str], before: Mapping[str, Any], injected: str
+) -> Parameters:
+    """Return what a run of a notebook without settings class goes on with: what it had, and values given now.
+
+    It had what `run.json` says; what that leaves out, and the type of what JSON can't hold, stands in the
+    cell that its notebook was filled with. Raises UserError for a value that can't be.
+    """
+    now = _by_defaults(values, defaults).injected
+    filled = _defaults_in(injected) if injected else {}
+    for name, default in defaults.items():
+        had = filled.get(name, ...)
+        if name in now or name == "resume":
+            continue
+        if had is not ... and record.plain(had) == before.get(name, record.plain(had)):
+            now[name] = had
+        elif name in before:
+            now[name] = _as_default(before[name], default)
+    return Parameters(now, record.plain(now))
+
+
+def _as_default(value: Any, default: Any) -> Any:
+    """Return what JSON made of a value as the type that its default has, where it can be."""
+    kind = type(default)
+    if kind is tuple and isinstance(value, list):
+        return tuple(value)
+    if kind is set and isinstance(value, list):
+        return {tuple(each) if isinstance(each, list) else each for each in value}
+    if kind is float and value in ("NaN", "Infinity", "-Infinity"):
+        return float(value)
+    return literals.read(value) if kind in (complex, bytes) and isinstance(value, str) else value
+
+
 def notebook_defaults(notebook: NotebookNode) -> dict[str, Any] | None:
     """Return names and defaults of the cell tagged `parameters`, or None where there is no such cell.
 
@@ -110,9 +143,14 @@ def notebook_defaults(notebook: NotebookNode) -> dict[str, Any] | None:
     if not cells:
         return None
     try:
-        tree = ast.parse(TransformerManager().transform_cell(cells[0].source))
+        return _defaults_in(TransformerManager().transform_cell(cells[0].source))
     except SyntaxError as error:
         raise UserError(f"the notebook's cell tagged 'parameters' is not Python: {error}") from None
+
+
+def _defaults_in(code: str) -> dict[str, Any]:
+    """Return what a piece of code gives to names; raise SyntaxError where it is not Python."""
+    tree = ast.parse(code)
     defaults = {}
     for statement in tree.body:
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
@@ -205,8 +243,7 @@ def _by_defaults(values: Mapping[str, str], defaults: Mapping[str, Any] | None) 
     defaults = defaults or {}
     for name in values:
         if name not in defaults:
-            known = ", ".join(sorted(defaults)) or "none"
-            raise UserError(f"{name}: no such parameter.{nearest(name, defaults)} Known: {known}.")
+            raise UserError(no_parameter(name, defaults, "the notebook's cell tagged 'parameters'"))
     typed = {name: _like(defaults[name], name, text) for name, text in values.items()}
     config = {name: value for name, value in defaults.items() if value is not ...} | typed
     return Parameters(typed, record.plain(config))
