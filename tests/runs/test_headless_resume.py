@@ -21,7 +21,8 @@ def project(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
     for name in ("LOGS", "NOTEBOOKS", "DATA"):
         monkeypatch.delenv(f"TRAINLAB_{name}", raising=False)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "its_training", raising=False)
+    for module in ("its_training", "its_own"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     (lab.root / "notebooks" / "its_training.py").write_text(TRAINING)
     parameters = "margin = 1.0\nepochs = 1"
     lab.notebook("training", TRAINING_CELL, parameters=parameters, config="its_training:Settings")
@@ -160,7 +161,7 @@ def test_another_experiment_s_run_is_refused_with_its_name(ended, started, refer
     before = contents(ended)
     with pytest.raises(UserError) as error:
         notebook.run("own", resume=reference)
-    assert (told or "is of training, not of own: its settings margin") in str(error.value)
+    assert (told or "is of training, not of own: its settings forgotten, margin") in str(error.value)
     if told:
         assert "trainlab run training --resume 20260101-000000-margin5" in str(error.value)
     assert contents(ended) == before
