@@ -42,6 +42,7 @@ GRACE = {  # seconds a cell gets to end
 SHUTDOWN = 2.0  # seconds for the kernel's own exit handlers
 HASTY_SHUTDOWN = 1.0  # the same after SIGTERM
 NO_HISTORY = "--HistoryManager.hist_file=:memory:"  # the user's own is what they typed, as nbclient has it
+NO_WIDGETS = "ignore:IProgress not found"
 _LEFT_OUT = ("JUPYTER_TOKEN", "MPLBACKEND", "JPY_SESSION_NAME")  # the last names another notebook, if any
 
 
@@ -134,6 +135,8 @@ class Execution:
         kept = {k: v for k, v in os.environ.items() if k not in _LEFT_OUT}
         own = str(Path(sys.executable).parent)  # not resolved: in a virtual environment it is a link
         kept["PATH"] = os.pathsep.join([own, os.environ.get("PATH", os.defpath)])
+        # bars are plain text: without widgets, which no image has, tqdm would warn of that in red
+        kept["PYTHONWARNINGS"] = ",".join(filter(None, [kept.get("PYTHONWARNINGS"), NO_WIDGETS]))
         # threads that wait asleep: spinning ones cost runs side by side more than half of their speed
         return {"OMP_WAIT_POLICY": "PASSIVE"} | kept | {"TRAINLAB_RUN": str(self.folder)}
 
