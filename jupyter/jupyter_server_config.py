@@ -47,7 +47,7 @@ c.ServerApp.allow_root = True  # for engines that map root to the caller; make s
 if token := os.environ.pop("JUPYTER_TOKEN", ""):
     c.IdentityProvider.token = token
 
-# Inherited by kernels. Bars are plain text: without widgets, which no image has, tqdm would warn of that in red.
+# Inherited by kernels. Bars are plain text: without widgets, which no image has, tqdm would warn in red.
 quiet = "ignore:IProgress not found"
 os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), quiet]))
 

@@ -102,6 +102,40 @@ def test_words_that_are_no_assignments_are_refused(words: list[str]) -> None:
         assignments(words)
 
 
+SECRETS = ["api_key", "token", "password", "secret", "HF_TOKEN", "clientSecret", "wandb_api_key", "key"]
+SECRETS += ["accessToken", "aws_secret_access_key", "openai_key", "db_passwd", "credentials", "apikey"]
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_is_refused_with_the_place_where_it_belongs(name: str) -> None:
+    for parse in (
+        lambda: assignments([f"{name}=sk-12345678"]),
+        lambda: Settings.parse({name: "sk-12345678"}),
+    ):
+        with pytest.raises(UserError, match=r"\.env.*os\.environ\['[A-Z_]+'\]") as error:
+            parse()
+        assert "12345678" not in str(error.value)
+
+
+PLAIN = ["tokens", "max_tokens", "token_length", "pad_token", "eos_token", "sort_key", "text_key", "key_dim"]
+PLAIN += ["monkey", "num_keys", "tokenizer", "secretary", "passes", "keys", "next_token", "tokens_per_batch"]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_what_only_sounds_like_a_secret_is_a_parameter(name: str) -> None:
+    assert assignments([f"{name}=5"]) == {name: "5"}
+
+
+class WithKey(Config):
+    api_key: str = ""
+
+
+def test_a_setting_named_like_a_secret_may_stay_empty() -> None:
+    assert WithKey.from_notebook({"api_key": ""}) == WithKey()
+    with pytest.raises(UserError, match="a secret is no parameter"):
+        WithKey.from_notebook({"api_key": "sk-12345678"})
+
+
 def test_a_value_may_hold_an_equals_sign() -> None:
     assert assignments(["data=a=b.tsv"]) == {"data": "a=b.tsv"}
 

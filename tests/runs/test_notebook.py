@@ -287,6 +287,7 @@ def here(lab, monkeypatch):
         (["kinds", f"any=0x{'f' * 5000}"], "limit (4300 digits)"),
         (["foreign", "epochs"], "Expected key=value"),
         (["foreign", "seed=1", "--seed=2"], "given twice"),
+        (["foreign", "api_key=sk-1234"], "a secret is no parameter"),
         (["plain", "epochs=3"], "tag that cell 'parameters'"),
         (["plain", "--seed=3"], "seed cannot be set"),
     ],
@@ -326,6 +327,13 @@ def test_a_notebook_killed_while_jupyter_saved_it_is_told_with_the_command_that_
     command = str(error.value).partition("Take that back: ")[2]
     subprocess.run(command, shell=True, check=True)
     assert path.read_text() == whole
+
+
+def test_a_secret_among_a_notebook_s_defaults_is_not_recorded(here, monkeypatch):
+    monkeypatch.setattr(notebook, "start", lambda *_: subprocess.Popen(["true"]))
+    here.notebook("secret", "1", parameters="epochs = 2\nhf_token = 'hf-12345678'\npad_token = '<pad>'")
+    assert notebook.run("secret", ["epochs=3"], detach=True) == 0
+    assert here.record()["config"] == {"epochs": 3, "pad_token": "<pad>"}
 
 
 @pytest.mark.parametrize("words", [["train.py"], ["./train.py", "lr=1"], ["notebooks/train.py"]])

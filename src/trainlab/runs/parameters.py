@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 import trainlab
-from trainlab.config import Config, assignments
+from trainlab.config import Config, assignments, is_secret_name
 from trainlab.errors import UserError, no_parameter
 from trainlab.runs import literals, record, resuming
 
@@ -245,7 +245,8 @@ def _by_defaults(values: Mapping[str, str], defaults: Mapping[str, Any] | None) 
         if name not in defaults:
             raise UserError(no_parameter(name, defaults, "the notebook's cell tagged 'parameters'"))
     typed = {name: _like(defaults[name], name, text) for name, text in values.items()}
-    config = {name: value for name, value in defaults.items() if value is not ...} | typed
+    literal = {name: value for name, value in defaults.items() if value is not ...}
+    config = {name: value for name, value in literal.items() if not is_secret_name(name)} | typed
     return Parameters(typed, record.plain(config))
 
 
