@@ -53,7 +53,9 @@ LENIENT = {
     "a format in quotes": made(nbformat="4", nbformat_minor=None),
     "a later minor format": made(nbformat_minor=99),
     "lines": made({"source": ["print(", "'ran')"]}),
-    "another kind of cell": made(cells=[{"cell_type": "chart", "source": None}, CELL]),
+    "a format null": made(nbformat=None),
+    "another kind of cell": made(cells=[{"cell_type": "chart", "source": 5}, CELL]),
+    "a heading": made(cells=[{"cell_type": "heading", "level": [10**30], "source": "H"}, CELL]),
     "format 3": made(cells=..., worksheets=[{"cells": [WORKSHEET], "metadata": {}}], nbformat=3),
     "format 2": made(cells=..., worksheets=[{"cells": [WORKSHEET]}], nbformat=2),
 }

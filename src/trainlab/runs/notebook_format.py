@@ -60,7 +60,8 @@ def parse(content: bytes) -> tuple[NotebookNode, str]:
 
 def _check_format(raw: dict[str, Any]) -> None:
     """Raise ValueError for a format after ours; what a later minor one adds is dropped like other extras."""
-    version = str(raw.get("nbformat", FORMAT))
+    said = raw.get("nbformat")
+    version = str(FORMAT if said is None else said)
     if not version.isdigit() or not 1 <= int(version) <= FORMAT:
         raise ValueError(f"its format is {version!r}; expected {FORMAT} or an earlier one")
 
@@ -82,10 +83,13 @@ def _cell(number: int, raw: Any) -> dict[str, Any]:
     source = next((raw[key] for key in _SOURCES if raw.get(key) is not None), "")
     if isinstance(source, list) and all(isinstance(line, str) for line in source):
         source = "".join(source)
+    if not isinstance(source, str) and kind != "code":
+        source = ""
     if not isinstance(source, str):
         raise ValueError(f"the source of its cell {number} is no text")
     if kind == "heading":
-        kind, source = "markdown", f"{'#' * int(raw.get('level') or 1)} {source}"
+        level = raw.get("level")
+        kind, source = "markdown", f"{'#' * (level if level in range(1, 7) else 1)} {source}"
     metadata = _dict(raw.get("metadata"))
     if "tags" in metadata:
         metadata = metadata | {"tags": _tags(metadata["tags"])}
