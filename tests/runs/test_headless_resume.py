@@ -123,6 +123,12 @@ def test_a_notebook_with_a_class_of_its_own_and_a_parameters_cell_goes_on_too(pr
     assert done.returncode == 0, "a refused value is not kept"
 
 
+def test_a_resume_that_names_no_run_of_ours_is_a_notebook_s_own_parameter(project, started):
+    project.notebook("own", "1", parameters="resume = ''")
+    assert notebook.run("own", ["resume=model.pt"], detach=True) == 0
+    assert project.record()["config"] == {"resume": "model.pt"}
+
+
 def test_a_notebook_that_does_not_hand_resume_on_is_told_how_to(ended, started, monkeypatch):
     ended.notebook(
         "own", "import trainlab\ntrainlab.Run('training', {'margin': 5.0})", parameters="resume=''"

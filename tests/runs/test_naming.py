@@ -11,7 +11,7 @@ MORE = {"max_tokens": 512, "warmup_steps": 100, "margin": 2.5, "seed": 0}
 def test_a_short_name_has_every_change_in_its_order():
     assert naming.of_changes({"margin": 5.0, "seed": 3}) == "margin5-seed3"
     assert naming.of_changes({}) == ""
-    assert naming.of_changes({"x": -0.5, "path": "/a/b/news.tsv"}) == "x-0.5-pathnews.tsv"
+    assert naming.of_changes({"x": -0.5, "path": "/a/b/news.tsv"}) == "x-0.5-path-a-b-news.tsv"
 
 
 def test_twelve_runs_of_a_series_have_twelve_names_with_seed_and_last_change_in_them(tmp_path):
@@ -21,6 +21,10 @@ def test_twelve_runs_of_a_series_have_twelve_names_with_seed_and_last_change_in_
     for each, name in zip(settings, names, strict=True):
         assert f"margin{each['margin']:g}-seed{each['seed']}" in name
         assert naming.new_folder(tmp_path, "news", name).name.endswith(f"-{name}")
+
+
+def test_of_a_path_that_does_not_fit_the_file_s_name_stays():
+    assert naming.of_changes({"data": f"/{'deep/' * 12}reviews.csv"}).startswith("datareviews.csv-")
 
 
 def test_the_seed_is_in_the_name_wherever_it_was_given():

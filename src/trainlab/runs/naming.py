@@ -7,13 +7,13 @@ import itertools
 import re
 import unicodedata
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainlab.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
 _LONGEST = 50  # characters, of up to four bytes each: with the time still a valid file name
 _LONGEST_WORD = 30  # characters of one setting, where not all fit
@@ -44,7 +44,7 @@ def _fitting(words: Mapping[str, str], order: Iterable[str]) -> str:
     room = _LONGEST - _MARK
     kept: dict[str, str] = {}
     for key in order:
-        word = _harmless(words[key])[:_LONGEST_WORD]
+        word = _harmless(re.sub(r"/.*/", "", words[key]))[:_LONGEST_WORD]  # of a path the last part
         if word and key not in kept and len(word) < room:
             kept[key] = word
             room -= len(word) + 1
@@ -89,4 +89,4 @@ def new_folder(logs: Path, experiment: str, name: str | None = None) -> Path:
 def _short(value: Any) -> str:
     if isinstance(value, float):
         return short if float(short := f"{value:g}") == value else repr(value)
-    return Path(value).name if isinstance(value, str) and value.startswith("/") else str(value)
+    return str(value)
