@@ -47,6 +47,10 @@ c.ServerApp.allow_root = True  # for engines that map root to the caller; make s
 if token := os.environ.pop("JUPYTER_TOKEN", ""):
     c.IdentityProvider.token = token
 
+# Inherited by kernels. Bars are plain text: without widgets, which no image has, tqdm would warn in red.
+quiet = "ignore:IProgress not found"
+os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), quiet]))
+
 # A published port makes the server listen on every address of its container, which would switch this check
 # off: a page of some evil.example that resolves to 127.0.0.1 is refused, whatever it sends.
 c.ServerApp.allow_remote_access = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -9,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from trainlab.config import Config, assignments
 from trainlab.errors import UserError
+from trainlab.training.config import CommonConfig
 
 
 class Settings(Config):
@@ -23,9 +25,41 @@ def test_text_from_the_command_line_becomes_the_fields_type() -> None:
     assert (settings.margin, settings.class_size, settings.trained) == (5.0, 60, False)
 
 
+class Collections(Config):
+    size: tuple[int, int] = (64, 64)
+    layers: list[int] = Field([])
+    names: frozenset[str] = frozenset()
+    options: dict[str, float] = Field({})
+
+
+def test_text_becomes_the_collection_that_a_field_wants() -> None:
+    texts = {"size": "(32, 16)", "layers": "[1]", "names": "{'a'}", "options": "{'b': 1}"}
+    assert Collections.parse(texts) == Collections(
+        size=(32, 16), layers=[1], names=frozenset("a"), options={"b": 1.0}
+    )
+    with pytest.raises(UserError, match=r"size=wide: should be a valid tuple"):
+        Collections.parse({"size": "wide"})
+
+
 def test_an_unknown_key_is_named_with_the_nearest_known_one() -> None:
     with pytest.raises(UserError, match=r"margn: no such parameter\. Did you mean 'margin'\?"):
         Settings.parse({"margn": 5})
+
+
+def test_a_refused_key_of_many_names_the_nearest_three_and_where_the_rest_stands() -> None:
+    with pytest.raises(UserError) as error:
+        CommonConfig.parse({"limit_batches": 3})
+    told = str(error.value)
+    assert told.count("limit_") == 4
+    assert f"stand in {Path('src/trainlab/training/config.py')}: class CommonConfig" in told
+    assert len(told) < 300
+    with pytest.raises(UserError, match=r"max_epoch: no such parameter\. Did you mean 'max_epochs'\?"):
+        CommonConfig.parse({"max_epoch": 3})
+
+
+def test_a_refused_key_of_few_names_them_all() -> None:
+    with pytest.raises(UserError, match=r"Known: margin, class_size, split, trained\."):
+        Settings.parse({"x": 5})
 
 
 @pytest.mark.parametrize(
@@ -66,6 +100,40 @@ def test_settings_cannot_be_changed_afterwards() -> None:
 def test_words_that_are_no_assignments_are_refused(words: list[str]) -> None:
     with pytest.raises(UserError):
         assignments(words)
+
+
+SECRETS = ["api_key", "token", "password", "secret", "HF_TOKEN", "clientSecret", "wandb_api_key", "key"]
+SECRETS += ["accessToken", "aws_secret_access_key", "openai_key", "db_passwd", "credentials", "apikey"]
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_is_refused_with_the_place_where_it_belongs(name: str) -> None:
+    for parse in (
+        lambda: assignments([f"{name}=sk-12345678"]),
+        lambda: Settings.parse({name: "sk-12345678"}),
+    ):
+        with pytest.raises(UserError, match=r"\.env.*os\.environ\['[A-Z_]+'\]") as error:
+            parse()
+        assert "12345678" not in str(error.value)
+
+
+PLAIN = ["tokens", "max_tokens", "token_length", "pad_token", "eos_token", "sort_key", "text_key", "key_dim"]
+PLAIN += ["monkey", "num_keys", "tokenizer", "secretary", "passes", "keys", "next_token", "tokens_per_batch"]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_what_only_sounds_like_a_secret_is_a_parameter(name: str) -> None:
+    assert assignments([f"{name}=5"]) == {name: "5"}
+
+
+class WithKey(Config):
+    api_key: str = ""
+
+
+def test_a_setting_named_like_a_secret_may_stay_empty() -> None:
+    assert WithKey.from_notebook({"api_key": ""}) == WithKey()
+    with pytest.raises(UserError, match="a secret is no parameter"):
+        WithKey.from_notebook({"api_key": "sk-12345678"})
 
 
 def test_a_value_may_hold_an_equals_sign() -> None:

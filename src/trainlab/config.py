@@ -11,15 +11,34 @@ hparams tab:
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from trainlab.errors import UserError, nearest
+from trainlab import folders
+from trainlab.errors import UserError, no_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+_WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")  # of api_key and of apiKey
+_SECRET = re.compile(
+    r"passwords?|passwd|passphrase|pwd|secrets?|credentials?|(api|access|secret|private|auth)keys?"
+    r"|(api|access|auth)token"
+)
+_OF_KEYS = re.compile(  # before 'key'; a sort key and a text key are no secrets
+    r"api|access|secret|private|auth|account|admin|client|encryption|license|master|service|session|ssh"
+    r"|signing|storage|anthropic|aws|azure|comet|gemini|github|google|hf|openai|wandb"
+)
+_OF_TEXT = re.compile(  # before 'token'
+    r"pad|eos|bos|cls|sep|unk|mask|special|image|audio|video|class|start|end|stop|prompt|first|last|next|per"
+    r"|num|n|max|min|text|source|target|src|tgt|lang|think|system|user|assistant|decoder|encoder"
+)
+_COLLECTIONS = ("list_type", "tuple_type", "dict_type", "set_type", "frozen_set_type")  # pydantic's refusals
 
 
 class Config(BaseModel):
@@ -36,10 +55,15 @@ class Config(BaseModel):
     def parse(cls, values: Mapping[str, Any]) -> Self:
         """Build the settings from names and values; text such as '3e-4' is converted to the field's type.
 
-        Raises UserError that names the key, what was given, what is allowed, and the nearest known name.
+        Raises UserError that names the key, what was given, what is allowed, and the nearest known name; and
+        for a secret, whose value it doesn't repeat.
         """
+        named = cls.named(values)
+        for key, value in named.items():
+            if is_secret_name(key) and isinstance(value, str) and value:
+                raise UserError(no_secret(key))
         try:
-            return cls(**cls.named(values))
+            return cls(**named | cls._read(named))
         except ValidationError as error:
             raise UserError("\n".join(cls._explain(each) for each in error.errors())) from None
 
@@ -75,25 +99,72 @@ class Config(BaseModel):
         """Check files and backbone before a run exists; raise UserError where it cannot work."""
 
     @classmethod
+    def _read(cls, named: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of texts such as '(3, 4)', for fields that want a list, a tuple or alike."""
+        from trainlab.runs import literals
+
+        try:
+            cls(**named)
+        except ValidationError as error:
+            wanted = {str(each["loc"][0]) for each in error.errors() if each["type"] in _COLLECTIONS}
+            return {key: literals.read(named[key]) for key in wanted if isinstance(named.get(key), str)}
+        return {}
+
+    @classmethod
     def _explain(cls, error: Any) -> str:
         key = str(error["loc"][0]) if error["loc"] else ""
         if error["type"] == "extra_forbidden":
-            known = ", ".join(sorted(cls.model_fields))
-            return f"{key}: no such parameter.{nearest(key, cls.model_fields)} Known: {known}."
+            return no_parameter(key, [*cls.model_fields, *cls.ALIASES], cls._place())
         reason = error["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
         return f"{key}={error['input']}: {reason[0].lower()}{reason[1:]}."
+
+    @classmethod
+    def _place(cls) -> str:
+        """Return where the settings stand: a path, from the project's folder on where it is in there."""
+        try:
+            file = Path(inspect.getfile(cls))
+        except (OSError, TypeError):  # typed into a notebook
+            return f"the class {cls.__name__}"
+        root = folders.root().resolve()
+        shown = file.relative_to(root) if file.is_relative_to(root) else file
+        return f"{shown}: class {cls.__name__} and those that it is made from"
+
+
+def is_secret_name(name: str) -> bool:
+    """Tell whether what has this name is a secret: api_key, hf_token, password, clientSecret and the like.
+
+    Tokens of a text (pad_token, max_tokens), keys to look up by (sort_key) and sizes (token_length) are none.
+    """
+    *before, last = [word.lower() for word in _WORD.findall(name)] or [""]
+    if last == "token":
+        return not any(map(_OF_TEXT.fullmatch, before))
+    if last == "key":
+        return not before or any(map(_OF_KEYS.fullmatch, before))
+    return _SECRET.fullmatch(last) is not None
+
+
+def no_secret(name: str) -> str:
+    """Return why a secret is no parameter, and where it belongs."""
+    variable = "_".join(_WORD.findall(name)).upper()
+    return (
+        f"{name}: a secret is no parameter: it would stand in the run's name, its run.json and its notebook. "
+        f"Set {variable} in the environment, or in .env where .env.example names it; the code reads "
+        f"os.environ['{variable}']."
+    )
 
 
 def assignments(words: Iterable[str]) -> dict[str, str]:
     """Split the command line's `key=value` words.
 
-    Raises UserError for a word without `=`, an empty key, or a key given twice.
+    Raises UserError for a word without `=`, an empty key, a secret, or a key given twice.
     """
     values: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise UserError(f"{word!r} is not a parameter. Expected key=value, for instance margin=5.")
+        if is_secret_name(key):
+            raise UserError(no_secret(key))
         if key in values:
             raise UserError(f"{key} is given twice: {values[key]!r} and {value!r}. Give it once.")
         values[key] = value

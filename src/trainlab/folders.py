@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -24,3 +25,19 @@ def data() -> Path:
 def notebooks() -> Path:
     """Return the folder of the notebooks that `trainlab run NAME` looks in."""
     return Path(os.environ.get("TRAINLAB_NOTEBOOKS") or root() / "notebooks")
+
+
+def not_seen_here(paths: Iterable[str]) -> str:
+    """Return, in a container of the stack, what to do about paths of the host; '' where all can be seen."""
+    from trainlab import doctor
+
+    outside = (path for path in paths if path.startswith(("/", "~", "..")))
+    lost = next((path for path in outside if not Path(path).exists()), None)
+    if lost is None or not doctor.in_container():
+        return ""
+    name = Path(lost).name
+    place = notebooks() if name.endswith(".ipynb") else data()
+    return (
+        f" The container sees the project's folder alone, as {root()}, and not the machine's {lost}: copy it "
+        f"into the project's {place.name}/ and name it {place / name}."
+    )

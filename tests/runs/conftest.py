@@ -17,3 +17,12 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     yield lab
     for process in processes(str(tmp_path)):
         process.kill()
+
+
+@pytest.fixture
+def here(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """The same project, for calls in this process that start nothing."""
+    monkeypatch.setenv("TRAINLAB_ROOT", str(lab.root))
+    for name in ("LOGS", "NOTEBOOKS", "DATA"):
+        monkeypatch.delenv(f"TRAINLAB_{name}", raising=False)
+    return lab

@@ -35,6 +35,7 @@ def logs(tmp_path, monkeypatch):
             best=best,
             last=last,
             git={"commit": name * 8, "dirty": name == "b"},
+            trainlab_git={"commit": name * 4, "dirty": False},
             packages={"torch": f"2.{minutes}", "numpy": "2.0"},
             command="trainlab run news",
         )
@@ -177,7 +178,14 @@ def test_no_runs_are_said_beside_a_clean_output(tmp_path):
 
 def test_show_tells_everything_about_a_run(logs):
     text = call(logs, "show", "news/b")
-    for words in ["finished", "trainlab run news", "bbbbbbbb with uncommitted changes", "margin", "2.60"]:
+    for words in [
+        "finished",
+        "trainlab run news",
+        "bbbbbbbb with uncommitted changes",
+        "bbbb clean",
+        "margin",
+        "2.60",
+    ]:
         assert words in text
     assert ["val/loss", "0.25", "2", "0.5"] in [line.split() for line in text.splitlines()]
     assert "not JSON" in call(logs, "show", "broken")
@@ -191,6 +199,7 @@ def test_diff_tells_what_differs_and_only_that(logs):
     assert ["margin", "3", "5"] in lines
     assert ["torch", "2.180", "2.60"] in lines
     assert ["commit", "aaaaaaaa", "bbbbbbbb"] in lines
+    assert ["trainlab's", "commit", "aaaa", "bbbb"] in lines
     assert ["val/loss", "0.5", "(1)", "0.25", "(0.5)"] in lines
     assert "machine: not recorded" in text
     assert not {"size", "numpy"} & {word for line in lines for word in line}

@@ -33,6 +33,33 @@ def test_a_changed_or_a_new_file_makes_it_dirty(project, name):
     assert machine.git(project)["dirty"] is True
 
 
+def test_code_in_a_folder_of_a_repository_is_of_that_repository(project):
+    (project / "deep" / "er").mkdir(parents=True)
+    (project / "deep" / "er" / "b.py").write_text("1")
+    commit = git(project, "rev-parse", "HEAD")
+    assert machine.git(project / "deep" / "er" / "b.py") == {"commit": commit, "dirty": True}
+    assert machine.git(project / "a.py")["commit"] == machine.git(project / "deep")["commit"] == commit
+
+
+def test_what_a_repository_ignores_is_not_its_code(project):
+    (project / ".git/info/exclude").write_text(".venv\nmine.py\n")
+    (project / ".venv" / "lib").mkdir(parents=True)
+    (project / "mine.py").write_text("1")
+    assert machine.git(project / ".venv" / "lib") is None
+    assert machine.git(project / "mine.py") is None
+    assert machine.git(project)["dirty"] is False
+
+
+def test_another_user_s_repository_is_not_asked(project, monkeypatch):
+    # git's own switch for its tests: as if somebody else owned the folder, whose settings may name commands
+    run = subprocess.run
+    somebody = {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}
+    monkeypatch.setattr(subprocess, "run", lambda *a, env, **k: run(*a, env=env | somebody, **k))
+    assert machine.git(project) is None
+    monkeypatch.setenv("TRAINLAB_ROOT", str(project))
+    assert machine.git(project)["dirty"] is False
+
+
 def test_a_hook_that_points_git_elsewhere_changes_nothing(project, monkeypatch):
     monkeypatch.setenv("GIT_DIR", "/nowhere")
     assert machine.git(project)["dirty"] is False

@@ -6,12 +6,14 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
 
 from headless import COMMAND, Lab, processes, until
+from trainlab import doctor
 from trainlab.errors import UserError
 from trainlab.runs import lock, notebook
 
@@ -56,15 +58,20 @@ def test_a_foreign_notebook_is_executed_with_its_parameters_and_recorded(lab):
     lab.notebook(
         "foreign",
         "import os\nprint(learning_rate, epochs, seed, title, layers, quick)",
-        "print(os.getcwd(), os.environ.get('JUPYTER_TOKEN'))",
+        "print(os.getcwd(), os.environ.get('JUPYTER_TOKEN'))\n!which python",
+        "print(get_ipython().history_manager.hist_file)\nimport tqdm.auto",
         "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()",
         parameters=PARAMETERS,
     )
+    lab.environment["PATH"] = "/usr/local/bin:/usr/bin:/bin"  # no virtual environment is active
     done = lab.run("foreign", "learning_rate=3e-4", "layers=[4]", "quick=true", "--seed", "7")
     assert done.returncode == 0, done.stderr
-    assert "cell 5/5" in done.stdout
+    assert "cell 6/6" in done.stdout
     assert "0.0003 2 7 a = b [4] True\n" in lab.printed()
     assert f"{lab.root / 'notebooks'} None\n" in lab.printed()
+    assert str(Path(sys.executable).parent / "python") in lab.printed(), "what `!pip` installs into"
+    assert ":memory:\n" in lab.printed(), "the user's history is what they typed"
+    assert "IProgress" not in lab.printed(), "no warning of widgets that are not installed"
     pictures = [out for out in lab.executed().cells[-1].outputs if "image/png" in out.get("data", {})]
     assert len(pictures) == 1
     record = lab.record()
@@ -72,8 +79,37 @@ def test_a_foreign_notebook_is_executed_with_its_parameters_and_recorded(lab):
     assert record["seed"] == 7
     assert record["config"]["learning_rate"] == 0.0003
     assert record["config"]["title"] == "a = b"
+    assert record["git"] is None, "the notebook lies in no repository"
+    assert record["trainlab_git"]["commit"]
     assert lab.folder().parent.name == "foreign"
     assert lab.folder().name.endswith("-quickTrue-seed7")
+
+
+KINDS = "size = (64, 64)\nkinds = {'a'}\nraw = b'x'\nwave = 1j\nopt = {}\nany = None\nrate = 0.1\nfar = 1e400"
+GIVEN = {
+    "size": "(32, -0.0)",
+    "kinds": "{'c', (1, 2)}",
+    "raw": r"b'\xff'",
+    "wave": "2",
+    "opt": "{'a': (3, 4), 1: {5}}",
+    "any": "...",
+    "rate": "nan",
+}
+
+
+def test_a_notebook_gets_values_of_every_kind_as_python_has_them_and_the_record_is_json(lab):
+    lab.notebook(
+        "kinds", "print([size, kinds, raw, wave, opt, any, rate, far], type(wave))", parameters=KINDS
+    )
+    done = lab.run("kinds", *(f"{name}={text}" for name, text in GIVEN.items()))
+    assert done.returncode == 0, done.stderr
+    printed = "[(32, -0.0), {'c', (1, 2)}, b'\\xff', (2+0j), {'a': (3, 4), 1: {5}}, Ellipsis, nan, inf]"
+    other = printed.replace("{'c', (1, 2)}", "{(1, 2), 'c'}")
+    assert lab.printed().strip() in (f"{printed} <class 'complex'>", f"{other} <class 'complex'>")
+    assert lab.record()["config"] == {
+        **{"size": [32, -0.0], "kinds": [[1, 2], "c"], "raw": r"b'\xff'", "wave": "(2+0j)"},
+        **{"opt": {"a": [3, 4], "1": [5]}, "any": "Ellipsis", "rate": "NaN", "far": "Infinity"},
+    }
 
 
 def test_the_notebook_s_run_takes_over_the_folder_and_the_table_shows_it(lab):
@@ -82,13 +118,13 @@ def test_the_notebook_s_run_takes_over_the_folder_and_the_table_shows_it(lab):
     )
     lab.notebook("mine", code)
     assert lab.run("mine", "--name", "first").returncode == 0
-    assert lab.folder().parent.name == "mine"
+    assert lab.folder().parent.name == "other", "the name that the code gives, not the file's"
     assert lab.folder().name.endswith("-first")
     listed = subprocess.run(
         [*COMMAND[:-1], "runs", "--format", "json"], env=lab.environment, capture_output=True, check=True
     )
     (row,) = json.loads(listed.stdout)
-    assert (row["experiment"], row["status"], row["config"]) == ("mine", "finished", {"margin": 5.0})
+    assert (row["experiment"], row["status"], row["config"]) == ("other", "finished", {"margin": 5.0})
     assert row["last"]["val/loss"] == 0.5
 
 
@@ -108,6 +144,24 @@ def test_an_exception_fails_the_run_and_keeps_the_output_until_then(lab):
     assert done.returncode == 1
     assert "ValueError: boom" in done.stdout
     assert (lab.record()["status"], lab.record()["reason"]) == ("failed", "ValueError: boom")
+    assert lab.printed() == "before\n"
+
+
+DISPLAY = "class Shown:\n    def {method}(self): raise {error}\nprint('before')\nShown()"
+MISTAKE = "__import__('trainlab.errors').errors.UserError('news.tsv is empty.')"
+
+
+@pytest.mark.parametrize(
+    ("method", "error", "reason", "code"),
+    [
+        ("_repr_html_", "ValueError('no html')", "ValueError: no html", 1),
+        ("__repr__", MISTAKE, "news.tsv is empty.", 2),
+    ],
+)
+def test_a_value_that_cannot_be_shown_fails_the_run_with_its_own_error(lab, method, error, reason, code):
+    lab.notebook("shown", DISPLAY.format(method=method, error=error), "print('never')")
+    assert lab.run("shown").returncode == code
+    assert (lab.record()["status"], lab.record()["reason"]) == ("failed", reason)
     assert lab.printed() == "before\n"
 
 
@@ -205,14 +259,12 @@ def test_a_detached_run_returns_at_once_and_ends_by_a_signal_to_its_worker(lab):
 
 
 @pytest.fixture
-def here(lab, monkeypatch):
-    """The same project, for calls in this process that start nothing."""
-    monkeypatch.setenv("TRAINLAB_ROOT", str(lab.root))
-    for name in ("LOGS", "NOTEBOOKS", "DATA"):
-        monkeypatch.delenv(f"TRAINLAB_{name}", raising=False)
-    lab.notebook("foreign", "1", parameters=PARAMETERS)
-    lab.notebook("plain", "1")
-    return lab
+def here(here):
+    """The project of this process, with notebooks."""
+    here.notebook("foreign", "1", parameters=PARAMETERS)
+    here.notebook("kinds", "1", parameters=KINDS)
+    here.notebook("plain", "1")
+    return here
 
 
 @pytest.mark.parametrize(
@@ -224,8 +276,15 @@ def here(lab, monkeypatch):
         (["foreign", "epochs=1.5"], "epochs=1.5"),
         (["foreign", "quick=perhaps"], "quick=perhaps"),
         (["foreign", "layers=3"], "expected a list"),
+        (["foreign", "layers={[]}"], "expected a list"),
+        (["kinds", "size=[1, 2]"], "expected a tuple"),
+        (["kinds", "kinds={}"], "expected a set"),
+        (["kinds", "raw=x"], "expected bytes"),
+        (["kinds", "wave=x"], "expected a complex number"),
+        (["kinds", f"any=0x{'f' * 5000}"], "limit (4300 digits)"),
         (["foreign", "epochs"], "Expected key=value"),
         (["foreign", "seed=1", "--seed=2"], "given twice"),
+        (["foreign", "api_key=sk-1234"], "a secret is no parameter"),
         (["plain", "epochs=3"], "tag that cell 'parameters'"),
         (["plain", "--seed=3"], "seed cannot be set"),
     ],
@@ -267,6 +326,34 @@ def test_a_notebook_killed_while_jupyter_saved_it_is_told_with_the_command_that_
     assert path.read_text() == whole
 
 
+def test_a_secret_among_a_notebook_s_defaults_is_not_recorded(here, monkeypatch):
+    monkeypatch.setattr(notebook, "start", lambda *_: subprocess.Popen(["true"]))
+    here.notebook("secret", "1", parameters="epochs = 2\nhf_token = 'hf-12345678'\npad_token = '<pad>'")
+    assert notebook.run("secret", ["epochs=3"], detach=True) == 0
+    assert here.record()["config"] == {"epochs": 3, "pad_token": "<pad>"}
+
+
+@pytest.mark.parametrize("words", [["train.py"], ["./train.py", "lr=1"], ["notebooks/train.py"]])
+def test_a_script_is_told_how_it_is_recorded(here, monkeypatch, words):
+    monkeypatch.chdir(here.root)
+    for place in (here.root, here.root / "notebooks"):
+        (place / "train.py").write_text("print(1)")
+    with pytest.raises(UserError, match=r"is a script.* python \S*train\.py\..*trainlab\.Run\('train'"):
+        notebook.run(words[0], words[1:])
+
+
+@pytest.mark.parametrize("reference", ["/home/me/mine.ipynb", "~/mine.ipynb", "../mine.ipynb"])
+def test_a_notebook_of_the_host_s_is_told_where_the_container_can_see_it(here, monkeypatch, reference):
+    monkeypatch.setattr(doctor, "in_container", lambda: True)
+    with pytest.raises(UserError) as error:
+        notebook.run(reference)
+    assert "The container sees the project's folder alone" in str(error.value)
+    assert f"name it {here.root / 'notebooks' / 'mine.ipynb'}" in str(error.value)
+    monkeypatch.setattr(doctor, "in_container", lambda: False)
+    with pytest.raises(UserError, match="neither here nor in"):
+        notebook.run(reference)
+
+
 def test_a_notebook_in_another_language_is_told(here):
     path = here.notebook("r", "1")
     made = nbformat.read(path, as_version=4)
@@ -274,59 +361,3 @@ def test_a_notebook_in_another_language_is_told(here):
     nbformat.write(made, path)
     with pytest.raises(UserError, match="notebook in R"):
         notebook.run("r")
-
-
-SETTINGS = """
-from pydantic import Field
-from trainlab.config import Config
-from headless import COMMAND, Lab, processes, until
-from trainlab.errors import UserError
-
-class Settings(Config):
-    margin: float = Field(3.0, gt=0)
-    epochs: int = 1
-    data: str = "sample"
-    seed: int = 0
-
-    def preflight(self):
-        if self.data == "missing":
-            raise UserError("data=missing: no such file.")
-"""
-
-
-@pytest.fixture
-def settings(here, monkeypatch):
-    """A notebook that names its settings class, which lies beside it."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "its_settings", raising=False)
-    (here.root / "notebooks" / "its_settings.py").write_text(SETTINGS)
-    here.notebook("named", "1", parameters="epochs = 5\nother = object()", config="its_settings:Settings")
-    return here
-
-
-@pytest.mark.parametrize(
-    ("word", "told"),
-    [
-        ("margin=-1", "margin=-1: should be greater than 0."),
-        ("margn=1", "Did you mean 'margin'?"),
-        ("data=missing", "data=missing: no such file."),
-    ],
-)
-def test_the_settings_class_checks_values_before_anything_is_made(settings, word, told):
-    with pytest.raises(UserError) as error:
-        notebook.run("named", [word])
-    assert told in str(error.value)
-    assert list((settings.root / "logs").iterdir()) == []
-
-
-def test_the_command_line_goes_before_the_notebook_and_the_notebook_before_the_default(settings, monkeypatch):
-    monkeypatch.setattr(notebook, "start", lambda *_: subprocess.Popen(["true"]))
-    assert notebook.run("named", ["margin=5"], seed=4, detach=True) == 0
-    record = settings.record()
-    assert record["config"] == {"margin": 5.0, "epochs": 5, "data": "sample", "seed": 4}
-    assert record["seed"] == 4
-    assert settings.folder().name.endswith("-margin5-seed4")
-    cell = settings.executed().cells[1]
-    assert cell.metadata.tags == ["injected-parameters"]
-    assert "margin = 5.0" in cell.source
-    assert "epochs" not in cell.source

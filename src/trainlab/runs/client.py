@@ -50,6 +50,7 @@ class Client(NotebookClient):
         self.cell = 0  # number of the cell at work, from 1
         self.done = 0
         self.reply: dict[str, Any] = {}
+        self.error: dict[str, Any] | None = None  # the last one that the cell at work has shown
         self.on_cell_execute = self._announce
         self.on_cell_executed = self._take_reply
 
@@ -61,16 +62,27 @@ class Client(NotebookClient):
             _join_streams(outs)
         return out
 
+    @property
+    def failure(self) -> dict[str, Any]:
+        """Name, text and traceback of what the last cell failed with.
+
+        Where the display of its value failed, the kernel's reply names no exception: only an output has it.
+        """
+        unnamed = self.reply.get("ename") == type(None).__name__
+        return self.error if unnamed and self.error is not None else self.reply
+
     def _show(self, out: NotebookNode) -> None:
         if out.output_type == "stream":
             self.screen.write(out.text)
         elif out.output_type == "error":
+            self.error = out
             self.screen.line(COLOURS.sub("", "\n".join(out.traceback)))
         elif "text/plain" in out.data:
             self.screen.line(out.data["text/plain"])
 
     def _announce(self, cell: NotebookNode, cell_index: int) -> None:  # noqa: ARG002
         self.cell += 1
+        self.error = None
         first = cell.source.strip().splitlines()[0]
         self.screen.line(f"cell {self.cell}/{self.total}: {first}")
 

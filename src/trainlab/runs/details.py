@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from trainlab.runs.listing import Row
-    from trainlab.runs.record import Record
+    from trainlab.runs.record import Git, Record
 
 _SAME = "the same"
 
@@ -55,11 +55,12 @@ def _facts(row: Row) -> dict[str, Any]:
     if row.record is None:
         return facts
     known = row.record
-    git = _code(row)
+    code, ours = _version(known.git), _version(known.trainlab_git)
     facts |= {
         "resumed": _sessions(known),
         "command": known.command,
-        "code": " ".join(git.values()),
+        "code": " ".join(code.values()),
+        "trainlab": " ".join(ours.values()) if ours != code else None,
         "seed": known.seed,
         "data": known.data,
     }
@@ -74,8 +75,14 @@ def _sessions(known: Record) -> str:
     )
 
 
-def _code(row: Row) -> dict[str, Any]:
-    git = row.record.git if row.record else None
+def _code(row: Row) -> dict[str, str]:
+    if row.record is None:
+        return {}
+    ours = {f"trainlab's {key}": value for key, value in _version(row.record.trainlab_git).items()}
+    return _version(row.record.git) | ours
+
+
+def _version(git: Git | None) -> dict[str, str]:
     if git is None:
         return {}
     return {"commit": git.commit, "state": "with uncommitted changes" if git.dirty else "clean"}

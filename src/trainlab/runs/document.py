@@ -14,7 +14,7 @@ sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 import nbformat  # noqa: E402
 
 from trainlab.errors import UserError  # noqa: E402
-from trainlab.runs import atomic  # noqa: E402
+from trainlab.runs import atomic, literals, notebook_format, record  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,27 +22,24 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 FILE = "notebook.ipynb"  # the executed copy in a run's folder
+INJECTED = "injected-parameters"  # papermill's tag
 
 
 def read(path: Path) -> NotebookNode:
-    """Return a Python notebook of format 4.
+    """Return a Python notebook of format 4 without what its last execution left in it.
 
-    Raises UserError where the file is no such notebook; it names the copy that Jupyter left if it was killed
-    while saving.
+    Raises UserError where the file is no notebook that can run; it names the copy that Jupyter left if it was
+    killed while saving.
     """
     try:
-        notebook = nbformat.read(path, as_version=4)
-        nbformat.validate(notebook)
-    except (
-        ValueError,
-        AttributeError,
-        nbformat.ValidationError,
-    ) as error:  # nbformat's others are ValueErrors
+        notebook, language = notebook_format.parse(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}.") from None
+    except (ValueError, nbformat.ValidationError) as error:
         told = f"{path} is not a notebook: {str(error).splitlines()[0][:200].rstrip('.')}."
         if command := way_back(path):
             told += f" Saving it was cut off; the copy from before lies beside it. Take that back: {command}"
         raise UserError(told) from None
-    language = notebook.metadata.get("kernelspec", {}).get("language", "python")
     if language != "python":
         raise UserError(f"{path} is a notebook in {language}; trainlab runs those in Python.")
     return notebook
@@ -53,21 +50,16 @@ def way_back(path: Path) -> str:
     before = path.with_name(f".~{path.name}")  # Jupyter's: it is there for as long as the new one is written
     try:
         read(before)
-    except (UserError, OSError):
+    except UserError:
         return ""
     return f"mv {shlex.quote(str(before))} {shlex.quote(str(path))}"
 
 
-def without_outputs(notebook: NotebookNode) -> NotebookNode:
-    """Return the notebook less what its last execution left in it."""
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    return notebook
-
-
 def filled(notebook: NotebookNode, values: dict[str, Any]) -> NotebookNode:
-    """Return the notebook with a cell that sets `values` behind its own defaults."""
+    """Return the notebook with a cell that sets `values` behind its own defaults.
+
+    papermill finds the place; what it writes there is JSON's kinds of value alone.
+    """
     from papermill.parameterize import parameterize_notebook
 
     if not values:
@@ -75,7 +67,20 @@ def filled(notebook: NotebookNode, values: dict[str, Any]) -> NotebookNode:
     notebook.metadata.setdefault("papermill", {})  # papermill counts on both
     for cell in notebook.cells:
         cell.metadata.setdefault("tags", [])
-    return parameterize_notebook(notebook, values, kernel_name="python3", language="python")
+    lines = ["# Parameters", *(f"{name} = {literals.written(value)}" for name, value in values.items())]
+    noted = record.plain(values)  # papermill keeps them in the notebook's metadata, which are JSON
+    notebook = parameterize_notebook(notebook, noted, kernel_name="python3", language="python")
+    next(cell for cell in notebook.cells if INJECTED in cell.metadata.tags).source = "\n".join(lines)
+    return notebook
+
+
+def filled_with(folder: Path) -> str:
+    """Return the cell that a run's notebook was filled with, '' where there is none."""
+    try:
+        cells = read(folder / FILE).cells
+    except UserError:
+        return ""
+    return "\n".join(cell.source for cell in cells if INJECTED in cell.metadata.get("tags", []))
 
 
 def put_aside(folder: Path) -> None:

@@ -45,12 +45,12 @@ def by_signal(by: signal.Signals) -> End:
     return End("interrupted", {signal.SIGINT: "Ctrl-C"}.get(by, by.name), 128 + by)
 
 
-def by_error(reply: dict[str, Any], memory: MemoryWatch) -> End:
-    """Return the end by an exception in a cell, given the kernel's reply to it."""
-    name, value = reply["ename"], reply["evalue"]
+def by_error(error: dict[str, Any], memory: MemoryWatch) -> End:
+    """Return the end by an exception in a cell, given its name, text and traceback."""
+    name, value = error["ename"], error["evalue"]
     if name == "KeyboardInterrupt":
         return by_signal(signal.SIGINT)
-    if reply.get("traceback") == [f"{name}: {value}"]:  # errors.UserError draws itself like this
+    if error.get("traceback") == [f"{name}: {value}"]:  # errors.UserError draws itself like this
         return End("failed", value, UserError.exit_code)
     reason = f"{name}: {value}" if value else name
     if kill := memory.kill():  # a data loader's worker, say, whose end was the exception

@@ -11,7 +11,7 @@ from trainlab.runs import events, record
 from trainlab.runs.listing import rows, run_folders
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 T = TypeVar("T")
 _MOST_NAMES = 5  # in an error message
@@ -30,7 +30,12 @@ def find(reference: str | Path, logs: Path | None = None, experiment: str | None
         return _last(logs, experiment)
     found = known(logs)
     if experiment is not None:
-        found = {label: folder for label, folder in found.items() if label.rpartition("/")[0] == experiment}
+        own = {label: folder for label, folder in found.items() if label.rpartition("/")[0] == experiment}
+        if not _matches(str(reference), own) and (others := _matches(str(reference), found)):
+            whose = others[0].rpartition("/")[0]
+            told = f"{reference!r} is {_some(others)}: of {whose}, not of {experiment}."
+            raise UserError(told + _start(whose, others[0]))
+        found = own
     return pick(str(reference), found, logs)
 
 
@@ -45,14 +50,19 @@ def pick(reference: str, found: Mapping[str, T], place: Path) -> T:
     Raises UserError with the nearest names when nothing in `place` is meant, or more than one.
     """
     wanted = reference.strip("/")
-    exact = [label for label in found if wanted in (label, label.rpartition("/")[2])]
-    matches = exact or [label for label in found if wanted in label]
+    matches = _matches(wanted, found)
     if len(matches) == 1:
         return found[matches[0]]
     if matches:
         raise UserError(f"{wanted!r} means {len(matches)} runs: {_some(matches)}. Write more of the name.")
     names = [name for label in found for name in (label, label.rpartition("/")[2])]
     raise UserError(f"No run {wanted!r} in {place}.{nearest(wanted, names)} There: {_some(list(found))}.")
+
+
+def _matches(reference: str, found: Iterable[str]) -> list[str]:
+    wanted, labels = reference.strip("/"), list(found)
+    exact = [label for label in labels if wanted in (label, label.rpartition("/")[2])]
+    return exact or [label for label in labels if wanted in label]
 
 
 def is_run(folder: Path) -> bool:
@@ -68,8 +78,17 @@ def _last(logs: Path, experiment: str | None) -> Path:
     newest = next((row.folder for row in candidates if row.started), None)
     if newest is None:
         of = f" of {experiment}" if experiment else ""
-        raise UserError(f"No run{of} in {logs} yet. Start one: trainlab run {experiment or 'news'}")
+        raise UserError(f"No run{of} in {logs} yet.{_start(experiment or 'news')}")
     return newest
+
+
+def _start(experiment: str, resumed: str = "") -> str:
+    """Return the command that starts a run, or resumes one; '' where no notebook has that name."""
+    if not (folders.notebooks() / f"{experiment}.ipynb").is_file():
+        return ""
+    if resumed:
+        return f" Go on with it: trainlab run {experiment} --resume {resumed.rpartition('/')[2]}"
+    return f" Start one: trainlab run {experiment}"
 
 
 def _some(labels: list[str]) -> str:

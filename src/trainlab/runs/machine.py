@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trainlab import folders
+from trainlab.runs import origin
 
 PACKAGES = (
     *(
@@ -55,22 +56,23 @@ def packages() -> dict[str, str]:
     return versions
 
 
-def git(project: Path | None = None) -> dict[str, Any] | None:
-    """Return the project's commit and whether files differ from it; None without git or a commit."""
-    project = project or folders.root()
-    # Hooks export GIT_DIR and the like, which would point at another repository; a container's user need
-    # not own the project's folder; a status must not take the lock from a commit that somebody is making.
-    surroundings = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    options = ["-c", f"safe.directory={project}", "-c", "core.fsmonitor=false"]
+def code_versions(code: Path | None) -> dict[str, Any]:
+    """Return the versions of the code that ran, a file or a folder, and of trainlab; None where unknown."""
+    return {"git": git(code) if code else None, "trainlab_git": git(origin.OURS)}
+
+
+def git(code: Path) -> dict[str, Any] | None:
+    """Return the commit of the repository that a file or folder is in, and whether files differ from it.
+
+    None without git, a repository or a commit, and for what the repository ignores: a package that is
+    installed in a project's .venv is not the project's code.
+    """
+    folder, name = (code, ".") if code.is_dir() else (code.parent, code.name)
     try:
-        status = subprocess.run(
-            ["git", *options, "-C", project, "status", "--porcelain=v2", "--branch"],
-            env=surroundings | {"GIT_OPTIONAL_LOCKS": "0"},
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
+        status = _git(folder, "status", "--porcelain=v2", "--branch")
+        status.check_returncode()
+        if _git(folder, "check-ignore", "--quiet", "--", name).returncode == 0:
+            return None
     except (OSError, subprocess.SubprocessError):
         return None
     lines = status.stdout.splitlines()
@@ -78,6 +80,25 @@ def git(project: Path | None = None) -> dict[str, Any] | None:
     if commit == "(initial)":
         return None
     return {"commit": commit, "dirty": any(not line.startswith("#") for line in lines)}
+
+
+def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    # Hooks export GIT_DIR and the like, which would point at another repository; a container's user need
+    # not own the project's folder; a status must not take the lock from a commit that somebody is making.
+    surroundings = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    surroundings |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_DISCOVERY_ACROSS_FILESYSTEM": "1"}  # mounted folders
+    # No other repository of somebody else's: its settings could name commands to run.
+    trusted = {folders.root().resolve(), origin.OURS.parents[1]}
+    options = [word for place in trusted for word in ("-c", f"safe.directory={place}")]
+    return subprocess.run(
+        ["git", *options, "-c", "core.fsmonitor=false", "-C", folder, *words],
+        env=surroundings,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=5,
+        check=False,
+    )
 
 
 def command() -> str:

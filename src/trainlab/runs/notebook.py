@@ -18,17 +18,26 @@ from typing import TYPE_CHECKING, Any
 
 from trainlab import folders
 from trainlab.errors import UserError, nearest
-from trainlab.runs import document, lock, naming, record, resuming, viewer
-from trainlab.runs.parameters import Parameters, given, resolve, resumed, settings_class
+from trainlab.runs import document, lock, naming, origin, record, resuming, viewer
+from trainlab.runs.parameters import (
+    Parameters,
+    given,
+    notebook_defaults,
+    resolve,
+    resumed,
+    resumed_by_defaults,
+    settings_class,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from nbformat import NotebookNode
 
     from trainlab.config import Config
 
 LOG = "output.log"
+SCRIPT = ".py"
 
 
 def run(  # noqa: PLR0913
@@ -52,10 +61,10 @@ def run(  # noqa: PLR0913
     settings = settings_class(notebook, path.parent)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, viewer.PASSED_ON)  # until somebody can act on them
     try:
-        if values.get("resume") and (settings or resume):
+        if resume or (values.get("resume") and (settings or _names_a_run(values["resume"], path, notebook))):
             folder, held = reopen(path, notebook, settings, values, name)
         else:
-            folder = prepare(path, notebook, resolve(notebook, path.parent, values), name)
+            folder = prepare(path, notebook, _resolved(notebook, path.parent, values), name)
             held = _runner_lock(folder)
         seen = log_size(folder)
         worker = start(folder, held)
@@ -76,12 +85,21 @@ def run(  # noqa: PLR0913
 def find(reference: str) -> Path:
     """Return the path of a notebook, given as a path or as a name under `notebooks/`, `.ipynb` or not.
 
-    Raises UserError with the nearest name where there is none.
+    Raises UserError with the nearest name where there is none, and for a script.
     """
     for candidate in (Path(reference), folders.notebooks() / reference):
         for path in (candidate, candidate.with_name(f"{candidate.name}.ipynb")):
+            if path.is_file() and path.suffix == SCRIPT:
+                raise UserError(
+                    f"{path} is a script, and `trainlab run` executes notebooks. Start it by Python: "
+                    f"python {shlex.quote(str(path))}. It is recorded like a notebook where its loop "
+                    f"stands in `with trainlab.Run({path.stem!r}, settings) as run:` (README.md, "
+                    "'Add your own experiment')."
+                )
             if path.is_file():
                 return path.resolve()
+    if lost := folders.not_seen_here([reference]):
+        raise UserError(f"no notebook {reference!r}.{lost}")
     known = sorted(path.stem for path in folders.notebooks().glob("*.ipynb"))
     raise UserError(
         f"no notebook {reference!r}, neither here nor in {folders.notebooks()}.{nearest(reference, known)}"
@@ -91,9 +109,10 @@ def find(reference: str) -> Path:
 
 def prepare(path: Path, notebook: NotebookNode, parameters: Parameters, name: str | None) -> Path:
     """Make the run's folder with its record and the notebook to execute, and return it."""
-    filled = document.filled(document.without_outputs(notebook), parameters.injected)
+    filled = document.filled(notebook, parameters.injected)
+    experiment = origin.experiment(notebook, parameters.config) or path.stem
     folder = naming.new_folder(
-        folders.logs().resolve(), path.stem, name or naming.of_changes(parameters.injected)
+        folders.logs().resolve(), experiment, name or naming.of_changes(parameters.injected)
     )
     record.create(
         folder,
@@ -116,31 +135,75 @@ def reopen(
     """Make ready the folder of a run to go on with; return it, and the lock that keeps others out.
 
     Its settings are those of `run.json`, and the values given. Raises UserError, with nothing changed, for
-    a notebook without the setting `resume`, a run that is at work, settings that must not change, or
-    checkpoints that are all damaged.
+    a notebook without the setting `resume`, a run that is at work or another experiment's, settings that must
+    not change, or checkpoints that are all damaged. Without a settings class here, one in the notebook's
+    cells says which must not.
     """
-    if settings is None or "resume" not in settings.model_fields:
+    defaults = notebook_defaults(notebook) or {}
+    if "resume" not in (settings.model_fields if settings else defaults):
         raise UserError(
-            f"{path.name} cannot go on with a run: it has no setting `resume`. A notebook has it whose "
-            "metadata name a subclass of trainlab.training.TrainingConfig (trainlab.config: module:Class)."
+            f'{path.name} cannot go on with a run: it has no setting `resume`. Write resume = "" into its '
+            "cell tagged 'parameters', and hand it on: trainlab.Run(..., resume=resume)."
         )
     if name is not None:
         raise UserError(f"--name {name}: a resumed run has its name already. Leave --name out.")
     values = dict(values)
-    folder, file = resuming.find(values.pop("resume"), path.stem)
+    folder, file = _found(values.pop("resume"), path, notebook)
+    resuming.check_experiment(folder, _experiments(path, notebook), settings)
     run_lock = resuming.take(folder)  # the notebook's run takes it next
     try:
-        parameters = resumed(settings, values, record.read(folder).config)
+        known = record.read(folder).config
+        if settings is not None:
+            parameters = resumed(settings, values, known)
+        else:
+            parameters = resumed_by_defaults(defaults, values, known, document.filled_with(folder))
         with contextlib.redirect_stdout(io.StringIO()):  # the run itself prints the warnings, into the log
             resuming.starting_point(folder, file)
         held = _runner_lock(folder)
         document.put_aside(folder)
         injected = parameters.injected | {"resume": str((file or folder).resolve())}
-        document.write(folder, document.filled(document.without_outputs(notebook), injected))
+        document.write(folder, document.filled(notebook, injected))
         record.reopen(folder, notebook=str(path))
     finally:
         run_lock.release()
     return folder, held
+
+
+def _resolved(notebook: NotebookNode, folder: Path, values: Mapping[str, str]) -> Parameters:
+    """Resolve the parameters; where one names a path of the host's, an error says that it isn't seen here."""
+    try:
+        return resolve(notebook, folder, values)
+    except UserError as error:
+        if lost := folders.not_seen_here(values.values()):
+            raise UserError(f"{error}{lost}") from None
+        raise
+
+
+def _experiments(path: Path, notebook: NotebookNode) -> list[str]:
+    """Return the names that the notebook's runs lie under: what its cells say, and the file's."""
+    said = origin.experiment(notebook, notebook_defaults(notebook) or {})
+    return list(dict.fromkeys(filter(None, [said, path.stem])))
+
+
+def _found(reference: str, path: Path, notebook: NotebookNode) -> tuple[Path, Path | None]:
+    """Return the run of this notebook that is meant, and its checkpoint where one is named."""
+    first, *others = _experiments(path, notebook)
+    try:
+        return resuming.find(reference, first)
+    except UserError:
+        for each in others:
+            with contextlib.suppress(UserError):
+                return resuming.find(reference, each)
+        raise
+
+
+def _names_a_run(reference: str, path: Path, notebook: NotebookNode) -> bool:
+    """Tell whether `resume=` means a run of ours: a notebook of one's own may mean something else by it."""
+    try:
+        _found(reference, path, notebook)
+    except UserError:
+        return reference == "last"
+    return True
 
 
 def log_size(folder: Path) -> int:

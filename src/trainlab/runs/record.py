@@ -12,15 +12,13 @@ import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from trainlab.errors import UserError
-from trainlab.runs import atomic, death, lock, machine
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from trainlab.runs import atomic, death, lock, machine, origin
 
 FILE = "run.json"
 Status = Literal["running", "finished", "failed", "interrupted"]
@@ -38,7 +36,7 @@ class Point(BaseModel):
 
 
 class Git(BaseModel):
-    """The project's commit, and whether files differed from it."""
+    """A repository's commit, and whether files differed from it."""
 
     commit: str
     dirty: bool
@@ -51,7 +49,8 @@ class Resume(BaseModel):
     step: int | None = None  # points from here on were taken back; None until the run says so
     checkpoint: str | None = None  # relative to the run's folder
     seconds: FiniteFloat = 0.0  # at work before
-    git: Git | None = None
+    git: Git | None = None  # of the code that ran; in older records trainlab's
+    trainlab_git: Git | None = None
     command: str = ""
 
 
@@ -70,7 +69,8 @@ class Record(BaseModel):
     config: dict[str, Any] = Field(default_factory=dict)
     seed: int | None = None
     metrics: list[str] = Field(default_factory=list)
-    git: Git | None = None
+    git: Git | None = None  # of the code that ran; in older records trainlab's
+    trainlab_git: Git | None = None
     command: str = ""
     hardware: dict[str, Any] = Field(default_factory=dict)
     packages: dict[str, str] = Field(default_factory=dict)
@@ -97,13 +97,16 @@ class Record(BaseModel):
 
 
 def create(folder: Path, experiment: str, **fields: Any) -> Record:
-    """Write the first `run.json` of a run that starts now in this process, and return it."""
+    """Write the first `run.json` of a run that starts now in this process, and return it.
+
+    Its code is that of the `notebook` where one is given, and of whoever called trainlab elsewhere.
+    """
     known = {
         "experiment": experiment,
         "run": folder.name,
         "status": "running",
         "started": _now(),
-        "git": machine.git(),
+        **_code_versions(fields),
         "command": machine.command(),
         "hardware": machine.hardware(),
         "packages": machine.packages(),
@@ -159,7 +162,7 @@ def reopen(folder: Path, *, adopted: bool = False, **fields: Any) -> Record:
         began = {
             "at": now,
             "seconds": present.seconds or 0.0,
-            "git": machine.git(),
+            **_code_versions(fields),
             "command": machine.command(),
         }
         known = {
@@ -225,6 +228,11 @@ def _plain_scalar(value: Any) -> Any:
 
 def _name(value: float) -> str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _code_versions(fields: Mapping[str, Any]) -> dict[str, Any]:
+    notebook = fields.get("notebook")
+    return machine.code_versions(Path(notebook) if notebook else origin.of_caller())
 
 
 def _process() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from trainlab.errors import UserError
 from trainlab.runs import checkpoint, lock, lookup, naming, record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from trainlab.config import Config
     from trainlab.runs.lock import Lock
@@ -44,19 +44,20 @@ def check_same(config_class: type[Config] | None, before: Mapping[str, Any], now
         )
 
 
-def check_experiment(folder: Path, experiment: str, config_class: type[Config] | None) -> None:
+def check_experiment(folder: Path, experiments: Sequence[str], config_class: type[Config] | None) -> None:
     """Check that a run found by its path is not another experiment's: its settings would be nobody's.
 
     A notebook's first run lies under the notebook's name when it is executed headless, and that is fine.
     Raises UserError with the settings that the class lacks.
     """
     known = record.read(folder)
-    if config_class is None or naming.slug(experiment) in (known.experiment, folder.parent.name):
+    names = {naming.slug(each) for each in experiments}
+    if config_class is None or not names.isdisjoint((known.experiment, folder.parent.name)):
         return
     others = config_class.named(known.config).keys() - config_class.model_fields.keys()
     if others:
         raise UserError(
-            f"The run {folder.name} is of {known.experiment}, not of {experiment}: its settings "
+            f"The run {folder.name} is of {known.experiment}, not of {experiments[0]}: its settings "
             f"{', '.join(sorted(others))} have no meaning there. Resume it by its own experiment."
         )
 

@@ -110,7 +110,7 @@ class Run(Recorder):
         found = resuming.find(reference, experiment, logs) if reference else None
         self._adopted = self._adopt(found, fields)
         if not self._adopted and found:
-            resuming.check_experiment(found[0], experiment, self._settings)
+            resuming.check_experiment(found[0], [experiment], self._settings)
             self._resume(*found, fields)
         elif not self._adopted:
             self._start(logs or folders.logs(), experiment, name, fields)
@@ -144,6 +144,11 @@ class Run(Recorder):
         folder = Path(os.environ.get(ADOPT, ""))
         if not folder.name or not folder.is_dir() or (found and not found[0].samefile(folder)):
             return False
+        if not found and record.read(folder).resumes:
+            raise UserError(
+                f"The run {folder.name} is to go on, and the notebook doesn't hand its `resume` on. "
+                "Write it into the call: trainlab.Run(..., resume=resume)."
+            )
         del os.environ[ADOPT]  # later runs, and child processes, make their own
         held = lock.hold(folder)
         if held is None:

@@ -41,6 +41,9 @@ GRACE = {  # seconds a cell gets to end
 }
 SHUTDOWN = 2.0  # seconds for the kernel's own exit handlers
 HASTY_SHUTDOWN = 1.0  # the same after SIGTERM
+NO_HISTORY = "--HistoryManager.hist_file=:memory:"  # the user's own is what they typed, as nbclient has it
+NO_WIDGETS = "ignore:IProgress not found"
+_LEFT_OUT = ("JUPYTER_TOKEN", "MPLBACKEND", "JPY_SESSION_NAME")  # the last names another notebook, if any
 
 
 class OwnInterpreter(KernelSpecManager):
@@ -93,7 +96,9 @@ class Execution:
     async def _execute(self) -> None:
         guard = None
         try:
-            await self.kernel.start_kernel(env=self._environment(), cwd=str(self.kernel_folder))
+            await self.kernel.start_kernel(
+                env=self._environment(), cwd=str(self.kernel_folder), extra_arguments=[NO_HISTORY]
+            )
             guard = _guard(self._group(), self.sockets)
             await self.client.async_start_new_kernel_client()
             await self._cells()
@@ -126,8 +131,12 @@ class Execution:
         return self.kernel.provisioner.pgid  # type: ignore[union-attr]
 
     def _environment(self) -> dict[str, str]:
-        """Return the kernel's environment: no token, and pictures go into the notebook."""
-        kept = {k: v for k, v in os.environ.items() if k not in ("JUPYTER_TOKEN", "MPLBACKEND")}
+        """Return the kernel's environment: no token, pictures into the notebook, `!pip` is this Python's."""
+        kept = {k: v for k, v in os.environ.items() if k not in _LEFT_OUT}
+        own = str(Path(sys.executable).parent)  # not resolved: in a virtual environment it is a link
+        kept["PATH"] = os.pathsep.join([own, os.environ.get("PATH", os.defpath)])
+        # bars are plain text: without widgets, which no image has, tqdm would warn of that in red
+        kept["PYTHONWARNINGS"] = ",".join(filter(None, [kept.get("PYTHONWARNINGS"), NO_WIDGETS]))
         # threads that wait asleep: spinning ones cost runs side by side more than half of their speed
         return {"OMP_WAIT_POLICY": "PASSIVE"} | kept | {"TRAINLAB_RUN": str(self.folder)}
 
@@ -155,7 +164,7 @@ class Execution:
 
     def _failure(self, error: Exception) -> End:
         if isinstance(error, CellExecutionError):
-            return ends.by_error(self.client.reply, self.memory)
+            return ends.by_error(self.client.failure, self.memory)
         if isinstance(error, DeadKernelError):
             return ends.by_death(self.exit_code, self.memory)
         return End("failed", str(error), 1)
