@@ -4,7 +4,7 @@ built=(.venv .stack .pytest_cache .ruff_cache .mypy_cache src/trainlab.egg-info 
 
 clean() {
   echo "built:  $(present "${built[@]}")"
-  [[ $engine != docker ]] || echo "        the images trainlab-*, and the volume with JupyterLab's settings"
+  [[ $engine != docker ]] || echo "        the images trainlab-*:$project*, and the volume with JupyterLab's settings"
   if agreed "Stop the stack and delete these?"; then
     engine_clean
     rm -rf "${built[@]}"

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # The engine with Docker: the two services as containers. Defines engine_*; sourced by stack/verb.
-images=(trainlab-tensorboard:latest)
-if ((gpu)); then images+=(trainlab-jupyter:cuda) gib=20; else images+=(trainlab-jupyter:cpu) gib=6; fi
+images=("trainlab-tensorboard:$project")
+if ((gpu)); then images+=("trainlab-jupyter:$project-cuda") gib=20; else images+=("trainlab-jupyter:$project-cpu") gib=6; fi
 
 engine_build() {
   check_disk "$(engine_folder)" "$gib" "Building the images"
@@ -105,5 +105,5 @@ engine_down() {
 
 engine_clean() {
   docker compose down --remove-orphans --volumes
-  docker image rm --force trainlab-jupyter:cpu trainlab-jupyter:cuda trainlab-tensorboard:latest 2>/dev/null || true
+  docker image rm --force "trainlab-jupyter:$project-"{cpu,cuda} "trainlab-tensorboard:$project" 2>/dev/null || true
 }

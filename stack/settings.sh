@@ -2,12 +2,16 @@
 # .env: written once for the one who starts the stack, afterwards theirs. Sourced by stack/verb (after
 # stack/choice.sh, whose engine, gpu and docker_info are read here) and, for `setting` alone, by local/install.
 unset COMPOSE_FILE # one meant for another project would replace ours
+[[ -n ${COMPOSE_PROJECT_NAME:-} ]] || unset COMPOSE_PROJECT_NAME # to Compose an empty one is none
 
 setting() { # setting NAME DEFAULT: from the environment, else from .env, else the default; Compose's order
+  if [[ -n ${!1+set} ]]; then printf '%s\n' "${!1}"; else in_file "$1" "$2"; fi
+}
+
+in_file() { # in_file NAME [DEFAULT]: from .env alone
   local line=""
-  if [[ -n ${!1+set} ]]; then printf '%s\n' "${!1}" && return; fi
   [[ ! -r .env ]] || line=$(grep "^$1=" .env | tail -n 1) || true
-  [[ -n $line ]] || { printf '%s\n' "$2" && return; }
+  [[ -n $line ]] || { printf '%s\n' "${2:-}" && return; }
   sed -E 's/^[^=]*=//; s/\r$//; s/[[:space:]]+(#.*)?$//; s/^(["'\''])(.*)\1$/\2/' <<<"$line"
 }
 
@@ -29,7 +33,7 @@ write_settings() { # makes .env where there is none, then keeps its COMPOSE_FILE
     echo "wrote .env: user, token, ports, limits; it is yours from now on"
   fi
   [[ -r .env ]] || fail ".env cannot be read by $(id -un); its owner is $(owner_of .env). sudo chown $(id -un) .env"
-  [[ $engine != docker ]] || keep_compose_files
+  if [[ $engine == docker ]]; then keep_project; keep_compose_files; fi
 }
 
 new_settings() {
@@ -46,6 +50,7 @@ JUPYTER_MEMORY=$(memory_limit)m
 JUPYTER_CPUS=$(processors)
 COMPOSE_FILE=$(compose_files "")
 END
+  [[ $engine != docker ]] || project_lines
 }
 
 stack_user() { # prints UID:GID that owns what the stack writes: the caller's, never root's
@@ -86,11 +91,15 @@ keep_compose_files() { # plain `docker compose` then agrees with make; every oth
   now=$(setting COMPOSE_FILE "")
   wanted=$(compose_files "$now")
   [[ $now != "$wanted" ]] || return 0
-  (umask 077 && replaced_compose_files "$wanted" >".env.$$")
+  write_env replaced_compose_files "$wanted"
+  echo "set COMPOSE_FILE=$wanted in .env"
+}
+
+write_env() { # write_env COMMAND...: what it prints takes the place of .env, whose owner and mode stay
+  (umask 077 && "$@" >".env.$$")
   chmod --reference=.env ".env.$$" 2>/dev/null || chmod 600 ".env.$$"
   ((EUID)) || chown "$(owner_of .env)" ".env.$$"
   mv ".env.$$" .env
-  echo "set COMPOSE_FILE=$wanted in .env"
 }
 
 replaced_compose_files() { # prints .env with this COMPOSE_FILE line
