@@ -6,7 +6,7 @@ clean() {
   echo "built:  $(present "${built[@]}")"
   [[ $engine != docker ]] || echo "        the images trainlab-*:$project*, and the volume with JupyterLab's settings"
   if agreed "Stop the stack and delete these?"; then
-    engine_clean
+    alone up engine_clean
     rm -rf "${built[@]}"
   fi
   users=$(users_files)

@@ -39,11 +39,15 @@ built() { # both images are there, and made from what lies here
 }
 
 engine_up() {
+  local before
   check_ports
   open_folders
   built || engine_build
-  docker compose up --detach --wait || give_up
+  before=$(running_services)
+  docker compose up --detach --wait || give_up "$before"
 }
+
+running_services() { docker compose ps --services --status running 2>/dev/null || true; }
 
 open_folders() { # started by root, the containers run as another user, who must be able to write here
   local user folder
@@ -58,10 +62,15 @@ open_folders() { # started by root, the containers run as another user, who must
   done
 }
 
-give_up() {
+give_up() { # give_up BEFORE: ends what this start has started, never a service that ran before it, and its trainings
+  local service left=""
   docker compose logs --tail 20 2>&1 | sed "s/^\x1b\[2K//" >&2 # the escape clears a line, in a terminal
-  docker compose down >/dev/null 2>&1
-  fail "the services did not become healthy; their last words are above. Everything was stopped."
+  for service in jupyter tensorboard; do
+    if grep -qx "$service" <<<"$1"; then left+="${left:+ and }$service"
+    else docker compose rm --stop --force "$service" >/dev/null 2>&1; fi
+  done
+  [[ -n $left ]] || { docker compose down >/dev/null 2>&1; left=nothing; }
+  fail "the services did not become healthy; their last words are above. What this start had started was stopped; left running: $left."
 }
 
 engine_running() { [[ -n $(docker compose ps --quiet --status running jupyter 2>/dev/null) ]]; }
@@ -92,7 +101,7 @@ engine_shell() {
 
 engine_trainlab() { # in the running container, else in one of its own that goes away afterwards
   local how=(exec)
-  engine_running || { built || engine_build >&2; how=(run --rm --no-deps); }
+  engine_running || { built || alone up engine_build >&2; how=(run --rm --no-deps); }
   docker compose "${how[@]}" "$(terminal)" jupyter env -u JUPYTER_TOKEN trainlab "$@"
 }
 

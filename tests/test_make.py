@@ -10,6 +10,7 @@ import shutil
 import socket
 import stat
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +19,6 @@ from project import CHECKOUT, Project, clean_environment, copy_checkout, status_
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 TARGETS = "help up down status logs shell run runs demo article bench build test lint clean"
 ENGINE_INFO = {
@@ -41,7 +41,10 @@ case "$*" in
   "volume inspect"*) [[ -e $FAKE/$3 ]] ;;
   info*) cat "$FAKE/info"; [[ -s $FAKE/info ]] ;;
   "compose version"*) cat "$FAKE/compose" ;;
-  "compose up"*) touch "$FAKE/up" ;;
+  "compose up"*) mkdir "$FAKE/starting" || exit 1; touch "$FAKE/up"; sleep 0.2; rmdir "$FAKE/starting"
+    [[ ! -e $FAKE/unhealthy ]] ;;
+  "compose rm"*) ;;
+  "compose ps --services"*) cat "$FAKE/running" ;;
   "compose down"*) rm -f "$FAKE/up" ;;
   "compose port"*) [[ -e $FAKE/up ]] && echo "127.0.0.1:$4" ;;
   "compose ps"*) [[ ! -e $FAKE/up ]] || echo healthy ;;
@@ -66,6 +69,7 @@ class Machine(Project):
         )
         self.tool("docker", FAKE_DOCKER)
         (self.tools / "containers").touch()
+        (self.tools / "running").touch()
         self.tool("nvidia-smi", "#!/bin/bash\nexit 9\n")
         self.engine(ENGINE_INFO)
         (folder / f"jupyter/wheels/torch-{torch_version()}+cpu-any.whl").touch()  # nothing is fetched
@@ -407,6 +411,93 @@ def test_run_needs_a_notebook_and_starts_the_stack_first(machine: Machine) -> No
     calls = machine.calls().splitlines()
     (run,) = (call for call in calls if call.endswith("trainlab run news title=two words"))
     assert calls.index(run) > calls.index("compose up --detach --wait")
+
+
+@pytest.mark.parametrize(("command", "flock"), [("up", True), ("run ARGS=news", True), ("up", False)])
+def test_four_at_once_on_a_stopped_stack_wait_for_each_other(
+    machine: Machine, tmp_path: Path, command: str, flock: bool
+) -> None:
+    if not flock:
+        hide_flock(machine, tmp_path / "bin")
+        (machine.folder / ".stack").mkdir()
+        (machine.folder / ".stack/up.lock.pid").symlink_to("4194999")  # of a process that was killed
+    environment = clean_environment() | machine.environment
+    makes = [
+        subprocess.Popen(
+            ["make", *command.split()],
+            cwd=machine.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    said = [each.communicate()[0] for each in makes]
+    assert [each.returncode for each in makes] == [0] * 4, said
+    assert machine.built() == 1
+    assert "is at work in this folder: waiting for it" in "".join(said)
+    assert not list((machine.folder / ".stack").glob("*.pid*"))
+
+
+def hide_flock(machine: Machine, tools: Path) -> None:
+    """Leave the machine all of its commands but flock."""
+    tools.mkdir()
+    for folder in ("/usr/bin", "/bin"):
+        for path in Path(folder).iterdir():
+            if path.name != "flock" and not (tools / path.name).is_symlink():
+                (tools / path.name).symlink_to(path)
+    machine.environment["PATH"] = f"{machine.tools}:{tools}"
+
+
+def test_a_failed_start_ends_only_what_it_has_started(machine: Machine) -> None:
+    (machine.tools / "unhealthy").touch()
+    (machine.tools / "running").write_text("jupyter\n")
+    done = machine.make("up", check=False)
+    assert done.returncode == 2
+    assert "left running: jupyter." in done.stdout
+    assert "compose rm --stop --force tensorboard" in machine.calls()
+    assert "compose down" not in machine.calls()
+    assert "force jupyter" not in machine.calls()
+
+    (machine.tools / "running").write_text("")
+    assert "left running: nothing" in machine.make("up", check=False).stdout
+    assert "compose down" in machine.calls()
+
+
+LOCAL_START = """
+set -euo pipefail
+source stack/turns.sh
+source local/local.sh
+fail() { echo "error: $1"; exit 2; }
+check_ports() { :; }
+unprivileged_ports() { :; }
+engine_build() { :; }
+start_services() { sleep 60 & echo $! >.stack/supervisord.pid; }
+service_healthy() { false; }
+engine_running() { kill -0 "$(cat .stack/supervisord.pid)"; }
+patience=1
+mkdir .stack
+"""
+
+
+@pytest.mark.parametrize("ran_before", [True, False])
+def test_without_docker_a_failed_start_ends_only_what_it_has_started(
+    machine: Machine, ran_before: bool
+) -> None:
+    start = "start_services\n" if ran_before else ""
+    end = "\nkill -0 $(cat .stack/supervisord.pid) && echo alive; kill $(cat .stack/supervisord.pid)"
+    done = subprocess.run(
+        ["bash", "-c", f"{LOCAL_START}{start}(engine_up) || true{end} || true"],
+        cwd=machine.folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ("alive" in done.stdout) is ran_before, done.stderr
+    assert ("were left alone" in done.stdout) is ran_before
+    assert ("Both were stopped" in done.stdout) is not ran_before
 
 
 def users_files(machine: Machine) -> list[Path]:
