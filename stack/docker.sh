@@ -7,7 +7,7 @@ engine_build() {
   check_disk "$(engine_folder)" "$gib" "Building the images"
   ((gpu)) || fetch_torch
   echo "building the images (the first time takes some minutes)"
-  COMPOSE_FILE=$(compose_files "$(setting COMPOSE_FILE "")") docker compose build
+  COMPOSE_FILE=$(compose_files "$(in_file COMPOSE_FILE)") docker compose build
   (umask 077 && mkdir -p .stack)
   image_inputs >".stack/built-$gpu"
 }
@@ -76,10 +76,8 @@ give_up() { # give_up BEFORE: ends what this start has started, never a service 
 engine_running() { [[ -n $(docker compose ps --quiet --status running jupyter 2>/dev/null) ]]; }
 
 engine_port() { # engine_port SERVICE: the port it is published on, nothing when it is down
-  local inside published
-  inside=$(port_of "$1")
-  published=$(docker compose port "$1" "$inside" 2>/dev/null) || true
-  echo "${published##*:}"
+  docker ps --filter "label=$label.project=$project" --filter "label=$label.service=$1" --format '{{.Ports}}' 2>/dev/null |
+    sed -n 's/.*127\.0\.0\.1:\([0-9]*\)->.*/\1/p' | tail -n 1
 }
 
 engine_state() {

@@ -28,9 +28,14 @@ ENGINE_INFO = {
     "NCPU": 3,
     "DockerRootDir": "/",
 }
-# notes each call; answers `info` and `compose version`; `compose port` answers while it is up; the file
-# `containers` names a project and its folder a line
+# notes each call; answers `info` and `compose version`; `ps --filter` tells ports while it is up; the files
+# `containers`, `running` and `down` name a project and its folder a line, services, and one that is down
 FAKE_DOCKER = """#!/bin/bash
+published() { # published NAME: its port, as the shell or .env has it
+  local port=${!1:-$(sed -n "s/.*$1[^0-9]*\\([0-9]*\\).*/\\1/p" .env)}
+  echo "127.0.0.1:$port->$port/tcp, 10000/tcp"
+}
+down=$(cat "$FAKE/down" 2>/dev/null)
 echo "$*" >>"$FAKE/calls"
 [[ $1 != compose ]] || echo "$COMPOSE_PROJECT_NAME" >"$FAKE/project"
 case "$*" in
@@ -46,7 +51,9 @@ case "$*" in
   "compose rm"*) ;;
   "compose ps --services"*) cat "$FAKE/running" ;;
   "compose down"*) rm -f "$FAKE/up" ;;
-  "compose port"*) [[ -e $FAKE/up ]] && echo "127.0.0.1:$4" ;;
+  "ps --filter"*"service=${down:-none}"*) ;;
+  "ps --filter"*service=jupyter*) [[ ! -e $FAKE/up ]] || published JUPYTER_PORT ;;
+  "ps --filter"*service=tensorboard*) [[ ! -e $FAKE/up ]] || published TENSORBOARD_PORT ;;
   "compose ps"*) [[ ! -e $FAKE/up ]] || echo healthy ;;
 esac
 """
@@ -500,6 +507,67 @@ def test_without_docker_a_failed_start_ends_only_what_it_has_started(
     assert ("Both were stopped" in done.stdout) is not ran_before
 
 
+def test_settings_are_read_as_compose_reads_them_and_printed_for_a_browser(machine: Machine) -> None:
+    ports = [machine.environment.pop(name) for name in ("JUPYTER_PORT", "TENSORBOARD_PORT")]
+    (machine.folder / ".env").write_text(
+        f"\ufeffJUPYTER_PORT = {ports[0]} # mine\nexport TENSORBOARD_PORT: '{ports[1]}'\n"
+        "A=1\nJUPYTER_TOKEN=\"a b&c+d#e%f${A}é/?\"\nCOMPOSE_FILE = 'docker-compose.yml' # one\nTRACKERS="
+    )
+    said = machine.make("up").stdout
+    address = f"http://127.0.0.1:{ports[0]}/lab?token=a%20b%26c%2bd%23e%25f1%c3%a9%2f%3f\n"
+    assert address in said
+    assert f"http://127.0.0.1:{ports[1]}/\n" in said
+    assert address in machine.make("status").stdout
+    assert "COMPOSE_FILE = 'docker-compose.yml' # one\nTRACKERS=\n" in (machine.folder / ".env").read_text()
+    machine.with_gpu()
+    machine.make("up")
+    assert (
+        "\nCOMPOSE_FILE=docker-compose.yml:docker-compose.gpu.yml\n" in (machine.folder / ".env").read_text()
+    )
+
+
+@pytest.mark.parametrize("engine", ["docker", "local"])
+def test_a_line_that_cannot_be_read_is_named_before_anything_happens(machine: Machine, engine: str) -> None:
+    (machine.folder / ".env").write_text("A=1\nJUPYTER_PORT=${A:?x}\n")
+    done = machine.make("up", check=False, ENGINE=engine)
+    assert done.returncode == 2
+    assert "error: line 2 of .env has a form of ${...} that is not read here" in done.stdout
+    assert not (machine.tools / "calls").exists()
+
+
+def test_what_the_shell_gives_at_first_stands_in_env_and_later_it_is_said_that_it_does_not(
+    machine: Machine, free_port: Callable[[], int]
+) -> None:
+    machine.make("up", JUPYTER_TOKEN="it's mine", JUPYTER_MEMORY="3g")
+    assert machine.settings["JUPYTER_PORT"] == machine.environment["JUPYTER_PORT"]
+    assert machine.settings["JUPYTER_MEMORY"] == "3g"
+    assert machine.settings["JUPYTER_TOKEN"] == r"'it\'s mine'"
+    assert "token=it%27s%20mine\n" in machine.make("status").stdout
+    other = str(free_port())
+    said = machine.make("up", JUPYTER_PORT=other).stdout
+    assert f"JUPYTER_PORT={other} is the shell's, for this start; .env has JUPYTER_PORT=" in said
+    assert f"http://127.0.0.1:{other}/lab" in said
+
+
+def test_status_names_a_service_without_a_port_as_down(machine: Machine) -> None:
+    machine.make("up")
+    (machine.tools / "down").write_text("tensorboard")
+    assert "TensorBoard  does not run\n" in machine.make("status").stdout
+
+
+@pytest.mark.parametrize("name", ["docker-compose.override.yml", "compose.override.yaml"])
+def test_the_user_s_override_stays_among_the_compose_files(machine: Machine, name: str) -> None:
+    (machine.folder / name).write_text("services: {}\n")
+    assert f"COMPOSE_FILE in .env has docker-compose.yml:{name}\n" in machine.make("up").stdout
+    assert machine.settings["COMPOSE_FILE"] == f"docker-compose.yml:{name}"
+    machine.with_gpu()
+    machine.make("up")
+    assert machine.settings["COMPOSE_FILE"] == f"docker-compose.yml:{name}:docker-compose.gpu.yml"
+    (machine.folder / name).unlink()
+    said = machine.make("up", GPU="0").stdout
+    assert "set COMPOSE_FILE=docker-compose.yml in .env" in said
+
+
 def users_files(machine: Machine) -> list[Path]:
     run = machine.folder / "logs/news/20260101-000000/run.json"
     data = machine.folder / "data/mind-small/news.tsv"
@@ -556,7 +624,7 @@ def docker_project(
     for wheel in (CHECKOUT / "jupyter/wheels").glob("*.whl"):
         os.link(wheel, folder / "jupyter/wheels" / wheel.name)
     ports = {"JUPYTER_PORT": str(free_port()), "TENSORBOARD_PORT": str(free_port())}
-    yield Project(folder, {"ENGINE": "docker", "GPU": "0", **ports})
+    yield Project(folder, {"ENGINE": "docker", "GPU": "0", "JUPYTER_TOKEN": "a&b+c #d%e", **ports})
     subprocess.run(
         ["docker", "compose", "down", "--volumes", "--rmi=all", "--timeout", "3"],
         cwd=folder,
@@ -579,12 +647,12 @@ def test_demo_trains_prints_its_result_and_leaves_the_stack_up(docker_project: P
 @pytest.mark.docker
 @pytest.mark.slow
 def test_the_real_engine_goes_up_and_down_as_often_as_told(docker_project: Project) -> None:
-    docker_project.make("up")
-    assert status_of(f"{docker_project.jupyter}/api/status?token={docker_project.token}") == 200
+    (token,) = re.findall(r"/lab\?token=(\S+)", docker_project.make("up").stdout)
+    assert status_of(f"{docker_project.jupyter}/api/status?token={token}") == 200
     assert status_of(f"{docker_project.tensorboard}/data/environment") == 200
     said = docker_project.make("status").stdout
     assert said.count("healthy") == 2
-    assert docker_project.token in said
+    assert token in said
     assert "Created" not in docker_project.make("up").stdout
     shell = docker_project.make(
         "shell", "ARGS=-c 'command -v trainlab; id -u; echo token:$$JUPYTER_TOKEN:'"
