@@ -10,6 +10,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -213,12 +214,81 @@ def test_an_unknown_tracker_is_refused_with_those_that_there_are(
     assert not (machine.folder / ".venv").exists()
 
 
+def environment_of(folder: Path, pip_calls: Path) -> None:
+    """Make .venv as `local/install` leaves it, without packages; its pip only notes how it is called."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / ".venv"], check=True)
+    (packages,) = (folder / ".venv/lib").glob("python*/site-packages")
+    (packages / "trainlab.pth").write_text(f"{folder}/src\n")
+    (folder / ".venv/.installed-engine").write_text("of another lock file")
+    note = f"import sys; open({str(pip_calls)!r}, 'a').write(' '.join(sys.argv[1:]) + '\\n')"
+    for name, code in (("pip", note), ("trainlab", "import trainlab.cli")):
+        python = folder / ".venv/bin/python3.11"
+        first = f"#!{python}\n"
+        if " " in str(python) or len(first) > 127:  # as pip writes it
+            first = f"#!/bin/sh\n'''exec' {json.dumps(str(python))} \"$0\" \"$@\"\n' '''\n"
+        (folder / ".venv/bin" / name).write_text(first + code)
+        (folder / ".venv/bin" / name).chmod(0o755)
+
+
+MAKE_ENVIRONMENT = """#!/bin/bash
+[[ "$*" != "-m venv .venv" ]] || { mkdir -p .venv/bin && cp /bin/true .venv/bin/pip; }
+"""
+
+
+@pytest.mark.parametrize("name", ["plain", "a b/lab", "x" * 150])
+@pytest.mark.parametrize("change", ["none", "moved", "copied"])
+def test_an_environment_that_was_moved_or_copied_is_made_anew(
+    machine: Machine, tmp_path: Path, name: str, change: str
+) -> None:
+    made_in = tmp_path / name
+    made_in.parent.mkdir(exist_ok=True)
+    machine.folder = machine.folder.rename(made_in)
+    environment_of(machine.folder, machine.tools / "pip")
+    (machine.folder / "src/trainlab/__init__.py").write_text("a mistake of today's\n")
+    elsewhere = made_in.parent / "elsewhere"
+    if change == "moved":
+        machine.folder = machine.folder.rename(elsewhere)
+    if change == "copied":
+        machine.folder = shutil.copytree(made_in, elsewhere, symlinks=True)
+    machine.tool("python3.11", MAKE_ENVIRONMENT)
+    said = machine.make("build", ENGINE="local", GPU="0").stdout
+    assert ("making .venv anew" in said) is (change != "none"), said
+    assert (machine.folder / ".venv/bin/trainlab").exists() is (change == "none")
+
+
+def test_an_environment_that_is_a_link_to_another_clone_s_is_left_alone(
+    machine: Machine, tmp_path: Path
+) -> None:
+    other = copy_checkout(tmp_path / "other")
+    environment_of(other, machine.tools / "pip")
+    (machine.folder / ".venv").symlink_to(other / ".venv")
+    machine.tool("python3.11", MAKE_ENVIRONMENT)
+    assert "anew" not in machine.make("build", ENGINE="local", GPU="0").stdout
+    assert (machine.folder / ".venv").is_symlink()
+
+
+def test_a_python_that_is_not_used_is_named(machine: Machine) -> None:
+    machine.tool("python3.11", MAKE_ENVIRONMENT)
+    machine.tool("old", "#!/bin/bash\n[[ $1 != --version ]] || echo Python 3.9.2\nexit 1\n")
+    said = machine.make("build", ENGINE="local", GPU="0", PYTHON="old").stdout
+    assert "PYTHON=old is no Python 3.11 (Python 3.9.2): looking for another" in said
+    shutil.rmtree(machine.folder / ".venv")
+    environment_of(machine.folder, machine.tools / "pip")
+    said = machine.make("build", ENGINE="local", GPU="0", PYTHON=str(machine.tools / "old")).stdout
+    assert re.search(r"PYTHON=\S+/old is not used: .venv is there already", said)
+    assert "PYTHON" not in machine.make("build", ENGINE="local", GPU="0", PYTHON=sys.executable).stdout
+
+
+def test_lock_without_uv_says_what_is_missing(machine: Machine, tmp_path: Path) -> None:
+    leave_out(machine, tmp_path / "bin", "uv")
+    done = machine.make("lock", check=False)
+    assert done.returncode == 2
+    assert "error: no uv here" in done.stdout
+
+
 def test_without_docker_each_chosen_tracker_is_installed_once(machine: Machine) -> None:
     calls = machine.tools / "pip"
-    pip = machine.folder / ".venv/bin/pip"
-    pip.parent.mkdir(parents=True)
-    pip.write_text(f'#!/bin/bash\necho "$*" >>{calls}\n')
-    pip.chmod(0o755)
+    environment_of(machine.folder, calls)
     for chosen in ("wandb", "wandb, mlflow", "mlflow wandb"):
         machine.make("build", ENGINE="local", GPU="0", TRACKERS=chosen)
         installed = re.findall(r"-r jupyter/trackers/(\w+).lock", calls.read_text())
@@ -425,7 +495,7 @@ def test_four_at_once_on_a_stopped_stack_wait_for_each_other(
     machine: Machine, tmp_path: Path, command: str, flock: bool
 ) -> None:
     if not flock:
-        hide_flock(machine, tmp_path / "bin")
+        leave_out(machine, tmp_path / "bin", "flock")
         (machine.folder / ".stack").mkdir()
         (machine.folder / ".stack/up.lock.pid").symlink_to("4194999")  # of a process that was killed
     environment = clean_environment() | machine.environment
@@ -448,12 +518,12 @@ def test_four_at_once_on_a_stopped_stack_wait_for_each_other(
     assert not list((machine.folder / ".stack").glob("*.pid*"))
 
 
-def hide_flock(machine: Machine, tools: Path) -> None:
-    """Leave the machine all of its commands but flock."""
+def leave_out(machine: Machine, tools: Path, missing: str) -> None:
+    """Leave the machine all of the system's commands but one."""
     tools.mkdir()
     for folder in ("/usr/bin", "/bin"):
         for path in Path(folder).iterdir():
-            if path.name != "flock" and not (tools / path.name).is_symlink():
+            if path.name != missing and not (tools / path.name).is_symlink():
                 (tools / path.name).symlink_to(path)
     machine.environment["PATH"] = f"{machine.tools}:{tools}"
 
@@ -601,6 +671,26 @@ def test_clean_deletes_all_but_what_git_brought_when_told_yes(machine: Machine) 
     assert (machine.folder / "data/sample/news.tsv").exists()
     assert (machine.folder / "logs/.gitignore").exists()
     assert "image rm" in machine.calls()
+
+
+def test_clean_deletes_a_run_whose_name_has_a_line_break_and_nothing_else(machine: Machine) -> None:
+    files = users_files(machine)
+    shutil.rmtree(machine.folder / "data/mind-small")
+    (machine.folder / ".git").mkdir()
+    for name in ("odd\n.git\nsrc\nREADME.md", "-rf", " a  b ", "tab\tand\x1b[31m"):
+        (machine.folder / "logs" / name).mkdir()
+    said = machine.make("clean", YES="1").stdout
+    assert "logs/odd?.git?src?README.md\n" in said
+    assert "\x1b" not in said
+    assert [path.name for path in (machine.folder / "logs").iterdir()] == [".gitignore"]
+    for name in (".git", "src/trainlab/cli.py", "README.md"):
+        assert (machine.folder / name).exists(), name
+    assert not files[-1].exists()
+
+
+def test_a_folder_whose_path_has_a_line_break_is_refused(machine: Machine, tmp_path: Path) -> None:
+    machine.folder = machine.folder.rename(tmp_path / "two\nlines")
+    assert "has a line break in it" in machine.make("down", check=False, ENGINE="local").stdout
 
 
 def in_a_terminal(machine: Machine, command: str, typed: str) -> str:
