@@ -94,16 +94,45 @@ engine_logs() { # engine_logs [SERVICE]: goes on with what is added, in a termin
 
 engine_shell() {
   engine_running || fail "nothing runs; \`make up\` starts it"
-  exec docker compose exec "$(terminal)" jupyter env -u JUPYTER_TOKEN bash "$@"
+  ask_for_terminal
+  exec docker compose exec "${terminal[@]}" jupyter env -u JUPYTER_TOKEN bash "$@"
 }
 
 engine_trainlab() { # in the running container, else in one of its own that goes away afterwards
-  local how=(exec)
+  local how=(exec) terminal
   engine_running || { built || alone up engine_build >&2; how=(run --rm --no-deps); }
-  docker compose "${how[@]}" "$(terminal)" jupyter env -u JUPYTER_TOKEN trainlab "$@"
+  ask_for_terminal
+  how+=("${terminal[@]}")
+  if [[ $1 == run && ${terminal[0]} == --no-TTY ]]; then pass_signals_on "$@"
+  else docker compose "${how[@]}" jupyter env -u JUPYTER_TOKEN trainlab "$@"; fi
 }
 
-terminal() { if [[ -t 0 && -t 1 ]]; then echo --interactive; else echo --no-TTY; fi; }
+ask_for_terminal() { # sets terminal; not printed, because in $(...) standard output is a pipe
+  if [[ -t 0 && -t 1 ]]; then terminal=(--interactive); else terminal=(--no-TTY); fi
+}
+
+pass_signals_on() { # pass_signals_on ARGUMENT...: trainlab, where no terminal hands a Ctrl-C on to the container
+  local client code mark=TRAINLAB_CALLER=$$.$RANDOM
+  set -m # the client in a process group of its own, so that it lives to show how the run ends
+  docker compose "${how[@]}" jupyter env -u JUPYTER_TOKEN "$mark" trainlab "$@" </dev/null &
+  client=$!
+  set +m
+  # shellcheck disable=SC2064 # the mark of now
+  trap "pass_on INT $mark" INT
+  # shellcheck disable=SC2064
+  trap "trap '' TERM; pass_on TERM $mark" TERM # once: make hands on what the whole group has got already
+  while :; do
+    code=0
+    wait "$client" || code=$?
+    kill -0 "$client" 2>/dev/null || return "$code" # else a signal ended the waiting alone
+  done
+}
+
+pass_on() { # pass_on SIGNAL MARK: to the process that was called with this mark; its parent is outside of the container
+  docker compose exec --no-TTY jupyter bash -c 'for each in /proc/[0-9]*; do
+    if grep -qzxF "$2" "$each/environ" && grep -q "^PPid:.0$" "$each/status"; then kill "-$1" "${each#/proc/}"; fi
+  done 2>/dev/null' pass_on "$1" "$2" || true
+}
 
 engine_down() {
   docker compose down --remove-orphans

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -16,7 +17,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import slow
 from project import CHECKOUT, Project, clean_environment, copy_checkout, status_of
+from terminal import CTRL_C, in_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,6 +52,13 @@ case "$*" in
   "compose version"*) cat "$FAKE/compose" ;;
   "compose up"*) mkdir "$FAKE/starting" || exit 1; touch "$FAKE/up"; sleep 0.2; rmdir "$FAKE/starting"
     [[ ! -e $FAKE/unhealthy ]] ;;
+  *pass_on*) touch "$FAKE/stopped" ;;
+  "compose exec"*" trainlab run"*) [[ ! -t 0 || ! -t 1 ]] || touch "$FAKE/terminal"
+    [[ -e $FAKE/long ]] || exit 0
+    echo at work
+    while [[ ! -e $FAKE/stopped ]]; do sleep 0.05; done
+    echo a checkpoint was saved; exit 130 ;;
+  "compose exec"*) [[ ! -t 0 || ! -t 1 ]] || touch "$FAKE/terminal" ;;
   "compose rm"*) ;;
   "compose ps --services"*) cat "$FAKE/running" ;;
   "compose down"*) rm -f "$FAKE/up" ;;
@@ -638,6 +648,69 @@ def test_the_user_s_override_stays_among_the_compose_files(machine: Machine, nam
     assert "set COMPOSE_FILE=docker-compose.yml in .env" in said
 
 
+@pytest.mark.parametrize(
+    ("target", "called"),
+    [
+        ("run ARGS=news", "trainlab run news"),
+        ("demo", "trainlab run news"),
+        ("article", "trainlab run article"),
+        ("runs", "trainlab runs"),
+        ("shell", "bash"),
+    ],
+)
+def test_a_command_in_the_container_has_a_terminal_where_make_has_one(
+    machine: Machine, target: str, called: str
+) -> None:
+    machine.make("up")
+    environment = clean_environment() | machine.environment
+    with in_terminal(["make", *target.split()], machine.folder, environment) as terminal:
+        terminal.until("")
+    assert terminal.process.returncode == 0
+    (call,) = (line for line in machine.calls().splitlines() if line.endswith(called))
+    assert "exec --interactive" in call
+    assert (machine.tools / "terminal").exists()
+    machine.make(*target.split())
+    assert machine.calls().splitlines()[-1].startswith("compose exec --no-TTY") or target in (
+        "demo",
+        "article",
+    )
+
+
+def test_logs_go_on_in_a_terminal(machine: Machine) -> None:
+    environment = clean_environment() | machine.environment
+    with in_terminal(["make", "logs"], machine.folder, environment) as terminal:
+        terminal.until("")
+    assert "compose logs --tail 100 --follow" in machine.calls()
+    machine.make("logs")
+    assert machine.calls().splitlines()[-1] == "compose logs --tail 100"
+
+
+@pytest.mark.parametrize(("sent", "name"), [(signal.SIGINT, "INT"), (signal.SIGTERM, "TERM")])
+def test_a_signal_reaches_the_run_where_make_has_no_terminal(
+    machine: Machine, sent: signal.Signals, name: str
+) -> None:
+    machine.make("up")
+    (machine.tools / "long").touch()
+    make = subprocess.Popen(
+        ["make", "run", "ARGS=news"],
+        cwd=machine.folder,
+        env=clean_environment() | machine.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert make.stdout
+    while "at work" not in make.stdout.readline():
+        assert make.poll() is None
+    os.killpg(make.pid, sent)
+    assert "a checkpoint was saved" in make.communicate(timeout=60)[0]
+    assert make.returncode != 0
+    (call,) = (line for line in machine.calls().splitlines() if f"pass_on {name} " in line)
+    assert call.split()[-1] in machine.calls().split("trainlab run")[0], "the mark of the run's process"
+
+
 def users_files(machine: Machine) -> list[Path]:
     run = machine.folder / "logs/news/20260101-000000/run.json"
     data = machine.folder / "data/mind-small/news.tsv"
@@ -732,6 +805,42 @@ def test_demo_trains_prints_its_result_and_leaves_the_stack_up(docker_project: P
     (run,) = docker_project.runs()
     assert (run["experiment"], run["status"]) == ("news", "finished")
     assert docker_project.make("status").stdout.count("healthy") == 2
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+def test_ctrl_c_reaches_a_run_in_the_real_container_with_a_terminal_and_without(
+    docker_project: Project,
+) -> None:
+    folder = docker_project.folder
+    slow.write(folder / "notebooks")
+    docker_project.make("up")
+    environment = clean_environment() | docker_project.environment
+    run = f"ARGS=slow {' '.join(slow.SETTINGS)} --name "
+    with in_terminal(["make", "run", f"{run}typed"], folder, environment) as terminal:
+        piped = subprocess.Popen(
+            ["make", "run", f"{run}piped"],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        trainings = [slow.at_work(folder, name) for name in ("typed", "piped")]
+        terminal.type(CTRL_C)
+        os.killpg(piped.pid, signal.SIGINT)
+        terminal.until("")
+        piped.communicate(timeout=60)
+    for training in trainings:
+        assert slow.record(training)["status"] == "interrupted"
+        assert slow.newest_checkpoint(training) == slow.curve(training)[-1] + 1
+    assert piped.returncode != 0
+
+    with in_terminal(["make", "shell"], folder, environment) as terminal:
+        terminal.until("trainlab:/workspace$ ")
+        terminal.type("echo $((6 * 7)); exit\n")
+        terminal.until("\n42\r\n")
 
 
 @pytest.mark.docker
