@@ -35,7 +35,7 @@ start_services() {
   JUPYTER_TOKEN=$(setting JUPYTER_TOKEN "")
   (umask 077 && mkdir -p .stack && port_of jupyter >.stack/jupyter.port && port_of tensorboard >.stack/tensorboard.port)
   chmod 700 .stack
-  echo "starting JupyterLab and TensorBoard ..."
+  echo "starting JupyterLab and TensorBoard ... (without Docker nothing limits their memory: JUPYTER_MEMORY is Docker's)"
   (
     export JUPYTER_TOKEN JUPYTER_PORT TENSORBOARD_PORT
     JUPYTER_PORT=$(port_of jupyter) TENSORBOARD_PORT=$(port_of tensorboard)

@@ -105,7 +105,8 @@ class Machine(Project):
         self.tool("nvidia-smi", "#!/bin/bash\necho 'GPU 0: NVIDIA H200'\n")
 
     def calls(self) -> str:
-        return (self.tools / "calls").read_text()
+        path = self.tools / "calls"
+        return path.read_text() if path.exists() else ""
 
     def built(self) -> int:
         return self.calls().splitlines().count("compose build")
@@ -294,6 +295,31 @@ def test_lock_without_uv_says_what_is_missing(machine: Machine, tmp_path: Path) 
     done = machine.make("lock", check=False)
     assert done.returncode == 2
     assert "error: no uv here" in done.stdout
+
+
+@pytest.mark.parametrize(("engine", "built"), [("local", 0), ("docker", 1)])
+def test_tests_of_the_local_engine_build_no_image(machine: Machine, engine: str, built: int) -> None:
+    for name in ("stack/lint", ".venv/bin/pytest"):
+        path = machine.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'#!/bin/bash\necho "{name} $ENGINE $*"\n')
+        path.chmod(0o755)
+    said = machine.make("test", f"ENGINE={engine}", "ARGS=-k one").stdout
+    assert f".venv/bin/pytest {engine} -k one\n" in said
+    assert machine.built() == built
+
+
+def test_docker_tests_are_skipped_with_the_engine_s_name_as_the_reason() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "tests/test_compose.py", "-k", "two_services"],
+        cwd=CHECKOUT,
+        env=clean_environment() | {"ENGINE": "local"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "docker   skipped: ENGINE=local\n" in done.stdout
+    assert "1 skipped" in done.stdout
 
 
 def test_without_docker_each_chosen_tracker_is_installed_once(machine: Machine) -> None:
@@ -612,7 +638,7 @@ def test_a_line_that_cannot_be_read_is_named_before_anything_happens(machine: Ma
     done = machine.make("up", check=False, ENGINE=engine)
     assert done.returncode == 2
     assert "error: line 2 of .env has a form of ${...} that is not read here" in done.stdout
-    assert not (machine.tools / "calls").exists()
+    assert not machine.calls()
 
 
 def test_what_the_shell_gives_at_first_stands_in_env_and_later_it_is_said_that_it_does_not(
@@ -845,7 +871,9 @@ def test_ctrl_c_reaches_a_run_in_the_real_container_with_a_terminal_and_without(
 
 @pytest.mark.docker
 @pytest.mark.slow
-def test_the_real_engine_goes_up_and_down_as_often_as_told(docker_project: Project) -> None:
+def test_the_real_engine_goes_up_and_down_as_often_as_told_and_is_no_other_clone_s(
+    docker_project: Project, tmp_path: Path
+) -> None:
     (token,) = re.findall(r"/lab\?token=(\S+)", docker_project.make("up").stdout)
     assert status_of(f"{docker_project.jupyter}/api/status?token={token}") == 200
     assert status_of(f"{docker_project.tensorboard}/data/environment") == 200
@@ -858,6 +886,12 @@ def test_the_real_engine_goes_up_and_down_as_often_as_told(docker_project: Proje
     ).stdout
     assert "token::" in shell
     assert re.search(r"^[1-9]\d*$", shell, re.M)
+    name = docker_project.settings["COMPOSE_PROJECT_NAME"]
+    second = Project(copy_checkout(tmp_path / "second"), docker_project.environment)
+    (second.folder / ".env").write_text(f"COMPOSE_PROJECT_NAME={name}\n")
+    for verb in ("up", "down"):
+        assert f"belongs to containers of {docker_project.folder}" in second.make(verb, check=False).stdout
+    assert docker_project.make("status").stdout.count("healthy") == 2
     docker_project.make("down")
     assert status_of(f"{docker_project.jupyter}/api") == 0
     docker_project.make("down")
