@@ -3,6 +3,7 @@
 # Defines engine_*; sourced by stack/verb. Everything that is started carries TRAINLAB_STACK in its environment:
 # that is how `make down` finds it again, even a run that left its terminal or a kernel that lost its server.
 stack=$PWD/.stack
+patience=60 # seconds for the services to become healthy
 
 engine_build() {
   local/install "$gpu"
@@ -13,8 +14,12 @@ engine_up() {
   check_ports
   unprivileged_ports
   engine_build
-  engine_running || start_services
-  wait_until_healthy
+  if engine_running; then
+    wait_until_healthy leave_services
+  else
+    start_services
+    wait_until_healthy stop_services
+  fi
 }
 
 unprivileged_ports() { # a port below 1024 is root's
@@ -30,7 +35,7 @@ start_services() {
   JUPYTER_TOKEN=$(setting JUPYTER_TOKEN "")
   (umask 077 && mkdir -p .stack && port_of jupyter >.stack/jupyter.port && port_of tensorboard >.stack/tensorboard.port)
   chmod 700 .stack
-  echo "starting JupyterLab and TensorBoard ..."
+  echo "starting JupyterLab and TensorBoard ... (without Docker nothing limits their memory: JUPYTER_MEMORY is Docker's)"
   (
     export JUPYTER_TOKEN JUPYTER_PORT TENSORBOARD_PORT
     JUPYTER_PORT=$(port_of jupyter) TENSORBOARD_PORT=$(port_of tensorboard)
@@ -58,18 +63,28 @@ export_tracker_settings() { # exported one by one: on a command line everybody o
 
 tracker_settings() { sed -nE 's/^ +((WANDB|MLFLOW)_[A-Z_]+):$/\1/p' docker-compose.yml; } # their names
 
-wait_until_healthy() {
-  local deadline=$((SECONDS + 60))
+wait_until_healthy() { # wait_until_healthy FAREWELL: what is done with services that do not become healthy
+  local deadline=$((SECONDS + patience))
   until service_healthy jupyter && service_healthy tensorboard; do
-    if ! engine_running || ((SECONDS >= deadline)); then give_up; fi
+    if ! engine_running || ((SECONDS >= deadline)); then give_up "$1"; fi
     sleep 0.1
   done
 }
 
-give_up() {
+give_up() { # give_up FAREWELL
   tail -n 20 .stack/jupyter.log .stack/tensorboard.log >&2 || true
-  engine_down >/dev/null
-  fail "the services were not healthy within 60 s; their last words are above. Everything was stopped."
+  fail "the services were not healthy within $patience s; their last words are above. $("$1")"
+}
+
+leave_services() {
+  echo "They ran before and were left alone; \`make down\` and \`make up\` start them anew."
+}
+
+stop_services() { # the two alone: a training that goes on without them is not this start's to end
+  local pid deadline=$((SECONDS + 15))
+  pid=$(cat .stack/supervisord.pid 2>/dev/null) && send TERM "$pid"
+  while engine_running && ((SECONDS < deadline)); do sleep 0.1; done
+  echo "Both were stopped."
 }
 
 service_healthy() { # service_healthy SERVICE: by the containers' own checks

@@ -3,18 +3,22 @@
 built=(.venv .stack .pytest_cache .ruff_cache .mypy_cache src/trainlab.egg-info data/tokens)
 
 clean() {
+  local users path size
   echo "built:  $(present "${built[@]}")"
-  [[ $engine != docker ]] || echo "        the images trainlab-*, and the volume with JupyterLab's settings"
+  [[ $engine != docker ]] || echo "        the images trainlab-*:$project*, and the volume with JupyterLab's settings"
   if agreed "Stop the stack and delete these?"; then
-    engine_clean
+    alone up engine_clean
     rm -rf "${built[@]}"
   fi
-  users=$(users_files)
-  if [[ -n $users ]]; then
-    echo "yours:"
-    xargs -d '\n' du -sh -- <<<"$users" | sed 's/^/        /'
-    if agreed "Delete these too? They cannot be made again."; then xargs -d '\n' rm -rf -- <<<"$users"; fi
-  fi
+  users=()
+  while IFS= read -r -d '' path; do users+=("$path"); done < <(users_files)
+  ((${#users[@]})) || return 0
+  echo "yours:"
+  for path in "${users[@]}"; do
+    read -r size _ < <(du -sh -- "$path")
+    printf '        %-7s %s\n' "$size" "${path//[[:cntrl:]]/?}"
+  done
+  if agreed "Delete these too? They cannot be made again."; then printf '%s\0' "${users[@]}" | xargs -0 rm -rf --; fi
 }
 
 present() { # present PATH...: those that exist, or a word that says none does
@@ -23,10 +27,10 @@ present() { # present PATH...: those that exist, or a word that says none does
   echo "${found:-nothing in this folder}"
 }
 
-users_files() { # prints runs, downloaded data and .env, one a line; never what git has shipped
-  find logs -mindepth 1 -maxdepth 1 ! -name .gitignore
-  find data -mindepth 1 -maxdepth 1 ! -name sample ! -name tokens
-  [[ ! -e .env ]] || echo .env
+users_files() { # prints runs, downloaded data and .env, each before a NUL; never what git has shipped
+  find logs -mindepth 1 -maxdepth 1 ! -name .gitignore -print0
+  find data -mindepth 1 -maxdepth 1 ! -name sample ! -name tokens -print0
+  [[ ! -e .env ]] || printf '.env\0'
 }
 
 agreed() { # agreed QUESTION: YES=1 answers yes; where nobody can be asked the answer is no

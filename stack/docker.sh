@@ -1,13 +1,13 @@
 # shellcheck shell=bash
 # The engine with Docker: the two services as containers. Defines engine_*; sourced by stack/verb.
-images=(trainlab-tensorboard:latest)
-if ((gpu)); then images+=(trainlab-jupyter:cuda) gib=20; else images+=(trainlab-jupyter:cpu) gib=6; fi
+images=("trainlab-tensorboard:$project")
+if ((gpu)); then images+=("trainlab-jupyter:$project-cuda") gib=20; else images+=("trainlab-jupyter:$project-cpu") gib=6; fi
 
 engine_build() {
   check_disk "$(engine_folder)" "$gib" "Building the images"
   ((gpu)) || fetch_torch
   echo "building the images (the first time takes some minutes)"
-  COMPOSE_FILE=$(compose_files "$(setting COMPOSE_FILE "")") docker compose build
+  COMPOSE_FILE=$(compose_files "$(in_file COMPOSE_FILE)") docker compose build
   (umask 077 && mkdir -p .stack)
   image_inputs >".stack/built-$gpu"
 }
@@ -39,11 +39,15 @@ built() { # both images are there, and made from what lies here
 }
 
 engine_up() {
+  local before
   check_ports
   open_folders
   built || engine_build
-  docker compose up --detach --wait || give_up
+  before=$(running_services)
+  docker compose up --detach --wait || give_up "$before"
 }
+
+running_services() { docker compose ps --services --status running 2>/dev/null || true; }
 
 open_folders() { # started by root, the containers run as another user, who must be able to write here
   local user folder
@@ -58,19 +62,22 @@ open_folders() { # started by root, the containers run as another user, who must
   done
 }
 
-give_up() {
+give_up() { # give_up BEFORE: ends what this start has started, never a service that ran before it, and its trainings
+  local service left=""
   docker compose logs --tail 20 2>&1 | sed "s/^\x1b\[2K//" >&2 # the escape clears a line, in a terminal
-  docker compose down >/dev/null 2>&1
-  fail "the services did not become healthy; their last words are above. Everything was stopped."
+  for service in jupyter tensorboard; do
+    if grep -qx "$service" <<<"$1"; then left+="${left:+ and }$service"
+    else docker compose rm --stop --force "$service" >/dev/null 2>&1; fi
+  done
+  [[ -n $left ]] || { docker compose down >/dev/null 2>&1; left=nothing; }
+  fail "the services did not become healthy; their last words are above. What this start had started was stopped; left running: $left."
 }
 
 engine_running() { [[ -n $(docker compose ps --quiet --status running jupyter 2>/dev/null) ]]; }
 
 engine_port() { # engine_port SERVICE: the port it is published on, nothing when it is down
-  local inside published
-  inside=$(port_of "$1")
-  published=$(docker compose port "$1" "$inside" 2>/dev/null) || true
-  echo "${published##*:}"
+  docker ps --filter "label=$label.project=$project" --filter "label=$label.service=$1" --format '{{.Ports}}' 2>/dev/null |
+    sed -n 's/.*127\.0\.0\.1:\([0-9]*\)->.*/\1/p' | tail -n 1
 }
 
 engine_state() {
@@ -87,20 +94,49 @@ engine_logs() { # engine_logs [SERVICE]: goes on with what is added, in a termin
 
 engine_shell() {
   engine_running || fail "nothing runs; \`make up\` starts it"
-  exec docker compose exec "$(terminal)" jupyter env -u JUPYTER_TOKEN bash "$@"
+  ask_for_terminal
+  exec docker compose exec "${terminal[@]}" jupyter env -u JUPYTER_TOKEN bash "$@"
 }
 
 engine_trainlab() { # in the running container, else in one of its own that goes away afterwards
-  local how=(exec)
-  engine_running || { built || engine_build >&2; how=(run --rm --no-deps); }
-  docker compose "${how[@]}" "$(terminal)" jupyter env -u JUPYTER_TOKEN trainlab "$@"
+  local how=(exec) terminal
+  engine_running || { built || alone up engine_build >&2; how=(run --rm --no-deps); }
+  ask_for_terminal
+  how+=("${terminal[@]}")
+  if [[ $1 == run && ${terminal[0]} == --no-TTY ]]; then pass_signals_on "$@"
+  else docker compose "${how[@]}" jupyter env -u JUPYTER_TOKEN trainlab "$@"; fi
 }
 
-terminal() { if [[ -t 0 && -t 1 ]]; then echo --interactive; else echo --no-TTY; fi; }
+ask_for_terminal() { # sets terminal; not printed, because in $(...) standard output is a pipe
+  if [[ -t 0 && -t 1 ]]; then terminal=(--interactive); else terminal=(--no-TTY); fi
+}
+
+pass_signals_on() { # pass_signals_on ARGUMENT...: trainlab, where no terminal hands a Ctrl-C on to the container
+  local client code mark=TRAINLAB_CALLER=$$.$RANDOM
+  set -m # the client in a process group of its own, so that it lives to show how the run ends
+  docker compose "${how[@]}" jupyter env -u JUPYTER_TOKEN "$mark" trainlab "$@" </dev/null &
+  client=$!
+  set +m
+  # shellcheck disable=SC2064 # the mark of now
+  trap "pass_on INT $mark" INT
+  # shellcheck disable=SC2064
+  trap "trap '' TERM; pass_on TERM $mark" TERM # once: make hands on what the whole group has got already
+  while :; do
+    code=0
+    wait "$client" || code=$?
+    kill -0 "$client" 2>/dev/null || return "$code" # else a signal ended the waiting alone
+  done
+}
+
+pass_on() { # pass_on SIGNAL MARK: to the process that was called with this mark; its parent is outside of the container
+  docker compose exec --no-TTY jupyter bash -c 'for each in /proc/[0-9]*; do
+    if grep -qzxF "$2" "$each/environ" && grep -q "^PPid:.0$" "$each/status"; then kill "-$1" "${each#/proc/}"; fi
+  done 2>/dev/null' pass_on "$1" "$2" || true
+}
 
 engine_sbom() {
   local service
-  built || engine_build
+  built || alone up engine_build
   for service in jupyter tensorboard; do
     docker compose run --rm --no-deps --no-TTY --entrypoint python3 "$service" - "$service" debian \
       <stack/sbom.py >".stack/$service.cdx.json"
@@ -115,5 +151,5 @@ engine_down() {
 
 engine_clean() {
   docker compose down --remove-orphans --volumes
-  docker image rm --force trainlab-jupyter:cpu trainlab-jupyter:cuda trainlab-tensorboard:latest 2>/dev/null || true
+  docker image rm --force "trainlab-jupyter:$project-"{cpu,cuda} "trainlab-tensorboard:$project" 2>/dev/null || true
 }

@@ -2,13 +2,20 @@
 # .env: written once for the one who starts the stack, afterwards theirs. Sourced by stack/verb (after
 # stack/choice.sh, whose engine, gpu and docker_info are read here) and, for `setting` alone, by local/install.
 unset COMPOSE_FILE # one meant for another project would replace ours
+# shellcheck source=stack/dotenv.sh
+source stack/dotenv.sh
+[[ -n ${COMPOSE_PROJECT_NAME:-} ]] || unset COMPOSE_PROJECT_NAME # to Compose an empty one is none
 
-setting() { # setting NAME DEFAULT: from the environment, else from .env, else the default; Compose's order
-  local line=""
-  if [[ -n ${!1+set} ]]; then printf '%s\n' "${!1}" && return; fi
-  [[ ! -r .env ]] || line=$(grep "^$1=" .env | tail -n 1) || true
-  [[ -n $line ]] || { printf '%s\n' "$2" && return; }
-  sed -E 's/^[^=]*=//; s/\r$//; s/[[:space:]]+(#.*)?$//; s/^(["'\''])(.*)\1$/\2/' <<<"$line"
+setting() { # setting NAME DEFAULT: from the environment, else from .env; empty or missing: the default. As Compose does
+  local value=${!1-}
+  [[ -n ${!1+set} ]] || value=$(in_file "$1")
+  printf '%s\n' "${value:-$2}"
+}
+
+in_file() { # in_file NAME: what .env alone says
+  local name=dotenv_$1
+  [[ -n ${dotenvread:-} ]] || read_env
+  printf '%s\n' "${!name-}"
 }
 
 tracker_locks() { # prints the lock file of each tracker that TRACKERS names
@@ -22,30 +29,46 @@ tracker_locks() { # prints the lock file of each tracker that TRACKERS names
 }
 
 write_settings() { # makes .env where there is none, then keeps its COMPOSE_FILE in step with the choice
+  local name
   if [[ ! -e .env ]]; then
     new_settings >/dev/null # fails here, before a file exists
     (umask 077 && new_settings >".env.$$" && mv -n ".env.$$" .env)
     give_away .env
     echo "wrote .env: user, token, ports, limits; it is yours from now on"
+    [[ $(compose_files "") != *override* ]] || echo "COMPOSE_FILE in .env has $(compose_files "")"
+    read_env
   fi
   [[ -r .env ]] || fail ".env cannot be read by $(id -un); its owner is $(owner_of .env). sudo chown $(id -un) .env"
-  [[ $engine != docker ]] || keep_compose_files
+  for name in JUPYTER_PORT TENSORBOARD_PORT; do
+    [[ -z ${!name:-} || ${!name} == "$(in_file "$name")" ]] ||
+      echo "$name=${!name} is the shell's, for this start; .env has ${name}=$(in_file "$name")"
+  done
+  if [[ $engine == docker ]]; then keep_project; keep_compose_files; fi
 }
 
 new_settings() {
   local user
   user=$(stack_user)
   cat <<END
-# Written by make, once; change what you like. .env.example explains every name.
-TRAINLAB_UID=${user%:*}
-TRAINLAB_GID=${user#*:}
-JUPYTER_TOKEN=$(od -An -tx1 -N24 /dev/urandom | tr -d ' \n')
-JUPYTER_PORT=8888
-TENSORBOARD_PORT=6006
-JUPYTER_MEMORY=$(memory_limit)m
-JUPYTER_CPUS=$(processors)
+# Written by make, once, with what the shell gave; change what you like. .env.example explains every name.
+TRAINLAB_UID=$(first_value TRAINLAB_UID "${user%:*}")
+TRAINLAB_GID=$(first_value TRAINLAB_GID "${user#*:}")
+JUPYTER_TOKEN=$(first_value JUPYTER_TOKEN "$(od -An -tx1 -N24 /dev/urandom | tr -d ' \n')")
+JUPYTER_PORT=$(first_value JUPYTER_PORT 8888)
+TENSORBOARD_PORT=$(first_value TENSORBOARD_PORT 6006)
+JUPYTER_MEMORY=$(first_value JUPYTER_MEMORY "$(memory_limit)m")
+JUPYTER_CPUS=$(first_value JUPYTER_CPUS "$(processors)")
 COMPOSE_FILE=$(compose_files "")
 END
+  [[ $engine != docker ]] || project_lines
+}
+
+first_value() { quoted "$(setting "$1" "$2")"; }
+
+quoted() { # quoted VALUE: as it stands in .env
+  local quote=\'
+  if [[ $1 =~ ^[A-Za-z0-9_./:,@%+-]*$ ]]; then printf '%s\n' "$1"
+  else printf "'%s'\n" "${1//$quote/\\$quote}"; fi
 }
 
 stack_user() { # prints UID:GID that owns what the stack writes: the caller's, never root's
@@ -73,9 +96,15 @@ processors() {
   if ((${count:-0})); then echo "$count"; else getconf _NPROCESSORS_ONLN; fi
 }
 
-compose_files() { # compose_files NOW: the list of compose files with or without the GPU's, others kept
-  local files=:${1:-docker-compose.yml}:
+compose_files() { # compose_files NOW: the list with or without the GPU's, with the user's override, which Compose
+  # itself takes only where nothing sets COMPOSE_FILE; others kept
+  local files=:${1:-docker-compose.yml}: name override=""
   files=${files/:docker-compose.gpu.yml:/:}
+  for name in {,docker-}compose.override.{yml,yaml}; do
+    if [[ ! -e $name ]]; then files=${files/:$name:/:}
+    else override=${override:-$name}; fi
+  done
+  [[ -z $override || $files == *:$override:* ]] || files+=$override:
   files=${files#:}
   ((gpu)) && files+=docker-compose.gpu.yml
   echo "${files%:}"
@@ -83,17 +112,26 @@ compose_files() { # compose_files NOW: the list of compose files with or without
 
 keep_compose_files() { # plain `docker compose` then agrees with make; every other byte of .env stays
   local now wanted
-  now=$(setting COMPOSE_FILE "")
+  now=$(in_file COMPOSE_FILE)
   wanted=$(compose_files "$now")
   [[ $now != "$wanted" ]] || return 0
-  (umask 077 && replaced_compose_files "$wanted" >".env.$$")
-  chmod --reference=.env ".env.$$" 2>/dev/null || chmod 600 ".env.$$"
-  ((EUID)) || chown "$(owner_of .env)" ".env.$$"
-  mv ".env.$$" .env
+  write_env replaced_compose_files "$wanted"
   echo "set COMPOSE_FILE=$wanted in .env"
 }
 
-replaced_compose_files() { # prints .env with this COMPOSE_FILE line
-  if grep -q '^COMPOSE_FILE=' .env; then sed "s|^COMPOSE_FILE=.*|COMPOSE_FILE=$1|" .env
-  else cat .env && echo "COMPOSE_FILE=$1"; fi
+write_env() { # write_env COMMAND...: what it prints takes the place of .env, whose owner and mode stay
+  (umask 077 && "$@" >".env.$$")
+  chmod --reference=.env ".env.$$" 2>/dev/null || chmod 600 ".env.$$"
+  ((EUID)) || chown "$(owner_of .env)" ".env.$$"
+  mv ".env.$$" .env
+  read_env
+}
+
+replaced_compose_files() { # prints .env with this COMPOSE_FILE: in its own line, or in one more, which then counts
+  local line=${dotenvline_COMPOSE_FILE:-0} alone="^[^'\"]*(('[^']*'|\"[^\"]*\")[[:space:]]*(#.*)?)?$"
+  [[ $(sed -n "${line}p" .env 2>/dev/null) =~ $alone ]] || line=0
+  FILES="COMPOSE_FILE=$(quoted "$1")" awk -v line="$line" '
+    NR == line { print ENVIRON["FILES"]; next }
+    { print }
+    END { if (!line) print ENVIRON["FILES"] }' .env
 }

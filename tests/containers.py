@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from project import clean_environment, copy_checkout
+from project import clean_environment, copy_checkout, lend_images
 
 USER = 1000 if os.geteuid() == 0 else os.geteuid()
 GROUP = 1000 if os.geteuid() == 0 else os.getegid()
@@ -100,11 +100,12 @@ def started(folder: Path, free_port: Callable[[], int], **settings: str) -> Iter
     if USER != 1000:
         environment |= {"TRAINLAB_UID": str(USER), "TRAINLAB_GID": str(GROUP)}
     clone = Stack(folder, environment)
+    lend_images(folder.name)
     try:
         clone.up()
         yield clone
     finally:
-        clone.compose("down", "--volumes", "--remove-orphans", "--timeout", "5", check=False)
+        clone.compose("down", "--volumes", "--rmi=all", "--remove-orphans", "--timeout", "5", check=False)
 
 
 def commit_all(folder: Path) -> None:

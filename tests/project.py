@@ -97,6 +97,15 @@ def copy_checkout(folder: Path) -> Path:
     return folder
 
 
+def lend_images(project: str) -> None:
+    """Give the images that `make test` built for this checkout to a clone, too, under its project's name."""
+    script = "for each in choice settings project; do . stack/$each.sh; done; choose_project; echo $project"
+    ours = subprocess.check_output(["bash", "-c", script], cwd=CHECKOUT, env=clean_environment(), text=True)
+    for image in ("trainlab-jupyter:{}-cpu", "trainlab-tensorboard:{}"):
+        names = image.format(ours.strip()), image.format(project)
+        subprocess.run(["docker", "tag", *names], check=False, capture_output=True)  # else Compose builds it
+
+
 def status_of(url: str, **headers: str) -> int:
     """Return the HTTP status of a GET; 0 where nobody answers."""
     request = urllib.request.Request(url, headers=headers)

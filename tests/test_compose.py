@@ -160,6 +160,15 @@ def test_trackers_are_installed_only_where_they_are_chosen(project):
 
 def test_no_name_is_fixed_so_that_two_clones_can_run(service):
     assert "container_name" not in service
+    images = [config(COMPOSE_PROJECT_NAME=name)["services"] for name in ("one", "a_-b_")]
+    assert [each["jupyter"]["image"] for each in images] == [
+        "trainlab-jupyter:one-cpu",
+        "trainlab-jupyter:a_-b_-cpu",
+    ]
+    assert [each["tensorboard"]["image"] for each in images] == [
+        "trainlab-tensorboard:one",
+        "trainlab-tensorboard:a_-b_",
+    ]
     assert not re.search(r"^name:", (CHECKOUT / "docker-compose.yml").read_text(), re.MULTILINE)
 
 
@@ -168,7 +177,7 @@ def test_the_gpu_file_adds_the_gpu_and_the_cuda_build_and_nothing_else(project):
     jupyter = both["services"]["jupyter"]
     [device] = jupyter.pop("deploy")["resources"]["reservations"]["devices"]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
-    assert jupyter.pop("image") == "trainlab-jupyter:cuda"
+    assert jupyter.pop("image") == f"trainlab-jupyter:{both['name']}-cuda"
     cuda = {"TORCH_BUILD": "", "TORCH_INDEX": ""}
     assert jupyter["build"].pop("args") == jupyter_args(project) | cuda
     assert both["secrets"].pop("torch_index")["environment"] == "TORCH_GPU_INDEX"
@@ -218,7 +227,7 @@ def test_the_example_names_every_variable_and_holds_no_secret():
     used |= dict.fromkeys(re.findall(r"^ +([A-Z_]+):$", files, re.MULTILINE), "")  # passed on where set
     used |= dict.fromkeys(re.findall(r"\{environment: (\w+)\}", files), "")  # secrets of a build
     example = dict(re.findall(r"^#(\w+)=(.*)$", (CHECKOUT / ".env.example").read_text(), re.MULTILINE))
-    example.pop("COMPOSE_FILE")  # Compose's own
+    example.pop("COMPOSE_FILE"), example.pop("COMPOSE_PROJECT_NAME")  # Compose's own
     assert example == used
     assert {example[name] for name in ("JUPYTER_TOKEN", "WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN")} == {""}
 

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from project import CHECKOUT
 from trainlab import doctor, limits
 
 GIB = 1 << 30
@@ -139,14 +140,18 @@ def test_a_port_that_speaks_no_http_is_taken(monkeypatch):
     assert line.level == "warning"
 
 
-def test_ports_come_from_the_environment_or_from_the_settings_file(monkeypatch, tmp_path):
+def test_a_port_comes_from_the_environment_or_the_running_stack_or_the_settings_file(monkeypatch, tmp_path):
     monkeypatch.setenv("TRAINLAB_ROOT", str(tmp_path))
     monkeypatch.delenv("JUPYTER_PORT", raising=False)
-    assert doctor._setting("JUPYTER_PORT", "8888") == "8888"
-    (tmp_path / ".env").write_text("# JUPYTER_PORT=1\nJUPYTER_PORT=9001 # mine\n")
-    assert doctor._setting("JUPYTER_PORT", "8888") == "9001"
+    assert doctor._port_setting("JUPYTER_PORT", "8888") == "8888"
+    (tmp_path / "stack").symlink_to(CHECKOUT / "stack")
+    (tmp_path / ".env").write_text("# JUPYTER_PORT=1\nexport JUPYTER_PORT = '9001' # mine\n")
+    assert doctor._port_setting("JUPYTER_PORT", "8888") == "9001"
+    (tmp_path / ".stack").mkdir()
+    (tmp_path / ".stack/jupyter.port").write_text("9003\n")
+    assert doctor._port_setting("JUPYTER_PORT", "8888") == "9003"
     monkeypatch.setenv("JUPYTER_PORT", "9002")
-    assert doctor._setting("JUPYTER_PORT", "8888") == "9002"
+    assert doctor._port_setting("JUPYTER_PORT", "8888") == "9002"
 
 
 def test_folders_that_are_missing_or_closed_are_told_with_the_command_that_mends(monkeypatch, tmp_path):

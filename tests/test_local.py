@@ -168,7 +168,7 @@ def test_down_lets_a_training_save_a_checkpoint_and_it_goes_on_after_up(local_pr
     assert (known["status"], known["reason"]) == ("interrupted", "SIGTERM")
     assert slow.newest_checkpoint(training) == steps[-1] + 1 < slow.STEPS
 
-    local_project.make("up")
+    assert "nothing limits their memory" in local_project.make("up").stdout
     with slow.made_quick(folder):
         local_project.make("run", "ARGS=slow --resume last")
     assert slow.record(training)["status"] == "finished"

@@ -43,6 +43,7 @@ OLDEST = {  # known holes below these
 # https://docs.nvidia.com/deploy/cuda-compatibility/: what each major version of CUDA needs
 OLDEST_DRIVER = {"11": "450.80", "12": "525.60", "13": "580.65"}
 HUB = "https://huggingface.co"
+READ_ENV = "source stack/settings.sh && fail() { exit 2; } && in_file $1"  # there is one reader of .env
 
 
 @dataclass(frozen=True)
@@ -167,11 +168,11 @@ def shared_memory(folder: Path) -> Line:
 def ports() -> Iterator[Line]:
     """See whether the two ports are free, served by these services, or taken."""
     tensorboard = "tensorboard" if in_container() else "127.0.0.1"
-    yield port("JUPYTER_PORT", "127.0.0.1", int(_setting("JUPYTER_PORT", "8888")), "/api", b"version")
+    yield port("JUPYTER_PORT", "127.0.0.1", int(_port_setting("JUPYTER_PORT", "8888")), "/api", b"version")
     yield port(
         "TENSORBOARD_PORT",
         tensorboard,
-        int(_setting("TENSORBOARD_PORT", "6006")),
+        int(_port_setting("TENSORBOARD_PORT", "6006")),
         "/data/environment",
         b"data_location",
     )
@@ -260,16 +261,14 @@ def _nvidia() -> list[tuple[str, str]] | None:
     ]
 
 
-def _setting(name: str, default: str) -> str:
-    """Return a setting of the stack: from the environment, or from .env, or the default."""
+def _port_setting(name: str, default: str) -> str:
+    """Return a port: the environment's, or the running local engine's, or .env's, or the default."""
     if value := os.environ.get(name):
         return value
-    try:
-        text = (folders.root() / ".env").read_text()
-    except OSError:
-        return default
-    found = re.findall(rf"^{name}=[\"']?([^\s\"'#]+)", text, re.MULTILINE)
-    return found[-1] if found else default
+    started = folders.root() / ".stack" / name.lower().replace("_", ".")
+    if started.is_file():
+        return started.read_text().strip()
+    return _output("bash", "-c", f'cd "$0" && {READ_ENV}', str(folders.root()), name) or default
 
 
 def _output(*command: str) -> str:
