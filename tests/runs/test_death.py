@@ -75,16 +75,16 @@ def test_jupyterlab_goes_before_a_training_that_was_started_in_it(tmp_path, monk
 
 def test_what_watches_over_a_run_outlives_it_if_it_was_started_in_jupyterlab_s_terminal():
     code = (
-        "from pathlib import Path; from trainlab.runs import death; score = Path('/proc/self/oom_score_adj')\n"
+        "from pathlib import Path\nfrom trainlab.runs import death\n"
+        "score = Path('/proc/self/oom_score_adj')\n"
         f"score.write_text('{death.OF_JUPYTERLAB}'); death.outlive(); print(score.read_text().strip())"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "0"
 
 
 def test_the_server_s_own_score_is_the_one_that_is_known_here():
-    assert (
-        f'write_text("{death.OF_JUPYTERLAB}")' in (CHECKOUT / "jupyter/jupyter_server_config.py").read_text()
-    )
+    settings = (CHECKOUT / "jupyter/jupyter_server_config.py").read_text()
+    assert f'write_text("{death.OF_JUPYTERLAB}")' in settings
     assert death.OF_JUPYTERLAB > death.FIRST_TO_GO
 
 
