@@ -37,10 +37,19 @@ start_services() {
   chmod 700 .stack
   echo "starting JupyterLab and TensorBoard ... (without Docker nothing limits their memory: JUPYTER_MEMORY is Docker's)"
   (
-    export JUPYTER_TOKEN JUPYTER_PORT TENSORBOARD_PORT
+    export JUPYTER_TOKEN JUPYTER_PORT TENSORBOARD_PORT TENSORBOARD_MEMORY
     JUPYTER_PORT=$(port_of jupyter) TENSORBOARD_PORT=$(port_of tensorboard)
+    TENSORBOARD_MEMORY=$(setting TENSORBOARD_MEMORY 2g)
+    more_open_files
     in_stack .venv/bin/python -m supervisor.supervisord -c local/supervisord.conf
   ) >.stack/start.log 2>&1 </dev/null || { cat .stack/start.log >&2 && fail "supervisord did not start"; }
+}
+
+more_open_files() { # as many as the containers have, where this machine allows it: an event file is held open each
+  local hard
+  hard=$(ulimit -Hn)
+  if [[ $hard == unlimited ]] || ((hard > 65536)); then hard=65536; fi
+  ulimit -Sn "$hard"
 }
 
 in_stack() { # in_stack COMMAND...: with the environment that the containers have, too

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -168,6 +170,42 @@ def keep_inside(page: Page) -> list[str]:
 
     page.route("**/*", answer)
     return refused
+
+
+class Listener(BaseHTTPRequestHandler):
+    """What another user of the machine listens with: writes down the cookies that it is sent."""
+
+    cookies: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        self.cookies.append(self.headers.get("Cookie"))
+        self.send_response(302 if self.path == "/lure" else 200)
+        if self.path == "/lure":
+            self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/lab")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_no_other_port_of_the_address_is_sent_a_cookie_of_jupyterlab(stack: Project, page: Page) -> None:
+    page.goto(f"{stack.jupyter}/lab?token={stack.token}")
+    page.locator(".jp-LabShell").wait_for()
+    own = page.context.cookies()
+    assert {cookie["path"] for cookie in own} == {urlsplit(page.url).path.partition("lab")[0]} != {"/"}
+    assert page.url.startswith(f"{stack.jupyter}/")
+    server = HTTPServer(("127.0.0.1", 0), Listener)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        for host in ("127.0.0.1", "localhost"):
+            for path in ("/", "/lab", "/api/contents", "/lure"):
+                page.goto(f"http://{host}:{server.server_port}{path}")
+                page.evaluate("path => fetch(path, {credentials: 'include'})", path)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert len(Listener.cookies) >= 16
+    assert set(Listener.cookies) == {None}
 
 
 def test_jupyterlab_without_a_token_shows_the_login_page_alone(stack: Project, page: Page) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import re
 import signal
@@ -9,8 +11,11 @@ import socket
 import stat
 import subprocess
 import time
+import urllib.request
+from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -74,6 +79,35 @@ def test_jupyter_asks_for_the_token(up: Project) -> None:
 
 def test_a_foreign_host_name_is_refused(up: Project) -> None:
     assert status_of(f"{up.jupyter}/api/status?token={up.token}", Host="evil.example") == 403
+    assert status_of(f"{up.tensorboard}/data/runs", Host="evil.example") == 403
+    assert status_of(f"{up.tensorboard}/data/runs", Origin="http://evil.example") == 403
+
+
+def test_a_notebook_of_50_mb_is_saved_with_the_token_and_nothing_is_read_without(up: Project) -> None:
+    body = json.dumps({"type": "file", "format": "text", "content": "x" * 50_000_000}).encode()
+    address = f"{up.jupyter}/api/contents/notebooks/large.txt"
+    for token, status in (("wrong", 403), (up.token, 201)):
+        headers = {"Authorization": f"token {token}"}
+        done = http.client.HTTPConnection(urlsplit(address).netloc, timeout=DEADLINE)
+        try:
+            done.request("PUT", urlsplit(address).path, body, headers)
+        except OSError:
+            assert status == 403, "the server hung up"
+            continue
+        assert done.getresponse().status == status
+        done.close()
+    saved = up.folder / "notebooks/large.txt"
+    assert saved.stat().st_size == 50_000_000
+    saved.unlink()
+
+
+def test_cookies_of_jupyterlab_go_to_no_other_path_of_the_address(up: Project) -> None:
+    jar = CookieJar()
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
+    with opener.open(f"{up.jupyter}/lab?token={up.token}", timeout=DEADLINE) as page:
+        path = urlsplit(page.url).path.removesuffix("lab")
+    assert len(path) >= 32
+    assert {cookie.path for cookie in jar} == {path}
 
 
 def test_the_token_is_in_no_log_and_on_no_command_line(up: Project) -> None:
@@ -129,12 +163,12 @@ def test_a_second_up_leaves_the_services_alone(up: Project) -> None:
 
 def test_a_killed_service_comes_back(up: Project) -> None:
     for words, url in (
-        ("jupyterlab", f"{up.jupyter}/api"),
-        ("tensorboard", f"{up.tensorboard}/data/environment"),
+        ("-m jupyterlab", f"{up.jupyter}/api"),
+        ("keeper.py", f"{up.tensorboard}/data/environment"),
     ):
-        (old,) = processes(up, "python -m", words)
+        (old,) = processes(up, words)
         os.kill(old, signal.SIGKILL)
-        eventually(lambda w=words, o=old: processes(up, "python -m", w) not in ([], [o]), f"a new {words}")
+        eventually(lambda w=words, o=old: processes(up, w) not in ([], [o]), f"a new {words}")
         eventually(lambda u=url: status_of(u) == 200, f"{words} answers again")
 
 

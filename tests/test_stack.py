@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -218,14 +222,75 @@ def write_notebook(path: Path) -> None:
         os.chown(path, USER, GROUP)
 
 
-@pytest.mark.parametrize(("service", "generation"), [("jupyter", 2), ("tensorboard", 1)])
-def test_a_killed_server_comes_back(stack, service, generation):
-    before = stack.state(service)
-    # process 1 is the init; its child is the server, or what starts the server and stops the runs
+def kill(stack: Stack, service: str, generation: int) -> None:
+    """Kill a descendant of process 1, the init: its child keeps the server going, and has it as its child."""
     child = "read -r server _ </proc/$server/task/$server/children"
     stack.inside(service, f"server=1; {f'{child}; ' * generation} kill -KILL $server", check=False)
+
+
+@pytest.mark.parametrize(("service", "path"), [("jupyter", "/api"), ("tensorboard", "/data/environment")])
+def test_a_killed_server_comes_back_and_its_port_is_never_free(stack, service, path):
+    before = stack.state(service)
+    until(lambda: age(before) > 10, 15, "the server is no more taken for one that cannot start")
+    for _ in range(2 if service == "tensorboard" else 1):
+        until(lambda: status_of(stack.url(service, path)) == 200, 60, "an answer")
+        kill(stack, service, 2)
+        with pytest.raises(OSError, match="in use"), socket.socket() as enemy:
+            enemy.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            enemy.bind(("127.0.0.1", int(stack.environment[f"{service.upper()}_PORT"])))
+    until(lambda: status_of(stack.url(service, path)) == 200, 60, "an answer")
+    assert stack.state(service)["RestartCount"] == before["RestartCount"], "the container went on"
+
+
+def age(state: dict[str, Any]) -> float:
+    """Return for how many seconds a container has been running."""
+    started = datetime.fromisoformat(state["State"]["StartedAt"][:19] + "+00:00")
+    return time.time() - started.timestamp()
+
+
+@pytest.mark.parametrize("service", ["jupyter", "tensorboard"])
+def test_what_keeps_a_server_going_comes_back_itself(stack, service):
+    before = stack.state(service)
+    kill(stack, service, 1)
     until(lambda: stack.state(service)["RestartCount"] == before["RestartCount"] + 1, 20, "a restart")
-    until(lambda: stack.state(service)["State"]["Health"]["Status"] == "healthy", 40, "healthy again")
+    until(lambda: stack.state(service)["State"]["Health"]["Status"] == "healthy", 60, "healthy again")
+
+
+def test_a_server_goes_before_a_training_where_memory_runs_out(stack):
+    scores = {
+        service: stack.inside(
+            service,
+            f"grep -lz {name} /proc/[0-9]*/cmdline | head -n 1 | sed 's/cmdline/oom_score_adj/' | xargs cat",
+        ).stdout.strip()
+        for service, name in (("jupyter", "jupyter-lab"), ("tensorboard", "guard.py"))
+    }
+    assert scores == {"jupyter": "600", "tensorboard": "500"}
+    code = "from trainlab.runs import death; death.go_first(); print(open('/proc/self/oom_score_adj').read())"
+    assert stack.inside("jupyter", f'python -c "{code}"').stdout.strip() == "500"
+
+
+@pytest.mark.parametrize("service", ["jupyter", "tensorboard"])
+def test_more_files_may_be_open_than_an_engine_s_own_default_allows(stack, service):
+    assert stack.inside(service, "ulimit -Sn").stdout.strip() == "65536"
+
+
+def test_a_body_of_3_gb_kills_nothing(stack):
+    for service, path in (("tensorboard", "/data/runs"), ("jupyter", "/api/contents")):
+        before = stack.state(service)["State"]
+        port = int(stack.environment[f"{service.upper()}_PORT"])
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as enemy:
+            head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 3000000000\r\n\r\n"
+            enemy.sendall(head.encode())
+            with contextlib.suppress(OSError):
+                for _ in range(3000):
+                    enemy.sendall(bytes(1_000_000))
+        after = stack.state(service)["State"]
+        assert (after["StartedAt"], after["OOMKilled"]) == (before["StartedAt"], False)
+
+
+def test_tensorboard_refuses_a_foreign_host_name(stack):
+    assert status_of(stack.url("tensorboard", "/data/runs"), Host="evil.example") == 403
+    assert status_of(stack.url("tensorboard", "/data/runs"), Origin="http://evil.example") == 403
 
 
 def test_a_kernel_that_does_not_listen_keeps_no_stop_beyond_its_grace_period(stack):

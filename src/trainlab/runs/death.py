@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 UNKNOWN = "the process ended without a word (killed, exit 137, or power loss)"
 GIB = 1 << 30
-FIRST_TO_GO = 500  # of -1000 (never) to 1000: before a server, which has 0, of the same or half the size
+FIRST_TO_GO = 500  # of -1000 (never) to 1000: before whatever watches over the run, which has 0
+OF_JUPYTERLAB = (
+    600  # of the server (jupyter_server_config.py) and of all that is started in it: before a training
+)
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _SCORE = Path("/proc/self/oom_score_adj")
@@ -47,10 +50,21 @@ def cause(known: Record) -> str:
 
 
 def go_first() -> None:
-    """Let the kernel end this process for memory rather than the server that started it.
+    """Let the kernel end this process for memory before what watches over it, but JupyterLab sooner still.
 
-    Any process may raise its own score. In a container /proc may be read-only.
+    Any process may raise its own score, and lower it again. In a container /proc may be read-only.
     """
+    _score(FIRST_TO_GO)
+
+
+def outlive() -> None:
+    """Let this process, which watches over a run, outlive it even if JupyterLab's terminal started it."""
+    _score(0)
+
+
+def _score(wanted: int) -> None:
+    """Set the score, but for one that somebody has set higher on purpose."""
     with suppress(OSError, ValueError):
-        if int(_SCORE.read_text()) < FIRST_TO_GO:
-            _SCORE.write_text(str(FIRST_TO_GO))
+        now = int(_SCORE.read_text())
+        if now < wanted or now == OF_JUPYTERLAB:
+            _SCORE.write_text(str(wanted))

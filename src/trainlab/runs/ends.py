@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 from dataclasses import dataclass
 from typing import Any
+
+import psutil
 
 from trainlab import limits
 from trainlab.errors import UserError
 from trainlab.runs.record import Status
 
 MIB, GIB = 1 << 20, 1 << 30
-MEND = "take a smaller batch, or raise JUPYTER_MEMORY in .env"
+RAISE = "raise JUPYTER_MEMORY in .env"
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,11 @@ class MemoryWatch:
     def __init__(self) -> None:
         self._before = limits.oom_kills()
 
+    @property
+    def known(self) -> bool:
+        """Whether such kills are counted here: where they are, a death without one had another cause."""
+        return self._before is not None
+
     def kill(self) -> str | None:
         """Return 'killed at the memory limit of 600 MiB', or None where no kill is known of."""
         now = limits.oom_kills()
@@ -38,6 +46,27 @@ class MemoryWatch:
         return (
             f"killed at the memory limit of {_size(limit)}" if limit else "killed as the machine's was full"
         )
+
+
+def mend(limit: int | None, used: int) -> str:
+    """Return what to do about a full memory: a smaller batch only where a process of the run took most of it.
+
+    Args:
+        limit: Bytes that all processes together may use.
+        used: Bytes that the largest process of the run had at its peak.
+    """
+    if limit is None or 2 * used >= limit:
+        return f"take a smaller batch, or {RAISE}"
+    return (
+        f"no process of the run took more than {_size(used)}, so others did: end them, take fewer "
+        f"num_workers, or {RAISE}"
+    )
+
+
+def _mend() -> str:
+    """Return what to do, once the kernel has ended: its peak is known as soon as its end was waited for."""
+    total = limits.memory_limit() or psutil.virtual_memory().total
+    return mend(total, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
 
 
 def by_signal(by: signal.Signals) -> End:
@@ -54,7 +83,7 @@ def by_error(error: dict[str, Any], memory: MemoryWatch) -> End:
         return End("failed", value, UserError.exit_code)
     reason = f"{name}: {value}" if value else name
     if kill := memory.kill():  # a data loader's worker, say, whose end was the exception
-        reason = f"{reason} (out of memory: a process was {kill}; {MEND})"
+        reason = f"{reason} (out of memory: a process was {kill}; take fewer num_workers, or {RAISE})"
     return End("failed", reason, 1)
 
 
@@ -63,9 +92,11 @@ def by_death(exit_code: int | None, memory: MemoryWatch) -> End:
     if exit_code == -signal.SIGTERM:
         return by_signal(signal.SIGTERM)
     if exit_code == -signal.SIGKILL and (kill := memory.kill()):
-        return End("failed", f"out of memory: the kernel was {kill}; {MEND}", 1)
+        return End("failed", f"out of memory: the kernel was {kill}; {_mend()}", 1)
     if exit_code == -signal.SIGKILL:
-        return End("failed", f"the kernel died (signal 9). Mostly the memory was full: {MEND}", 1)
+        killed = "the kernel died (signal 9)"
+        why = "not for memory" if memory.known else "mostly the machine's memory was full"
+        return End("failed", f"{killed}: {why}", 1)
     if exit_code is not None and exit_code < 0:
         return End("failed", f"the kernel died (signal {-exit_code}, {signal.Signals(-exit_code).name})", 1)
     return End("failed", f"the kernel died (exit code {exit_code})", 1)

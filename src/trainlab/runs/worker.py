@@ -27,7 +27,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 from trainlab.errors import UserError
-from trainlab.runs import ends, record
+from trainlab.runs import death, ends, record
 from trainlab.runs.client import Client, Screen
 from trainlab.runs.ends import End
 
@@ -187,6 +187,7 @@ def _guard(group: int, sockets: str) -> subprocess.Popen[bytes]:
 def main(folder: Path) -> int:
     """Execute the notebook in `folder`, write how the run ended, and return the exit code."""
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
+    death.outlive()
     started = time.monotonic()
     screen = Screen()
     try:

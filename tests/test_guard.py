@@ -1,0 +1,158 @@
+"""The guard before TensorBoard: what it refuses and bounds; a WSGI application stands in for TensorBoard."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import importlib.util
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+from tornado.wsgi import WSGIContainer
+
+from project import CHECKOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+spec = importlib.util.spec_from_file_location("guard", CHECKOUT / "tensorboard/guard.py")
+guard = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(guard)
+
+FEW = 8  # connections, in these tests
+
+
+def application(environ: dict, start_response: object) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    length = len(environ["wsgi.input"].read())
+    if environ["PATH_INFO"] == "/broken":
+        raise RuntimeError("the data server is gone")
+    return [f"served {environ['REQUEST_METHOD']} {environ['PATH_INFO']} {length}".encode()]
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A guarded server, in a thread."""
+    started, ports, loop = threading.Event(), [], asyncio.new_event_loop()
+
+    async def serve() -> None:
+        server = guard.Guard(WSGIContainer(guard.never_silent(application), ThreadPoolExecutor(2)))
+        listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+        listener.setblocking(False)
+        server.add_sockets([listener])
+        ports.append(listener.getsockname()[1])
+        started.set()
+
+    def run() -> None:
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(serve())
+        loop.run_forever()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    assert started.wait(20)
+    yield ports[0]
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(20)
+
+
+def ask(
+    port: int, method: str = "GET", body: object = None, path: str = "/data/runs", **headers: str
+) -> tuple[int, str]:
+    """Return an answer's status and text; `_` in a header's name stands for `-`."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, body, {"Host": f"127.0.0.1:{port}", **names})
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    return answer.status, text
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+def test_what_tensorboard_s_own_page_asks_is_served(port, method):
+    status, text = ask(port, method, b"abc" if method == "POST" else None, Sec_Fetch_Site="same-origin")
+    assert status == 200
+    assert method == "HEAD" or text == f"served {method} /data/runs {3 * (method == 'POST')}"
+
+
+def test_a_question_that_tensorboard_breaks_on_is_answered(port):
+    for method in ("GET", "HEAD", "POST"):
+        assert ask(port, method, path="/broken")[0] == 500
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:16006", "[::1]:6006"])
+def test_this_machine_s_names_are_served_with_any_port(port, host):
+    assert ask(port, Host=host)[0] == 200
+    assert ask(port, "POST", b"", Host=host, Origin=f"http://{host}")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Host": "evil.example:6006"},
+        {"Host": "localhost.evil.example"},
+        {"Host": "127.0.0.1.evil.example"},
+        {"Host": "10.0.0.1"},
+        {"Host": ""},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site", "Sec_Fetch_Dest": "iframe"},
+    ],
+)
+def test_a_page_of_another_name_or_site_is_refused(port, headers):
+    for method in ("GET", "POST"):
+        status, text = ask(port, method, **headers)
+        assert status == 403
+        assert "served" not in text
+
+
+def test_a_link_to_tensorboard_may_be_followed(port):
+    assert ask(port, Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document")[0] == 200
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"])
+def test_other_methods_are_refused(port, method):
+    assert ask(port, method)[0] == 405
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(port, monkeypatch):
+    for length in (guard.BODY + 1, 3_000_000_000):
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+            client.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % length)
+            assert client.recv(12) == b"HTTP/1.1 413"
+    assert ask(port, "POST", b"x" * guard.BODY)[1].endswith(str(guard.BODY))
+    assert ask(port, "POST", iter([b"x"]))[0] == 411  # a chunked one
+
+
+def test_all_bodies_together_are_bounded_and_others_are_served_meanwhile(port, monkeypatch):
+    monkeypatch.setattr(guard, "BODIES", 3 * guard.BODY)
+    waiting = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(3)]
+    for client in waiting:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\nx" % guard.BODY)
+    assert ask(port)[0] == 200
+    assert ask(port, "POST", b"one more")[0] == 503
+    for client in waiting:
+        client.sendall(b"x" * (guard.BODY - 1))
+        assert client.recv(12) == b"HTTP/1.1 200"
+        client.close()
+    assert ask(port, "POST", b"one more")[0] == 200, "what was promised has been read"
+
+
+def test_half_open_connections_stop_nobody_and_are_bounded(port, monkeypatch):
+    monkeypatch.setattr(guard, "CONNECTIONS", FEW)
+    waiting = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(5 * FEW)]
+    for client in waiting:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: local")
+        assert ask(port)[0] == 200
+    with suppress(ConnectionResetError):
+        assert waiting[0].recv(1) == b"", "the one that waited longest was closed"
+    for client in waiting:
+        client.close()

@@ -1,0 +1,193 @@
+"""What keeps TensorBoard going: it holds the port, leaves out what breaks the data server, and names it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from torch.utils.tensorboard import SummaryWriter
+
+from project import CHECKOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+KEEPER = CHECKOUT / "tensorboard/keeper.py"
+spec = importlib.util.spec_from_file_location("keeper", KEEPER)
+keeper = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(keeper)
+
+DEADLINE = 60.0  # seconds; a busy machine needs some of them
+
+
+def write(folder: Path) -> Path:
+    """Write a small run; return its event file."""
+    with SummaryWriter(folder) as writer:
+        writer.add_scalar("train/loss", 0.5, 1)
+    [file] = folder.glob("*tfevents*")
+    return file
+
+
+def header(length: int) -> bytes:
+    """Return what precedes a record's data."""
+    return struct.pack("<QI", length, keeper.masked_crc(struct.pack("<Q", length)))
+
+
+@pytest.mark.parametrize("length", [2**63 - 1, 2**40, 5 * 2**30, keeper.LARGEST + 1])
+def test_an_event_file_that_announces_too_much_is_found_with_the_place(tmp_path, length):
+    file = write(tmp_path / "run")
+    offset = file.stat().st_size
+    assert keeper.oversized_record(file) is None
+    with file.open("ab") as end:
+        end.write(header(length) + b"x" * 100)
+    assert f"at byte {offset} it announces a record of {length} bytes" in keeper.oversized_record(file)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"x", b"no event file at all", b"\xff" * 500, header(1000) + b"torn"]
+)
+def test_what_the_data_server_survives_is_left_in(tmp_path, content):
+    file = tmp_path / "events.out.tfevents.1"
+    file.write_bytes(content)
+    assert keeper.oversized_record(file) is None
+
+
+def test_links_show_everything_but_the_file_left_out_and_follow_what_changes(tmp_path):
+    logs = tmp_path / "logs"
+    bad, good = write(logs / "e/bad/deep"), write(logs / "e/good")
+    (logs / "notes.txt").touch()
+    with bad.open("ab") as end:
+        end.write(header(2**60))
+    view = keeper.View(logs)
+    assert view.folder == logs
+    [told] = view.leave_out_what_breaks()
+    assert str(bad.relative_to(logs)) in told
+    assert view.leave_out_what_breaks() == [], "it is known already"
+    try:
+        assert (view.folder / good.relative_to(logs)).exists()
+        assert (view.folder / "notes.txt").exists()
+        assert not (view.folder / bad.relative_to(logs)).exists()
+        new = [write(logs / name) for name in ("other", "e/new", "e/bad/new")] + [write(logs / "e/bad")]
+        (logs / "notes.txt").unlink()
+        view.update()
+        assert all((view.folder / file.relative_to(logs)).exists() for file in new)
+        assert not (view.folder / "notes.txt").is_symlink()
+        worse = new[1]
+        with worse.open("ab") as end:
+            end.write(header(2**50))
+        assert len(view.leave_out_what_breaks()) == 1
+        assert not (view.folder / worse.relative_to(logs)).exists()
+        assert (view.folder / new[2].relative_to(logs)).exists()
+    finally:
+        view.remove()
+    assert good.exists() and bad.exists(), "nothing in logs/ is touched"
+
+
+def test_links_that_lead_in_circles_end(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name, target in (("a/up", ".."), ("a/here", "."), ("self", "self"), ("gone", "nowhere")):
+        (tmp_path / name).symlink_to(target)
+    file = write(tmp_path / "a/run")
+    assert file in set(keeper.event_files(tmp_path))
+
+
+@contextmanager
+def kept(logs: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+    """TensorBoard, kept going, on a folder of runs."""
+    command = [sys.executable, str(KEEPER), "127.0.0.1", str(port), str(logs)]
+    log = (logs.parent / "log").open("w")
+    with log, subprocess.Popen(command, stderr=log, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            assert process.wait(DEADLINE) == 128 + signal.SIGTERM
+
+
+def eventually(condition: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end, f"not within {DEADLINE:.0f} s: {what}"
+        time.sleep(0.2)
+
+
+def shown(port: int) -> set[str]:
+    """Return the runs that TensorBoard shows, none while it doesn't answer."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/data/runs", timeout=5) as answer:
+            return set(json.load(answer))
+    except OSError:
+        return set()
+
+
+@pytest.mark.slow
+def test_a_file_that_breaks_the_data_server_is_named_and_new_runs_still_appear(tmp_path, free_port):
+    logs, port = tmp_path / "logs", free_port()
+    write(logs / "e/first")
+    with kept(logs, port):
+        eventually(lambda: shown(port) == {"e/first"}, "the first run")
+        for number, length in enumerate((2**63 - 1, 2**40)):  # one ends a thread, the other the whole process
+            with write(logs / f"e/hostile{number}").open("ab") as end:
+                end.write(header(length) + b"x" * 100)
+            name = f"e/hostile{number}/events"
+            eventually(lambda name=name: name in (tmp_path / "log").read_text(), "the file is named")
+            write(logs / f"e/after{number}")
+            eventually(lambda number=number: f"e/after{number}" in shown(port), "a new run appears")
+        assert shown(port) >= {"e/first", "e/after0", "e/after1"}
+    assert "is not shown: at byte" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("setting", "size"), [("2g", 2 << 30), ("500M", 500 << 20), ("64mb", 64 << 20), ("1024", 1024)]
+)
+def test_without_a_container_the_memory_is_limited_as_env_says(monkeypatch, setting, size):
+    limits = []
+    monkeypatch.setattr(keeper.resource, "setrlimit", lambda *limit: limits.append(limit))
+    keeper.limit_memory(setting)
+    keeper.limit_memory("")
+    assert limits == [(keeper.resource.RLIMIT_DATA, (size, size))]
+    with pytest.raises(SystemExit, match="TENSORBOARD_MEMORY=lots is no size"):
+        keeper.limit_memory("lots")
+
+
+def test_runs_that_are_more_than_may_be_open_are_counted_and_said(tmp_path, monkeypatch, capsys):
+    for number in range(5):
+        write(tmp_path / f"run{number}")
+    monkeypatch.setattr(keeper.resource, "setrlimit", lambda *_: None)
+    for limit, told in ((4, True), (5, False)):
+        hard = limit + keeper.SPARE_FILES
+        monkeypatch.setattr(keeper.resource, "getrlimit", lambda _, hard=hard: (10, hard))
+        keeper.raise_open_files(tmp_path)
+        assert ("logs/ holds 5 event files" in capsys.readouterr().err) == told
+
+
+@pytest.mark.slow
+def test_the_port_is_never_free_while_tensorboard_is_killed_again_and_again(tmp_path, free_port):
+    logs, port = tmp_path / "logs", free_port()
+    write(logs / "e/run")
+    with kept(logs, port) as process:
+        for _ in range(3):
+            eventually(lambda: shown(port), "TensorBoard answers")
+            [board] = keeper.children(process.pid)
+            os.kill(board, signal.SIGKILL)
+            with pytest.raises(OSError, match="in use"), socket.socket() as enemy:
+                enemy.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                enemy.bind(("127.0.0.1", port))
+        eventually(lambda: shown(port), "TensorBoard answers")
+        [board] = keeper.children(process.pid)
+        os.kill(process.pid, signal.SIGSTOP)  # what waits is served by the system's queue meanwhile
+        assert shown(port)
+        os.kill(process.pid, signal.SIGCONT)
+    assert (tmp_path / "log").read_text().count("TensorBoard starts again") == 3
