@@ -27,6 +27,15 @@ with trainlab.Run("ignored", {"margin": 2.0}) as run:
 """
 
 
+STUBBORN = """
+import time
+print('go')
+while True:
+    try: time.sleep(9)
+    except KeyboardInterrupt: print('no')
+"""
+
+
 def offspring(lab: Lab) -> list[psutil.Process]:
     """Return the kernel of the run at work, and what it started."""
     return [each for each in worker_of(lab).children(recursive=True) if each.name() != "sh"]
@@ -153,13 +162,12 @@ def test_a_signal_to_the_viewer_interrupts_the_run(lab, long_run, number, code):
     assert gone(family)
 
 
-def test_a_notebook_that_ignores_sigterm_is_ended_all_the_same(lab):
-    stubborn = (
-        "import time\nprint('go')\nwhile True:\n    try: time.sleep(9)\n    except KeyboardInterrupt: pass"
-    )
-    lab.notebook("stubborn", stubborn)
+def test_a_notebook_that_ignores_sigterm_is_ended_by_a_second_one(lab):
+    lab.notebook("stubborn", STUBBORN)
     viewer = lab.start("stubborn")
     until(lambda: "go\n" in lab.log(), "the cell")
+    viewer.terminate()
+    until(lambda: "no\n" in lab.log(), "the first one's answer")
     viewer.terminate()
     viewer.communicate(timeout=30)
     assert viewer.returncode == 143
@@ -195,7 +203,7 @@ def test_a_detached_run_returns_at_once_and_ends_by_a_signal_to_its_worker(lab):
     done = lab.run("long", "--detach")
     assert done.returncode == 0
     assert str(lab.folder()) in done.stdout
-    assert "tail -f" in done.stdout
+    assert f"stop: trainlab stop {lab.folder().name}" in done.stdout
     until(lambda: "step 9" in lab.log(), "the long cell")
     worker = worker_of(lab)
     assert "secret-token" not in worker.environ().values()

@@ -50,6 +50,7 @@ class Client(NotebookClient):
         self.cell = 0  # number of the cell at work, from 1
         self.done = 0
         self.reply: dict[str, Any] = {}
+        self.stopping = False  # a KeyboardInterrupt is what was asked for then
         self.on_cell_execute = self._announce
         self.on_cell_executed = self._take_reply
 
@@ -64,6 +65,8 @@ class Client(NotebookClient):
     def _show(self, out: NotebookNode) -> None:
         if out.output_type == "stream":
             self.screen.write(out.text)
+        elif out.output_type == "error" and self.stopping and out.ename == "KeyboardInterrupt":
+            return
         elif out.output_type == "error":
             self.screen.line(COLOURS.sub("", "\n".join(out.traceback)))
         elif "text/plain" in out.data:
