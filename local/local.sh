@@ -107,7 +107,7 @@ engine_shell() { # a shell of the user's own: it outlives the stack
 
 engine_trainlab() {
   engine_build >&2
-  in_stack env -u JUPYTER_TOKEN .venv/bin/trainlab "$@"
+  in_stack env -u JUPYTER_TOKEN TRAINLAB_MAKE=1 .venv/bin/trainlab "$@"
 }
 
 engine_down() {

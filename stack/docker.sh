@@ -93,7 +93,7 @@ engine_shell() {
 engine_trainlab() { # in the running container, else in one of its own that goes away afterwards
   local how=(exec)
   engine_running || { built || engine_build >&2; how=(run --rm --no-deps); }
-  docker compose "${how[@]}" "$(terminal)" jupyter env -u JUPYTER_TOKEN trainlab "$@"
+  docker compose "${how[@]}" "$(terminal)" jupyter env -u JUPYTER_TOKEN TRAINLAB_MAKE=1 trainlab "$@"
 }
 
 terminal() { if [[ -t 0 && -t 1 ]]; then echo --interactive; else echo --no-TTY; fi; }

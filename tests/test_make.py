@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-TARGETS = "help up down status logs shell run runs demo article bench build test lint clean"
+TARGETS = "help up down status logs shell run runs stop demo article bench build test lint clean"
 ENGINE_INFO = {
     "ServerVersion": "26.1.5+dfsg1",
     "Runtimes": {"runc": {}, "io.containerd.runc.v2": {}},
