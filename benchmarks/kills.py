@@ -335,7 +335,8 @@ class Killer:
         if len(resumes) > sessions and (step := resumes[-1].step) is not None and step < saved:
             self.tally.faults.append(f"{folder.name}: went on at {step} where {saved} were saved")
         curve = events.read(folder).curves.get("train/loss")
-        since = (0 if curve is None else int(curve.steps[-1]) + 1) - self.board.saved
+        logged = 0 if curve is None or not len(curve.steps) else int(curve.steps[-1]) + 1
+        since = logged - self.board.saved
         self.tally.most_repeated = max(self.tally.most_repeated, since)
         if since > SAVE_EVERY:
             self.tally.faults.append(f"{folder.name}: {since} steps since the last checkpoint are lost")

@@ -199,8 +199,10 @@ class Run(Recorder):
             self.finish(status, reason)
         except UserError as failure:
             if error is None:
+                without_traceback(failure)
                 raise
-            warnings.warn(f"The end of the run could not be written: {failure}", stacklevel=2)
+            if str(failure) != str(error):
+                warnings.warn(f"The end of the run could not be written: {failure}", stacklevel=2)
         finally:
             self._explain(status, reason, error)
             self._blocks.__exit__(kind, error, trace)
