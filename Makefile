@@ -1,7 +1,7 @@
 # The commands of the stack: `make` alone lists them. The work is done in stack/ (the choice of engine, .env,
 # Docker) and local/ (the same two services without Docker). Variables set for make reach them as environment.
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs shell run runs demo article bench build test lint clean lock audit sbom
+.PHONY: help up down status logs shell run runs stop demo article bench build test lint clean lock audit sbom
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ down: ## stop both services and everything that runs in them
 status: ## show what runs, and where
 	@stack/verb status
 
-logs: ## show what the services say; ARGS=jupyter or ARGS=tensorboard for one
+logs: ## show what the services say (ARGS=jupyter or ARGS=tensorboard for one), or a run: RUN=NAME
 	@stack/verb logs $(ARGS)
 
 shell: ## open a shell where the notebooks run
@@ -40,6 +40,9 @@ run: ## run a notebook headless: make run ARGS="news margin=5"
 
 runs: ## list all runs: make runs ARGS="--sort val/loss"
 	@stack/verb runs $(ARGS)
+
+stop: ## end a run at work; it saves a checkpoint first: make stop RUN=NAME
+	@stack/verb stop
 
 build: ## build the images, or install the packages
 	@stack/verb build

@@ -16,7 +16,8 @@ from tornado.httpserver import HTTPServer
 sys.path.append(str(Path(__file__).parent))
 from door import Door, secret_path
 
-PATIENCE = 7.0  # seconds for the cell at work: a training's step, and the checkpoint behind it
+PATIENCE = 7.0  # seconds for the cell at work, beside a training's long step and the checkpoint behind it
+HASTE = 2.0  # more after a second interrupt, by which the cell ends at once
 
 
 class PatientKernels(AsyncMappingKernelManager):
@@ -29,13 +30,29 @@ class PatientKernels(AsyncMappingKernelManager):
     async def _async_shutdown_kernel(self, kernel_id, now=False, restart=False):
         kernel = self._kernels.get(kernel_id)
         if kernel is not None and kernel.execution_state == "busy" and not now:
-            await kernel.interrupt_kernel()
-            deadline = time.monotonic() + PATIENCE
-            while kernel.execution_state == "busy" and time.monotonic() < deadline:
-                await asyncio.sleep(0.05)
+            process = getattr(kernel.provisioner, "pid", None)
+            for seconds, step in ((PATIENCE, True), (HASTE, False)):
+                over = patience(process, seconds, step)
+                if kernel.execution_state == "busy":
+                    await kernel.interrupt_kernel()
+                while kernel.execution_state == "busy" and not over():
+                    await asyncio.sleep(0.05)
         await super()._async_shutdown_kernel(kernel_id, now=now, restart=restart)
 
     shutdown_kernel = _async_shutdown_kernel
+
+
+def patience(process, seconds, step):
+    """Return what tells whether the time is over that a kernel's cell may take, with its `step` or not."""
+    try:
+        from trainlab.runs import grace, stopping
+
+        runs = stopping.runs_of(process)
+        deadlines = [grace.Deadline(each, seconds + step * grace.for_step(each)) for each in runs]
+    except Exception:  # src/ is the user's to edit: a server must stop all the same
+        deadlines = []
+    until = time.monotonic() + seconds
+    return lambda: time.monotonic() > until and all(each.over() for each in deadlines)
 
 
 c = get_config()  # noqa: F821

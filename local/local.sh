@@ -4,6 +4,8 @@
 # that is how `make down` finds it again, even a run that left its terminal or a kernel that lost its server.
 stack=$PWD/.stack
 patience=60 # seconds for the services to become healthy
+# shellcheck source=jupyter/grace
+source jupyter/grace
 
 engine_build() {
   local/install "$gpu"
@@ -129,7 +131,7 @@ engine_shell() { # a shell of the user's own: it outlives the stack
 
 engine_trainlab() {
   engine_build >&2
-  in_stack env -u JUPYTER_TOKEN .venv/bin/trainlab "$@"
+  in_stack env -u JUPYTER_TOKEN TRAINLAB_MAKE=1 .venv/bin/trainlab "$@"
 }
 
 engine_sbom() {
@@ -140,12 +142,14 @@ engine_sbom() {
 
 engine_down() {
   trap '' HUP # `make down` typed into JupyterLab's terminal loses that terminal on the way
-  local pids
+  local pids folders seconds stopped=$SECONDS
+  mapfile -d '' -t folders < <(at_work | grep -zF "$PWD/logs/" || true)
+  seconds=$(patience "${folders[@]}")
   pids=$(workers)
   [[ -z $pids ]] || echo "interrupting $(wc -w <<<"$pids") run(s) still going on"
   if engine_running; then pids+=" $(cat .stack/supervisord.pid)"; fi
   send TERM "$pids" # they end what they started, and take some seconds to write down how
-  await_end 10 || { send TERM "$(members)" && await_end 2; } || { send KILL "$(members)" && await_end 5; } ||
+  await_end "$seconds" || { send TERM "$(members)" && await_end 5; } || { send KILL "$(members)" && await_end 5; } ||
     fail "these processes do not end: $(members | tr '\n' ' ')"
   rm -f .stack/supervisord.pid .stack/*.port
   echo "stopped: nothing of the stack runs any more"
@@ -156,10 +160,10 @@ send() { # send SIGNAL PIDS
   for pid in $2; do kill "-$1" "$pid" 2>/dev/null || true; done
 }
 
-await_end() { # await_end SECONDS: true as soon as no process of the stack is left
-  local deadline=$((SECONDS + $1))
+await_end() { # await_end SECONDS: true as soon as no process of the stack is left; longer where a save has begun
+  local begun=$SECONDS
   while [[ -n $(members) ]]; do
-    ((SECONDS < deadline)) || return 1
+    ((SECONDS - begun < $1)) || { saving "${folders[@]}" && ((SECONDS - stopped < longest)); } || return 1
     sleep 0.1
   done
 }

@@ -104,7 +104,7 @@ engine_trainlab() { # in the running container, else in one of its own that goes
   ask_for_terminal
   how+=("${terminal[@]}")
   if [[ $1 == run && ${terminal[0]} == --no-TTY ]]; then pass_signals_on "$@"
-  else docker compose "${how[@]}" jupyter env -u JUPYTER_TOKEN trainlab "$@"; fi
+  else docker compose "${how[@]}" jupyter env -u JUPYTER_TOKEN TRAINLAB_MAKE=1 trainlab "$@"; fi
 }
 
 ask_for_terminal() { # sets terminal; not printed, because in $(...) standard output is a pipe
@@ -114,7 +114,7 @@ ask_for_terminal() { # sets terminal; not printed, because in $(...) standard ou
 pass_signals_on() { # pass_signals_on ARGUMENT...: trainlab, where no terminal hands a Ctrl-C on to the container
   local client code mark=TRAINLAB_CALLER=$$.$RANDOM
   set -m # the client in a process group of its own, so that it lives to show how the run ends
-  docker compose "${how[@]}" jupyter env -u JUPYTER_TOKEN "$mark" trainlab "$@" </dev/null &
+  docker compose "${how[@]}" jupyter env -u JUPYTER_TOKEN TRAINLAB_MAKE=1 "$mark" trainlab "$@" </dev/null &
   client=$!
   set +m
   # shellcheck disable=SC2064 # the mark of now

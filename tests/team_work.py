@@ -60,3 +60,15 @@ class Wait:
 class WaitDeaf(Wait):
     def _save(self, number: int, _: object) -> None:
         (self.folder / "heard").touch()
+
+
+class WaitSaving(Wait):
+    """Is in the midst of a save when the second signal comes."""
+
+    def _save(self, number: int, _: object) -> None:
+        unfinished = self.folder / "checkpoints/.whole.0123abcd.tmp"
+        unfinished.parent.mkdir()
+        unfinished.touch()
+        (self.folder / "heard").touch()
+        time.sleep(1)
+        unfinished.rename(unfinished.with_name("whole"))

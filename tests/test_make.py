@@ -24,7 +24,7 @@ from terminal import CTRL_C, in_terminal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-TARGETS = "help up down status logs shell run runs demo article bench build test lint clean"
+TARGETS = "help up down status logs shell run runs stop demo article bench build test lint clean"
 ENGINE_INFO = {
     "ServerVersion": "26.1.5+dfsg1",
     "Runtimes": {"runc": {}, "io.containerd.runc.v2": {}},
@@ -129,6 +129,18 @@ def test_make_alone_explains_every_target(machine: Machine) -> None:
     said = machine.make().stdout
     for target in TARGETS.split():
         assert re.search(rf"^ +make {target} +\w", said, re.M), target
+
+
+def test_a_run_is_stopped_and_followed_where_it_is_at_work(machine: Machine) -> None:
+    (machine.tools / "up").touch()
+    for verb in ("stop", "logs"):
+        machine.make(verb, "RUN=news/a b")
+        assert machine.calls().splitlines()[-1].endswith(f"TRAINLAB_MAKE=1 trainlab {verb} news/a b")
+    done = machine.make("stop", check=False)
+    assert done.returncode == 2
+    assert "which run? For example: make stop RUN=last" in done.stdout
+    machine.make("logs", "ARGS=tensorboard")
+    assert machine.calls().splitlines()[-1] == "compose logs --tail 100 tensorboard"
 
 
 def test_an_unknown_benchmark_is_refused_before_anything_is_installed(machine: Machine) -> None:

@@ -12,6 +12,7 @@ import trainlab
 from trainlab import data_commands as data
 from trainlab.errors import UserError
 from trainlab.runs import commands as runs
+from trainlab.runs import work_commands as work
 from trainlab.runs.trackers import commands as trackers
 from trainlab.sentiment import commands as sentiment
 
@@ -33,6 +34,8 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(data.app, name="data")
 app.command()(sentiment.predict)
 app.command()(trackers.export)
+app.command()(work.stop)
+app.command("logs")(work.show_log)
 
 PIPED_WIDTH = 160  # columns of a table where no terminal tells its width
 COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
 
 FEW = 5  # names that a sentence may list
 
@@ -48,3 +50,28 @@ def no_parameter(name: str, known: Iterable[str], place: str) -> str:
     names = list(known)
     rest = f"Known: {some(names)}." if len(names) <= FEW else f"All {len(names)} stand in {place}."
     return f"{name}: no such parameter.{nearest(name, names, most=3)} {rest}"
+
+
+def without_traceback(error: BaseException, *, told: bool = False) -> None:
+    """Let a script or cell that this exception ends show its message alone, nothing where that is `told`."""
+    text = "" if told else f"error: {error}"
+    error.__dict__[_TEXT] = text
+    if not hasattr(error, "_render_traceback_"):  # IPython's hook
+        error.__dict__["_render_traceback_"] = lambda: [text or type(error).__name__]
+    if sys.excepthook is not _show:
+        _hooks.append(sys.excepthook)
+        sys.excepthook = _show
+
+
+def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    text = error.__dict__.get(_TEXT)
+    if isinstance(error, KeyboardInterrupt) and error.__context__ is not None:  # a second one, meanwhile
+        text = error.__context__.__dict__.get(_TEXT, text)
+    if text is None:
+        _hooks[-1](kind, error, trace)
+    elif text:
+        print(text, file=sys.stderr)
+
+
+_TEXT = "_trainlab_text"  # of an exception: what is shown in place of its traceback
+_hooks: list[Callable[..., object]] = []  # `sys.excepthook` as it was before, the last one

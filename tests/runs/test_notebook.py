@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import nbformat
@@ -15,7 +19,8 @@ import pytest
 from headless import COMMAND, Lab, processes, until
 from trainlab import doctor
 from trainlab.errors import UserError
-from trainlab.runs import lock, notebook
+from trainlab.runs import document, lock, notebook, record, worker
+from trainlab.runs.parameters import Parameters
 
 PARAMETERS = "learning_rate = 0.001\nepochs = 2\nseed = 0\ntitle = 'a = b'\nlayers = [1, 2]\nquick = False"
 LONG = """
@@ -26,6 +31,15 @@ with trainlab.Run("ignored", {"margin": 2.0}) as run:
         run.log({"train/loss": 1 / (1 + step)}, step)
         print(f"\\rstep {step}", end="", flush=True)
         time.sleep(0.05)
+"""
+
+
+STUBBORN = """
+import time
+print('go')
+while True:
+    try: time.sleep(9)
+    except KeyboardInterrupt: print('no')
 """
 
 
@@ -207,13 +221,12 @@ def test_a_signal_to_the_viewer_interrupts_the_run(lab, long_run, number, code):
     assert gone(family)
 
 
-def test_a_notebook_that_ignores_sigterm_is_ended_all_the_same(lab):
-    stubborn = (
-        "import time\nprint('go')\nwhile True:\n    try: time.sleep(9)\n    except KeyboardInterrupt: pass"
-    )
-    lab.notebook("stubborn", stubborn)
+def test_a_notebook_that_ignores_sigterm_is_ended_by_a_second_one(lab):
+    lab.notebook("stubborn", STUBBORN)
     viewer = lab.start("stubborn")
     until(lambda: "go\n" in lab.log(), "the cell")
+    viewer.terminate()
+    until(lambda: "no\n" in lab.log(), "the first one's answer")
     viewer.terminate()
     viewer.communicate(timeout=30)
     assert viewer.returncode == 143
@@ -249,13 +262,70 @@ def test_a_detached_run_returns_at_once_and_ends_by_a_signal_to_its_worker(lab):
     done = lab.run("long", "--detach")
     assert done.returncode == 0
     assert str(lab.folder()) in done.stdout
-    assert "tail -f" in done.stdout
+    assert f"stop: trainlab stop {lab.folder().name}" in done.stdout
     until(lambda: "step 9" in lab.log(), "the long cell")
     worker = worker_of(lab)
     assert "secret-token" not in worker.environ().values()
     worker.terminate()
     worker.wait(10)
     assert lab.record()["status"] == "interrupted"
+
+
+def test_a_folder_that_is_moved_meanwhile_is_told_in_one_sentence_and_nothing_is_left(lab, long_run):
+    family = [worker_of(lab), *offspring(lab)]
+    (lab.root / "logs" / "long").rename(lab.root / "logs" / "elsewhere")
+    out, errors = long_run.communicate(timeout=60)
+    assert long_run.returncode == 2
+    assert errors.startswith("error: The run's folder")
+    assert errors.count("\n") == 1
+    assert "it was moved, deleted or replaced" in errors
+    assert "Traceback" not in out + errors
+    until(lambda: gone(family), "the end of worker and kernel")
+
+
+def test_a_run_that_was_paused_goes_on_as_if_nothing_had_been(lab):
+    lab.notebook("paused", "import time\nprint('go')\ntime.sleep(1)\nprint('on')", "print('end')")
+    viewer = lab.start("paused")
+    until(lambda: "go\n" in lab.log(), "the cell")
+    family = [psutil.Process(viewer.pid), worker_of(lab), *offspring(lab)]
+    for each in family:  # as `docker pause` does
+        each.suspend()
+    time.sleep(2)  # which the pause takes
+    assert "on\n" not in lab.log()
+    for each in family:
+        each.resume()
+    _, errors = viewer.communicate(timeout=60)
+    assert (viewer.returncode, errors) == (0, "")
+    assert lab.printed() == "go\non\nend\n"
+    assert lab.record()["status"] == "finished"
+
+
+@pytest.mark.parametrize("step", [timedelta(days=1), timedelta(days=-1)])
+def test_a_clock_that_is_set_meanwhile_does_not_change_how_long_a_run_took(lab, monkeypatch, capfd, step):
+    monkeypatch.setenv("TRAINLAB_ROOT", str(lab.root))
+    for name in ("LOGS", "NOTEBOOKS", "DATA"):
+        monkeypatch.delenv(f"TRAINLAB_{name}", raising=False)
+    path = lab.notebook("quick", "print('end')")
+    folder = notebook.prepare(path, document.read(path), Parameters({}, {}), None)
+    monkeypatch.setattr(record, "_now", lambda: datetime.now(UTC) + step)
+    assert worker.main(folder) == 0
+    assert "finished after" in capfd.readouterr().out
+    assert 0 < lab.record()["seconds"] < 600
+
+
+def test_sockets_of_workers_that_are_gone_are_removed_and_those_of_others_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    names = [f"trainlab-{ended.pid}-abc", f"trainlab-{os.getpid()}-abc", "trainlab-elsewhere", "trainlab-x-y"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "kernel.json").touch()
+    (tmp_path / f"trainlab-{ended.pid}-link").symlink_to(tmp_path / "trainlab-elsewhere")
+    worker.sweep()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {*names[1:], f"trainlab-{ended.pid}-link"}
+    assert (tmp_path / "trainlab-elsewhere" / "kernel.json").exists()
 
 
 @pytest.fixture

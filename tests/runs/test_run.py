@@ -132,6 +132,77 @@ def test_sigterm_ends_a_plain_script_with_143_and_marks_it(tmp_path):
     assert (record.read(folder).status, record.read(folder).reason) == ("interrupted", "SIGTERM")
 
 
+SAVING = """
+    from trainlab.runs import checkpoint
+    with trainlab.Run("plain", logs=logs, monitor=False) as run:
+        checkpoint.save({"step": 240}, run.checkpoints / "step-00000240.ckpt")
+        print(run.folder, flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "by"), [(signal.SIGINT, -signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
+)
+def test_a_script_that_is_stopped_says_what_was_saved_and_how_to_go_on(tmp_path, number, code, by):
+    script = start(SAVING, tmp_path)
+    folder = Path(script.stdout.readline().strip())
+    script.send_signal(number)
+    out, errors = script.communicate(timeout=DEADLINE)
+    assert script.returncode == code
+    assert out == f'interrupted by {by}: saved at step 240. Go on with resume="{folder.name}"\n'
+    assert errors == ""
+
+
+def test_a_second_ctrl_c_while_the_end_is_written_adds_no_traceback(tmp_path):
+    body = """
+        import os, signal
+        from trainlab.runs import record
+        written = record.end
+        def end(*args, **kwargs):
+            os.kill(os.getpid(), signal.SIGINT)
+            return written(*args, **kwargs)
+        record.end = end
+        with trainlab.Run("plain", logs=logs, monitor=False) as run:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+    """
+    script = start(body, tmp_path)
+    out, errors = script.communicate(timeout=DEADLINE)
+    assert (script.returncode, errors) == (-signal.SIGINT, "")
+    assert out == "interrupted by Ctrl-C: no checkpoint was saved.\n"
+    assert the_run(tmp_path).status == "interrupted"
+
+
+def test_what_a_script_did_not_expect_keeps_its_traceback(tmp_path):
+    script = start(
+        """
+        try:
+            with trainlab.Run("plain", logs=logs, monitor=False) as run:
+                raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            pass
+        with trainlab.Run("plain", logs=logs, monitor=False) as run:
+            raise ValueError("loss is NaN")
+        """,
+        tmp_path,
+    )
+    errors = script.communicate(timeout=DEADLINE)[1]
+    assert "Traceback" in errors
+    assert errors.endswith("ValueError: loss is NaN\n")
+
+
+def test_a_notebook_s_cell_that_is_interrupted_shows_no_traceback(tmp_path):
+    from IPython.core.interactiveshell import InteractiveShell
+
+    with pytest.raises(KeyboardInterrupt) as caught, Run("news", logs=tmp_path, monitor=False):
+        raise KeyboardInterrupt
+    shell, shown = InteractiveShell(), []
+    shell._showtraceback = lambda kind, value, lines: shown.extend(lines)
+    shell.showtraceback((caught.type, caught.value, caught.tb))
+    assert shown == ["KeyboardInterrupt"]
+
+
 def test_the_handler_of_sigterm_is_gone_after_the_block(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     with Run("news", logs=tmp_path):
@@ -324,7 +395,8 @@ def test_a_full_disk_is_one_clear_error_and_the_run_is_marked_failed(tmp_path):
     _, errors = script.communicate(timeout=DEADLINE)
     row = the_run(tmp_path)
     assert script.returncode == 1
-    assert f"UserError: The run can't be written to {row.folder}: File too large." in errors
+    assert errors.startswith(f"error: The run can't be written to {row.folder}: File too large.")
+    assert "Traceback" not in errors
     assert row.status == "failed"
     assert "File too large" in row.reason
 

@@ -19,7 +19,8 @@ from lightning.pytorch.callbacks import Callback
 
 import trainlab
 from noisy_training import STEPS, curves, fit, settings
-from trainlab.runs import interruption
+from trainlab.runs import checkpoint, grace, interruption
+from trainlab.training import keeping
 
 
 class InterruptIn(Callback):
@@ -89,6 +90,116 @@ def test_a_second_signal_and_the_end_of_patience_raise_at_once() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(60)
         pytest.fail("waited for the step")
+
+
+def wait(seconds: float) -> None:
+    """Wait in short sleeps: a handler that raises nothing ends none of them early."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("signals", [1, 2, 3])
+def test_no_signal_cuts_a_save_and_none_is_forgotten(signals: int, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints" / "last.ckpt"
+
+    class Slow:
+        """Weights whose pickling takes a while, in the midst of which somebody presses Ctrl-C."""
+
+        def __iter__(self) -> Iterator[tuple[str, int]]:
+            for _ in range(signals):
+                os.kill(os.getpid(), signal.SIGINT)
+                wait(0.05)
+            yield "step", 7
+
+        def keys(self) -> list[str]:
+            return ["step"]
+
+        def __getitem__(self, _: str) -> int:
+            return dict(iter(self))["step"]
+
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(Slow(), path)  # type: ignore[arg-type]
+        pytest.fail("the signal was forgotten")
+    assert checkpoint.load(path) == {"step": 7}
+    assert not list(path.parent.glob(".*"))
+
+
+def test_the_end_of_patience_does_not_cut_a_save(tmp_path: Path) -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), interruption.deferred(patience=0.05):
+        with interruption.held():
+            os.kill(os.getpid(), signal.SIGINT)
+            wait(0.3)
+            os.kill(os.getpid(), signal.SIGINT)
+            wait(0.1)
+            done.append("saved")
+        pytest.fail("two signals: the second ends it at once")
+    assert done == ["saved"]
+
+
+def test_patience_counts_from_the_longest_step() -> None:
+    with pytest.raises(KeyboardInterrupt), interruption.deferred(patience=0.0) as deferral:
+        deferral.longest_step = 0.2
+        since = time.monotonic()
+        os.kill(os.getpid(), signal.SIGINT)
+        wait(60)
+    assert time.monotonic() - since >= 0.4
+
+
+def by_the_engines(folder: Path) -> int:
+    """Return how long the container's entry and `make down` wait for a run's step, in seconds."""
+    script = 'source jupyter/grace; patience "$1"'
+    root = Path(__file__).parents[2]
+    done = subprocess.run(["bash", "-euc", script, "", folder], cwd=root, stdout=subprocess.PIPE, check=True)
+    return int(done.stdout)
+
+
+def test_a_long_step_is_written_down_for_whoever_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(keeping.time, "monotonic", lambda: clock[0])
+    with trainlab.Run("long", logs=tmp_path, monitor=False) as run, interruption.deferred() as deferral:
+        keeper = keeping.Keeper(run, settings())
+        keeper.deferral = deferral
+        told = []
+        for seconds in (1.0, 8.0, 9.0, 30.0):
+            keeper.before_step()
+            keeper.before_step()  # of another batch of the same step
+            clock[0] += seconds
+            keeper.measure_step()
+            told.append(grace.for_step(run.folder))
+    assert told == [0.0, 16.0, 16.0, 60.0], "short steps, and little more than before, are not worth a write"
+    assert by_the_engines(run.folder) == 12 + 2 * 30
+
+
+def test_a_deadline_waits_for_a_save_and_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(grace.time, "monotonic", lambda: clock[0])
+    deadline = grace.Deadline(tmp_path, 10.0)
+    unfinished = tmp_path / "checkpoints" / ".step-00000002.ckpt.0123abcd.tmp"
+    unfinished.parent.mkdir()
+    unfinished.touch()
+    clock[0] += 11
+    assert not deadline.over()
+    unfinished.unlink()
+    assert deadline.over()
+    unfinished.touch()
+    clock[0] += grace.LONGEST
+    assert deadline.over()
+
+
+@pytest.mark.parametrize("known", ['"abc"', "-3", "[1]", "1e999", '"NaN"', "null", "99999999"])
+def test_a_foreign_record_cannot_make_a_stop_wait_for_ever(known: str, tmp_path: Path) -> None:
+    with trainlab.Run("foreign", logs=tmp_path, monitor=False) as run:
+        pass
+    path = run.folder / "run.json"
+    path.write_text(path.read_text().replace("{", f'{{"longest_step": {known}, ', 1))
+    assert 0 <= grace.for_step(run.folder) <= grace.LONGEST / 2
+    assert 10 <= by_the_engines(run.folder) <= grace.LONGEST / 2
 
 
 def test_a_signal_that_nobody_asked_for_is_raised_at_the_end_of_the_block() -> None:

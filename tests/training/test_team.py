@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 import team_work
-from team_work import Wait, WaitDeaf
+from team_work import Wait, WaitDeaf, WaitSaving
 from trainlab.errors import UserError
 from trainlab.runs.interruption import Terminated
 from trainlab.training.team import Team, pickled
@@ -29,8 +29,8 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def outcome(work: object, count: int = 2) -> bytes:
-    with Team(count, pickled(work)) as team:
+def outcome(work: object, folder: Path = Path()) -> bytes:
+    with Team(2, pickled(work), folder) as team:
         return team.outcome()
 
 
@@ -105,11 +105,19 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     assert time.monotonic() - since < team_work.FOREVER / 2
 
 
+def test_a_save_that_has_begun_is_finished_whatever_comes(tmp_path: Path) -> None:
+    started, heard = (lambda: len(list(tmp_path.glob("process-*"))) == 2), (tmp_path / "heard").exists
+    stop_when(started, signal.SIGTERM, signal.SIGTERM, between=heard)
+    with pytest.raises(Terminated):
+        outcome(WaitSaving(tmp_path), tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["whole"]
+
+
 def test_no_process_outlives_a_killed_parent(tmp_path: Path) -> None:
     lines = [
         "from pathlib import Path; from team_work import Wait",
         "from trainlab.training.team import Team, pickled",
-        f"team = Team(2, pickled(Wait(Path({str(tmp_path)!r}), save=False)))",
+        f"team = Team(2, pickled(Wait(Path({str(tmp_path)!r}), save=False)), Path())",
         "team.__enter__(); team.outcome()",
     ]
     paths = [str(Path(team_work.__file__).parent), *sys.path]
@@ -129,13 +137,14 @@ def test_what_cannot_be_sent_is_said() -> None:
 
 SCRIPT = """
 import sys
+from pathlib import Path
 from trainlab.training.team import Team, pickled
 class Work:
     def __call__(self, rank):
         return b"done"
 print("started")
 {guard}
-    with Team(2, pickled(Work())) as team:
+    with Team(2, pickled(Work()), Path()) as team:
         print(team.outcome())
 """
 
@@ -166,7 +175,8 @@ def test_a_script_is_not_read_again_where_the_work_does_without(tmp_path: Path) 
         "print('started')",
         "from team_work import describe",
         "from trainlab.training.team import Team, pickled",
-        "with Team(2, pickled(describe)) as team: print(team.outcome())",
+        "from pathlib import Path",
+        "with Team(2, pickled(describe), Path()) as team: print(team.outcome())",
     ]
     path.write_text("\n".join(lines))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -179,5 +189,5 @@ def test_a_script_is_not_read_again_where_the_work_does_without(tmp_path: Path) 
 def test_what_a_notebook_defines_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(sys.modules["__main__"], "__file__")
     work = pickle.dumps("__main__")
-    with pytest.raises(UserError, match="move what this notebook defines into a module"), Team(2, work):
-        pass
+    with pytest.raises(UserError, match="move what this notebook defines into a module"):
+        Team(2, work, tmp_path).__enter__()

@@ -9,7 +9,7 @@ import hashlib
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from trainlab.errors import UserError
-from trainlab.runs import atomic
+from trainlab.runs import atomic, interruption
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,10 +24,12 @@ class CheckpointError(UserError):
     """A checkpoint that can't be written, or is missing, damaged, not ours or not safe to load."""
 
 
+@interruption.held()
 def save(state: Mapping[str, Any], path: Path) -> None:
     """Write a checkpoint: tensors, numbers, texts and containers of them.
 
     Whatever goes wrong, or dies, on the way: the checkpoint that was there before can still be loaded.
+    SIGTERM and Ctrl-C wait until it is written.
     Raises CheckpointError when the disk refuses, or for an object that `load` would refuse.
     """
     import torch
@@ -114,6 +116,7 @@ def full_states(folder: Path) -> list[Path]:
     return steps
 
 
+@interruption.held()
 def alias(path: Path, name: str) -> Path:
     """Give a checkpoint a second name in its folder, in place of whatever has that name, and return it.
 

@@ -51,6 +51,7 @@ class Client(NotebookClient):
         self.done = 0
         self.reply: dict[str, Any] = {}
         self.error: dict[str, Any] | None = None  # the last one that the cell at work has shown
+        self.stopping = False  # a KeyboardInterrupt is what was asked for then
         self.on_cell_execute = self._announce
         self.on_cell_executed = self._take_reply
 
@@ -74,6 +75,8 @@ class Client(NotebookClient):
     def _show(self, out: NotebookNode) -> None:
         if out.output_type == "stream":
             self.screen.write(out.text)
+        elif out.output_type == "error" and self.stopping and out.ename == "KeyboardInterrupt":
+            return
         elif out.output_type == "error":
             self.error = out
             self.screen.line(COLOURS.sub("", "\n".join(out.traceback)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from trainlab.runs import display
+from trainlab.runs import display, stopping
 from trainlab.runs.display import Column, table_text
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def _facts(row: Row) -> dict[str, Any]:
     known = row.record
     code, ours = _version(known.git), _version(known.trainlab_git)
     facts |= {
+        "process": _process(row),
         "resumed": _sessions(known),
         "command": known.command,
         "code": " ".join(code.values()),
@@ -65,6 +66,14 @@ def _facts(row: Row) -> dict[str, Any]:
         "data": known.data,
     }
     return facts | known.hardware | {"host": known.host} | (known.model_extra or {})
+
+
+def _process(row: Row) -> str | None:
+    """Return what does the work, and how to stop it."""
+    if row.record is None or row.status != "running":
+        return None
+    known = row.record
+    return f"{known.pid} on {known.host or 'this machine'}; to stop it: {stopping.command('stop', row.run)}"
 
 
 def _sessions(known: Record) -> str:

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from trainlab.runs.record import Status
 
 _LONGEST_REASON = 2000  # characters
-PATIENCE = 6.0  # seconds for the work at hand after a signal; Docker kills ten seconds after it
-LAST_WORD = 3.0  # more seconds for what the interruption brings about: a checkpoint, the end of the record
+# A first signal asks: the step at work is made and saved. A second one, which an engine sends when its own
+# patience is over, ends the process at once. Nothing cuts a save that has begun.
+PATIENCE = 20.0  # seconds for the work at hand after a first signal, beside twice the longest step so far
+LAST_WORD = 3.0  # more seconds for what the interruption brings about: the end of the record
+STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Terminated(SystemExit):
@@ -65,12 +68,14 @@ def _restore(handle: object) -> None:
 class Deferral:
     """SIGTERM and SIGINT inside `deferred()`: the first is kept for `stop`, the second raises at once.
 
-    `at_once` makes the first raise too, while nothing is at hand that must be finished.
+    `at_once` makes the first raise too, while nothing is at hand that must be finished. `longest_step`, in
+    seconds, is the longest so far.
     """
 
     def __init__(self, patience: float) -> None:
         self.requested: signal.Signals | None = None
         self.at_once = False
+        self.longest_step = 0.0
         self._patience = patience
         self._process = os.getpid()
         self._answered = threading.Event()
@@ -103,7 +108,8 @@ class Deferral:
 
     def _insist(self) -> None:
         """Send the signal again when patience is over, which also ends a blocking call of the main thread."""
-        if not self._answered.wait(self._patience) and self.requested is not None:
+        patience = self._patience + 2 * self.longest_step
+        if not self._answered.wait(patience) and self.requested is not None:
             signal.pthread_kill(threading.main_thread().ident or 0, self.requested)
 
 
@@ -111,14 +117,15 @@ class Deferral:
 def deferred(patience: float = PATIENCE) -> Iterator[Deferral]:
     """Keep the first SIGTERM or SIGINT inside the block until its code calls `stop`, or the block ends.
 
-    After `patience` seconds, or by a second signal, `Terminated` or KeyboardInterrupt is raised wherever the
-    code is, once it is in Python. Outside the main thread nothing is deferred; what is ignored stays so.
+    After `patience` seconds and twice the longest step, or by a second signal, `Terminated` or
+    KeyboardInterrupt is raised wherever the code is, once it is in Python. Outside the main thread nothing is
+    deferred; what is ignored stays so.
     """
     deferral = Deferral(patience)
     if threading.current_thread() is not threading.main_thread():
         yield deferral
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in STOPS}
     for number, handler in before.items():
         if handler not in (signal.SIG_IGN, None):
             signal.signal(number, deferral.handle)
@@ -130,6 +137,34 @@ def deferred(patience: float = PATIENCE) -> Iterator[Deferral]:
             if handler is not None:
                 signal.signal(number, handler)
     deferral.stop()
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Keep every SIGTERM and SIGINT back until the block is left: what is being written is finished.
+
+    Then each is handled as it would have been. Outside the main thread, where none arrives, nothing is held.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner, arrived = os.getpid(), []
+
+    def keep(number: int, _: FrameType | None) -> None:
+        if os.getpid() != owner:
+            _in_forked_child(number)
+        else:
+            arrived.append(number)
+
+    handled = [each for each in STOPS if signal.getsignal(each) not in (signal.SIG_IGN, None)]
+    before = {each: signal.signal(each, keep) for each in handled}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        for number in arrived:
+            signal.raise_signal(number)
 
 
 def _in_forked_child(number: int) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainlab import folders
 from trainlab.errors import UserError, nearest
-from trainlab.runs import document, lock, naming, origin, record, resuming, viewer
+from trainlab.runs import document, lock, naming, origin, record, resuming, stopping, viewer
 from trainlab.runs.parameters import (
     Parameters,
     given,
@@ -28,6 +28,7 @@ from trainlab.runs.parameters import (
     resumed_by_defaults,
     settings_class,
 )
+from trainlab.runs.recorder import gone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -69,9 +70,11 @@ def run(  # noqa: PLR0913
         seen = log_size(folder)
         worker = start(folder, held)
         if detach:
-            print(f"{folder}\nfollow: tail -f {shlex.quote(str(folder / LOG))}\nstop: kill {worker.pid}")
+            print(_shown(folder))
+            print(f"follow: {stopping.command('logs', folder.name)}")
+            print(f"stop: {stopping.command('stop', folder.name)}")
             return 0
-        print(folder, flush=True)
+        print(_shown(folder), flush=True)
         code = viewer.follow(worker, folder / LOG, seen)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -80,6 +83,12 @@ def run(  # noqa: PLR0913
     if code == UserError.exit_code:
         raise UserError(str(record.read(folder).reason))
     return code
+
+
+def _shown(folder: Path) -> Path:
+    """Return a run's folder as whoever started it finds it, outside the container perhaps."""
+    root = folders.root().resolve()
+    return folder.relative_to(root) if stopping.MAKE in os.environ and folder.is_relative_to(root) else folder
 
 
 def find(reference: str) -> Path:
@@ -245,7 +254,9 @@ def _seed(config: dict[str, Any]) -> int | None:
 
 
 def _close_record(folder: Path, code: int) -> None:
-    """Write down what a worker that was killed could not write."""
+    """Write down what a worker that was killed could not write; raise UserError where the folder is gone."""
+    if not folder.is_dir():
+        raise UserError(gone(folder))
     if record.read(folder).status == "running":
         how = f"signal {-code}, {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         record.end(folder, "failed", f"the runner died ({how})")

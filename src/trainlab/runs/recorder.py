@@ -106,11 +106,28 @@ class Recorder:
         try:
             yield
         except OSError as error:
-            raise UserError(
-                f"The run can't be written to {folder}: {error.strerror or error}. "
-                "Free some space or mend the folder's owner, then start again: "
-                f"df {folder}; ls -ld {folder}"
-            ) from None
+            raise UserError(unwritable(folder, error)) from None
+
+
+def unwritable(folder: Path, error: OSError | UserError) -> str:
+    """Return what to say where nothing can be written into a run's folder any more."""
+    if not folder.is_dir():
+        return gone(folder)
+    if isinstance(error, UserError):
+        return str(error)
+    return (
+        f"The run can't be written to {folder}: {error.strerror or error}. "
+        "Free some space or mend the folder's owner, then start again: "
+        f"df {folder}; ls -ld {folder}"
+    )
+
+
+def gone(folder: Path) -> str:
+    """Return what to say of a run whose folder was there a moment ago."""
+    return (
+        f"The run's folder {folder} is no longer there: it was moved, deleted or replaced while the run was "
+        "at work. Put it back, then go on with the run."
+    )
 
 
 def _image_layout(shape: Sequence[int]) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from trainlab import folders
 from trainlab.config import Config
-from trainlab.errors import UserError
+from trainlab.errors import UserError, without_traceback
 from trainlab.runs import (
     checkpoint,
     death,
@@ -28,6 +28,7 @@ from trainlab.runs import (
     record,
     reserve,
     resuming,
+    stopping,
 )
 from trainlab.runs.metrics import Summary
 from trainlab.runs.monitoring import Monitor
@@ -198,14 +199,28 @@ class Run(Recorder):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Write how the block was left."""
+        status, reason = interruption.ending(error)
         try:
-            self.finish(*interruption.ending(error))
+            self.finish(status, reason)
         except UserError as failure:
             if error is None:
+                without_traceback(failure)
                 raise
-            warnings.warn(f"The end of the run could not be written: {failure}", stacklevel=2)
+            if str(failure) != str(error):
+                warnings.warn(f"The end of the run could not be written: {failure}", stacklevel=2)
         finally:
+            self._explain(status, reason, error)
             self._blocks.__exit__(kind, error, trace)
+
+    def _explain(self, status: Status, reason: str | None, error: BaseException | None) -> None:
+        """Put a sentence in place of the traceback where that would explain less; the runner has its own."""
+        if isinstance(error, UserError):
+            without_traceback(error)
+        elif error is not None and status == "interrupted":
+            if self._adopted:
+                without_traceback(error, told=True)
+            else:
+                stopping.tell(self.folder, error, reason)
 
     @property
     def checkpoints(self) -> Path:
@@ -257,6 +272,7 @@ class Run(Recorder):
         self._flushed = time.monotonic()
         self._save(record.update, record.changed, **self._measured(), **fields)
 
+    @interruption.held()
     def finish(self, status: Status = "finished", reason: str | None = None) -> None:
         """Write the end of the run; a second call, or one from another process, does nothing.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -10,10 +11,13 @@ from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Callable
     from pathlib import Path
 
 PASSED_ON = (signal.SIGINT, signal.SIGTERM)
 PAUSE = 0.1  # seconds between two looks at the log
+# Escapes other than for colours, the end of a line and a line up; bells and the like; their forms in one byte
+STEERING = re.compile(rb"\x1b(?!\[[0-9;]*[mKA])|[\x00-\x07\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]|\xc2[\x80-\x9f]")
 STATE_EVERY = 10.0  # seconds between two states of one progress bar, where they can't overwrite each other
 
 
@@ -77,6 +81,19 @@ def follow(worker: subprocess.Popen[bytes], log: Path, seen: int = 0) -> int:
     return code if code >= 0 else 128 - code
 
 
+def show(log: Path, at_work: Callable[[], bool]) -> None:
+    """Show a log; in a terminal also what is added to it, for as long as somebody is at work on it."""
+    with open(sys.stdout.fileno(), "wb", closefd=False) as out, log.open("rb") as growing:
+        screen = Terminal(out) if out.isatty() else Lines(out)
+        while True:
+            more = out.isatty() and at_work()  # before reading: nothing comes after its end
+            screen.write(_harmless(growing.read()))
+            if not more:
+                screen.close()
+                return
+            time.sleep(PAUSE)
+
+
 def _show(worker: subprocess.Popen[bytes], growing: BinaryIO, screen: Terminal) -> int:
     while True:
         code = worker.poll()  # before reading: nothing comes after its end
@@ -85,6 +102,11 @@ def _show(worker: subprocess.Popen[bytes], growing: BinaryIO, screen: Terminal) 
             screen.close()
             return code
         time.sleep(PAUSE)
+
+
+def _harmless(text: bytes) -> bytes:
+    """Return a text, perhaps from elsewhere, less what steers a terminal; colours and bars stay."""
+    return STEERING.sub(b"?", text)
 
 
 def _last_state(line: bytes) -> bytes:

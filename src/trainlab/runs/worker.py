@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,18 +28,20 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 from trainlab.errors import UserError
-from trainlab.runs import death, ends, record
+from trainlab.runs import death, ends, grace, record, stopping
 from trainlab.runs.client import Client, Screen
 from trainlab.runs.ends import End
+from trainlab.runs.recorder import unwritable
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 SAVE_EVERY = 3.0  # seconds: the most that a power failure costs of a long cell's output
-GRACE = {  # seconds a cell gets to end
-    signal.SIGINT: 30.0,
-    signal.SIGTERM: 8.0,  # a step, and the checkpoint behind it; a stop takes ten in all
-}
+STOPS = (signal.SIGINT, signal.SIGTERM)
+GRACE = 30.0  # seconds a cell gets to end after a first signal, beside the step at work and a save
+HASTE = 3.0  # the same after a second one, which an engine sends when its own patience is over
+SAVE_GLANCE = 0.2  # seconds between two looks at whether a save is at work
+SOCKETS = "trainlab-"  # how a worker's folder for them begins, in the folder of temporary files
 SHUTDOWN = 2.0  # seconds for the kernel's own exit handlers
 HASTY_SHUTDOWN = 1.0  # the same after SIGTERM
 NO_HISTORY = "--HistoryManager.hist_file=:memory:"  # the user's own is what they typed, as nbclient has it
@@ -59,7 +62,9 @@ class Execution:
 
     def __init__(self, folder: Path, notebook: NotebookNode, kernel_folder: Path, screen: Screen) -> None:
         self.folder, self.notebook, self.kernel_folder = folder, notebook, kernel_folder
-        self.sockets = tempfile.mkdtemp(prefix="trainlab-")  # short: a socket's path has 107 bytes
+        sweep()
+        # short: a socket's path has 107 bytes; with this process's number, so that `sweep` knows whose it is
+        self.sockets = tempfile.mkdtemp(prefix=f"{SOCKETS}{os.getpid()}-")
         self.kernel = AsyncKernelManager(
             kernel_spec_manager=OwnInterpreter(),
             transport="ipc",  # this user's alone; ports that runs side by side pick would clash
@@ -75,9 +80,9 @@ class Execution:
     async def run(self) -> End:
         """Execute every cell and say how it ended; by then the notebook is saved and the kernel gone."""
         loop = asyncio.get_running_loop()
-        for each in GRACE:
+        for each in STOPS:
             loop.add_signal_handler(each, self._stop, each)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, GRACE)  # `trainlab run` had them blocked until here
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # `trainlab run` had them blocked until here
         saver = asyncio.ensure_future(self._save_now_and_then())
         try:
             await self._execute()
@@ -94,18 +99,17 @@ class Execution:
         self.saved = document.write(self.folder, self.notebook, unless=self.saved)
 
     async def _execute(self) -> None:
-        guard = None
+        guard = _guard(self.sockets)
         try:
             await self.kernel.start_kernel(
                 env=self._environment(), cwd=str(self.kernel_folder), extra_arguments=[NO_HISTORY]
             )
-            guard = _guard(self._group(), self.sockets)
+            _entrust(guard, self._group())
             await self.client.async_start_new_kernel_client()
             await self._cells()
         finally:
             await self._close()
-            if guard:
-                guard.communicate()
+            guard.communicate()
 
     async def _cells(self) -> None:
         for index, cell in enumerate(self.notebook.cells):
@@ -142,14 +146,23 @@ class Execution:
 
     def _stop(self, by: signal.Signals) -> None:
         """Let the cell at work end by KeyboardInterrupt, so that it closes its files; insist later."""
-        if self.stopped_by or self.client.kc is None:
+        if self.client.kc is None:
             self._kill_kernel()
         else:
-            self.interruption = asyncio.ensure_future(self.kernel.interrupt_kernel())
-            asyncio.get_running_loop().call_later(GRACE[by], self._kill_kernel)
+            self.client.stopping = True
+            if self.kernel.has_kernel:
+                self.interruption = asyncio.ensure_future(self.kernel.interrupt_kernel())
+            seconds = HASTE if self.stopped_by else GRACE + grace.for_step(self.folder)
+            self._kill_after(grace.Deadline(self.folder, seconds))
         if by == signal.SIGTERM:
             self.kernel.shutdown_wait_time = HASTY_SHUTDOWN
         self.stopped_by = self.stopped_by or by
+
+    def _kill_after(self, deadline: grace.Deadline) -> None:
+        if deadline.over():
+            self._kill_kernel()
+        else:
+            asyncio.get_running_loop().call_later(SAVE_GLANCE, self._kill_after, deadline)
 
     def _kill_kernel(self) -> None:
         if self.kernel.has_kernel:
@@ -170,13 +183,23 @@ class Execution:
         return End("failed", str(error), 1)
 
 
-def _guard(group: int, sockets: str) -> subprocess.Popen[bytes]:
-    """Start a shell that kills the kernel's process group once this process is gone, in whatever way.
+def sweep() -> None:
+    """Remove the sockets of workers that were killed together with their guards."""
+    for path in Path(tempfile.gettempdir()).glob(f"{SOCKETS}*-*"):
+        owner = path.name.removeprefix(SOCKETS).partition("-")[0]
+        with contextlib.suppress(OSError):
+            ours = path.lstat().st_uid == os.getuid() and owner.isdigit()
+            if ours and not Path("/proc", owner).exists():
+                shutil.rmtree(path)  # refuses a link
+
+
+def _guard(sockets: str) -> subprocess.Popen[bytes]:
+    """Start a shell that, once this process is gone in whatever way, kills the process group entrusted to it.
 
     The kernel's own check of its parent ends the kernel, not what the kernel started.
     """
     return subprocess.Popen(
-        ["sh", "-c", f'read -r _; kill -9 -{group}; rm -rf "$0"', sockets],
+        ["sh", "-c", 'read -r group && { read -r _; kill -9 "-$group"; }; rm -rf "$0"', sockets],
         stdin=subprocess.PIPE,  # its other end closes with this process
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -184,23 +207,44 @@ def _guard(group: int, sockets: str) -> subprocess.Popen[bytes]:
     )
 
 
+def _entrust(guard: subprocess.Popen[bytes], group: int) -> None:
+    assert guard.stdin is not None, "a pipe"
+    guard.stdin.write(f"{group}\n".encode())
+    guard.stdin.flush()
+
+
 def main(folder: Path) -> int:
     """Execute the notebook in `folder`, write how the run ended, and return the exit code."""
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     death.outlive()
-    started = time.monotonic()
+    started, before = time.monotonic(), 0.0
     screen = Screen()
     try:
         notebook = document.read(folder / document.FILE)
-        kernel_folder = Path(record.update(folder, pid=os.getpid()).model_dump()["notebook"]).parent
+        known = record.update(folder, pid=os.getpid())
+        before = known.resumes[-1].seconds if known.resumes else 0.0
+        kernel_folder = Path(known.model_dump()["notebook"]).parent
         end = asyncio.run(Execution(folder, notebook, kernel_folder, screen).run())
-    except Exception as error:  # a full disk, say: the record is to show it all the same
+    except (OSError, UserError) as error:
+        end = End("failed", unwritable(folder, error), 1)
+    except Exception as error:  # the record is to show it all the same
         traceback.print_exc(file=sys.stdout)
         end = End("failed", f"{type(error).__name__}: {error}", 1)
-    record.end(folder, end.status, end.reason)
-    reason = f": {end.reason}" if end.reason and end.code != UserError.exit_code else ""
-    screen.line(f"{end.status} after {time.monotonic() - started:.0f} s{reason}")
+    seconds = time.monotonic() - started  # by a clock that nobody sets
+    screen.line(_last_line(folder, end, seconds))
+    try:
+        record.end(folder, end.status, end.reason, seconds=round(before + seconds, 3))
+    except (OSError, UserError) as error:
+        screen.line(f"How the run ended could not be written: {unwritable(folder, error)}")
     return end.code
+
+
+def _last_line(folder: Path, end: End, seconds: float) -> str:
+    """Return how a run ended, in words; a mistake of the user's is told by whoever watches."""
+    after = f"{end.status} after {seconds:.0f} s"
+    if end.status == "interrupted":
+        return f"{after} by {end.reason}: {stopping.outcome(folder)}"
+    return f"{after}: {end.reason}" if end.reason and end.code != UserError.exit_code else after
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
+from trainlab.runs import interruption
 from trainlab.training import state
 from trainlab.training.keeping import KEY, Keeper, Ranking
 from trainlab.training.recording import RunLogger
@@ -62,6 +63,7 @@ class States(Keeper, Callback):
 
     def after_step(self, trainer: Trainer, long_rest: bool) -> None:
         """Save where it is time; be prepared to save during a long rest, such as a validation."""
+        self.measure_step()
         stop = self.deferral.requested
         if trainer.global_step != self._saved:
             due, stop = self._agreed(trainer, self.is_due(trainer.global_step))
@@ -109,6 +111,7 @@ class States(Keeper, Callback):
             self._write(trainer, self._state(trainer))
             self._between_epochs = between_epochs
 
+    @interruption.held()
     def _write(self, trainer: Trainer, saved: dict[str, Any]) -> None:
         step = saved["global_step"]
         trainer.strategy.save_checkpoint(saved, self.path(step))  # the first process does

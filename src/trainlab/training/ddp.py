@@ -100,7 +100,8 @@ class _Launcher(_MultiProcessingLauncher):
         trainer.lightning_module.cpu()  # else each process would first load it into the same GPU
         work = _Work(trainer, function, args, kwargs)
         try:
-            with Team(trainer.num_devices, pickled(work)) as team:
+            folder = trainer.run.folder  # type: ignore[attr-defined]
+            with Team(trainer.num_devices, pickled(work), folder) as team:
                 outcome = team.outcome()
         except BaseException:
             trainer.callbacks = []  # type: ignore[attr-defined] # each process has told its own of the exception

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
-from trainlab.runs import checkpoint
+from trainlab.runs import checkpoint, interruption
 from trainlab.training.keeping import KEY, Keeper, Ranking, check_epochs
 from trainlab.training.randomness import random_state, set_random_state
 
@@ -102,6 +102,7 @@ class FineTuneStates(Keeper, TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Save where it is time; log the last losses too."""
+        self.measure_step()
         control.should_save |= self.is_due(state.global_step)
         control.should_log |= state.global_step >= state.max_steps
 
@@ -148,6 +149,7 @@ class FineTuneStates(Keeper, TrainerCallback):
         """Save the last whole step, if it is at hand and not yet on the disk."""
         self.rescue(self.write)
 
+    @interruption.held()
     def write(self, saved: dict[str, Any]) -> None:
         """Write a full state."""
         step = saved["global_step"]

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from trainlab.errors import UserError, nearest
-from trainlab.runs import checkpoint, record
+from trainlab.runs import checkpoint, interruption, record
 from trainlab.runs.metrics import lower_is_better
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trainlab.training.config import CommonConfig
 
 BEST = "best.ckpt"
+SHORT_STEP = 2.0  # seconds: whoever stops a run waits longer than for such a step anyway
 KEY = "trainlab"  # in a checkpoint, for what a Trainer leaves out
 
 
@@ -36,6 +37,7 @@ class Keeper:
         self._saved = -1  # the step of the newest file
         self._since = time.monotonic()
         self._pending: dict[str, Any] | None = None  # what `rescue` is to write
+        self._step_since: float | None = None
 
     def start(self, step: int | None) -> None:
         """Start the clock of `checkpoint_every`; `step` is that of the checkpoint that is gone on from."""
@@ -50,6 +52,17 @@ class Keeper:
         """Forget the step before: its weights are about to change."""
         self._pending = None
         self.deferral.at_once = False
+        if self._step_since is None:  # of several batches the first
+            self._step_since = time.monotonic()
+
+    def measure_step(self) -> None:
+        """Take down how long a step may take, now that one is made: a stop waits for it (`runs.grace`)."""
+        if self._step_since is None:
+            return
+        seconds, self._step_since = time.monotonic() - self._step_since, None
+        if seconds > max(SHORT_STEP, 1.2 * self.deferral.longest_step):
+            self.deferral.longest_step = seconds
+            self._run.update(longest_step=round(seconds, 1))
 
     def is_due(self, step: int) -> bool:
         """Tell whether the interval is over after so many steps, or somebody wants to stop."""
@@ -117,6 +130,7 @@ class Ranking:
         better = self._most < 0 or len(self.values) < self._most or self._rank(value) < self._worst()
         return better and step not in self.values
 
+    @interruption.held()
     def add(
         self, step: int, value: float, save: Callable[[Path], None], *, first_process: bool = True
     ) -> None:

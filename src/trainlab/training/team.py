@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from trainlab.errors import UserError
+from trainlab.runs import grace
 from trainlab.runs.interruption import LAST_WORD, PATIENCE, Terminated
 
 if TYPE_CHECKING:
@@ -40,18 +41,19 @@ class Team:
     """`count` new processes that each call a pickled function with their rank; a context manager.
 
     The first SIGTERM or Ctrl-C inside the block is handed on to the one of rank 0, and what it stands for is
-    raised when that has ended; the second is raised at once. However the block is left, no process is.
+    raised when that has ended; the second is raised at once. However the block is left, no process is; a
+    checkpoint that the run in `folder` is writing by then is finished first.
     """
 
-    def __init__(self, count: int, work: bytes) -> None:
-        self._count, self._work = count, work
+    def __init__(self, count: int, work: bytes, folder: Path) -> None:
+        self._count, self._work, self._folder = count, work, folder
         self._processes: list[SpawnProcess] = []
         self._receivers: list[Connection] = []
         self._outcomes: dict[int, bytes] = {}
         self._failures: dict[int, BaseException] = {}  # what processes raised, the first first
         self._deaths: list[UserError] = []
         self._stopped_by: signal.Signals | None = None
-        self._deadline: float | None = None
+        self._deadline: grace.Deadline | None = None
 
     def __enter__(self) -> Self:
         """Start the processes."""
@@ -65,9 +67,12 @@ class Team:
 
     def __exit__(self, *_: object) -> None:
         """End the processes that are left."""
-        for process in self._processes:
-            if process.is_alive():
-                process.kill()
+        try:
+            self._await_save()
+        finally:
+            for process in self._processes:
+                if process.is_alive():
+                    process.kill()
         for process in self._processes:
             process.join()
         for number, handler in self._before.items():
@@ -104,10 +109,15 @@ class Team:
             else:
                 self._outcomes[rank] = content
         if self._deaths or self._failures:
-            self._deadline = time.monotonic() + HEARSAY
+            self._deadline = grace.Deadline(self._folder, HEARSAY)
 
     def _is_over(self) -> bool:
-        return self._deadline is not None and time.monotonic() > self._deadline
+        return self._deadline is not None and self._deadline.over()
+
+    def _await_save(self) -> None:
+        deadline = grace.Deadline(self._folder, 0.0)
+        while self._processes and self._processes[0].is_alive() and not deadline.over():
+            time.sleep(GLANCE / 10)
 
     def _fail(self) -> None:
         """Raise the stop, unless that failed; or a death, because of which others fail; or what was first."""
@@ -153,7 +163,8 @@ class Team:
         if self._stopped_by is not None:
             raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
         self._stopped_by = signal.Signals(number)
-        self._deadline = time.monotonic() + PATIENCE + LAST_WORD
+        seconds = PATIENCE + LAST_WORD + grace.for_step(self._folder)
+        self._deadline = grace.Deadline(self._folder, seconds)
         self._hand_on()
 
     def _hand_on(self) -> None:
