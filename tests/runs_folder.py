@@ -8,7 +8,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from trainlab.runs import record
+from trainlab.runs import metrics, record
 
 
 def make(logs, label, *, minutes_ago=0, status="finished", **fields):
@@ -16,6 +16,8 @@ def make(logs, label, *, minutes_ago=0, status="finished", **fields):
     folder = logs / label
     folder.mkdir(parents=True)
     started = datetime.now(UTC) - timedelta(minutes=minutes_ago)
+    known_ways = {tag: way for tag in fields.get("best", {}) if (way := metrics.well_known(tag))}
+    fields = {"directions": known_ways} | fields
     known = record.Record(
         experiment=folder.parent.name,
         run=folder.name,

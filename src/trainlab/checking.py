@@ -97,7 +97,7 @@ def check(config: CheckConfig, tell: Callable[[Finding], None] | None = None) ->
     from trainlab.training.checks import report, run_all
 
     name = f"{config.experiment} {config.settings}"
-    with Run("checks", config, name=name, metrics=("check/failed", "check/passed")) as run:
+    with Run("checks", config, name=name, metrics={"check/failed": "min", "check/passed": "max"}) as run:
         findings = run_all(subject, config.numbers(), tell=tell)
         report.record(run, findings)
     return Checked(findings, run.folder)

@@ -16,6 +16,7 @@ from trainlab.news import NewsConfig, Result, recommend, report, train
 from trainlab.news.experiment import METRICS
 from trainlab.news.model import NewsModel
 from trainlab.news.report import as_markdown, category_distances
+from trainlab.runs import columns, listing
 from trainlab.training.restoring import restore
 
 SYSTEMS = ("val", "untrained", "tfidf")
@@ -78,9 +79,21 @@ def test_the_table_shows_the_three_side_by_side(result: Result) -> None:
     table = result.table()
     assert list(table.columns) == ["untrained", "trained", "tfidf"]
     assert list(table.index) == [tag.removeprefix("val/") for tag in METRICS]
-    best = result.history().query("tag == 'val/loss'")["value"].min()
-    assert table.loc["loss", "trained"] == pytest.approx(best, abs=1e-5)
     assert table.loc["loss", "trained"] < table.loc["loss", "untrained"]
+
+
+def test_all_of_the_trained_column_is_of_the_epoch_with_the_best_precision(result: Result) -> None:
+    curves = result.history().pivot_table(index="step", columns="tag", values="value")
+    step = curves["val/precision_at_10"].idxmax()
+    for tag in METRICS:
+        found = result.table().loc[tag.removeprefix("val/"), "trained"]
+        assert found == pytest.approx(curves.loc[step, tag], abs=1e-5)
+    (row,) = [each for each in listing.rows(result.run.parents[1]) if each.folder == result.run]
+    assert row.best["val/precision_at_10"] == pytest.approx(
+        result.table().loc["precision_at_10", "trained"], abs=1e-5
+    )
+    assert row.best_steps["val/precision_at_10"] == step
+    assert columns.main_metrics([row])[0] == "val/precision_at_10"
 
 
 def test_pictures_are_drawn(result: Result) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 
 import pytest
+from torch.utils.tensorboard import SummaryWriter
 from typer.testing import CliRunner
 
 from runs_folder import make, points
@@ -153,6 +154,67 @@ def test_markdown_is_a_table_whose_cells_hold_no_bars(logs):
 def test_sorting_puts_the_best_first_and_what_is_missing_last(logs, key, expected):
     assert order(logs, "--sort", key).startswith(expected)
     assert len(order(logs, "--sort", key)) == 5
+
+
+def sorted_by(logs, *words):
+    done = CliRunner().invoke(app, ["--logs", str(logs), *words, "--format", "json"], catch_exceptions=False)
+    return "".join(each["run"] for each in json.loads(done.stdout)), done.stderr
+
+
+def test_sorting_by_a_metric_of_unknown_direction_says_so_and_can_be_told(tmp_path):
+    for name, value in (("a", 1.0), ("b", 2.0)):
+        make(tmp_path, f"news/{name}", last=points(val_score=value))
+    found, said = sorted_by(tmp_path, "--sort", "val/score")
+    assert found == "ab"
+    assert "val/score: nobody has said whether less or more of it is better. The least comes first" in said
+    assert "--mode min or max" in said
+    events = {"a": [1.0, 3.0], "b": [2.0, 0.5]}
+    for name, values in events.items():
+        with SummaryWriter(str(tmp_path / "news" / name)) as writer:
+            for step, value in enumerate(values):
+                writer.add_scalar("val/score", value, step)
+    assert sorted_by(tmp_path, "--sort", "val/score", "--mode", "max") == ("ab", "")
+    assert sorted_by(tmp_path, "--sort", "val/score", "--mode", "min") == ("ba", "")
+
+
+def test_the_lowest_error_rate_comes_first(tmp_path):
+    for name, value in (("a", 0.5), ("b", 0.2), ("c", 0.9)):
+        make(tmp_path, f"news/{name}", last=points(val_wer=value), best=points(val_wer=value))
+    assert sorted_by(tmp_path, "--sort", "val/wer") == ("bac", "")
+
+
+def test_runs_of_opposite_directions_are_not_ranked(tmp_path):
+    for name, way in (("a", "min"), ("b", "max")):
+        fields = {"last": points(score=1.0), "best": points(score=1.0), "directions": {"score": way}}
+        make(tmp_path, f"news/{name}", **fields)
+    assert (
+        "score: some of its runs say that less is better, others more."
+        in sorted_by(tmp_path, "--sort", "score")[1]
+    )
+
+
+def test_a_metric_sorts_runs_on_other_data_and_other_splits_apart(tmp_path):
+    def made(name, loss, sha256="a" * 64, split="item", minutes=0, **data):
+        known = {"sha256": sha256, "path": f"/{name}/sample", **data} if sha256 else None
+        values = {"last": points(val_loss=loss), "best": points(val_loss=loss)}
+        config = {"split": split} if split else {}
+        make(tmp_path, f"news/{name}", minutes_ago=minutes, data=known, config=config, **values)
+
+    made("a", 0.4, minutes=0)
+    made("b", 0.3, minutes=1)
+    made("c", 0.01, sha256="b" * 64, minutes=2)
+    made("d", 0.02, split="triplet", minutes=3)
+    made("e", 0.001, sha256="", split="", minutes=4)
+    found, said = sorted_by(tmp_path, "--sort", "val/loss")
+    assert found == "bacde"
+    assert "Runs on other data, or another split of it, are ranked apart: " in said
+    assert "2 with sha256 aaaaaaaa, split item; 1 with sha256 bbbbbbbb" in said
+    assert "1 with data not recorded." in said
+    assert sorted_by(tmp_path, "--sort", "run") == ("abcde", "")
+    two = sorted_by(tmp_path, "--sort", "val/loss", "--where", "run=a or run=e")
+    assert two[0] == "ae"
+    assert "1 with sha256 aaaaaaaa, path sample, split item; 1 with data not recorded." in two[1]
+    assert sorted_by(tmp_path, "--sort", "val/loss", "--where", "run=a or run=b") == ("ba", "")
 
 
 def test_settings_of_different_types_can_be_sorted(logs):

@@ -14,6 +14,8 @@ from torch.utils.tensorboard import SummaryWriter
 from trainlab.runs import events, tfrecords
 from trainlab.runs.metrics import Summary as Best
 
+START = 1_600_000_000  # seconds since 1970
+
 
 def record(event):
     content = event.SerializeToString()
@@ -24,7 +26,7 @@ def record(event):
 
 def simple(tag, value, step):
     return Event(
-        wall_time=100 + step, step=step, summary=Summary(value=[Summary.Value(tag=tag, simple_value=value)])
+        wall_time=START + step, step=step, summary=Summary(value=[Summary.Value(tag=tag, simple_value=value)])
     )
 
 
@@ -32,13 +34,15 @@ def tensor(tag, array, step, plugin="scalars"):
     value = Summary.Value(tag=tag, tensor=tensor_util.make_tensor_proto(array))
     if plugin:
         value.metadata.CopyFrom(SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=plugin)))
-    return Event(wall_time=100 + step, step=step, summary=Summary(value=[value]))
+    return Event(wall_time=START + step, step=step, summary=Summary(value=[value]))
 
 
 def write(folder, written, name="events.out.tfevents.100.host"):
     path = folder / name
     path.write_bytes(
-        b"".join(record(each) for each in [Event(wall_time=99, file_version="brain.Event:2"), *written])
+        b"".join(
+            record(each) for each in [Event(wall_time=START - 1, file_version="brain.Event:2"), *written]
+        )
     )
     return path
 
@@ -52,8 +56,8 @@ def test_simple_values_of_tensorflow_1_and_tensorboardx_are_read(tmp_path):
     write(tmp_path, [simple("a", 0.5, 1), simple("b", 2, 1), simple("a", 0.25, 2)])
     assert points(tmp_path) == [(1, 0.5), (2, 0.25)]
     assert points(tmp_path, "b") == [(1, 2.0)]
-    assert events.read(tmp_path).curves["a"].wall_times == [101, 102]
-    assert (events.read(tmp_path).started, events.read(tmp_path).ended) == (99, 102)
+    assert events.read(tmp_path).curves["a"].wall_times == [START + 1, START + 2]
+    assert (events.read(tmp_path).started, events.read(tmp_path).ended) == (START - 1, START + 2)
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.float16, np.int64, np.int32])
@@ -117,27 +121,28 @@ def test_a_record_that_is_no_event_is_named(tmp_path):
     assert "no event at byte 0" in events.read(tmp_path).damaged[0]
 
 
-def test_after_a_resume_the_later_file_wins_from_its_first_step_on(tmp_path):
+def test_after_a_resume_the_later_file_wins_from_its_marks_step_on(tmp_path):
     write(
         tmp_path,
         [simple("a", value, step) for step, value in enumerate([1, 2, 3, 4])],
         "events.out.tfevents.9.h",
     )
-    write(tmp_path, [simple("a", 20, 2)], "events.out.tfevents.10.h")
+    mark = Event(wall_time=START, step=2, session_log=SessionLog(status=SessionLog.START))
+    write(tmp_path, [mark, simple("a", 20, 2)], "events.out.tfevents.10.h")
     assert points(tmp_path) == [(0, 1.0), (1, 2.0), (2, 20.0)]
 
 
 def test_a_purging_writer_takes_back_the_points_of_every_tag(tmp_path):
     write(tmp_path, [simple(tag, step, step) for step in range(4) for tag in "ab"], "events.out.tfevents.1.h")
-    purge = Event(wall_time=200, step=2, session_log=SessionLog(status=SessionLog.START))
+    purge = Event(wall_time=START + 100, step=2, session_log=SessionLog(status=SessionLog.START))
     write(tmp_path, [purge, simple("a", 20, 2)], "events.out.tfevents.2.h")
     assert points(tmp_path, "a") == [(0, 0.0), (1, 1.0), (2, 20.0)]
     assert points(tmp_path, "b") == [(0, 0.0), (1, 1.0)]
 
 
-def test_a_step_written_twice_keeps_its_last_value(tmp_path):
+def test_a_step_written_twice_keeps_both_values(tmp_path):
     write(tmp_path, [simple("a", 1, 1), simple("a", 2, 2), simple("a", 3, 2)])
-    assert points(tmp_path) == [(1, 1.0), (2, 3.0)]
+    assert points(tmp_path) == [(1, 1.0), (2, 2.0), (2, 3.0)]
 
 
 def test_a_second_writer_of_other_tags_takes_nothing_back(tmp_path):
@@ -179,13 +184,57 @@ def test_only_the_first_event_of_a_tag_may_say_that_its_tensors_are_scalars(tmp_
     assert "b" not in events.read(tmp_path).curves
 
 
-def test_steps_that_start_again_take_back_the_later_ones_in_any_number_of_points(tmp_path):
+def test_steps_that_start_again_without_a_mark_take_nothing_back(tmp_path):
     first = [simple("a", step, step) for step in range(1, 301)]
     again = [simple("a", -step, step) for step in range(100, 201)]
     write(tmp_path, [*first, *again])
-    assert points(tmp_path) == [(s, float(s)) for s in range(1, 100)] + [
+    assert points(tmp_path) == [(s, float(s)) for s in range(1, 301)] + [
         (s, -float(s)) for s in range(100, 201)
     ]
+    assert events.outcome(tmp_path).last == {"a": -200.0}
+
+
+def test_all_points_without_steps_count(tmp_path):
+    with SummaryWriter(str(tmp_path)) as writer:
+        for number in range(20):
+            writer.add_scalar("val/loss", 1 + (number - 7) ** 2)
+    assert points(tmp_path, "val/loss") == [(0, 1.0 + (number - 7) ** 2) for number in range(20)]
+    found = events.outcome(tmp_path)
+    assert (found.last["val/loss"], found.lowest["val/loss"]) == (145.0, [1.0, 0])
+
+
+def test_of_four_trainings_in_one_folder_the_best_of_all_and_the_last_of_the_last_count(tmp_path):
+    for number, best in enumerate([0.49, 0.31, 0.27, 0.18]):
+        values = [0.1, best, best / 2]
+        rows = [simple("accuracy", value, step) for step, value in enumerate(values)]
+        write(tmp_path, rows, f"events.out.tfevents.{number}.host")
+    assert len(points(tmp_path, "accuracy")) == 12
+    found = events.outcome(tmp_path)
+    assert found.highest["accuracy"] == [pytest.approx(0.49), 1]
+    assert found.last["accuracy"] == pytest.approx(0.09)
+
+
+def test_several_marks_take_back_what_stands_before_each_from_its_step_on(tmp_path):
+    marks = [
+        Event(wall_time=START, step=step, session_log=SessionLog(status=SessionLog.START))
+        for step in (300, 40, 0, 1 << 20)  # of different lengths, so that they are not read in their order
+    ]
+    rows = [[simple("a", 1000 * part + step, step) for step in range(0, 100, 10)] for part in range(5)]
+    write(tmp_path, [*rows[0], marks[0], *rows[1], marks[1], *rows[2]], "events.out.tfevents.1.h")
+    kept = [(s, float(part * 1000 + s)) for part in (0, 1) for s in range(0, 40, 10)]
+    assert points(tmp_path) == kept + [(s, 2000.0 + s) for s in range(0, 100, 10)]
+    write(tmp_path, [marks[2], *rows[3], marks[3], *rows[4]], "events.out.tfevents.2.h")
+    assert points(tmp_path) == [(s, 1000.0 * part + s) for part in (3, 4) for s in range(0, 100, 10)]
+
+
+@pytest.mark.parametrize("wrong", [1000.0 * START, math.nan, math.inf, -1.0, 0.0, 1e300])
+def test_a_time_that_can_be_none_leaves_the_start_and_the_end_to_the_others(tmp_path, wrong):
+    rows = [simple("a", step, step) for step in range(4)]
+    rows[0].wall_time = rows[3].wall_time = wrong
+    path = write(tmp_path, rows)
+    path.write_bytes(b"".join(map(record, rows)))  # without the first event, whose time is possible
+    found = events.outcome(tmp_path)
+    assert (found.started, found.ended, found.last) == (START + 1, START + 2, {"a": 3.0})
 
 
 def test_an_event_that_is_none_ends_its_file_and_what_stands_before_counts(tmp_path):
@@ -215,7 +264,7 @@ def test_an_event_file_within_an_event_is_not_read_as_events(tmp_path):
     assert points(tmp_path) == [(1, 1.0), (2, 2.0)]
 
 
-def test_the_outcome_is_the_last_and_the_best_of_each_curve(tmp_path):
+def test_the_outcome_is_the_last_the_lowest_and_the_highest_of_each_curve(tmp_path):
     values = {
         "val/loss": [3.0, 1.0, 2.0, math.nan],
         "accuracy": [0.5, 0.75, 0.25, math.inf],
@@ -224,8 +273,12 @@ def test_the_outcome_is_the_last_and_the_best_of_each_curve(tmp_path):
     rows = [simple(tag, row[step], step) for step in range(4) for tag, row in values.items()]
     write(tmp_path, rows)
     found = events.outcome(tmp_path)
-    summary = Best.of(events.read(tmp_path).curves)
-    assert found.best == {tag: point["value"] for tag, point in summary.best.items()}
-    assert found.best == {"val/loss": 1.0, "accuracy": math.inf}
+    assert found.lowest == {"val/loss": [1.0, 1], "accuracy": [0.25, 2]}
+    assert found.highest == {"val/loss": [3.0, 0], "accuracy": [math.inf, 3]}
+    best = Best.of(events.read(tmp_path).curves).best
+    assert {tag: list(point.values()) for tag, point in best.items()} == {
+        "val/loss": found.lowest["val/loss"],
+        "accuracy": found.highest["accuracy"],
+    }
     assert math.isnan(found.last["val/loss"])
     assert found.last["accuracy"] == math.inf

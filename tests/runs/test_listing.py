@@ -19,6 +19,7 @@ from trainlab.errors import UserError
 from trainlab.runs import death, listing, lock, record
 from trainlab.runs.commands import app
 from trainlab.runs.listing import UNKNOWN, UNREADABLE
+from trainlab.runs.run import Run
 
 GARBAGE = b"this is no event file at all"
 
@@ -287,16 +288,73 @@ def test_a_record_that_was_written_is_read_as_it_was(tmp_path):
     assert record.read(folder).model_dump(exclude={"owner"}) == first.model_dump()
 
 
-@pytest.mark.parametrize("wall_time", [1e300, math.nan, -1e18])
-def test_events_of_an_impossible_time_make_that_run_unreadable_and_no_other(tmp_path, wall_time):
+def test_the_best_of_a_metric_whose_direction_nobody_said_is_not_claimed(tmp_path):
+    foreign(tmp_path / "theirs", val_score=[3.0, 1.0, 2.0], val_wer=[0.9, 0.2, 0.5])
+    (row,) = listing.rows(tmp_path)
+    assert (row.last["val/score"], row.best) == (2.0, {"val/wer": pytest.approx(0.2)})
+    assert row.best_steps == {"val/wer": 1}
+    for way, value, step in (("min", 1.0, 1), ("max", 3.0, 0)):
+        (row,) = listing.rows(tmp_path, directions={"val/score": way})
+        assert (row.best["val/score"], row.best_steps["val/score"]) == (value, step)
+
+
+def test_the_direction_that_a_run_has_said_is_read_again(tmp_path):
+    with Run("ours", metrics={"val/score": "min"}, logs=tmp_path, monitor=False) as run:
+        for step, value in enumerate([3.0, 1.0, 2.0]):
+            run.log({"val/score": value}, step)
+        run.update()
+        (row,) = listing.rows(tmp_path)
+        assert (row.status, row.best["val/score"]) == ("running", 1.0)
+    (row,) = listing.rows(tmp_path)
+    assert (row.status, row.best, row.best_steps) == ("finished", {"val/score": 1.0}, {"val/score": 1})
+    assert record.read(run.folder).directions == {"val/score": "min"}
+    (row,) = listing.rows(tmp_path, directions={"val/score": "max"})
+    assert row.best == {"val/score": 3.0}
+
+
+def older(logs, label, best, last):
+    """Make a run recorded before directions were."""
+    make(logs, label, best=points(**best), last=points(**last))
+    path = logs / label / "run.json"
+    content = json.loads(path.read_text())
+    del content["directions"]
+    path.write_text(json.dumps(content))
+
+
+def test_older_records_say_their_best_unless_it_was_guessed_wrongly(tmp_path):
+    best = {"val_loss": 1.0, "val_wer": 0.9, "val_score": 5.0}  # wer was taken as rising
+    older(tmp_path, "news/a", best, {"val_loss": 2.0, "val_wer": 0.2, "val_score": 4.0})
+    (row,) = listing.rows(tmp_path)
+    assert (row.status, row.last["val/wer"], row.best) == ("finished", 0.2, {"val/loss": 1.0})
+    foreign(tmp_path / "news" / "a", val_loss=[1.0, 2.0], val_wer=[0.9, 0.1, 0.2], val_score=[5.0, 4.0])
+    (row,) = listing.rows(tmp_path)
+    assert row.best == {"val/loss": 1.0, "val/wer": pytest.approx(0.1)}, "from the event files"
+
+
+def test_a_direction_that_is_none_makes_that_record_unreadable_and_no_other(tmp_path):
+    make(tmp_path, "news/a")
+    make(tmp_path, "news/b")
+    path = tmp_path / "news" / "b" / "run.json"
+    path.write_text(path.read_text().replace('"directions": {}', '"directions": {"val/loss": "up"}'))
+    assert statuses(tmp_path) == {"news/a": "finished", "news/b": UNREADABLE}
+
+
+@pytest.mark.parametrize("wall_time", [1e300, math.nan, -1e18, 1.7e12, 0.0])
+def test_an_impossible_time_hides_neither_values_nor_other_times(tmp_path, wall_time):
     make(tmp_path, "news/good")
     with SummaryWriter(str(tmp_path / "foreign")) as writer:
-        writer.add_scalar("a", 1, 1, walltime=wall_time)
+        writer.add_scalar("val/loss", 0.5, 1, walltime=wall_time)
     path = next((tmp_path / "foreign").iterdir())
+    (whole,) = [row for row in listing.rows(tmp_path) if row.run == "foreign"]
+    assert (whole.status, whole.best, whole.seconds) == (listing.UNKNOWN, {"val/loss": 0.5}, None)
+    assert whole.started is not None, "the first record's time is possible"
     content = path.read_bytes()
     (first,) = struct.unpack("<Q", content[:8])
-    path.write_bytes(content[16 + first :])  # without the first record, whose time is possible
-    assert statuses(tmp_path) == {"news/good": "finished", "foreign": UNREADABLE}
+    path.write_bytes(content[16 + first :])
+    (row,) = [row for row in listing.rows(tmp_path) if row.run == "foreign"]
+    assert (row.status, row.reason, row.best) == (listing.UNKNOWN, None, {"val/loss": 0.5})
+    assert (row.started, row.seconds) == (None, None)
+    assert listing.rows(tmp_path)[0].status == "finished"
 
 
 def test_names_of_any_bytes_are_listed(tmp_path):

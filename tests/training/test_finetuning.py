@@ -112,10 +112,38 @@ def test_the_best_is_chosen_by_the_metric_that_is_asked_for(
     assert checkpoint.load(run.checkpoints / "best.ckpt")["global_step"] == step
 
 
+@pytest.mark.parametrize(
+    ("said", "step"),
+    [({"greater_is_better": True}, 6), ({"greater_is_better": "false"}, 3), ({"mode": "max"}, 6)],
+)
+def test_transformers_own_names_choose_the_best_too(said: dict[str, Any], step: int, tmp_path: Path) -> None:
+    class Skill(Score):
+        def __call__(self, found: EvalPrediction) -> dict[str, float]:
+            return {"skill": super().__call__(found)["accuracy"]}
+
+    values = settings().model_dump(exclude={"metric_for_best", "mode"})
+    config = type(settings()).parse(values | {"metric_for_best_model": "eval_skill"} | said)
+    with trainlab.Run("tuned", config, logs=tmp_path) as run:
+        tuned = tune(run, config, compute_metrics=Skill(0.5, 0.9, 0.7, 0.8))
+    told = record(tuned)["best_checkpoint"]
+    assert (told["monitor"], told["step"]) == ("val/skill", step)
+    assert record(tuned)["directions"]["val/skill"] == {6: "max", 3: "min"}[step]
+
+
+def test_no_fine_tuning_begins_whose_best_weights_would_be_chosen_by_a_guess(tmp_path: Path) -> None:
+    config = settings(metric_for_best="val/skill")
+    with (
+        pytest.raises(UserError, match=r"metric_for_best=val/skill: .* nobody has said"),
+        trainlab.Run("tuned", config, logs=tmp_path) as run,
+    ):
+        tune(run, config)
+    assert not run.checkpoints.exists()
+
+
 def test_a_metric_that_nobody_measures_is_warned_about_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = settings(metric_for_best="val/acuracy")
+    config = settings(metric_for_best="val/acuracy", mode="max")
     with trainlab.Run("tuned", config, logs=tmp_path) as run:
         assert tune(run, config).best_checkpoint is None
     said = capsys.readouterr().out

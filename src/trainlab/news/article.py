@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from trainlab.news.experiment import Result
+    from trainlab.runs.metrics import Direction
 
 Split = Literal["triplet", "item"]
 SPLITS: tuple[Split, ...] = ("triplet", "item")
@@ -55,6 +56,9 @@ SETTINGS = (
 )
 
 
+LOSSES: dict[str, Direction] = {f"val/loss_{split}": "min" for split in SPLITS}
+
+
 class ArticleConfig(Config):
     """What all settings of the series share; each is a run of the news experiment.
 
@@ -77,7 +81,8 @@ class ArticleConfig(Config):
         """Return the news experiment's settings for one row of the table."""
         own = setting._asdict()
         del own["published"]
-        return NewsConfig.parse(self.model_dump(exclude={"only"}) | own | {"split": split})
+        own |= {"split": split, "monitor": "val/loss"}  # of one margin, losses compare: the article's choice
+        return NewsConfig.parse(self.model_dump(exclude={"only"}) | own)
 
     def preflight(self) -> None:
         """Check data, device and backbone before there is a run; raise UserError otherwise."""
@@ -140,7 +145,7 @@ def series(config: ArticleConfig) -> Series:
 
     config.preflight()
     found = Series()
-    with Run("article", config, seed=config.seed) as run:
+    with Run("article", config, seed=config.seed, metrics=LOSSES) as run:
         for number, (setting, split) in enumerate(_all(config), 1):
             outcome = _train(config, setting, split)
             found.outcomes.append(outcome)

@@ -58,6 +58,7 @@ class NewsConfig(TrainingConfig):
     items_per_class: int = Field(8, ge=2)
     freeze: int = Field(0, ge=0)
     fast: bool = True
+    monitor: str = Field("val/precision_at_10", min_length=1)  # the loss grows with the margin
 
     # Like another device: the same network is learned, with other random numbers in dropout.
     MAY_CHANGE: ClassVar[frozenset[str]] = TrainingConfig.MAY_CHANGE | {"fast"}

@@ -31,14 +31,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trainlab.news.config import NewsConfig
+    from trainlab.runs.metrics import Direction
 
-METRICS = (
-    "val/loss",
-    "val/triplet_accuracy",
-    "val/precision_at_10",
-    "val/precision_at_10_subcategory",
-    "val/mrr",
-)
+METRICS: dict[str, Direction] = {  # the loss grows with the margin: what comes first compares any two runs
+    "val/precision_at_10": "max",
+    "val/precision_at_10_subcategory": "max",
+    "val/mrr": "max",
+    "val/triplet_accuracy": "max",
+    "val/loss": "min",
+}
 QUERIES = 3  # titles that recommendations are shown for
 
 
@@ -54,12 +55,15 @@ class Result:
     vectors: NDArray[Any]
 
     def table(self) -> pd.DataFrame:
-        """Return the metrics on unseen items, one column a system: untrained, trained (best epoch), TF-IDF.
+        """Return the metrics on unseen items, one column a system: untrained, trained, TF-IDF.
 
-        Losses compare within a column's own scale only; all other rows compare across columns.
+        All of `trained` is of one epoch, the best by the settings' `monitor`; in `trainlab runs` each metric
+        has its own best epoch. Losses compare within a column's own scale only; all other rows compare across
+        columns.
         """
         columns = [name for name in ("untrained", "trained", "tfidf") if name in self.metrics]
-        return pd.DataFrame(self.metrics)[columns].rename_axis("unseen items")
+        rows = [tag.removeprefix("val/") for tag in METRICS]
+        return pd.DataFrame(self.metrics).loc[rows, columns].rename_axis("unseen items")
 
     def history(self) -> pd.DataFrame:
         """Return every point of the run's curves: tag, step, wall_time, value."""
@@ -158,6 +162,7 @@ def _train(run: Run, config: NewsConfig, data: NewsData, model: NewsModel) -> tu
     trainer.fit(model, data)
     if trainer.best_checkpoint is not None:
         model = restore(NewsModel, trainer.best_checkpoint)
+        _say(f"trained, below: the weights with the best {config.monitor}")
     return model.to(accelerator_of(config.accelerator)).eval(), trainer.global_step
 
 

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from trainlab.errors import UserError, nearest
-from trainlab.runs.metrics import lower_is_better
+from trainlab.runs import ranking
 from trainlab.runs.monitoring import VITALS
 
 if TYPE_CHECKING:
@@ -48,14 +48,29 @@ def value(row: Row, column: str) -> Any:
 
 
 def ordered(rows: Sequence[Row], name: str) -> list[Row]:
-    """Return the rows by a column, the best first: losses and durations rise, other numbers fall, text rises.
+    """Return the rows by a column: a metric's best first, durations and text rising, other numbers falling.
 
-    Rows without a value, or with NaN, come last. Raises UserError for an unknown column.
+    By a metric, rows on other data stand behind (see `ranking.groups`), and the smallest come first where
+    nobody has said what is better. Rows without a value, or with NaN, come last. Raises UserError for an
+    unknown column.
     """
     column = resolve(name, rows)
+    tag = metric_of(column)
     present = [row for row in rows if not _missing(value(row, column))]
     absent = [row for row in rows if _missing(value(row, column))]
-    return sorted(present, key=lambda row: _rank(value(row, column), _rises(column))) + absent
+    rises = column == "seconds" or (tag and ranking.direction(rows, tag) != "max")
+    apart = ranking.groups(present) if tag else [present]
+    return [
+        row
+        for group in apart
+        for row in sorted(group, key=lambda row: _rank(value(row, column), bool(rises)))
+    ] + absent
+
+
+def metric_of(column: str) -> str:
+    """Return the tag of a metric's column, 'val/loss' of 'best.val/loss'; '' for another column."""
+    group, _, tag = column.partition(".")
+    return tag if group in ("best", "last") else ""
 
 
 def differing(rows: Sequence[Row]) -> list[str]:
@@ -86,10 +101,6 @@ def _differs(column: str, rows: Sequence[Row]) -> bool:
 
 def _missing(found: Any) -> bool:
     return found is None or (isinstance(found, float) and math.isnan(found))
-
-
-def _rises(column: str) -> bool:
-    return column == "seconds" or (column.startswith(("best.", "last.")) and lower_is_better(column))
 
 
 def _rank(found: Any, rising: bool) -> tuple[int, float, str]:

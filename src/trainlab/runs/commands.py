@@ -11,7 +11,7 @@ import typer
 from trainlab.errors import UserError
 from trainlab.runs import life_commands as life
 from trainlab.runs.compare import commands as comparing
-from trainlab.runs.options import Ending, Experiment, Logs, Reference, Since, Where, chosen, row
+from trainlab.runs.options import Ending, Experiment, Logs, Mode, Reference, Since, Where, chosen, row
 
 if TYPE_CHECKING:
     from trainlab.runs.listing import Row
@@ -50,6 +50,7 @@ def runs(  # noqa: PLR0913, PLR0917
     where: Where = "",
     status: Ending = "",
     since: Since = "",
+    mode: Mode = "auto",
     logs: Logs = None,
 ) -> None:
     """List every run under logs/, the newest first, or by `--sort`; a filter chooses among them."""
@@ -57,11 +58,11 @@ def runs(  # noqa: PLR0913, PLR0917
         _refuse_options(context)
         context.obj = logs
         return
-    from trainlab.runs.columns import ordered
+    from trainlab.runs.metrics import directions_of
 
-    rows = chosen(logs, experiment, where, status, since)
+    rows = chosen(logs, experiment, where, status, since, directions_of(sort or "", mode))
     if rows and sort:
-        rows = ordered(rows, sort)
+        rows = _sorted(rows, sort)
     _print(rows, format, _names(columns))
 
 
@@ -103,6 +104,17 @@ def _print(rows: list[Row], format: Format, chosen: list[str] | None) -> None:
         sys.stdout.write(display.markdown_text(rows, chosen))
     elif rows:
         display.print_table(rows, chosen)
+
+
+def _sorted(rows: list[Row], name: str) -> list[Row]:
+    """Return the rows by a column; what an order by a metric leaves open goes to standard error."""
+    from trainlab.runs import columns, display, ranking
+
+    tag = columns.metric_of(columns.resolve(name, rows))
+    if tag and (said := ranking.remark(rows, tag)):
+        least = "" if ranking.direction(rows, tag) else " The least comes first; say it: --mode min or max."
+        print(display.printable(said + least), file=sys.stderr)
+    return columns.ordered(rows, name)
 
 
 def _names(columns: str | None) -> list[str] | None:

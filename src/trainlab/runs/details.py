@@ -117,9 +117,8 @@ def _metrics(row: Row) -> None:
     tags = list(row.last)
     if not tags:
         return
-    points = row.record.best if row.record else {}
     best = [display.short(row.best.get(tag)) for tag in tags]
-    steps = [str(points[tag].step) if tag in points else "" for tag in tags]
+    steps = [str(row.best_steps.get(tag, "")) for tag in tags]
     last = [display.short(row.last[tag]) for tag in tags]
     _print("metrics", tags, ["best", "at step", "last"], [best, steps, last])
 

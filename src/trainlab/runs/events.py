@@ -10,13 +10,9 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from trainlab.errors import UserError
-from trainlab.runs.metrics import lower_is_better
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     from trainlab.runs.gathering import Gathered
 
@@ -27,10 +23,10 @@ class EventFileError(UserError):
 
 @dataclass
 class Curve:
-    """One tag's points in the order of their steps, one value a step."""
+    """One tag's points in the order in which they were logged; a step may stand there more than once."""
 
     steps: list[int] = field(default_factory=list)
-    wall_times: list[float] = field(default_factory=list)  # seconds since 1970
+    wall_times: list[float] = field(default_factory=list)  # seconds since 1970, or whatever was written
     values: list[float] = field(default_factory=list)
 
 
@@ -39,8 +35,9 @@ class Facts:
     """What the event files of one folder say beside their points."""
 
     config: dict[str, Any] = field(default_factory=dict)  # from the hparams plugin
-    started: float | None = None  # wall time of the first and of the last event, seconds since 1970
-    ended: float | None = None
+    started: float | None = None  # wall time of the first and of the last event, seconds since 1970,
+    ended: float | None = None  # None for what can't be one
+    count: int = 0  # events
     damaged: list[str] = field(default_factory=list)  # a sentence for each file that is
 
 
@@ -53,10 +50,11 @@ class History(Facts):
 
 @dataclass
 class Outcome(Facts):
-    """What the event files of one folder come to: {tag: value}."""
+    """What the event files of one folder come to: {tag: value}, {tag: [value, step]}."""
 
     last: dict[str, float] = field(default_factory=dict)
-    best: dict[str, float] = field(default_factory=dict)  # NaN is never the best
+    lowest: dict[str, list[float]] = field(default_factory=dict)  # the first of equals; NaN is never one
+    highest: dict[str, list[float]] = field(default_factory=dict)
 
 
 def files(folder: Path) -> list[Path]:
@@ -80,12 +78,18 @@ def read(folder: Path) -> History:
 
 
 def outcome(folder: Path) -> Outcome:
-    """Read all event files of a folder, as `read` does, for the last and the best value of each tag alone."""
+    """Read all event files of a folder, as `read` does, for the last, lowest and highest of each tag."""
     facts, gathered = _gathered(folder)
-    values = {tag: points.values for tag, points in gathered.curves().items() if len(points.values)}
-    last = {tag: float(each[-1]) for tag, each in values.items()}
-    found = ((tag, _best(tag, each)) for tag, each in values.items())
-    return Outcome(**facts, last=last, best={tag: best for tag, best in found if best is not None})
+    found = Outcome(**facts)
+    for tag, points in gathered.curves().items():
+        if not len(points.values):
+            continue
+        found.last[tag] = float(points.values[-1])
+        if (place := points.lowest()) is not None:
+            found.lowest[tag] = [float(points.values[place]), int(points.steps[place])]
+            place = points.highest()
+            found.highest[tag] = [float(points.values[place]), int(points.steps[place])]
+    return found
 
 
 def damaged(folder: Path) -> list[str]:
@@ -124,15 +128,9 @@ def _gathered(folder: Path) -> tuple[dict[str, Any], Gathered]:
             damaged.append(str(error))
         except GarbageError as error:
             damaged.append(str(_garbage(path, error.place)))
-    facts = {name: getattr(gathered, name) for name in ("config", "started", "ended")}
+    started, ended = gathered.span()
+    facts = {"config": gathered.config, "count": gathered.count, "started": started, "ended": ended}
     return facts | {"damaged": damaged}, gathered
-
-
-def _best(tag: str, values: NDArray[np.float64]) -> float | None:
-    numbers = values[values == values]  # noqa: PLR0124  NaN alone differs from itself
-    if not len(numbers):
-        return None
-    return float(numbers.min() if lower_is_better(tag) else numbers.max())
 
 
 def _opened(path: Path) -> IO[bytes]:

@@ -24,8 +24,9 @@ def table(logs: Path | None = None, experiment: str | None = None) -> pd.DataFra
     """Return one row a run, the newest first.
 
     Columns: experiment, run, status, started (UTC), seconds, reason, folder, and as many `config.<key>`,
-    `best.<tag>` and `last.<tag>` as there are in any run. Runs that can't be read have the status
-    'unreadable' and a reason. Raises UserError when `logs` is no folder, or no run belongs to `experiment`.
+    `best.<tag>` (of metrics whose direction is known) and `last.<tag>` as there are in any run. Runs that
+    can't be read have the status 'unreadable' and a reason. Raises UserError when `logs` is no folder, or no
+    run belongs to `experiment`.
     """
     import pandas as pd
 

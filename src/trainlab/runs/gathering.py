@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +16,7 @@ from trainlab.runs.templates import Scalar, Templates, padded
 from trainlab.runs.tfrecords import HEADER, GarbageError, blocks
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     from trainlab.runs.tfrecords import Block
@@ -24,10 +25,15 @@ _SCALARS = "scalars"  # the plugin's name in a scalar tensor's metadata
 _LONGEST = 4096  # bytes of an event that may be like others: longer ones are pictures
 _FEW = 4  # events of a length: parsing them is faster
 _MISSES = 8  # events of a length that are no scalars, after which the rest is parsed one by one
+_EARLIEST = 946_684_800.0  # 2000-01-01, in seconds since 1970: no writer of event files is older
+_CLOCKS = 86_400.0  # seconds that another machine's clock may be ahead of this one's
 
 
 class Points(NamedTuple):
-    """Points of a tag: `order` is each one's record, counted through all files."""
+    """Points of a tag: `order` is each one's record, counted through all files.
+
+    Wall times are as they were written; see `plausible`.
+    """
 
     order: NDArray[np.int64]
     steps: NDArray[np.int64]
@@ -38,22 +44,28 @@ class Points(NamedTuple):
         """Return some of the points, by their numbers or by a mask."""
         return Points(self.order[which], self.steps[which], self.wall_times[which], self.values[which])
 
+    def lowest(self) -> int | None:
+        """Return the place of the lowest value, None where all are NaN."""
+        return None if np.isnan(self.values).all() else int(np.nanargmin(self.values))
+
+    def highest(self) -> int | None:
+        """Return the place of the highest value, None where all are NaN."""
+        return None if np.isnan(self.values).all() else int(np.nanargmax(self.values))
+
 
 class Gathered:
     """What the event files of one folder hold; files are added oldest first.
 
-    Attributes: `config` from the hparams plugin; `started` and `ended`, the wall times of the first and the
-    last event.
+    Attributes: `config` from the hparams plugin; `count`, the number of events.
     """
 
     def __init__(self) -> None:
         self.config: dict[str, Any] = {}
-        self.started: float | None = None
-        self.ended: float | None = None
         self._parts: dict[str, list[Points]] = defaultdict(list)
         self._single: dict[str, list[tuple[int, int, float, float]]] = defaultdict(list)
         self._restarts: list[tuple[int, int]] = []  # (order, step)
-        self._count = 0  # records so far
+        self.count = 0
+        self._edges: list[tuple[float, float]] = []  # wall times of each block's first and last event
         self._kinds: dict[str, str] = {}  # tag -> plugin: writers may name it in a tag's first event only
 
     def add(self, file: IO[bytes]) -> None:
@@ -65,14 +77,23 @@ class Gathered:
                 raise GarbageError(place + int(block.starts[bad]) - HEADER.size)
 
     def curves(self) -> dict[str, Points]:
-        """Return each tag's points in the order of their steps, one a step.
+        """Return each tag's points in the order of logging, less those that a resumed run has taken back.
 
-        Where the steps start again, a resumed run's say, the later points win.
+        Steps that start again without its mark take nothing back: several trainings may share a folder, and
+        some programs log without steps.
         """
-        return {
-            tag: _kept(self._joined(tag), self._restarts)
-            for tag in dict.fromkeys([*self._parts, *self._single])
-        }
+        restarts = sorted(self._restarts)
+        tags = dict.fromkeys([*self._parts, *self._single])
+        return {tag: _kept(self._joined(tag), restarts) for tag in tags}
+
+    def span(self) -> tuple[float | None, float | None]:
+        """Return when the first and the last event were written, None for what can't be known."""
+        firsts, lasts = np.array(self._edges, np.float64).reshape(-1, 2).T
+        if not plausible(np.concatenate([firsts, lasts])).all():
+            points = [points.wall_times for points in self.curves().values()]
+            firsts, lasts = np.concatenate([firsts, *points]), np.concatenate([lasts, *points])
+        firsts, lasts = firsts[plausible(firsts)], lasts[plausible(lasts)]
+        return (float(firsts.min()) if len(firsts) else None), (float(lasts.max()) if len(lasts) else None)
 
     def _joined(self, tag: str) -> Points:
         parts = list(self._parts.get(tag, ()))
@@ -97,11 +118,10 @@ class Gathered:
             bad += [number for number in numbers.tolist() if not self._parse(block, number)]
         good = min(bad, default=len(block.lengths))
         if bad:
-            self._forget(self._count + good)
+            self._forget(self.count + good)
         if good:
-            self.started = _time(block, 0) if self.started is None else self.started
-            self.ended = _time(block, good - 1)
-        self._count += len(block.lengths)
+            self._edges.append((_time(block, 0), _time(block, good - 1)))
+        self.count += good
         return good if bad else None
 
     def _forget(self, first: int) -> None:
@@ -126,7 +146,7 @@ class Gathered:
                 continue
             (which,) = template.fits(columns).nonzero()
             points = template.points(rows[which])
-            self._parts[template.scalar.tag].append(Points(numbers[which] + self._count, *points))
+            self._parts[template.scalar.tag].append(Points(numbers[which] + self.count, *points))
             waiting[which] = False
         waiting[missed] = True
         return numbers[waiting]
@@ -142,7 +162,7 @@ class Gathered:
             event = Event.FromString(block.event(number))
         except DecodeError:
             return False
-        order = self._count + number
+        order = self.count + number
         if event.session_log.status == SessionLog.START:  # `purge_step`: a resumed run takes back the rest
             self._restarts.append((order, event.step))
         for value in event.summary.value:
@@ -163,21 +183,24 @@ def _time(block: Block, number: int) -> float:
     return Event.FromString(block.event(number)).wall_time
 
 
+def plausible(wall_times: ArrayLike) -> NDArray[np.bool_]:
+    """Tell which times can be when an event was written: writers also leave NaN, 0 and milliseconds."""
+    times = np.asarray(wall_times)
+    return (times >= _EARLIEST) & (times <= time.time() + _CLOCKS)
+
+
 def _kept(points: Points, restarts: list[tuple[int, int]]) -> Points:
-    """Leave out each point that a later one, or a restart, of its step or an earlier one takes back."""
-    if not restarts and _rise(points.order) and _rise(points.steps):
+    """Put points into the order of their records; leave out those that a later restart takes back.
+
+    A restart (order, step) takes back what stands before it at its step or a later one.
+    """
+    if not (points.order[1:] > points.order[:-1]).all():
+        points = points.chosen(np.argsort(points.order, kind="stable"))
+    if not restarts:
         return points
-    at, steps_back = np.array(restarts, np.int64).reshape(-1, 2).T
-    order = np.argsort(np.concatenate([points.order, at]), kind="stable")
-    steps = np.concatenate([points.steps, steps_back])[order]
-    lowest_after = np.append(np.minimum.accumulate(steps[::-1])[::-1][1:], np.iinfo(np.int64).max)
-    kept = order[steps < lowest_after]
-    kept = kept[kept < len(points.order)]
-    return points.chosen(kept)
-
-
-def _rise(numbers: NDArray[np.int64]) -> bool:
-    return bool((numbers[1:] > numbers[:-1]).all())
+    at, steps = np.array(restarts, np.int64).T
+    lowest_from = np.append(np.minimum.accumulate(steps[::-1])[::-1], np.iinfo(np.int64).max)
+    return points.chosen(points.steps < lowest_from[np.searchsorted(at, points.order)])
 
 
 def _scalar(event: bytes) -> Scalar | None:

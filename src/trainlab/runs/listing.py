@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from trainlab import folders
 from trainlab.errors import UserError, nearest
-from trainlab.runs import death, events, lock, record, remarks
+from trainlab.runs import death, events, lock, metrics, record, remarks
 from trainlab.runs.interruption import describe
 from trainlab.runs.remembered import Outcomes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from trainlab.runs.events import Outcome
+    from trainlab.runs.metrics import Direction
     from trainlab.runs.record import Record
 
 UNREADABLE = "unreadable"
@@ -37,7 +38,9 @@ class Row:
     seconds: float | None = None
     config: dict[str, Any] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
-    best: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)  # of the metrics whose direction is known
+    best_steps: dict[str, int] = field(default_factory=dict)
+    directions: dict[str, Direction] = field(default_factory=dict)  # those that were said
     metrics: list[str] = field(default_factory=list)  # the tags that matter most
     reason: str | None = None
     damaged: list[str] = field(default_factory=list)  # a sentence for each event file that is
@@ -51,14 +54,19 @@ class Row:
         return f"{self.experiment}/{self.run}".lstrip("/")
 
 
-def rows(logs: Path | None = None, experiment: str | None = None) -> list[Row]:
+def rows(
+    logs: Path | None = None,
+    experiment: str | None = None,
+    directions: Mapping[str, Direction] | None = None,
+) -> list[Row]:
     """Return all runs under `logs`, the newest first, those without a known start last.
 
+    `directions` say which way metrics improve, whatever the runs themselves have said.
     Raises UserError when `logs` is no folder, or no run belongs to `experiment`.
     """
     logs = logs or folders.logs()
     outcomes = Outcomes(logs)
-    found = [read(folder, logs, reason, outcomes) for folder, reason in run_folders(logs)]
+    found = [read(folder, logs, reason, outcomes, directions) for folder, reason in run_folders(logs)]
     outcomes.save()
     if experiment is not None:
         known = sorted({row.experiment for row in found})
@@ -93,11 +101,18 @@ def run_folders(logs: Path) -> Iterator[tuple[Path, str | None]]:
         yield Path(error.filename), f"{error.filename}: {error.strerror}."
 
 
-def read(folder: Path, logs: Path, reason: str | None = None, outcomes: Outcomes | None = None) -> Row:
+def read(
+    folder: Path,
+    logs: Path,
+    reason: str | None = None,
+    outcomes: Outcomes | None = None,
+    directions: Mapping[str, Direction] | None = None,
+) -> Row:
     """Return a run's row; a `reason` that is known, or found, why it can't be read makes it 'unreadable'."""
     outcome = outcomes.of if outcomes else events.outcome
     place = folder.relative_to(logs)
     row = Row(folder, place.parent.as_posix().lstrip("."), place.name or ".", UNREADABLE, reason=reason)
+    row = replace(row, directions=dict(directions or {}))
     if reason is not None:
         return row
     try:
@@ -116,31 +131,29 @@ def read(folder: Path, logs: Path, reason: str | None = None, outcomes: Outcomes
 def _foreign(row: Row, outcome: Callable[[Path], Outcome]) -> Row:
     """Complete the row of event files alone."""
     found = outcome(row.folder)
-    if found.damaged and found.started is None:
+    if found.damaged and not found.count:
         return replace(row, reason=" ".join(found.damaged))
-    row = replace(row, status=UNKNOWN, config=found.config, last=found.last, best=found.best)
-    row = _damaged(row, found.damaged)
-    if found.started is None or found.ended is None:
+    row = _damaged(_with_values(replace(row, status=UNKNOWN, config=found.config), found), found.damaged)
+    if found.started is None:
         return row
-    started = datetime.fromtimestamp(found.started, UTC)
-    return replace(row, started=started, seconds=max(0.0, found.ended - found.started))
+    seconds = max(0.0, found.ended - found.started) if found.ended is not None else None
+    return replace(row, started=datetime.fromtimestamp(found.started, UTC), seconds=seconds)
 
 
 def _ours(row: Row, known: Record, outcome: Callable[[Path], Outcome]) -> Row:
     """Complete the row of a run with a record."""
     row = replace(row, started=known.started, config=known.config, metrics=known.metrics, record=known)
-    row = replace(row, tags=known.tags, note=known.note)
-    last, best = _values(known.last), _values(known.best)
+    row = replace(row, tags=known.tags, note=known.note, directions=known.directions | row.directions)
+    row = _with_recorded(row, known)
     if known.status != "running":
         row = replace(row, status=known.status, reason=known.reason, seconds=known.seconds)
-        if last:
-            return _damaged(replace(row, last=last, best=best), events.damaged(row.folder))
+        if known.last and all(known.directions.get(tag) == _direction(row, tag) for tag in known.last):
+            return _damaged(row, events.damaged(row.folder))
     # a running run's record lags behind its events, and that of somebody else's writer knows none of them
     found = outcome(row.folder)
     if known.status == "running":
         row = _unfinished(row, known, found.ended)
-    config = row.config or found.config
-    row = replace(row, config=config, last=last | found.last, best=best | found.best)
+    row = _with_values(replace(row, config=row.config or found.config), found)
     return _damaged(row, found.damaged)
 
 
@@ -160,5 +173,43 @@ def _damaged(row: Row, damaged: list[str]) -> Row:
     return replace(row, damaged=damaged, reason=" ".join(filter(None, [row.reason, *damaged])))
 
 
+def _with_recorded(row: Row, known: Record) -> Row:
+    """Complete a row by its record's values, but for a best one that was chosen by another direction."""
+    best = {tag: point for tag, point in known.best.items() if _chosen_so(known, tag, _direction(row, tag))}
+    return replace(row, last=_values(known.last), best=_values(best), best_steps=_steps(best))
+
+
+def _chosen_so(known: Record, tag: str, direction: Direction | None) -> bool:
+    """Tell whether a record's best value is the best by a direction.
+
+    Older records don't name theirs, and were made by a guess: it was another one where the last is better.
+    """
+    if direction is None or tag in known.directions:
+        return direction is not None and known.directions[tag] == direction
+    best, last = known.best[tag].value, known.last[tag].value if tag in known.last else math.nan
+    return not (last < best if direction == "min" else last > best)
+
+
+def _with_values(row: Row, found: Outcome) -> Row:
+    """Complete a row by the values of its event files."""
+    extremes = {"min": found.lowest, "max": found.highest}
+    known = {tag: direction for tag in found.lowest if (direction := _direction(row, tag))}
+    best = {tag: extremes[direction][tag] for tag, direction in known.items()}
+    return replace(
+        row,
+        last=row.last | found.last,
+        best=row.best | {tag: value for tag, (value, _) in best.items()},
+        best_steps=row.best_steps | {tag: int(step) for tag, (_, step) in best.items()},
+    )
+
+
+def _direction(row: Row, tag: str) -> Direction | None:
+    return row.directions.get(tag) or metrics.well_known(tag)
+
+
 def _values(points: dict[str, record.Point]) -> dict[str, float]:
     return {tag: point.value for tag, point in points.items()}
+
+
+def _steps(points: dict[str, record.Point]) -> dict[str, int]:
+    return {tag: point.step for tag, point in points.items()}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from trainlab.runs.listing import Row
+    from trainlab.runs.metrics import Direction
 
 Experiment = Annotated[str | None, typer.Option(help="Only this experiment's runs.")]
 Logs = Annotated[Path | None, typer.Option("--logs", help="The folder of runs; default: logs/.")]
@@ -19,14 +22,25 @@ Since = Annotated[str, typer.Option(help="Only those started in the last 7d, 12h
 Reference = Annotated[str, typer.Argument(help="A run's name or a unique part of it, a path, or 'last'.")]
 
 
-def chosen(
-    logs: Path | None, experiment: str | None = None, where: str = "", status: str = "", since: str = ""
+Mode = Annotated[
+    Literal["auto", "min", "max"],
+    typer.Option(help="Whether less or more of the metric is better, where the runs don't say."),
+]
+
+
+def chosen(  # noqa: PLR0913, PLR0917
+    logs: Path | None,
+    experiment: str | None = None,
+    where: str = "",
+    status: str = "",
+    since: str = "",
+    directions: Mapping[str, Direction] | None = None,
 ) -> list[Row]:
     """Return the runs that the options choose, the newest first, and say so where there is none."""
     from trainlab import folders
     from trainlab.runs import filters, listing
 
-    rows = listing.rows(logs, experiment)
+    rows = listing.rows(logs, experiment, directions)
     if not rows:
         print(f"No runs in {logs or folders.logs()} yet. Start one: trainlab run news", file=sys.stderr)
     options = [where, f'status="{status}"' if status else "", f'age<="{since}"' if since else ""]
@@ -36,7 +50,7 @@ def chosen(
     return left
 
 
-def row(reference: str, logs: Path | None) -> Row:
+def row(reference: str, logs: Path | None, directions: Mapping[str, Direction] | None = None) -> Row:
     """Return the run that somebody means; raise UserError when none is meant, or more than one."""
     from trainlab import folders
     from trainlab.runs import listing
@@ -44,4 +58,5 @@ def row(reference: str, logs: Path | None) -> Row:
 
     folder = find(reference, logs).resolve()
     logs = (logs or folders.logs()).resolve()
-    return listing.read(folder, logs if folder.is_relative_to(logs) else folder.parents[1])
+    logs = logs if folder.is_relative_to(logs) else folder.parents[1]
+    return listing.read(folder, logs, directions=directions)

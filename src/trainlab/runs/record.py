@@ -19,6 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, V
 
 from trainlab.errors import UserError
 from trainlab.runs import atomic, death, lock, machine, origin
+from trainlab.runs.metrics import Direction
 
 FILE = "run.json"
 Status = Literal["running", "finished", "failed", "interrupted"]
@@ -77,6 +78,7 @@ class Record(BaseModel):
     data: dict[str, Any] | None = None
     last: dict[str, Point] = Field(default_factory=dict)
     best: dict[str, Point] = Field(default_factory=dict)
+    directions: dict[str, Direction] = Field(default_factory=dict)  # by which `best` was chosen
     resumes: list[Resume] = Field(default_factory=list)
     pid: int | None = None
     host: str = ""

@@ -30,7 +30,7 @@ from trainlab.runs import (
     resuming,
     stopping,
 )
-from trainlab.runs.metrics import Summary
+from trainlab.runs.metrics import AUTO, Summary, check_same, said
 from trainlab.runs.monitoring import Monitor
 from trainlab.runs.recorder import Recorder
 from trainlab.runs.trackers import following
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from trainlab.runs.metrics import Direction
     from trainlab.runs.record import Status
 
 ADOPT = "TRAINLAB_RUN"  # the headless runner names here the folder that the notebook's first Run takes over
@@ -52,7 +53,7 @@ class Run(Recorder):
     Use it as a context manager: leaving the block marks the run finished; an exception marks it failed and
     goes on up; Ctrl-C and SIGTERM mark it interrupted. `name` defaults to the settings that differ from
     their defaults; a resumed run keeps its own. `metrics` names the tags that matter most: the table of runs
-    shows them first.
+    shows them first. {"val/wer": "min"} also says which way they improve, where no well-known name does.
 
     `resume` names a run of this experiment to go on with, in its own folder (see `resuming.find`); without
     it the config's own `resume`, if it has one, decides. Its settings must be those that it had. Whoever
@@ -77,7 +78,7 @@ class Run(Recorder):
         name: str | None = None,
         seed: int | None = None,
         data: Mapping[str, Any] | None = None,
-        metrics: Sequence[str] = (),
+        metrics: Sequence[str] | Mapping[str, Direction] = (),
         logs: Path | None = None,
         resume: str | Path | None = None,
         tracker: str | None = None,
@@ -88,7 +89,9 @@ class Run(Recorder):
             config.model_dump() if isinstance(config, Config) else dict(config or {})
         )
         seed = self.config.get("seed") if seed is None else seed
+        directions = said(metrics)
         fields = {"config": self.config, "seed": seed, "data": data, "metrics": list(metrics)}
+        fields |= {"directions": directions}
         if name is None and isinstance(config, Config):
             changes = config.changes()
             changes.pop("tracker", None)  # where it is followed tells nothing about the run
@@ -126,10 +129,11 @@ class Run(Recorder):
         """Get ready to log."""
         reserve.keep(self.folder)
         self._seconds_before = self._record.resumes[-1].seconds if self._record.resumes else 0.0
+        self._summary = Summary(self._record.directions)
         # without a checkpoint the training starts again, and so do the curves, unless `rewind` says otherwise
         self._astray = self.resumed and self.checkpoint is None
         if self.resumed and not self._astray:
-            self._summary = Summary.of(events.read(self.folder).curves)
+            self._summary = self._summed(events.read(self.folder).curves)
         if self.config:
             with self._telling():
                 self.writer._get_file_writer().add_summary(hparams.session_start(self.config))
@@ -170,7 +174,10 @@ class Run(Recorder):
     def _reopen(self, chosen: Path | None, fields: dict[str, Any], *, adopted: bool = False) -> None:
         """Check that the run may go on; then, and only then, write that it does."""
         try:
-            resuming.check_same(self._settings, record.read(self.folder).config, self.config)
+            before = record.read(self.folder)
+            resuming.check_same(self._settings, before.config, self.config)
+            check_same(before.directions, fields["directions"])
+            fields = fields | {"directions": before.directions | fields["directions"]}
             self.checkpoint = resuming.starting_point(self.folder, chosen)
             with self._telling():
                 resuming.sweep(self.folder)
@@ -243,12 +250,25 @@ class Run(Recorder):
         with self._telling():
             self.writer.start_again(step)
         self._following.rewind(step)
-        self._summary = Summary.of(events.read(self.folder).curves)
+        self._summary = self._summed(events.read(self.folder).curves)
         sessions = self._record.model_dump()["resumes"]
         if sessions:
             relative = os.path.relpath(checkpoint, self.folder) if checkpoint else None
             sessions[-1] |= {"step": step, "checkpoint": relative}
             self.update(resumes=sessions)
+
+    def direction(self, tag: str, wanted: str = AUTO) -> Direction | None:
+        """Return which way a metric improves, None where nobody has said so and the name is not well known.
+
+        A `wanted` direction, 'min' or 'max', is kept in `run.json`, and decides which value is the best.
+        Raises UserError for another one than was said before.
+        """
+        directions = said({tag: wanted} if wanted != AUTO else {})
+        check_same(self._summary.directions, directions)
+        if directions and not directions.items() <= self._summary.directions.items():
+            self._summary.directions |= directions
+            self.update()
+        return self._summary.direction(tag)
 
     def refresh(self) -> None:
         """Take in what another process has logged to this run: a copy of it that was pickled and sent there.
@@ -263,9 +283,10 @@ class Run(Recorder):
             self._writer = None
         curves = events.read(self.folder).curves
         self._following.catch_up(curves, self._summary.last)
-        self._summary = Summary.of(curves)
         with suppress(record.RecordError):
             self._record = record.read(self.folder)
+        self._summary.directions |= self._record.directions
+        self._summary = self._summed(curves)
 
     def update(self, **fields: Any) -> None:
         """Set further fields of `run.json`, such as the data's fingerprint; metrics so far go along."""
@@ -334,6 +355,9 @@ class Run(Recorder):
                 self._record = in_file(self.folder, **fields)
             except record.RecordError:
                 self._record = record.write(self.folder, in_memory(self._record, **fields))
+
+    def _summed(self, curves: Mapping[str, events.Curve]) -> Summary:
+        return Summary.of(curves, self._summary.directions)
 
     def _watch(self) -> None:
         """Start to monitor, once something is logged: most short runs of tests and notebooks log nothing."""

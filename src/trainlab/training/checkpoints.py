@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.callbacks import Callback, Checkpoint
@@ -12,6 +13,7 @@ from trainlab.training.keeping import KEY, Keeper, Ranking
 from trainlab.training.recording import RunLogger
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from signal import Signals
 
     import lightning
@@ -125,7 +127,7 @@ class Best(Checkpoint):
     """
 
     def __init__(self, run: Run, config: TrainingConfig) -> None:
-        self._ranking, self._monitor = Ranking(run, config.monitor, config.save_top_k), config.monitor
+        self._ranking = Ranking(run, config.monitor, config.save_top_k, mode=config.mode)
 
     @property
     def best_model_path(self) -> str:
@@ -145,19 +147,23 @@ class Best(Checkpoint):
         self._ranking.resume()
 
     def on_validation_end(self, trainer: lightning.Trainer, _: Any) -> None:
-        """Judge by the validation's metrics."""
+        """Judge by the validation's metrics; say at the first one where the metric is missing."""
         metrics = trainer._logger_connector.metrics["callback"]
-        if trainer.state.fn == "fit" and not trainer.sanity_checking and self._monitor in metrics:
-            self._judge(trainer, float(metrics[self._monitor]))
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        if (value := self._ranking.logged(metrics)) is not None:
+            self._judge(trainer, value)
+        elif not _dry(trainer) and self._ranking.logged(_of_training(trainer)) is None:
+            self._ranking.warn(metrics)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, _: Any) -> None:
         """Judge by the epoch's metrics, if there are those alone."""
         metrics = trainer.callback_metrics
-        validated = self._monitor in {each.meta.name for each in _validation(trainer)}
-        if self._monitor in metrics and not validated:
-            self._judge(trainer, float(metrics[self._monitor]))
-        elif self._monitor not in metrics and not _dry(trainer):
+        value = self._ranking.logged(metrics)
+        if value is None and not _dry(trainer):
             self._ranking.warn(metrics)
+        elif value is not None and self._ranking.monitor not in _names(_validation(trainer)):
+            self._judge(trainer, value)
 
     def _judge(self, trainer: lightning.Trainer, value: float) -> None:
         step = trainer.global_step
@@ -177,3 +183,12 @@ def _dry(trainer: Any) -> bool:
 
 def _validation(trainer: lightning.Trainer) -> list[Any]:
     return list(trainer.fit_loop.epoch_loop.val_loop._results.values())
+
+
+def _of_training(trainer: lightning.Trainer) -> dict[str, float]:
+    """Return the metrics that the epoch's training logs, and may know at its end alone."""
+    return dict.fromkeys(_names(trainer.fit_loop.epoch_loop._results.values()), math.nan)
+
+
+def _names(results: Iterable[Any]) -> set[str]:
+    return {each.meta.name for each in results}

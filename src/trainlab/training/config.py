@@ -20,6 +20,11 @@ def _whole_precision(value: Any) -> Any:
     return "32-true" if str(value) == "32" else value
 
 
+def _mode(value: Any) -> Any:
+    """Read Transformers' greater_is_better."""
+    return {"true": "max", "false": "min"}.get(str(value).lower(), value)
+
+
 def _share_or_count(value: Any) -> Any:
     """Read text as Lightning does: '10' is a number of batches, '0.1' and '1.0' are shares."""
     if isinstance(value, str):
@@ -40,7 +45,8 @@ class CommonConfig(Config):
 
     Checkpoints: everything a resume needs is saved each `checkpoint_every` (30s, 5m, 1h, or a number of
     steps) and at the end of each `every_n_epochs`; `keep` of these stay. `resume` names the run to go on
-    with.
+    with. `mode` says whether less (min) or more (max) of the metric is better that the best weights are
+    chosen by; auto: as the run's `metrics` say, or a well-known name such as loss or accuracy.
 
     `tracker` names where a run can be followed beside TensorBoard: csv, mlflow, wandb, or several: csv,wandb.
 
@@ -57,6 +63,7 @@ class CommonConfig(Config):
     checkpoint_every: str = "5m"
     every_n_epochs: int = Field(1, ge=1)
     keep: int = Field(2, ge=1)
+    mode: Annotated[Literal["auto", "min", "max"], BeforeValidator(_mode)] = "auto"
     tracker: str = "tensorboard"
     fast_dev_run: int = Field(0, ge=0)
     limit_train_batches: Batches = 1.0
@@ -71,6 +78,7 @@ class CommonConfig(Config):
         {
             *("epochs", "accelerator", "num_workers", "deterministic"),
             *("checkpoint_every", "every_n_epochs", "keep", "tracker"),
+            "mode",  # the run refuses another direction than it had
         }
     )
 

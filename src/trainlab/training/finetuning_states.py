@@ -36,7 +36,7 @@ class FineTuneStates(Keeper, TrainerCallback):
 
     def __init__(self, run: Run, config: FineTuneConfig, tuner: FineTuner) -> None:
         super().__init__(run, config)
-        self.ranking = Ranking(run, config.metric_for_best)
+        self.ranking = Ranking(run, config.metric_for_best, mode=config.mode, setting="metric_for_best")
         self._tuner = tuner
         self._loaded: dict[str, Any] = {}  # what a resume has still to restore
 
@@ -138,7 +138,7 @@ class FineTuneStates(Keeper, TrainerCallback):
 
     def judge(self, metrics: Mapping[str, float]) -> None:
         """Keep the weights if they are the best so far, by an evaluation's {tag: value}."""
-        value = metrics.get(self._config.metric_for_best)
+        value = self.ranking.logged(metrics)
         step = self._tuner.state.global_step
         if value is None:
             self.ranking.warn(metrics)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
 from trainlab.errors import UserError, nearest
 from trainlab.runs import checkpoint, interruption, record
-from trainlab.runs.metrics import lower_is_better
+from trainlab.runs.checkpoint import STEP
+from trainlab.runs.metrics import KNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -74,7 +76,7 @@ class Keeper:
 
     def path(self, step: int) -> Path:
         """Return the file of a step."""
-        return self._run.checkpoints / f"step-{step:08d}.ckpt"
+        return self._run.checkpoints / f"{STEP}{step:08d}.ckpt"
 
     def written(self, step: int, *, first_process: bool = True) -> None:
         """Take the file of a step, now whole, into account."""
@@ -94,7 +96,8 @@ class Keeper:
 
     def _tidy(self, step: int) -> None:
         """Delete all but the newest; later ones are damaged, or of a training that was taken back."""
-        steps = {int(path.stem[5:]): path for path in self._run.checkpoints.glob("step-*.ckpt")}
+        found = {path: path.stem.removeprefix(STEP) for path in self._run.checkpoints.glob(f"{STEP}*.ckpt")}
+        steps = {int(number): path for path, number in found.items() if number.isdigit()}
         kept = sorted(each for each in steps if each <= step)[-self._config.keep :]
         for each in steps.keys() - set(kept):
             checkpoint.remove(steps[each])
@@ -104,13 +107,19 @@ class Ranking:
     """Keeps `best.ckpt`, the weights with the best value of a metric so far, and names it in `run.json`.
 
     With a `most` of more than 1 the others lie beside it, as `best-step-00000240.ckpt`, with -1 all of them;
-    with 0 nothing is kept. `values` are those of the kept ones, by step.
+    with 0 nothing is kept. `values` are those of the kept ones, by step. `mode` says which way the metric
+    improves: 'min', 'max', or 'auto' where the run or a well-known name does.
+
+    Raises UserError where nobody says so: the others' weights would be deleted by a guess.
     """
 
-    def __init__(self, run: Run, monitor: str, most: int = 1) -> None:
+    def __init__(self, run: Run, monitor: str, most: int = 1, *, mode: str, setting: str = "monitor") -> None:
         self.values: dict[int, float] = {}
         self._run, self._monitor, self._most = run, monitor, most
-        self._sign = 1 if lower_is_better(monitor) else -1
+        self._direction = run.direction(monitor, mode)
+        if self._direction is None and most:
+            raise UserError(_undirected(monitor, setting))
+        self._sign = 1 if self._direction == "min" else -1
         self._told = False
 
     @property
@@ -122,8 +131,24 @@ class Ranking:
     def resume(self) -> None:
         """Take a file into account that is newer than the state that is gone on from."""
         known = record.read(self._run.folder).model_dump().get("best_checkpoint") or {}
-        if known.get("monitor") == self._monitor and self.best:
+        if _one_name(known.get("monitor", "")) == _one_name(self._monitor) and self.best:
             self.values.setdefault(known["step"], float(known["value"]))
+
+    def logged(self, metrics: Mapping[str, Any]) -> float | None:
+        """Return the metric's value, None where it was not logged; 'val_loss' is 'val/loss'."""
+        if self._monitor not in metrics:
+            alike = [tag for tag in metrics if _one_name(tag) == _one_name(self._monitor)]
+            if len(alike) != 1:
+                return None
+            (self._monitor,) = alike
+            if self._direction is not None:
+                self._run.direction(self._monitor, self._direction)
+        return float(metrics[self._monitor])
+
+    @property
+    def monitor(self) -> str:
+        """The metric's name, as it is logged once it was."""
+        return self._monitor
 
     def wants(self, step: int, value: float) -> bool:
         """Tell whether a step's weights are among the best so far; NaN is worse than anything."""
@@ -209,8 +234,23 @@ def _plain(value: Any) -> bool:
     return value is None or type(value) in (bool, int, float, complex, str, bytes, torch.Tensor)
 
 
+def _one_name(tag: str) -> str:
+    """Return what the names of one metric have in common; an evaluation is a validation."""
+    return re.sub(r"^(eval|valid|validation)_", "val_", tag.replace("/", "_"))
+
+
+def _undirected(monitor: str, setting: str) -> str:
+    near = nearest(monitor.rpartition("/")[2], KNOWN)
+    return (
+        f"{setting}={monitor}: the best weights are chosen by it, and nobody has said whether less or more "
+        "of it is better. Say it: mode=min or mode=max among the settings, or "
+        f"Run(..., metrics={{{monitor!r}: 'min'}}). Well-known names, such as loss and accuracy, need not be "
+        f"told.{near}"
+    )
+
+
 def _unknown(monitor: str, known: list[str]) -> str:
     return (
-        f"warning: monitor={monitor}: nothing of that name was logged, so there is no best.ckpt. "
+        f"warning: monitor={monitor}: nothing of that name was logged, and without it there is no best.ckpt. "
         f"Logged: {', '.join(sorted(known)) or 'nothing'}.{nearest(monitor, known)}"
     )

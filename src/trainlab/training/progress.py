@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.callbacks import Callback
@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 LOG_EVERY = 10  # steps between two points of the running loss, at most
+VALIDATION = ("val", "eval")  # how the names of its metrics begin: val/loss, val_loss, valid_loss
 POINTS = 10  # of the running loss in an epoch, at least, where it has as many steps
 
 
 class Bars(Callback):
-    """Shows a bar an epoch and then the epoch's metrics: those that the module logs with `prog_bar=True`."""
+    """Shows a bar an epoch and then the epoch's metrics: those that the module logs with `prog_bar=True`.
+
+    Where it logs none so, all of the validation; no line where there are none.
+    """
 
     _bar: tqdm | None = None
 
@@ -33,7 +37,10 @@ class Bars(Callback):
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Move the bar on."""
         if self._bar is not None:
-            self._bar.set_postfix_str(_metrics(trainer, "train/"), refresh=False)
+            training = {
+                tag: each for tag, each in trainer.progress_bar_metrics.items() if not _validates(tag)
+            }
+            self._bar.set_postfix_str(_line(training), refresh=False)
             self._bar.update()
 
     def on_validation_start(self, *_: Any) -> None:
@@ -44,8 +51,10 @@ class Bars(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Write what the epoch came to."""
         self._close()
-        if trainer.is_global_zero:
-            print(f"  {_metrics(trainer, 'val/')}", file=sys.stdout, flush=True)
+        chosen, every = trainer.progress_bar_metrics, trainer.callback_metrics
+        found = ({tag: each for tag, each in of.items() if _validates(tag)} for of in (chosen, every))
+        if trainer.is_global_zero and (metrics := next(filter(None, found), None)):
+            print(f"  {_line(metrics)}", file=sys.stdout, flush=True)
 
     def on_exception(self, *_: Any) -> None:
         """Leave the bar as it is, on a line of its own."""
@@ -120,8 +129,9 @@ def _samples(trainer: Any, batches: int) -> Any:
     return min(batches * size, len(dataset) if isinstance(dataset, Sized) else math.inf)
 
 
-def _metrics(trainer: lightning.Trainer, prefix: str) -> str:
-    found = {
-        tag: float(value) for tag, value in trainer.progress_bar_metrics.items() if tag.startswith(prefix)
-    }
-    return ", ".join(f"{tag} {value:.3f}" for tag, value in found.items())
+def _validates(tag: str) -> bool:
+    return tag.startswith(VALIDATION)
+
+
+def _line(metrics: Mapping[str, Any]) -> str:
+    return ", ".join(f"{tag} {float(value):.3f}" for tag, value in metrics.items())

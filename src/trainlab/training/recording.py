@@ -36,6 +36,11 @@ class RunLogger(Logger):
 
     @property
     def save_dir(self) -> str:
+        """The folder of all experiments: Lightning itself adds name and version to it."""
+        return str(self._run.folder.parents[1])
+
+    @property
+    def log_dir(self) -> str:
         """The run's folder."""
         return str(self._run.folder)
 

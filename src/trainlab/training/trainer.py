@@ -7,12 +7,15 @@ import signal
 import threading
 import warnings
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.core.mixins import HyperparametersMixin
 
+from trainlab.runs import checkpoint
 from trainlab.training import loops
 from trainlab.training.checkpoints import Best, States
 from trainlab.training.ddp import log_means, strategy_for
@@ -25,9 +28,8 @@ from trainlab.training.workers import set_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
-    from lightning.pytorch.callbacks import Callback
+    from lightning.pytorch.callbacks import Callback, Checkpoint
 
     from trainlab.runs.run import Run
     from trainlab.training.config import TrainingConfig
@@ -36,6 +38,8 @@ UNHELPFUL = (
     ".*does not have many workers.*",  # tokens are ready before training: workers would only cost memory
     ".*smaller than the logging interval.*",  # Speed sets that
     ".*module\\(s\\) in eval mode.*",  # frozen layers, which are to be so
+    ".*configured with multiple `ModelCheckpoint`.*",  # see `Trainer.checkpoint_callback`
+    ".*Checkpoint directory .* exists and is not empty.*",  # a run keeps its own there
     ".*requested to overfit but enabled.*",  # it turns shuffling off itself
     r".*isinstance\(treespec, LeafSpec\).*",  # Lightning's own business with torch
 )
@@ -50,6 +54,12 @@ class Trainer(lightning.Trainer):
     Logs and checkpoints (see `States` and `Best`) go into the run's folder. In a resumed run `fit` goes on
     from the newest good checkpoint: on the CPU with the weights and losses that it would have had without the
     stop. On the CPU the same seed gives the same curves. `options` are Lightning's own and win over ours.
+
+    A ModelCheckpoint of yours without a `dirpath` writes into `checkpoints/` too; into `checkpoints/own/`
+    where its `filename` would be one of ours. `ckpt_path="best"` means your first one with a `monitor`,
+    otherwise `best_checkpoint`.
+
+    Raises UserError where nobody has said whether less or more of `config.monitor` is better.
     """
 
     fast_dev_run: bool | int  # set by Lightning
@@ -61,7 +71,10 @@ class Trainer(lightning.Trainer):
         self.run, self.config = run, config
         self.checkpoints = States(run, config)
         self.resumed_from = run.checkpoint
-        ours = [Bars(), Speed(), Best(run, config), self.checkpoints]
+        self._best = Best(run, config)
+        ours = [Bars(), Speed(), self._best, self.checkpoints]
+        for callback in callbacks:
+            _keep_apart(callback, run)
         defaults = _defaults(run, config) | {"callbacks": [*callbacks, *ours]}
         with _quiet():
             super().__init__(**defaults | options)
@@ -73,6 +86,17 @@ class Trainer(lightning.Trainer):
         """`checkpoints/best.ckpt`, the weights with the best `config.monitor`, if there is one."""
         best = self.run.checkpoints / BEST
         return best if best.is_file() and not self.fast_dev_run else None
+
+    @property
+    def checkpoint_callback(self) -> Checkpoint | None:
+        """Whose best weights `ckpt_path="best"` means."""
+        chosen = (each for each in self.checkpoint_callbacks if getattr(each, "monitor", None))
+        return next(chosen, self._best)
+
+    @property
+    def log_dir(self) -> str:
+        """The run's folder."""
+        return str(self.run.folder)
 
     def fit(self, model: lightning.LightningModule, *args: Any, **kwargs: Any) -> None:
         """Train a module; see Lightning. SIGTERM and Ctrl-C save a checkpoint after the step at work.
@@ -96,7 +120,7 @@ class Trainer(lightning.Trainer):
             return super().validate(*args, **{"weights_only": True} | kwargs)
 
     def test(self, *args: Any, **kwargs: Any) -> Any:
-        """Measure a module on the test set; see Lightning. `ckpt_path="best"` takes the best checkpoint."""
+        """Measure a module on the test set; see Lightning, and this class for `ckpt_path="best"`."""
         with self.at_work():
             return super().test(*args, **{"weights_only": True} | kwargs)
 
@@ -119,6 +143,15 @@ def check_hyperparameters(owner: Any) -> None:
     """
     kept = owner.hparams if isinstance(owner, HyperparametersMixin) else {}
     check_plain(kept, type(owner).__name__, "leave it out by save_hyperparameters(ignore=[{name!r}])")
+
+
+def _keep_apart(callback: Callback, run: Run) -> None:
+    """Let a ModelCheckpoint that chose no folder overwrite, and later delete, none of our own files."""
+    if not isinstance(callback, ModelCheckpoint) or callback.dirpath is not None:
+        return
+    name = callback.filename or ""
+    if name == Path(BEST).stem or name.startswith((checkpoint.STEP, f"best-{checkpoint.STEP}")):
+        callback.dirpath = str(run.checkpoints / "own")
 
 
 def _defaults(run: Run, config: TrainingConfig) -> dict[str, Any]:

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
+from torch.utils.tensorboard import SummaryWriter
 
 from compared_runs import record_foreign, row
 from runs_folder import make, points
 from trainlab.errors import UserError
+from trainlab.runs import record
+from trainlab.runs.compare import coordinates
 from trainlab.runs.compare.along import Along
 from trainlab.runs.compare.comparison import CompareConfig, compare, comparison
 
@@ -99,6 +104,73 @@ def test_runs_that_cannot_be_placed_along_the_axis_are_named(tmp_path):
     record_foreign(tmp_path / "theirs", [3.0, 2.0])
     said = compare(CompareConfig.parse({"x": Along.examples}), tmp_path).left_out()
     assert said == [
-        "Neither a batch size nor a tag such as train/examples is recorded: theirs can't be drawn over the "
-        "examples seen."
+        "Left out, for neither a batch size nor a tag such as train/examples is recorded: theirs."
     ]
+
+
+def on(sha256, name, loss, **config):
+    known = {"experiment": "news", "run": name, "status": "finished", "started": datetime.now(UTC)}
+    data = {"rows": 3, "sha256": sha256, "path": "/data/sample"}
+    return row(name, loss=loss, config=config, record=record.Record(**known, data=data))
+
+
+def test_the_best_are_ranked_within_the_same_data_and_split():
+    rows = [on("a" * 64, "new", 0.5, lr=1.0, split="item"), on("a" * 64, "old", 0.4, lr=2.0, split="item")]
+    rows += [on("b" * 64, "other", 0.01, lr=3.0, split="item"), on("a" * 64, "leak", 0.02, split="triplet")]
+    compared = comparison(rows, CompareConfig.parse({}))
+    leaders = compared.leaders().reset_index()
+    assert list(zip(leaders["rank"], leaders["run"], strict=True)) == [
+        (1, "old"),
+        (2, "new"),
+        (1, "other"),
+        (1, "leak"),
+    ]
+    assert list(leaders["data"])[1:3] == ["sha256 aaaaaaaa, split item", "sha256 bbbbbbbb, split item"]
+    assert "are ranked apart: 2 with sha256 aaaaaaaa, split item; 1 with" in str(compared)
+    assert "What follows of settings is about the first 2." in str(compared)
+    assert [each.run for each in compared.comparable] == ["old", "new"]
+    assert [axis.name for axis in coordinates.axes(compared.comparable, "val/loss")[1]] == ["lr", "val/loss"]
+
+
+def test_the_same_data_in_another_place_is_the_same(tmp_path):
+    rows = [on("a" * 64, "here", 0.5), on("a" * 64, "there", 0.4)]
+    assert rows[1].record is not None
+    rows[1].record.data = {"rows": 3, "sha256": "a" * 64, "path": "/else/where.tsv"}
+    compared = comparison(rows, CompareConfig.parse({}))
+    assert str(compared) == "2 runs, 2 with val/loss, lower is better."
+    assert "data" not in compared.leaders()
+
+
+def test_without_a_direction_none_is_called_the_best_until_it_is_said(tmp_path):
+    with SummaryWriter(str(tmp_path / "news" / "a")) as writer:
+        for step in range(3):
+            writer.add_scalar("val/score", step, step)
+    compared = compare(CompareConfig.parse({}), tmp_path)
+    assert (compared.metric, compared.ranked, len(compared.leaders())) == ("val/score", [], 0)
+    assert "nobody has said whether less or more of it is better. So none is called the best" in str(compared)
+    assert set(compared.points["tag"]) == {"val/score"}
+    said = compare(CompareConfig.parse({"metric": "val/score", "mode": "max"}), tmp_path)
+    assert str(said) == "1 run, 1 with val/score, higher is better."
+    assert list(said.leaders()["val/score"]) == [2.0]
+    with pytest.raises(UserError, match="mode=max says nothing without the metric"):
+        compare(CompareConfig.parse({"mode": "max"}), tmp_path)
+
+
+def test_points_without_steps_are_all_drawn_and_it_is_said(tmp_path):
+    with SummaryWriter(str(tmp_path / "theirs")) as writer:
+        for number in range(20):
+            writer.add_scalar("val/loss", 1 + (number - 7) ** 2)
+    compared = compare(CompareConfig.parse({}), tmp_path)
+    assert len(compared.points) == 20
+    assert compared.left_out() == [
+        "Logged without steps, and drawn at one: theirs. Over time (x=time) the points lie apart."
+    ]
+    assert compare(CompareConfig.parse({"x": Along.time}), tmp_path).left_out() == []
+
+
+def test_runs_of_opposite_directions_are_not_ranked():
+    rows = [row("a", best={"f": 1.0}, last={"f": 1.0}, directions={"f": "min"})]
+    rows += [row("b", best={"f": 2.0}, last={"f": 2.0}, directions={"f": "max"})]
+    compared = comparison(rows, CompareConfig.parse({}))
+    assert compared.ranked == []
+    assert "some of its runs say that less is better, others more." in str(compared)

@@ -63,7 +63,15 @@ def test_time_at_work_leaves_out_the_pause_before_a_resume():
 
 
 def test_a_foreign_runs_clock_starts_at_its_first_event():
-    assert list(curves.at_work(row(), [1000.0, 1060.0], first=990.0)) == [10, 70]
+    first = START.timestamp()
+    assert list(curves.at_work(row(), [first + 10, first + 70], first)) == [10, 70]
+
+
+def test_a_time_that_can_be_none_has_no_place_on_the_axis_of_time():
+    first = START.timestamp()
+    found = curves.at_work(row(), [first + 10, 1000 * first, math.nan, 0.0, -1.0, first + 70], first)
+    assert [each for each in found if not math.isnan(each)] == [10, 70]
+    assert np.isnan(found[1:5]).all()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trainlab.runs.compare.along import Along
-from trainlab.runs.options import Ending, Experiment, Logs, Since, Where, chosen, row
+from trainlab.runs.options import Ending, Experiment, Logs, Mode, Since, Where, chosen, row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,6 +40,7 @@ def plot(  # noqa: PLR0913, PLR0917
     ] = Kind.curves,
     tag: Annotated[list[str] | None, typer.Option(help="A curve to draw; may be repeated.")] = None,
     metric: Annotated[str, typer.Option(help="What says which run is better; default: the main one.")] = "",
+    mode: Mode = "auto",
     smooth: Annotated[float, typer.Option(min=0, max=0.999, help="TensorBoard's smoothing.")] = 0.0,
     x: Annotated[Along, typer.Option(help="What curves are drawn over.")] = Along.step,
     experiment: Experiment = None,
@@ -49,18 +50,23 @@ def plot(  # noqa: PLR0913, PLR0917
     logs: Logs = None,
 ) -> None:
     """Draw several runs into one picture."""
+    from trainlab.runs import display, ranking
     from trainlab.runs.compare.comparison import MOST_CURVES, CompareConfig, comparison
+    from trainlab.runs.metrics import directions_of
 
     _check_format(output)
     logs = logs or context.obj
-    rows = [row(each, logs) for each in references or []] or chosen(logs, experiment, where, status, since)
+    directions = directions_of(metric, mode)
+    rows = [row(each, logs, directions) for each in references or []]
+    rows = rows or chosen(logs, experiment, where, status, since, directions)
     if not rows:
         raise typer.Exit(1)
     config = CompareConfig.parse({"metric": metric, "tags": ",".join(tag or []), "smooth": smooth, "x": x})
     compared = comparison(rows, config, most=len(references or []) or MOST_CURVES)
     _save(_drawn(compared, kind), output)
-    for sentence in compared.left_out() if kind is Kind.curves else []:
-        print(sentence, file=sys.stderr)
+    said = compared.left_out() if kind is Kind.curves else [ranking.remark(rows, compared.metric)]
+    for sentence in filter(None, said):
+        print(display.printable(sentence), file=sys.stderr)
     print(output)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from trainlab.config import Config
-from trainlab.runs import columns, filters, listing
+from trainlab.runs import columns, filters, listing, ranking
 from trainlab.runs.compare.along import Along
-from trainlab.runs.metrics import lower_is_better
+from trainlab.runs.metrics import directions_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 NEWEST, ALL = "newest", "all"
 MOST_CURVES = 10  # runs: more lines can't be told apart
+_PLACELESS = {  # why runs are missing along an axis
+    Along.time: "Left out, for the times of their points are none that can be",
+    Along.examples: "Left out, for neither a batch size nor a tag such as train/examples is recorded",
+}
 
 
 class CompareConfig(Config):
@@ -32,13 +36,15 @@ class CompareConfig(Config):
 
     `experiment` is a name, newest (that of the newest run with metrics) or all; `where` a filter such as
     'margin>=5 and age<7d'. `metric` says which run is better; by default the one that the runs call the most
-    important. `tags` names curves, by commas; by default the metric and the training's counterpart. `smooth`
-    is TensorBoard's smoothing; `x` what curves are drawn over; `best` how many runs are set against the rest.
+    important; `mode`, min or max, whether less or more of it is better, where the runs don't say so. `tags`
+    names curves, by commas; by default the metric and the training's counterpart. `smooth` is TensorBoard's
+    smoothing; `x` what curves are drawn over; `best` how many runs are set against the rest.
     """
 
     experiment: str = Field(NEWEST, min_length=1)
     where: str = ""
     metric: str = ""
+    mode: Literal["auto", "min", "max"] = "auto"
     tags: str = ""
     smooth: float = Field(0.6, ge=0, lt=1)
     x: Along = Along.step
@@ -58,10 +64,18 @@ class Comparison:
         """Return in a sentence what is compared."""
         if not self.rows:
             return "No run with metrics is chosen: choose less narrowly, or record one: trainlab run news"
-        having = sum(self.metric in row.best for row in self.rows)
-        better = "lower" if lower_is_better(self.metric) else "higher"
-        by = f"{having} with {self.metric}, {better} is better" if self.metric else "none with a metric"
-        return f"{len(self.rows)} run{'s' * (len(self.rows) != 1)}, {by}."
+        runs = f"{len(self.rows)} run{'s' * (len(self.rows) != 1)}"
+        if not self.metric:
+            return f"{runs}, none with a metric."
+        having = sum(self.metric in row.last for row in self.rows)
+        direction = ranking.direction(self.rows, self.metric)
+        better = {"min": ", lower is better", "max": ", higher is better", None: ""}[direction]
+        said = [f"{runs}, {having} with {self.metric}{better}.", ranking.remark(self.rows, self.metric)]
+        if direction is None:
+            said.append("So none is called the best: say metric and mode=min or mode=max.")
+        elif len(self.groups) > 1:
+            said.append(f"What follows of settings is about the first {len(self.groups[0])}.")
+        return " ".join(filter(None, said))
 
     @property
     def tags(self) -> list[str]:
@@ -76,16 +90,16 @@ class Comparison:
         return tables.runs(self.rows)
 
     def leaders(self) -> pd.DataFrame:
-        """Return the best runs: their rank, metric, settings that differ, cost."""
+        """Return the best runs, on each data apart: their rank, metric, settings that differ, cost."""
         from trainlab.runs.compare import tables
 
-        return tables.leaders(self.ranked[: self.config.best], self.ranked, self.metric)
+        return tables.leaders(self.groups, self.metric, self.config.best)
 
     def differences(self) -> pd.DataFrame:
         """Return what sets the best runs apart from the rest, as `differences.table`."""
         from trainlab.runs.compare import differences
 
-        return differences.table(self.rows, self.metric, self.config.best)
+        return differences.table(self.comparable, self.metric, self.config.best)
 
     def cost(self) -> pd.DataFrame:
         """Return what each run cost, as `cost.table`."""
@@ -103,21 +117,29 @@ class Comparison:
         """Return the runs across parallel axes: the settings that differ, and the metric."""
         from trainlab.runs.compare import interactive
 
-        return interactive.parallel(self.rows, self.metric)
+        return interactive.parallel(self.comparable, self.metric)
 
     def importance(self) -> Figure:
         """Return how much each setting matters, or how many runs it takes to tell."""
         from trainlab.runs.compare import drawing, importance
 
-        reason = importance.missing(self.rows, self.metric)
-        return drawing.importance(importance.table(self.rows, self.metric), reason)
+        reason = importance.missing(self.comparable, self.metric)
+        return drawing.importance(importance.table(self.comparable, self.metric), reason)
 
     @cached_property
     def ranked(self) -> list[Row]:
-        """The runs that have the metric, the best first."""
-        from trainlab.runs.compare import differences
+        """The runs that have the metric, the best first; those on other data behind them."""
+        return ranking.ranked(self.rows, self.metric)
 
-        return differences.ranked(self.rows, self.metric)
+    @cached_property
+    def groups(self) -> list[list[Row]]:
+        """The ranked runs of each data and split; the newest run's first."""
+        return ranking.groups(self.ranked)
+
+    @property
+    def comparable(self) -> list[Row]:
+        """Return the runs whose settings are weighed: those on the newest one's data."""
+        return self.groups[0] if self.groups else []
 
     @property
     def drawn(self) -> list[Row]:
@@ -132,11 +154,13 @@ class Comparison:
         without = len(self.rows) - len(having)
         known = self.points.dropna(subset=[self.config.x.value])
         placeless = sorted(set(self.points["run"]) - set(known["run"]))
+        first = "best" if self.ranked else "newest"
         found = {
             f"{without} of {len(self.rows)} runs have no {' or '.join(self.tags)}.": without,
-            f"Of {len(having)} runs with curves the best {self.most} are drawn.": len(having) > self.most,
-            f"Neither a batch size nor a tag such as train/examples is recorded: {', '.join(placeless)} "
-            "can't be drawn over the examples seen.": placeless,
+            f"Of {len(having)} runs with curves the {first} {self.most} are drawn.": len(having) > self.most,
+            f"{_PLACELESS.get(self.config.x)}: {', '.join(placeless)}.": placeless,
+            f"Logged without steps, and drawn at one: {', '.join(self._stepless)}. Over time (x=time) the "
+            "points lie apart.": self._stepless and self.config.x is Along.step,
         }
         return [sentence for sentence, holds in found.items() if holds]
 
@@ -146,6 +170,13 @@ class Comparison:
         from trainlab.runs.compare import curves
 
         return curves.points(self.drawn, self.tags)
+
+    @property
+    def _stepless(self) -> list[str]:
+        """Return the drawn runs that have logged several points of a tag, and all at the same step."""
+        found = self.points.groupby(["run", "tag"], sort=False)["step"].agg(["nunique", "size"])
+        alike = found[(found["nunique"] == 1) & (found["size"] > 1)]
+        return list(dict.fromkeys(run for run, _ in alike.index))
 
     @cached_property
     def _with_curves(self) -> list[Row]:
@@ -159,9 +190,10 @@ def compare(config: CompareConfig, logs: Path | None = None) -> Comparison:
 
     Raises UserError for a filter that can't be read, an unknown experiment, metric or tag; no runs are fine.
     """
-    rows = listing.rows(logs)
+    directions = directions_of(config.metric, config.mode)
+    rows = listing.rows(logs, directions=directions)
     if rows and config.experiment not in (NEWEST, ALL):
-        rows = listing.rows(logs, config.experiment)
+        rows = listing.rows(logs, config.experiment, directions)
     elif config.experiment == NEWEST:
         rows = of_newest(rows)
     return comparison(filters.select(rows, config.where), config)
@@ -181,8 +213,12 @@ def of_newest(rows: Sequence[Row]) -> list[Row]:
 
 
 def default_metric(rows: Sequence[Row]) -> str:
-    """Return the tag that the runs call most important, or the first of val/*, or any; '' for none."""
-    return next(iter(columns.main_metrics([row for row in rows if row.best])), "")
+    """Return the tag that the runs call most important, or the first of val/*, or any; '' for none.
+
+    One that has a best value goes first: without a direction nothing can be ranked.
+    """
+    known = columns.main_metrics(rows)
+    return next((tag for tag in known if any(tag in row.best for row in rows)), next(iter(known), ""))
 
 
 def default_tags(rows: Sequence[Row], metric: str) -> list[str]:

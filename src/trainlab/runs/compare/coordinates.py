@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainlab.runs import columns, display
-from trainlab.runs.compare.differences import is_number, ranked
+from trainlab.runs.compare.differences import is_number
+from trainlab.runs.ranking import ranked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

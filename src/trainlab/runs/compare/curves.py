@@ -56,8 +56,12 @@ def at_work(row: Row, wall_times: Sequence[float], first: float | None) -> np.nd
     """Return how many seconds the run had been at work at each moment: pauses before a resume don't count.
 
     Moments are in seconds since 1970. The clock starts with the run; without a record, at its `first` event.
+    NaN where what was written can't be a moment.
     """
+    from trainlab.runs.gathering import plausible
+
     moments = np.asarray(wall_times, dtype=float)
+    moments = np.where(plausible(moments), moments, np.nan)
     started = row.started.timestamp() if row.record and row.started else first or 0.0
     elapsed = moments - started
     for session in row.record.resumes if row.record else []:
@@ -74,7 +78,8 @@ def examples_seen(row: Row, curves: dict[str, Curve], steps: Sequence[int]) -> n
     """
     for tag in _EXAMPLES:
         if tag in curves:
-            return np.interp(steps, curves[tag].steps, curves[tag].values)
+            order = np.argsort(curves[tag].steps, kind="stable")  # trainings may share a folder
+            return np.interp(steps, np.array(curves[tag].steps)[order], np.array(curves[tag].values)[order])
     size = next((row.config[name] for name in _BATCH if _counts(row.config.get(name))), np.nan)
     joined = next((row.config[name] for name in _STEPS_JOINED if _counts(row.config.get(name))), 1)
     return np.asarray(steps, dtype=float) * size * joined

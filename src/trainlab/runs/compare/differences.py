@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from trainlab.runs import columns, display
-from trainlab.runs.metrics import lower_is_better
+from trainlab.runs.ranking import ranked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,12 +17,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ("setting", "best", "rest", "distance")
 _SHOWN = 3  # values of a setting, the most frequent first
-
-
-def ranked(rows: Sequence[Row], metric: str) -> list[Row]:
-    """Return the runs that have a metric, the best first."""
-    having = [row for row in rows if np.isfinite(row.best.get(metric, np.nan))]
-    return sorted(having, key=lambda row: row.best[metric], reverse=not lower_is_better(metric))
 
 
 def table(rows: Sequence[Row], metric: str, best: int) -> pd.DataFrame:

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from trainlab.runs import columns, display
-from trainlab.runs.compare.differences import is_number, ranked
+from trainlab.runs.compare.differences import is_number
+from trainlab.runs.ranking import ranked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -84,14 +84,15 @@ def section(experiment: str, rows: list[Row]) -> Section:
 def _about_metric(compared: Comparison) -> list[Part]:
     config, metric = compared.config, compared.metric
     leaders = compared.leaders().reset_index()
-    reason = importance.missing(compared.rows, metric)
-    parts = [Part(f"The best by {metric}", table=_table(leaders)), _differences(compared)]
+    reason = importance.missing(compared.comparable, metric)
+    apart = "The rank counts within the same data and split." if len(compared.groups) > 1 else ""
+    parts = [Part(f"The best by {metric}", apart, _table(leaders)), _differences(compared)]
     smoothed = f"Smoothed by {config.smooth:g} as in TensorBoard; the exact curves are faint."
     notes = " ".join([smoothed, *compared.left_out()])
     curves = drawing.curves(compared.points, compared.tags, config.smooth, config.x)
     parts.append(Part("Curves", notes, picture=_picture(curves)))
     parts.append(
-        Part("Settings against the metric", picture=_picture(drawing.parallel(compared.rows, metric)))
+        Part("Settings against the metric", picture=_picture(drawing.parallel(compared.comparable, metric)))
     )
     if reason:
         return [*parts, Part("Importance of settings", reason)]

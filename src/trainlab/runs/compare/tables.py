@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from trainlab.runs import columns, display
+from trainlab.runs import columns, display, ranking
 from trainlab.runs.compare import cost
 
 if TYPE_CHECKING:
@@ -20,19 +20,27 @@ def runs(rows: Sequence[Row]) -> pd.DataFrame:
     return pd.DataFrame({column.title: column.cells for column in display.whole(rows)} if rows else {})
 
 
-def leaders(best: Sequence[Row], rows: Sequence[Row], metric: str) -> pd.DataFrame:
-    """Return some runs with their metric, the settings in which `rows` differ, and their cost."""
-    names = [name.removeprefix("config.") for name in columns.differing(rows)]
+def leaders(groups: Sequence[Sequence[Row]], metric: str, count: int) -> pd.DataFrame:
+    """Return the first runs of each group with their metric, the settings that differ, and their cost.
+
+    The rank starts again with each group, whose data are named where there are several.
+    """
+    best = [row for group in groups for row in group[:count]]
+    data = [name for group, name in zip(groups, ranking.names(groups), strict=True) for _ in group[:count]]
+    ranks = [rank for group in groups for rank, _ in enumerate(group[:count], 1)]
+    everyone = [row for group in groups for row in group]
+    names = [name.removeprefix("config.") for name in columns.differing(everyone)]
     found = [
         {
             "run": name,
+            **({"data": on} if len(groups) > 1 else {}),
             metric: row.best[metric],
             "last": row.last.get(metric),
-            "at step": row.record.best[metric].step if row.record and metric in row.record.best else None,
+            "at step": row.best_steps.get(metric),
             **{name: display.short(row.config.get(name)) for name in names},
             "duration": display.duration(row.seconds),
             "GPU hours": cost.gpu_hours(row),
         }
-        for row, name in zip(best, display.labels(best), strict=True)
+        for row, name, on in zip(best, display.labels(best), data, strict=True)
     ]
-    return pd.DataFrame(found, index=pd.RangeIndex(1, len(found) + 1, name="rank"))
+    return pd.DataFrame(found, index=pd.Index(ranks, name="rank"))

@@ -26,7 +26,7 @@ def export(row: Row, name: str) -> int:
     """
     _check(row, name)
     history = events.read(row.folder)
-    points = sorted(_points(history), key=lambda point: (point.time, point.step))
+    points = sorted(_points(history, row), key=lambda point: (point.time, point.step))
     tracker = make(name)
     try:
         tracker.start(_subject(row))
@@ -69,11 +69,17 @@ def _check_online() -> None:
         )
 
 
-def _points(history: History) -> list[Point]:
+def _points(history: History, row: Row) -> list[Point]:
+    """Return a run's points; where a time is none, the run's start or 1970, for a tracker needs one."""
+    from trainlab.runs.gathering import plausible
+
+    start = row.started.timestamp() if row.started else 0.0
     return [
-        Point(step, time, tag, value)
+        Point(step, time if good else start, tag, value)
         for tag, curve in history.curves.items()
-        for step, time, value in zip(curve.steps, curve.wall_times, curve.values, strict=True)
+        for step, time, value, good in zip(
+            curve.steps, curve.wall_times, curve.values, plausible(curve.wall_times).tolist(), strict=True
+        )
     ]
 
 

@@ -1,0 +1,107 @@
+"""Which of several runs is better: within the same data and split alone, and never by a guessed direction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from trainlab.runs import metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trainlab.runs.listing import Row
+    from trainlab.runs.metrics import Direction
+
+_DIGEST, _PATH, _SPLIT = "sha256", "path", "split"
+_DIGITS = 8  # of a digest, shown
+_LONGEST = 40  # characters of another fact
+_MOST_FACTS = 3  # that name data, where nothing tells it from other data
+_NO_DATA = "data not recorded"
+_UNSAID = "nobody has said whether less or more of it is better"
+
+
+def direction(rows: Sequence[Row], tag: str) -> Direction | None:
+    """Return which way a metric improves: as its runs have said, or by its well-known name.
+
+    None where nobody has said so, or one run says the opposite of another.
+    """
+    known = {row.directions.get(tag) or metrics.well_known(tag) for row in rows if tag in row.last}
+    said = known - {None}
+    return said.pop() if len(said) == 1 else metrics.well_known(tag) if not rows else None
+
+
+def ranked(rows: Sequence[Row], metric: str) -> list[Row]:
+    """Return the runs that have the best of a metric, the best first; those on other data behind them.
+
+    None where it isn't known which is better.
+    """
+    way = direction(rows, metric)
+    having = [row for row in rows if way and metrics.is_finite(row.best.get(metric))]
+    return [
+        row
+        for group in groups(having)
+        for row in sorted(group, key=lambda row: row.best[metric], reverse=way == "max")
+    ]
+
+
+def groups(rows: Sequence[Row]) -> list[list[Row]]:
+    """Return the runs that may be compared with each other, as a list each: the same data, the same split.
+
+    The group of the first run comes first.
+    """
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(_ground(row), []).append(row)
+    return list(found.values())
+
+
+def names(of: Sequence[Sequence[Row]]) -> list[str]:
+    """Return what tells the data of groups apart, such as 'sha256 3f2a9c1b, split item'."""
+    facts = [_facts(group[0]) for group in of]
+    recorded = [each for each in facts if each]
+    keys = dict.fromkeys(key for each in recorded for key in each)
+    differing = [key for key in keys if len({_cut(key, each.get(key)) for each in recorded}) > 1]
+    shown = differing or list(keys)[:_MOST_FACTS]
+    return [
+        ", ".join(f"{key} {_cut(key, each[key])}" for key in shown if key in each) or _NO_DATA
+        for each in facts
+    ]
+
+
+def remark(rows: Sequence[Row], metric: str) -> str:
+    """Return what must be said beside an order of runs by a metric; '' where all can be compared."""
+    having = [row for row in rows if metric in row.last]
+    said = []
+    if having and direction(having, metric) is None:
+        both = {row.directions.get(metric) for row in having} >= {"min", "max"}
+        why = "some of its runs say that less is better, others more" if both else _UNSAID
+        said.append(f"{metric}: {why}.")
+    apart = groups(having)
+    if len(apart) > 1:
+        sizes = "; ".join(f"{len(each)} with {name}" for each, name in zip(apart, names(apart), strict=True))
+        said.append(f"Runs on other data, or another split of it, are ranked apart: {sizes}.")
+    return " ".join(said)
+
+
+def _ground(row: Row) -> str:
+    """Return what must be equal in two runs for their metrics to be compared."""
+    facts = _facts(row)
+    if _DIGEST in facts:
+        facts.pop(_PATH, None)  # the same data may lie elsewhere
+    return json.dumps(facts, sort_keys=True, default=str)
+
+
+def _facts(row: Row) -> dict[str, Any]:
+    """Return what is recorded of a run's data, and the split that its settings name."""
+    data = row.record.data if row.record else None
+    facts = dict(data) if isinstance(data, Mapping) else {}
+    return facts | ({_SPLIT: row.config[_SPLIT]} if _SPLIT in row.config else {})
+
+
+def _cut(key: str, fact: Any) -> str:
+    if key == _DIGEST:
+        return str(fact)[:_DIGITS]
+    return (PurePath(str(fact)).name if key == _PATH else str(fact))[:_LONGEST]
