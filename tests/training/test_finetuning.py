@@ -65,6 +65,8 @@ def test_the_folder_holds_what_each_runs_does(done: FineTuner) -> None:
     for name in checkpoints:
         checkpoint.check(done.run.checkpoints / name)
     assert record(done)["status"] == "finished"
+    planned = record(done)["planned"]
+    assert (planned["steps"], planned["epochs"], planned["step"]) == (STEPS, done.config.epochs, 0)
 
 
 def test_the_last_checkpoint_holds_all_that_a_resume_needs(done: FineTuner) -> None:

@@ -259,6 +259,18 @@ def test_the_best_checkpoint_can_be_tested(tmp_path: Path) -> None:
     )
 
 
+def test_the_record_says_how_far_the_training_is_to_go(tmp_path: Path) -> None:
+    config = TrainingConfig(accelerator="cpu", num_workers=0, epochs=2)
+    stream = DataLoader(Stream(), batch_size=4, collate_fn=lambda items: [torch.stack(items)])
+    cases = ((stream, {}, (None, 2)), (Points(), {}, (10, 2)), (Points(), {"max_steps": 7}, (7, None)))
+    for data, options, expected in cases:
+        with trainlab.Run("line", config, logs=tmp_path) as run:
+            Trainer(run, config, **options).fit(Line(), data)
+        planned = json.loads((run.folder / "run.json").read_text())["planned"]
+        assert (planned["steps"], planned["epochs"]) == expected
+        assert planned["step"] == 0
+
+
 def test_other_precision_and_a_limit_in_steps_work_and_resume(tmp_path: Path) -> None:
     config = TrainingConfig(accelerator="cpu", precision="bf16-mixed", num_workers=0, epochs=9)
     for most in (5, 12):  # the first at the end of an epoch

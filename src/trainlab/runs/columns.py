@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trainlab.runs.listing import Row
 
 FACTS = ("experiment", "run", "status", "started", "seconds", "tags", "note", "reason", "folder")
+BASELINES = ("val_", "tfidf/", "untrained/", "commonest/")  # such as val_tfidf/mrr; the others until 2026
 GROUPS = ("config", "best", "last")  # columns are named 'config.margin', 'best.val/loss', ...
 
 
@@ -67,12 +68,24 @@ def differing(rows: Sequence[Row]) -> list[str]:
 def main_metrics(rows: Sequence[Row]) -> list[str]:
     """Return the tags of all metrics: those that the runs call important, then val/*, then the others.
 
-    What the machine did, vitals/*, is left out unless a run calls it important; columns can be asked for.
+    What the machine did, vitals/*, and baselines are left out unless a run calls them important; columns can
+    be asked for.
     """
     important = [tag for row in rows for tag in row.metrics]
-    tags = [tag for row in rows for tag in row.last if tag in important or not tag.startswith(VITALS)]
+    logged = list(dict.fromkeys(tag for row in rows for tag in row.last))
+    known = {*important, *logged}
+    aside = {tag for tag in logged if tag.startswith(VITALS) or _is_baseline(tag, rows, known)}
+    tags = [tag for tag in logged if tag in important or tag not in aside]
     val = [tag for tag in tags if tag.startswith(("val/", "val_", "eval/", "eval_"))]
     return [tag for tag in dict.fromkeys([*important, *val, *tags]) if tag in tags]
+
+
+def _is_baseline(tag: str, rows: Sequence[Row], known: set[str]) -> bool:
+    """Tell whether a tag is a baseline's: val_tfidf/mrr, which stays as it is, beside val/mrr."""
+    name = tag.partition("/")[2]
+    if not tag.startswith(BASELINES) or not known & {f"val/{name}", f"test/{name}"}:
+        return False
+    return all(row.best.get(tag) == row.last[tag] for row in rows if tag in row.last)
 
 
 def _differs(column: str, rows: Sequence[Row]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from trainlab.runs import display
+from trainlab.runs import display, progress
 from trainlab.runs.display import Column, table_text
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def _facts(row: Row) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "folder": row.folder,
         "status": row.status,
+        "progress": progress.text(row) if row.status == "running" else None,
         "reason": row.reason,
         "started": f"{display.short(row.started)} UTC, {display.age(row.started)} ago"
         if row.started

@@ -55,6 +55,15 @@ class Resume(BaseModel):
     command: str = ""
 
 
+class Planned(BaseModel):
+    """How far a training is to go, None where nobody knows, and where and when it began, or went on."""
+
+    steps: int | None = None
+    epochs: int | None = None
+    step: int = 0  # done before
+    at: AwareDatetime
+
+
 class Record(BaseModel):
     """The fields of `run.json`; a run may add its own."""
 
@@ -82,6 +91,8 @@ class Record(BaseModel):
     host: str = ""
     home: str = ""
     oom_kills: int | None = None
+    planned: Planned | None = None
+    looks: bool = False  # at other runs: nothing was trained
     tags: list[str] = Field(default_factory=list)
     note: str = ""
 

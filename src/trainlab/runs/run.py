@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -246,6 +247,11 @@ class Run(Recorder):
         self._summary = Summary.of(curves)
         with suppress(record.RecordError):
             self._record = record.read(self.folder)
+
+    def plan(self, steps: int | None, epochs: int | None = None, done: int = 0) -> None:
+        """Say how far the training is to go, with `done` steps made: the table then shows what is left."""
+        planned = {"steps": steps, "epochs": epochs, "step": done, "at": datetime.now(UTC)}
+        self.update(planned=planned)
 
     def update(self, **fields: Any) -> None:
         """Set further fields of `run.json`, such as the data's fingerprint; metrics so far go along."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,11 @@ class Recording(TrainerCallback):
         self._run = run
         self._start()
 
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        """Start the clock."""
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Write how far it is to go, and start the clock."""
+        self._run.plan(state.max_steps, math.ceil(state.num_train_epochs), state.global_step)
         self._start()
 
     def fetched(self, samples: int, seconds: float) -> None:

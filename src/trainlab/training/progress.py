@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import lightning
     from tqdm import tqdm
 
+    from trainlab.runs.run import Run
+
 LOG_EVERY = 10  # steps between two points of the running loss, at most
 POINTS = 10  # of the running loss in an epoch, at least, where it has as many steps
 
@@ -55,6 +57,23 @@ class Bars(Callback):
         if self._bar is not None:
             self._bar.close()
         self._bar = None
+
+
+class Plan(Callback):
+    """Writes into the record how far the training is to go: the table then says how much is left."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Write it, once the loaders and, after a resume, the steps done are known."""
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        found, epochs = trainer.estimated_stepping_batches, trainer.max_epochs
+        steps = int(found) if math.isfinite(found) and found > 0 else None
+        if steps == trainer.max_steps or epochs == -1:  # it ends in the midst of an epoch, or never
+            epochs = None
+        self._run.plan(steps, epochs, trainer.global_step)
 
 
 class Speed(Callback):

@@ -19,7 +19,7 @@ from trainlab.training.ddp import log_means, strategy_for
 from trainlab.training.keeping import BEST, check_plain
 from trainlab.training.loaders import take_loaders
 from trainlab.training.precision import precision_of
-from trainlab.training.progress import LOG_EVERY, Bars, Speed
+from trainlab.training.progress import LOG_EVERY, Bars, Plan, Speed
 from trainlab.training.recording import RunLogger, VerifiedCheckpoints
 from trainlab.training.workers import set_threads
 
@@ -61,7 +61,7 @@ class Trainer(lightning.Trainer):
         self.run, self.config = run, config
         self.checkpoints = States(run, config)
         self.resumed_from = run.checkpoint
-        ours = [Bars(), Speed(), Best(run, config), self.checkpoints]
+        ours = [Bars(), Plan(run), Speed(), Best(run, config), self.checkpoints]
         defaults = _defaults(run, config) | {"callbacks": [*callbacks, *ours]}
         with _quiet():
             super().__init__(**defaults | options)
