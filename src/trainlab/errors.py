@@ -22,7 +22,20 @@ class UserError(Exception):
         return [f"{type(self).__name__}: {self}"]
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ' Did you mean X?' for the known name closest to `name`, or '' where none is close."""
-    matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {matches[0]!r}?" if matches else ""
+def nearest(name: str, known: Iterable[str], most: int = 1) -> str:
+    """Return ' Did you mean X?' for the known name closest to `name`, or '' where none is close.
+
+    With `most` the next ones follow: ' Did you mean X? Or Y, Z?'.
+    """
+    matches = get_close_matches(name, list(dict.fromkeys(known)), n=most, cutoff=0.5)
+    if not matches:
+        return ""
+    first, *others = matches
+    return f" Did you mean {first!r}?" + (f" Or {', '.join(map(repr, others))}?" if others else "")
+
+
+def some(names: Iterable[str], most: int = 5) -> str:
+    """Return the first of many names, and how many there are besides: 'a, b and 3 more'."""
+    known = list(names)
+    more = f" and {len(known) - most} more" if len(known) > most else ""
+    return (", ".join(known[:most]) + more) or "none"

@@ -6,9 +6,12 @@ import json
 import math
 
 import pytest
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from typer.testing import CliRunner
 
-from runs_folder import make, points
+from runs_folder import foreign, make, points
 from trainlab.errors import UserError
 from trainlab.runs import display
 from trainlab.runs.commands import app
@@ -182,6 +185,24 @@ def test_show_tells_everything_about_a_run(logs):
     assert ["val/loss", "0.25", "2", "0.5"] in [line.split() for line in text.splitlines()]
     assert "not JSON" in call(logs, "show", "broken")
     assert "val/f1" in call(logs, "show", "last")
+
+
+def test_show_says_at_which_step_a_foreign_run_was_best(tmp_path):
+    from trainlab.runs import remarks
+
+    folder = foreign(tmp_path / "keras" / "train")
+    writer = EventFileWriter(str(folder), filename_suffix=".later")
+    for step, loss in ((3, 0.1), (4, 0.3)):
+        value = Summary.Value(tag="val/loss", simple_value=loss)
+        writer.add_event(Event(wall_time=2e9, step=step, summary=Summary(value=[value])))
+    writer.close()
+    assert ["val/loss", "0.1", "3", "0.3"] in [
+        line.split() for line in call(tmp_path, "show", "train").splitlines()
+    ]
+    remarks.note(folder, "theirs")
+    assert ["val/loss", "0.1", "3", "0.3"] in [
+        line.split() for line in call(tmp_path, "show", "train").splitlines()
+    ]
 
 
 def test_diff_tells_what_differs_and_only_that(logs):

@@ -234,6 +234,7 @@ def test_links_other_folders_and_logs_itself_are_refused(logs, tmp_path_factory)
         (str(logs / "linked"), "a link"),
         (str(logs), "itself"),
         (str(logs / trash.FOLDER / "b" / "run"), "out of sight"),
+        (str(foreign(logs / ".exp" / "run1")), r"Rename \.exp without the dot"),
     ):
         with pytest.raises(UserError, match=said):
             call(logs, "delete", run)

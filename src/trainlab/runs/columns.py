@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trainlab.runs.listing import Row
 
 FACTS = ("experiment", "run", "status", "started", "seconds", "tags", "note", "reason", "folder")
+_SPECIAL = "\\,\"'"  # what a backslash takes its meaning from, in a list of names
 BASELINES = ("val_", "tfidf/", "untrained/", "commonest/")  # such as val_tfidf/mrr; the others until 2026
 GROUPS = ("config", "best", "last")  # columns are named 'config.margin', 'best.val/loss', ...
 
@@ -29,15 +30,45 @@ def known(rows: Sequence[Row]) -> list[str]:
 def resolve(name: str, rows: Sequence[Row], also: Sequence[str] = ()) -> str:
     """Return the full name of a column: 'margin' means 'config.margin', 'val/loss' means 'best.val/loss'.
 
-    Raises UserError with the nearest name for one that no row has; `also` are names that may be meant, too.
+    Raises UserError with the nearest names for one that no row has; `also` are names that may be meant, too.
     """
     columns = known(rows)
     for candidate in (name, *(f"{group}.{name}" for group in GROUPS)):
         if candidate in columns:
             return candidate
-    short = [column.partition(".")[2] or column for column in columns]
-    names = ", ".join(dict.fromkeys(short))
-    raise UserError(f"No column {name!r}.{nearest(name, [*short, *columns, *also])} There: {names}.")
+    short = [column if column in FACTS else column.partition(".")[2] for column in columns]
+    spelled = columns if name.startswith(tuple(f"{group}." for group in GROUPS)) else short
+    near = nearest(name, [*spelled, *also], most=3)
+    raise UserError(f"No column {name!r}.{near} All columns: trainlab runs --format csv")
+
+
+def split(text: str) -> list[str]:
+    """Return the names that stand between commas: 'margin,"a, b",c\\, d' gives 'margin', 'a, b', 'c, d'.
+
+    A name may stand in quotes; a backslash keeps the comma, quote or backslash behind it. Raises UserError
+    for quotes that don't close.
+    """
+    names, letters, quote = [""], iter(text), ""
+    for letter in letters:
+        if letter == "\\":
+            kept = next(letters, "")
+            names[-1] += kept if kept and kept in _SPECIAL else letter + kept
+        elif letter == quote:
+            quote = ""
+        elif letter in ("'", '"') and not quote and not names[-1].strip():
+            quote = letter
+        elif letter == "," and not quote:
+            names.append("")
+        else:
+            names[-1] += letter
+    if quote:
+        raise UserError(f"{text}: a {quote} has no other one. Expected names with commas between them.")
+    return [name.strip() for name in names if name.strip()]
+
+
+def join(names: Sequence[str]) -> str:
+    """Return names as one text that `split` parts again."""
+    return ",".join("".join(f"\\{each}" if each in _SPECIAL else each for each in name) for name in names)
 
 
 def value(row: Row, column: str) -> Any:

@@ -57,12 +57,13 @@ def runs(  # noqa: PLR0913, PLR0917
         _refuse_options(context)
         context.obj = logs
         return
-    from trainlab.runs.columns import ordered
+    from trainlab.runs.columns import ordered, split
 
     rows = chosen(logs, experiment, where, status, since)
     if rows and sort:
-        rows = ordered(rows, sort)
-    _print(rows, format, _names(columns))
+        names = split(sort)
+        rows = ordered(rows, names[0] if len(names) == 1 else sort)
+    _print(rows, format, split(columns or "") or None)
 
 
 @app.command()
@@ -103,8 +104,3 @@ def _print(rows: list[Row], format: Format, chosen: list[str] | None) -> None:
         sys.stdout.write(display.markdown_text(rows, chosen))
     elif rows:
         display.print_table(rows, chosen)
-
-
-def _names(columns: str | None) -> list[str] | None:
-    names = [name.strip() for name in (columns or "").split(",")]
-    return [name for name in names if name] or None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from trainlab.runs import display, progress
+from trainlab.runs import display, events, progress
 from trainlab.runs.display import Column, table_text
 
 if TYPE_CHECKING:
@@ -102,11 +102,22 @@ def _metrics(row: Row) -> None:
     tags = list(row.last)
     if not tags:
         return
-    points = row.record.best if row.record else {}
     best = [display.short(row.best.get(tag)) for tag in tags]
-    steps = [str(points[tag].step) if tag in points else "" for tag in tags]
+    known = _best_steps(row)
+    steps = [str(known.get(tag, "")) for tag in tags]
     last = [display.short(row.last[tag]) for tag in tags]
     _print("metrics", tags, ["best", "at step", "last"], [best, steps, last])
+
+
+def _best_steps(row: Row) -> dict[str, int]:
+    """Return the step of each metric's best value: the record's, or that of the first such point logged."""
+    known = {tag: point.step for tag, point in row.record.best.items()} if row.record else {}
+    left = row.best.keys() - known.keys()
+    curves = events.read(row.folder).curves if left else {}
+    for tag in left & curves.keys():
+        if row.best[tag] in curves[tag].values:  # a run at work goes on meanwhile
+            known[tag] = curves[tag].steps[curves[tag].values.index(row.best[tag])]
+    return known
 
 
 def _section(console: Console, title: str, values: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
+import trainlab
 from compared_runs import record, record_foreign
 from trainlab.errors import UserError
 from trainlab.runs.commands import app
@@ -35,6 +36,14 @@ def test_a_picture_is_written_in_the_format_of_its_name(logs, tmp_path, name, wo
     done = call(logs, "plot", *words, "-o", str(tmp_path / name))
     assert (done.exit_code, done.stdout) == (0, f"{tmp_path / name}\n"), done.stderr
     assert (tmp_path / name).read_bytes().startswith(begins)
+
+
+def test_curves_whose_tags_hold_commas_are_drawn(tmp_path):
+    with trainlab.Run("odd", logs=tmp_path, monitor=False) as run:
+        run.log({"loss, smoothed": 1.0, 'say "x"': 2.0}, 0)
+    words = ["--tag", "loss, smoothed", "--tag", 'say "x"', "-o", str(tmp_path / "a.png")]
+    done = call(tmp_path, "plot", *words)
+    assert (done.exit_code, done.stderr) == (0, "")
 
 
 def test_what_is_missing_from_the_picture_is_told(logs, tmp_path):

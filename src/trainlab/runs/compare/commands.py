@@ -49,6 +49,7 @@ def plot(  # noqa: PLR0913, PLR0917
     logs: Logs = None,
 ) -> None:
     """Draw several runs into one picture."""
+    from trainlab.runs import columns
     from trainlab.runs.compare.comparison import MOST_CURVES, CompareConfig, comparison
 
     _check_format(output)
@@ -56,7 +57,9 @@ def plot(  # noqa: PLR0913, PLR0917
     rows = [row(each, logs) for each in references or []] or chosen(logs, experiment, where, status, since)
     if not rows:
         raise typer.Exit(1)
-    config = CompareConfig.parse({"metric": metric, "tags": ",".join(tag or []), "smooth": smooth, "x": x})
+    config = CompareConfig.parse(
+        {"metric": metric, "tags": columns.join(tag or []), "smooth": smooth, "x": x}
+    )
     compared = comparison(rows, config, most=len(references or []) or MOST_CURVES)
     _save(_drawn(compared, kind), output)
     for sentence in compared.left_out() if kind is Kind.curves else []:
