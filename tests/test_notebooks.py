@@ -15,6 +15,7 @@ import pytest
 from compared_runs import record, record_foreign
 from trainlab.runs import scalars
 from trainlab.runs.parameters import notebook_defaults, settings_class
+from trainlab.runs.record import read as record_of
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -158,6 +159,9 @@ def test_the_comparing_notebook_runs_whole_with_our_runs_and_foreign_ones(tmp_pa
     assert "Neither a batch size nor a tag such as train/examples is recorded: theirs" in done.stdout
     assert "Warning" not in done.stdout + done.stderr
     (folder,) = (tmp_path / "compare").iterdir()
+    assert record_of(folder).looks
+    listed = trainlab(tmp_path, "runs", "--format", "json").stdout
+    assert {each["experiment"] for each in json.loads(listed)} == {"news"}
     executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
     kinds = [kind for cell in code(executed) for output in cell.outputs for kind in output.get("data", {})]
     assert kinds.count("application/vnd.vegalite.v5+json") == 2

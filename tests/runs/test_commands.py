@@ -257,6 +257,17 @@ def test_a_filter_a_status_and_an_age_choose_runs(logs):
     assert order(logs, "--where", "margin>=3", "--sort", "val/loss") == "bac"
 
 
+def test_runs_that_only_look_are_left_out_and_found_again(logs):
+    for name, status in (("compare/x", "finished"), ("compare/y", "failed"), ("checks/z", "finished")):
+        make(logs, name, status=status, looks=True, last=points(check_passed=3.0))
+    assert set(order(logs)) == set("abcd")
+    done = CliRunner().invoke(app, ["--logs", str(logs), "--status", "finished"])
+    assert "compare" not in done.stdout
+    assert done.stderr == "Left out: 2 that only looked (checks, compare). All: trainlab runs --all\n"
+    assert set(order(logs, "--all")) == set("abcdxyz")
+    assert set(order(logs, "--experiment", "compare")) == set("xy")
+
+
 def test_a_filter_that_no_run_fulfils_says_so(logs):
     done = CliRunner().invoke(app, ["--logs", str(logs), "--where", "margin>50", "--since", "1d"])
     assert done.exit_code == 0

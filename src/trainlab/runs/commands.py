@@ -11,7 +11,7 @@ import typer
 from trainlab.errors import UserError
 from trainlab.runs import life_commands as life
 from trainlab.runs.compare import commands as comparing
-from trainlab.runs.options import Ending, Experiment, Logs, Reference, Since, Where, chosen, row
+from trainlab.runs.options import Ending, Everything, Experiment, Logs, Reference, Since, Where, chosen, row
 
 if TYPE_CHECKING:
     from trainlab.runs.listing import Row
@@ -50,16 +50,17 @@ def runs(  # noqa: PLR0913, PLR0917
     where: Where = "",
     status: Ending = "",
     since: Since = "",
+    everything: Everything = False,
     logs: Logs = None,
 ) -> None:
-    """List every run under logs/, the newest first, or by `--sort`; a filter chooses among them."""
+    """List the runs under logs/, the newest first, or by `--sort`; a filter chooses among them."""
     if context.invoked_subcommand is not None:
         _refuse_options(context)
         context.obj = logs
         return
     from trainlab.runs.columns import ordered, split
 
-    rows = chosen(logs, experiment, where, status, since)
+    rows = chosen(logs, experiment, where, status, since, everything)
     if rows and sort:
         names = split(sort)
         rows = ordered(rows, names[0] if len(names) == 1 else sort)

@@ -48,6 +48,11 @@ class Row:
     note: str = ""
 
     @property
+    def looks(self) -> bool:
+        """Return whether this only looked at something: the table and the report pass it."""
+        return self.record is not None and self.record.looks
+
+    @property
     def label(self) -> str:
         """Return 'experiment/run', which is the folder's path under `logs/`."""
         return f"{self.experiment}/{self.run}".lstrip("/")

@@ -92,7 +92,7 @@ class Record(BaseModel):
     home: str = ""
     oom_kills: int | None = None
     planned: Planned | None = None
-    looks: bool = False  # at other runs: nothing was trained
+    looks: bool = False  # at data, networks or other runs: nothing was trained that compares
     tags: list[str] = Field(default_factory=list)
     note: str = ""
 

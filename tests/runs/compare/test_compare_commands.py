@@ -62,6 +62,7 @@ def test_what_is_missing_from_the_picture_is_told(logs, tmp_path):
         (["plot", "-o", "a.png", "--where", "margn>3"], "Did you mean 'margin'?"),
         (["plot", "-o", "a.png", "nowhere"], "No run 'nowhere'"),
         (["plot", "-o", "no/such/folder/a.png"], "No such file or directory"),
+        (["report", "--metric", "val/los"], "Did you mean 'val/loss'?"),
         (["report", "--where", "margin>"], "it ends where a value should stand"),
         (["--where", "margin>3", "report"], "Write it behind: trainlab runs report --where"),
     ],

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from trainlab.runs.compare.comparison import Comparison
 
+Metric = Annotated[str, typer.Option(help="What says which run is better; default: the main one.")]
 FORMATS = (".png", ".svg", ".pdf")
 
 
@@ -39,7 +40,7 @@ def plot(  # noqa: PLR0913, PLR0917
         Kind, typer.Option(help="Curves, settings against a metric, or their importance.")
     ] = Kind.curves,
     tag: Annotated[list[str] | None, typer.Option(help="A curve to draw; may be repeated.")] = None,
-    metric: Annotated[str, typer.Option(help="What says which run is better; default: the main one.")] = "",
+    metric: Metric = "",
     smooth: Annotated[float, typer.Option(min=0, max=0.999, help="TensorBoard's smoothing.")] = 0.0,
     x: Annotated[Along, typer.Option(help="What curves are drawn over.")] = Along.step,
     experiment: Experiment = None,
@@ -70,6 +71,7 @@ def plot(  # noqa: PLR0913, PLR0917
 def report(  # noqa: PLR0913, PLR0917
     context: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("report.html"),
+    metric: Metric = "",
     experiment: Experiment = None,
     where: Where = "",
     status: Ending = "",
@@ -82,7 +84,7 @@ def report(  # noqa: PLR0913, PLR0917
     rows = chosen(logs or context.obj, experiment, where, status, since)
     if not rows:
         raise typer.Exit(1)
-    page.write(output, rows, where)
+    page.write(output, rows, where, metric)
     print(output)
 
 

@@ -158,7 +158,7 @@ def compare(config: CompareConfig, logs: Path | None = None) -> Comparison:
 
     Raises UserError for a filter that can't be read, an unknown experiment, metric or tag; no runs are fine.
     """
-    rows = listing.rows(logs)
+    rows = [row for row in listing.rows(logs) if not row.looks]
     if rows and config.experiment not in (NEWEST, ALL):
         rows = listing.rows(logs, config.experiment)
     elif config.experiment == NEWEST:
