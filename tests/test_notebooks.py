@@ -103,7 +103,7 @@ def test_the_news_notebook_runs_whole_from_the_command_line(tmp_path: Path) -> N
     record = json.loads((folder / "run.json").read_text())
     assert record["status"] == "finished"
     assert record["config"]["class_size"] == 4
-    assert {"train/loss", "val/precision_at_10", "untrained/mrr"} <= set(scalars(folder)["tag"])
+    assert {"train/loss", "val/precision_at_10", "val_untrained/mrr"} <= set(scalars(folder)["tag"])
     executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
     kinds = [kind for cell in code(executed) for output in cell.outputs for kind in output.get("data", {})]
     assert kinds.count("image/png") == 2

@@ -50,16 +50,17 @@ def test_every_curve_is_there_over_global_steps(result: Result) -> None:
     assert steps["train/loss"] == list(range(12))
     for tag in ("train/loss_epoch", "val/loss", "val/bleu", "val/exact_match"):
         assert steps[tag] == [5, 11]
-    for tag in ("test/loss", "test/bleu", "test/exact_match", "commonest/bleu"):
+    for tag in ("test/loss", "test/bleu", "test/exact_match"):
         assert steps[tag] == [12]
+    assert steps["val_commonest/bleu"] == [0, 12]
 
 
 def test_tensorboard_shows_pictures_with_captions_each_epoch(result: Result) -> None:
     events = EventAccumulator(str(result.run), size_guidance={"images": 0})
     events.Reload()
-    assert events.Tags()["images"] == ["captions"]
-    assert [image.step for image in events.Images("captions")] == [5, 11]
-    assert min(image.width for image in events.Images("captions")) > 500
+    assert events.Tags()["images"] == ["views/captions"]
+    assert [image.step for image in events.Images("views/captions")] == [5, 11]
+    assert min(image.width for image in events.Images("views/captions")) > 500
 
 
 def test_the_table_shows_the_test_beside_the_commonest_caption(result: Result) -> None:

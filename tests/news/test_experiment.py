@@ -57,7 +57,7 @@ def test_every_curve_is_there_over_global_steps(result: Result) -> None:
     assert steps["train/lr"] == steps["train/samples_per_second"] == list(range(10))
     assert all(steps[tag] == [4, 9] for tag in METRICS)
     for system in ("untrained", "tfidf"):
-        names = [tag.replace("val", system) for tag in METRICS]
+        names = [tag.replace("val", f"val_{system}") for tag in METRICS]
         assert all(steps[name] == [0, 10] for name in names)
 
 
@@ -65,8 +65,8 @@ def test_tensorboard_gets_histograms_pictures_texts_and_the_projector(
     result: Result, events: EventAccumulator
 ) -> None:
     tags = events.Tags()
-    assert set(tags["distributions"]) == {"distances/positive", "distances/negative"}
-    assert tags["images"] == ["similarity"]
+    assert set(tags["distributions"]) == {"views/distances_positive", "views/distances_negative"}
+    assert tags["images"] == ["views/similarity"]
     assert "recommendations/text_summary" in tags["tensors"]
     metadata = next(result.run.rglob("metadata.tsv")).read_text().splitlines()
     assert metadata[0] == "title\tcategory\tsubcategory"

@@ -60,13 +60,16 @@ def test_every_curve_is_there(result: Result) -> None:
     for name in ("loss", "accuracy", "f1", "precision", "recall"):
         assert list(curve(result.run, f"val/{name}")) == evaluated
     assert list(curve(result.run, "train/loss")) == evaluated
-    for system in ("test", "tfidf"):
-        names = ("accuracy", "accuracy_low", "accuracy_high", "f1", "precision", "recall")
-        assert all(list(curve(result.run, f"{system}/{name}")) == [23] for name in names)
+    names = ("accuracy", "f1", "precision", "recall")
+    tested = (*names, "accuracy_low", "accuracy_high")
+    assert all(list(curve(result.run, f"test/{name}")) == [23] for name in tested)
+    assert all(list(curve(result.run, f"val_tfidf/{name}")) == [0, 23] for name in names)
+    baselines = json.loads((result.run / "run.json").read_text())["baselines"]
+    assert baselines["tfidf, on the test"]["accuracy"] == result.table().loc["accuracy", "tfidf"]
 
 
 def test_pictures_and_the_most_wrong_are_in_tensorboard(events: EventAccumulator) -> None:
-    assert {"confusion", "precision_recall"} <= set(events.Tags()["images"])
+    assert {"views/confusion", "views/precision_recall"} <= set(events.Tags()["images"])
     assert "most wrong/text_summary" in events.Tags()["tensors"]
 
 

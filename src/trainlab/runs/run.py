@@ -94,6 +94,7 @@ class Run(Recorder):
             changes.pop("tracker", None)  # where it is followed tells nothing about the run
             name = naming.of_changes(changes)
 
+        self._aside = hparams.aside(config) if isinstance(config, Config) else frozenset()
         reference = getattr(config, "resume", "") if resume is None else resume
         self._settings = type(config) if isinstance(config, Config) else None
 
@@ -132,7 +133,8 @@ class Run(Recorder):
             self._summary = Summary.of(events.read(self.folder).curves)
         if self.config:
             with self._telling():
-                self.writer._get_file_writer().add_summary(hparams.session_start(self.config))
+                shown = {key: value for key, value in self.config.items() if key not in self._aside}
+                self.writer._get_file_writer().add_summary(hparams.session_start(shown))
 
     @property
     def _ids(self) -> dict[str, str]:
