@@ -28,9 +28,7 @@ def label(folder: Path, logs: Path) -> str:
         raise UserError(f"{logs} itself holds these event files, and all other runs. Move them to a folder.")
     hidden = [part for part in folder.relative_to(logs).parts if part.startswith(".")]
     if set(hidden) & set(PASSED):
-        raise UserError(
-            f"{folder} is out of sight already. A deleted run's commands: restore, delete --purge."
-        )
+        raise UserError(f"{folder} is not in the table. For a deleted run use restore, or delete --purge.")
     if hidden:
         raise UserError(
             f"{folder} lies in a hidden folder. Rename {hidden[0]} without the dot, then try again."

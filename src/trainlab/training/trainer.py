@@ -48,8 +48,9 @@ class Trainer(lightning.Trainer):
         Trainer(run, config).fit(module, data)
 
     Logs and checkpoints (see `States` and `Best`) go into the run's folder. In a resumed run `fit` goes on
-    from the newest good checkpoint: on the CPU with the weights and losses that it would have had without the
-    stop. On the CPU the same seed gives the same curves. `options` are Lightning's own and win over ours.
+    from the newest undamaged checkpoint: on the CPU with the weights and losses that it would have had
+    without the stop. On the CPU the same seed gives the same curves. `options` are Lightning's own and win
+    over ours.
     """
 
     fast_dev_run: bool | int  # set by Lightning

@@ -110,7 +110,9 @@ def _differences(compared: Comparison) -> Part:
         return Part(
             "What sets the best apart", f"Nothing: no setting differs, or there are {best} runs at most."
         )
-    note = f"The best {best} against the others; 0: alike, 1: nothing in common. Of a few runs, a hint."
+    note = (
+        f"The best {best} against the others; 0: alike, 1: nothing in common. Few runs give a hint, no more."
+    )
     return Part("What sets the best apart", note, _table(frame))
 
 
