@@ -217,6 +217,34 @@ def test_diff_tells_what_differs_and_only_that(logs):
     assert not {"size", "numpy"} & {word for line in lines for word in line}
 
 
+def test_long_names_do_not_push_a_difference_out_of_the_terminal(logs):
+    for name, margin in (("first", 1.0), ("second", 2.0)):
+        make(logs, f"news/20261120-153012-{name}-{'x' * 30}", config={"margin": margin})
+    lines = call(logs, "diff", "012-first", "012-second").splitlines()
+    assert lines[:2] == [
+        f"first:  news/20261120-153012-first-{'x' * 30}",
+        f"second: news/20261120-153012-second-{'x' * 30}",
+    ]
+    assert [line.split() for line in lines[3:5]] == [["config", "first", "second"], ["margin", "1", "2"]]
+
+
+def test_show_has_the_metrics_first_and_the_machines_last(tmp_path):
+    tags = ("vitals/cpu_percent", "val_tfidf/loss", "train/lr", "train/loss", "val/loss", "val/f1")
+    found = {tag: {"value": 1.0, "step": 1} for tag in tags}
+    make(tmp_path, "news/a", last=found, best=found, metrics=["val/f1"], config={"margin": 3.0})
+    lines = call(tmp_path, "show", "a").splitlines()
+    shown = [line.split()[0] for line in lines if "/" in line.split(" ")[0]]
+    assert shown[1:] == [
+        "val/f1",
+        "val/loss",
+        "train/loss",
+        "train/lr",
+        "val_tfidf/loss",
+        "vitals/cpu_percent",
+    ]
+    assert lines[lines.index("config") - 1] == "", "a blank line between"
+
+
 def test_diff_of_a_run_with_itself_finds_nothing(logs):
     text = call(logs, "diff", "news/a", "news/a")
     assert all(f"{title}: the same" in text for title in ("config", "code", "packages"))

@@ -100,14 +100,14 @@ def test_many_reasons_are_cut_with_the_command_that_shows_all(tmp_path, monkeypa
 
 def test_a_running_run_says_how_far_it_is_instead_of_its_baselines(logs, monkeypatch):
     planned = {"steps": 1140, "epochs": 3, "step": 0, "at": datetime.now(UTC) - timedelta(seconds=600)}
-    last = {"train/loss": {"value": 1.0, "step": 380}} | CONSTANTS
+    last = {tag: {"value": 1.0, "step": 380} for tag in ("train/lr", "train/loss")} | CONSTANTS
     folder = make(
         logs, "news/new", status="running", planned=planned, last=last, best=last, metrics=["val/loss"]
     )
     held = lock.hold(folder)
     try:
         lines = table(logs, monkeypatch, 200, "--status", "running")
-        assert lines[0].split() == ["run", "status", "train/loss", "age", "duration"]
+        assert lines[0].split() == ["run", "status", "train/loss", "train/lr", "age", "duration"]
         assert lines[2] == "new running: step 380 of 1,140, epoch 2 of 3, about 20 min left"
         (line,) = table(logs, monkeypatch, 200, "--status", "running", "--format", "markdown")[2:]
         assert "step 380 of 1,140" in line

@@ -97,7 +97,7 @@ def differing(rows: Sequence[Row]) -> list[str]:
 
 
 def main_metrics(rows: Sequence[Row]) -> list[str]:
-    """Return the tags of all metrics: those that the runs call important, then val/*, then the others.
+    """Return the tags of all metrics: those that the runs call important, then val/*, losses, the others.
 
     What the machine did, vitals/*, and baselines are left out unless a run calls them important; columns can
     be asked for.
@@ -108,7 +108,8 @@ def main_metrics(rows: Sequence[Row]) -> list[str]:
     aside = {tag for tag in logged if tag.startswith(VITALS) or _is_baseline(tag, rows, known)}
     tags = [tag for tag in logged if tag in important or tag not in aside]
     val = [tag for tag in tags if tag.startswith(("val/", "val_", "eval/", "eval_"))]
-    return [tag for tag in dict.fromkeys([*important, *val, *tags]) if tag in tags]
+    losses = [tag for tag in tags if "loss" in tag]
+    return [tag for tag in dict.fromkeys([*important, *val, *losses, *tags]) if tag in tags]
 
 
 def _is_baseline(tag: str, rows: Sequence[Row], known: set[str]) -> bool:

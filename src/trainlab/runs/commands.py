@@ -44,9 +44,7 @@ def runs(  # noqa: PLR0913, PLR0917
         str | None, typer.Option(help="A column to sort by, such as val/loss: best first.")
     ] = None,
     format: Annotated[Format, typer.Option(help="How to print it.")] = Format.table,
-    columns: Annotated[
-        str | None, typer.Option(help="Which columns, such as run,margin,val/loss,last.val/loss.")
-    ] = None,
+    columns: Annotated[str | None, typer.Option(help="Which columns, such as run,margin,val/loss.")] = None,
     where: Where = "",
     status: Ending = "",
     since: Since = "",

@@ -16,7 +16,9 @@ Logs = Annotated[Path | None, typer.Option("--logs", help="The folder of runs; d
 Where = Annotated[str, typer.Option(help="Only these, such as 'margin>=5 and val/loss<0.2'.")]
 Ending = Annotated[str, typer.Option("--status", help="Only those that are finished, failed, running ...")]
 Since = Annotated[str, typer.Option(help="Only those started in the last 7d, 12h, 30m ...")]
-Everything = Annotated[bool, typer.Option("--all", help="With those that only look, such as compare.")]
+Everything = Annotated[
+    bool, typer.Option("--all", help="Also those that only looked at others, such as compare.")
+]
 Reference = Annotated[str, typer.Argument(help="A run's name or a unique part of it, a path, or 'last'.")]
 
 
