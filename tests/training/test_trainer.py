@@ -65,7 +65,7 @@ def test_curves_and_checkpoints_lie_in_the_run(tmp_path: Path, capfd: pytest.Cap
     assert curves.query("tag == 'train/loss'")["step"].tolist() == list(range(15))
     assert curves.query("tag == 'val/loss'")["step"].tolist() == [4, 9, 14]
     assert curves.query("tag == 'train/lr'")["value"].tolist() == pytest.approx([0.1] * 15)
-    assert (curves.query("tag == 'train/samples_per_second'")["value"] > 0).all()
+    assert (curves.query("tag == 'vitals/samples_per_second'")["value"] > 0).all()
     assert "epoch" not in set(curves["tag"])
     best = checkpoint.load(run.folder / "checkpoints" / "best.ckpt")
     last = checkpoint.load(run.folder / "checkpoints" / "last.ckpt")
@@ -230,7 +230,7 @@ def test_loaders_without_length_or_batch_size_train_too(tmp_path: Path) -> None:
         assert trainer.global_step == 4
         tags = set(scalars(run.folder)["tag"])
         assert {"train/loss", "train/lr", "vitals/step_seconds", "vitals/data_wait_share"} <= tags
-        assert ("train/samples_per_second" in tags) == (loader is stream)
+        assert ("vitals/samples_per_second" in tags) == (loader is stream)
 
 
 def test_waiting_for_data_is_told_from_computing(tmp_path: Path) -> None:

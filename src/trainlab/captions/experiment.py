@@ -116,7 +116,7 @@ def _test(
     trained = {tag.removeprefix("test/"): float(value) for tag, value in found[0].items()}
     baseline = report.commonest(data.corpus, data.corpus.test)
     if not trainer.fast_dev_run:
-        run.update(baselines={"commonest caption, on the test": baseline})
+        run.update(tested={"trained": trained, "commonest caption": baseline})
         validated = report.commonest(data.corpus, data.corpus.validation)
         for step in (0, trainer.global_step):  # two points make a line
             run.log({f"val_commonest/{name}": value for name, value in validated.items()}, step)

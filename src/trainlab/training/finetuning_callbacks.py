@@ -28,7 +28,7 @@ class Recording(TrainerCallback):
     """Logs to the run what the Trainer logs, under the tags that each training has, and how fast it goes.
 
     As with Lightning a point stands at the step that it was made in, counted from 0, and what a resume
-    repeats is not logged again. Evaluation is left out of `train/samples_per_second` and `vitals/`.
+    repeats is not logged again. Evaluation is left out of `vitals/`.
     """
 
     def __init__(self, run: Run) -> None:
@@ -66,7 +66,7 @@ class Recording(TrainerCallback):
         """Return what was done since the clock was started, over the time it took, and start it anew."""
         seconds = time.perf_counter() - self._since
         speed = {
-            "train/samples_per_second": self._samples / seconds,
+            "vitals/samples_per_second": self._samples / seconds,
             "vitals/step_seconds": seconds / max(self._steps, 1),
             "vitals/data_wait_share": self._waited / seconds,
         }

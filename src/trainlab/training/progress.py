@@ -79,7 +79,7 @@ class Plan(Callback):
 class Speed(Callback):
     """Logs how fast it goes, with the running loss; validation is left out of it.
 
-    `train/samples_per_second`, where the loader says how many samples a batch has; `train/lr`, the first
+    `vitals/samples_per_second`, where the loader says how many samples a batch has; `train/lr`, the first
     parameter group's; `vitals/step_seconds`; `vitals/data_wait_share`, the part of them that went by
     waiting for data.
     """
@@ -115,7 +115,7 @@ class Speed(Callback):
         }
         done = args[-1] + 1
         if (samples := _samples(trainer, done)) is not None:
-            metrics["train/samples_per_second"] = (samples - _samples(trainer, self._batch)) / seconds
+            metrics["vitals/samples_per_second"] = (samples - _samples(trainer, self._batch)) / seconds
         trainer.logger.log_metrics(metrics, trainer.global_step - 1)
         self._start(trainer, done)
 
