@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -39,12 +40,24 @@ def plan(steps=None, epochs=None, step=0, seconds=60):
         (100, plan(100, 4), "step 100 of 100, epoch 4 of 4"),
         (140, plan(100, 4), "step 100 of 100, epoch 4 of 4"),
         (5, plan(100, seconds=-60), "step 5 of 100, about 0 s left"),  # the clock was set back
-        (5, plan(0), "step 5"),
-        (5, plan(-3, -3), "step 5"),
+        (10**400, plan(100, 4), "step 100 of 100, epoch 4 of 4"),
     ],
 )
 def test_how_far_a_run_is_is_told_as_far_as_it_is_known(tmp_path, step, planned, expected):
     assert said(tmp_path, step, planned) == expected
+
+
+@pytest.mark.parametrize(
+    "planned",
+    ["much", 5, [], {"steps": 0}, plan(-3, 3), plan(10**400), plan(10, "x"), {"steps": 5, "at": "soon"}],
+)
+def test_a_plan_that_cannot_be_read_takes_nothing_from_the_run(tmp_path, planned):
+    folder = make(tmp_path, "news/a", last=points(val_loss=0.5))
+    known = json.loads((folder / "run.json").read_text()) | {"planned": planned}
+    (folder / "run.json").write_text(json.dumps(known, default=str))
+    row = listing.read(folder, tmp_path)
+    assert (row.status, row.last) == ("finished", {"val/loss": 0.5})
+    assert progress.text(row) == "step 1"
 
 
 def test_a_plain_loop_may_say_how_far_it_is_to_go(tmp_path):

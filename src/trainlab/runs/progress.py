@@ -19,10 +19,10 @@ def text(row: Row) -> str:
     step, planned = _step(row.record), row.record.planned
     if step is None:
         return ""
-    if planned is None or not planned.steps or planned.steps < 0:
+    if planned is None or planned.steps is None:
         return f"step {step:,}"
     parts = [f"step {min(step, planned.steps):,} of {planned.steps:,}"]
-    if planned.epochs and planned.epochs > 0:
+    if planned.epochs:
         parts.append(
             f"epoch {min(planned.epochs, 1 + step * planned.epochs // planned.steps)} of {planned.epochs}"
         )

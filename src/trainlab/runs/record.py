@@ -12,9 +12,18 @@ import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from trainlab.errors import UserError
 from trainlab.runs import atomic, death, lock, machine
@@ -55,13 +64,24 @@ class Resume(BaseModel):
     command: str = ""
 
 
+Count = Annotated[int, Field(gt=0, lt=1 << 53)]
+
+
 class Planned(BaseModel):
     """How far a training is to go, None where nobody knows, and where and when it began, or went on."""
 
-    steps: int | None = None
-    epochs: int | None = None
-    step: int = 0  # done before
+    steps: Count | None = None
+    epochs: Count | None = None
+    step: Annotated[int, Field(ge=0, lt=1 << 53)] = 0  # done before
     at: AwareDatetime
+
+
+def _or_none(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Read what no run depends on; in its place may stand anything."""
+    try:
+        return validate(value)
+    except ValidationError:
+        return None
 
 
 class Record(BaseModel):
@@ -91,7 +111,7 @@ class Record(BaseModel):
     host: str = ""
     home: str = ""
     oom_kills: int | None = None
-    planned: Planned | None = None
+    planned: Annotated[Planned | None, WrapValidator(_or_none)] = None
     looks: bool = False  # at data, networks or other runs: nothing was trained that compares
     tags: list[str] = Field(default_factory=list)
     note: str = ""
