@@ -55,7 +55,8 @@ def record_a_run(logs: Path) -> None:
     with trainlab.Run("drawn", {"margin": 5.0}, metrics=["val/loss"], logs=logs) as run:
         for step in range(STEPS):
             run.log({"train/loss": 1 / (step + 1)}, step)
-        run.log({"val/loss": 0.5}, STEPS)
+        run.log({"val/loss": 0.5, "val_tfidf/loss": 0.9}, STEPS)
+        run.log_histogram("views/distances", random.normal(size=POINTS), STEPS)
         run.log_embedding("titles", random.normal(size=(POINTS, 8)), titles, ["title", "category"], STEPS)
 
 
@@ -216,7 +217,8 @@ def test_jupyterlab_without_a_token_shows_the_login_page_alone(stack: Project, p
 
 def test_tensorboard_draws_the_curve_of_a_run(stack: Project, page: Page) -> None:
     page.goto(f"{stack.tensorboard}/#timeseries")
-    page.get_by_text("train/loss", exact=True).first.wait_for()
+    for tag in ("train/loss", "val/loss"):  # TensorBoard opens the first two groups of tags
+        page.get_by_text(tag, exact=True).first.wait_for()
     last_step = page.locator("tb-data-table-content-cell").get_by_text(f"{STEPS - 1:,}", exact=True)
     last_step.first.wait_for()
     take_picture(page, "tensorboard-scalars")

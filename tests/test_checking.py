@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from trainlab import cli, experiments
 from trainlab.checking import CheckConfig, check
 from trainlab.errors import UserError
-from trainlab.runs import scalars
+from trainlab.runs import record, scalars
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "checks.ipynb"
 FIVE_MINUTES = 300.0
@@ -107,6 +107,7 @@ def test_tensorboard_shows_the_table_the_curves_and_the_predictions() -> None:
     checked = check(CheckConfig(experiment="sound", only="7,10,12"))
     last = scalars(checked.run).groupby("tag")["value"].last()
     assert last["check/passed"] == 3
+    assert record.read(checked.run).looks, "the table of runs is no place for it"
     assert last["check/failed"] == last["check/skipped"] == 0
     assert last["check/07-overfit-one-batch"] == 1
     assert last["overfit/batch"] < 0.1

@@ -839,7 +839,8 @@ def docker_project(
 def test_demo_trains_prints_its_result_and_leaves_the_stack_up(docker_project: Project) -> None:
     said = docker_project.make("demo").stdout
     assert "finished" in said
-    assert said.rstrip().endswith("`make down` stops both and frees everything.")
+    assert "`make down` stops both and frees everything." in said
+    assert "open notebooks/START.ipynb" in said.rstrip().splitlines()[-1]
     (run,) = docker_project.runs()
     assert (run["experiment"], run["status"]) == ("news", "finished")
     assert docker_project.make("status").stdout.count("healthy") == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from compared_runs import record, record_foreign
 from trainlab.runs import scalars
 from trainlab.runs.parameters import notebook_defaults, settings_class
+from trainlab.runs.record import read as record_of
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -35,6 +37,14 @@ def test_there_are_notebooks() -> None:
     assert "news" in {path.stem for path in NOTEBOOKS}
 
 
+def test_the_first_one_leads_to_all_others_and_to_nothing_that_is_not_there() -> None:
+    start = nbformat.read(ROOT / "notebooks" / "START.ipynb", as_version=4)
+    linked = set(re.findall(r"\]\(([^)]+)\)", "".join(cell.source for cell in start.cells)))
+    others = {path.name for path in NOTEBOOKS} - {"START.ipynb"}
+    assert others <= linked
+    assert all((ROOT / "notebooks" / link).is_file() for link in linked)
+
+
 def test_a_notebook_is_valid_and_starts_with_words(notebook: nbformat.NotebookNode) -> None:
     nbformat.validate(notebook)
     assert notebook.cells[0].cell_type == "markdown"
@@ -53,6 +63,8 @@ def test_a_notebook_defines_nothing(notebook: nbformat.NotebookNode) -> None:
 
 def test_the_parameters_are_the_settings_names_and_defaults(notebook: nbformat.NotebookNode) -> None:
     settings = settings_class(notebook, ROOT / "notebooks")
+    if not code(notebook):  # words alone
+        return
     assert settings is not None
     defaults = {name: field.default for name, field in settings.model_fields.items()}
     written = notebook_defaults(notebook)
@@ -102,7 +114,7 @@ def test_the_news_notebook_runs_whole_from_the_command_line(tmp_path: Path) -> N
     record = json.loads((folder / "run.json").read_text())
     assert record["status"] == "finished"
     assert record["config"]["class_size"] == 4
-    assert {"train/loss", "val/precision_at_10", "untrained/mrr"} <= set(scalars(folder)["tag"])
+    assert {"train/loss", "val/precision_at_10", "val_untrained/mrr"} <= set(scalars(folder)["tag"])
     executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
     kinds = [kind for cell in code(executed) for output in cell.outputs for kind in output.get("data", {})]
     assert kinds.count("image/png") == 2
@@ -158,6 +170,9 @@ def test_the_comparing_notebook_runs_whole_with_our_runs_and_foreign_ones(tmp_pa
     assert "Neither a batch size nor a tag such as train/examples is recorded: theirs" in done.stdout
     assert "Warning" not in done.stdout + done.stderr
     (folder,) = (tmp_path / "compare").iterdir()
+    assert record_of(folder).looks
+    listed = trainlab(tmp_path, "runs", "--format", "json").stdout
+    assert {each["experiment"] for each in json.loads(listed)} == {"news"}
     executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
     kinds = [kind for cell in code(executed) for output in cell.outputs for kind in output.get("data", {})]
     assert kinds.count("application/vnd.vegalite.v5+json") == 2

@@ -98,6 +98,7 @@ def check(config: CheckConfig, tell: Callable[[Finding], None] | None = None) ->
 
     name = f"{config.experiment} {config.settings}"
     with Run("checks", config, name=name, metrics={"check/failed": "min", "check/passed": "max"}) as run:
+        run.update(looks=True)  # what it trains is small on purpose: the table is no place for it
         findings = run_all(subject, config.numbers(), tell=tell)
         report.record(run, findings)
     return Checked(findings, run.folder)

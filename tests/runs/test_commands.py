@@ -6,10 +6,13 @@ import json
 import math
 
 import pytest
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from torch.utils.tensorboard import SummaryWriter
 from typer.testing import CliRunner
 
-from runs_folder import make, points
+from runs_folder import foreign, make, points
 from trainlab.errors import UserError
 from trainlab.runs import display
 from trainlab.runs.commands import app
@@ -70,14 +73,14 @@ def test_the_table_shows_what_tells_runs_apart_within_100_columns(logs):
     assert lines[0].split() == [
         "run",
         "status",
-        "age",
-        "duration",
         "margin",
         "val/loss",
         "val/accuracy",
         "train/loss",
+        "age",
+        "duration",
     ]
-    assert lines[1].split() == ["c", "finished", "9", "min", "3", "min", "20", "s", "10"]
+    assert lines[1].split() == ["c", "finished", "10", "9", "min", "3", "min", "20", "s"]
     assert "0.25 (0.5)" in lines[2]
     assert max(map(len, lines)) <= 100
     assert "\x1b" not in "".join(lines)
@@ -135,7 +138,7 @@ def test_columns_are_chosen_by_short_or_full_name(logs):
 def test_markdown_is_a_table_whose_cells_hold_no_bars(logs):
     make(logs, "news/e", config={"size": 30, "backbone": "a|b", "margin": 1.0})
     lines = call(logs, "--experiment", "news", "--format", "markdown").splitlines()
-    assert lines[0].startswith("| run | status | age | duration | backbone | margin | val/loss |")
+    assert lines[0].startswith("| run | status | backbone | margin | val/loss |")
     assert "a\\|b" in lines[2]
     assert {line.replace("\\|", "").count("|") for line in lines} == {lines[0].count("|")}
 
@@ -254,6 +257,24 @@ def test_show_tells_everything_about_a_run(logs):
     assert "val/f1" in call(logs, "show", "last")
 
 
+def test_show_says_at_which_step_a_foreign_run_was_best(tmp_path):
+    from trainlab.runs import remarks
+
+    folder = foreign(tmp_path / "keras" / "train")
+    writer = EventFileWriter(str(folder), filename_suffix=".later")
+    for step, loss in ((3, 0.1), (4, 0.3)):
+        value = Summary.Value(tag="val/loss", simple_value=loss)
+        writer.add_event(Event(wall_time=2e9, step=step, summary=Summary(value=[value])))
+    writer.close()
+    assert ["val/loss", "0.1", "3", "0.3"] in [
+        line.split() for line in call(tmp_path, "show", "train").splitlines()
+    ]
+    remarks.note(folder, "theirs")
+    assert ["val/loss", "0.1", "3", "0.3"] in [
+        line.split() for line in call(tmp_path, "show", "train").splitlines()
+    ]
+
+
 def test_diff_tells_what_differs_and_only_that(logs):
     text = call(logs, "diff", "news/a", "news/b")
     lines = [line.split() for line in text.splitlines()]
@@ -265,6 +286,34 @@ def test_diff_tells_what_differs_and_only_that(logs):
     assert ["val/loss", "0.5", "(1)", "0.25", "(0.5)"] in lines
     assert "machine: not recorded" in text
     assert not {"size", "numpy"} & {word for line in lines for word in line}
+
+
+def test_long_names_do_not_push_a_difference_out_of_the_terminal(logs):
+    for name, margin in (("first", 1.0), ("second", 2.0)):
+        make(logs, f"news/20261120-153012-{name}-{'x' * 30}", config={"margin": margin})
+    lines = call(logs, "diff", "012-first", "012-second").splitlines()
+    assert lines[:2] == [
+        f"first:  news/20261120-153012-first-{'x' * 30}",
+        f"second: news/20261120-153012-second-{'x' * 30}",
+    ]
+    assert [line.split() for line in lines[3:5]] == [["config", "first", "second"], ["margin", "1", "2"]]
+
+
+def test_show_has_the_metrics_first_and_the_machines_last(tmp_path):
+    tags = ("vitals/cpu_percent", "val_tfidf/loss", "train/lr", "train/loss", "val/loss", "val/f1")
+    found = {tag: {"value": 1.0, "step": 1} for tag in tags}
+    make(tmp_path, "news/a", last=found, best=found, metrics=["val/f1"], config={"margin": 3.0})
+    lines = call(tmp_path, "show", "a").splitlines()
+    shown = [line.split()[0] for line in lines if "/" in line.split(" ")[0]]
+    assert shown[1:] == [
+        "val/f1",
+        "val/loss",
+        "train/loss",
+        "train/lr",
+        "val_tfidf/loss",
+        "vitals/cpu_percent",
+    ]
+    assert lines[lines.index("config") - 1] == "", "a blank line between"
 
 
 def test_diff_of_a_run_with_itself_finds_nothing(logs):
@@ -305,6 +354,17 @@ def test_a_filter_a_status_and_an_age_choose_runs(logs):
     assert order(logs, "--status", "failed") == "d"
     assert order(logs, "--since", "30m", "--experiment", "news") == "c"
     assert order(logs, "--where", "margin>=3", "--sort", "val/loss") == "bac"
+
+
+def test_runs_that_only_look_are_left_out_and_found_again(logs):
+    for name, status in (("compare/x", "finished"), ("compare/y", "failed"), ("checks/z", "finished")):
+        make(logs, name, status=status, looks=True, last=points(check_passed=3.0))
+    assert set(order(logs)) == set("abcd")
+    done = CliRunner().invoke(app, ["--logs", str(logs), "--status", "finished"])
+    assert "compare" not in done.stdout
+    assert done.stderr == "Left out: 2 that only looked (checks, compare). All: trainlab runs --all\n"
+    assert set(order(logs, "--all")) == set("abcdxyz")
+    assert set(order(logs, "--experiment", "compare")) == set("xy")
 
 
 def test_a_filter_that_no_run_fulfils_says_so(logs):

@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 from runs_folder import make, points
 from trainlab import runs
 from trainlab.errors import UserError
-from trainlab.runs import death, listing, lock, record
+from trainlab.runs import death, listing, lock, lookup, record, trash
 from trainlab.runs.commands import app
 from trainlab.runs.listing import UNKNOWN, UNREADABLE
 from trainlab.runs.run import Run
+from trainlab.runs.trackers.weights_and_biases import FOLDER as WANDB
 
 GARBAGE = b"this is no event file at all"
 
@@ -188,10 +189,22 @@ def test_a_link_to_a_folder_of_runs_is_followed_and_a_circle_ends(tmp_path):
     assert list(statuses(tmp_path / "logs")) == ["linked/a"]
 
 
-def test_hidden_folders_and_folders_without_runs_are_not_listed(tmp_path):
-    make(tmp_path, ".trash/a")
+@pytest.mark.parametrize("hidden", [trash.FOLDER, WANDB, ".cache", ".ipynb_checkpoints", ".git"])
+def test_deleted_runs_and_caches_and_folders_without_runs_are_not_listed(tmp_path, hidden):
+    make(tmp_path, f"{hidden}/a")
+    make(tmp_path, f"news/{hidden}/a")
+    foreign(tmp_path / hidden / "deep" / "train", loss=[1.0])
     (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
     assert listing.rows(tmp_path) == []
+
+
+def test_a_hidden_folder_of_a_users_own_is_listed_under_its_name(tmp_path):
+    foreign(tmp_path / ".exp" / "run1", loss=[1.0])
+    foreign(tmp_path / "news" / ".run2", loss=[1.0])
+    make(tmp_path, ".mine/a")
+    assert {row.label for row in listing.rows(tmp_path)} == {".exp/run1", "news/.run2", ".mine/a"}
+    assert {row.experiment for row in listing.rows(tmp_path)} == {".exp", "news", ".mine"}
+    assert lookup.find(".exp/run1", tmp_path) == tmp_path / ".exp" / "run1"
 
 
 def test_a_missing_logs_folder_is_an_error_for_people(tmp_path):

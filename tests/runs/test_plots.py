@@ -6,10 +6,10 @@ from trainlab.runs.plots import plot_curves
 
 
 def test_each_panel_has_its_tags_and_baselines_are_dashed() -> None:
-    points = [("train/loss", 0, 2.0), ("train/loss", 5, 1.0), ("tfidf/mrr", 5, 0.3)]
+    points = [("train/loss", 0, 2.0), ("train/loss", 5, 1.0), ("val_tfidf/mrr", 5, 0.3)]
     history = pd.DataFrame(points, columns=["tag", "step", "value"])
     figure = plot_curves(
-        history, {"loss": ("train/loss", "val/loss"), "rank": ("tfidf/mrr",), "none": ("x",)}
+        history, {"loss": ("train/loss", "val/loss"), "rank": ("val_tfidf/mrr",), "none": ("x",)}
     )
     loss, rank, none = figure.axes
     (curve,), (baseline,) = loss.lines, rank.lines

@@ -168,7 +168,7 @@ def test_a_purge_asks_and_without_a_terminal_is_refused(logs):
     for answer, left in (("n", ["news/a"]), ("y", [])):
         code, shown = answered(["--logs", str(logs), "delete", "--purge"], answer)
         assert "news/a" in shown
-        assert "end for good?" in shown
+        assert "delete permanently?" in shown
         assert code == (answer == "n")
         assert list(trash.entries(logs)) == left
 
@@ -233,7 +233,8 @@ def test_links_other_folders_and_logs_itself_are_refused(logs, tmp_path_factory)
         (str(elsewhere), "Name the folder"),
         (str(logs / "linked"), "a link"),
         (str(logs), "itself"),
-        (str(logs / trash.FOLDER / "b" / "run"), "out of sight"),
+        (str(logs / trash.FOLDER / "b" / "run"), "not in the table"),
+        (str(foreign(logs / ".exp" / "run1")), r"Rename \.exp without the dot"),
     ):
         with pytest.raises(UserError, match=said):
             call(logs, "delete", run)

@@ -60,14 +60,21 @@ def test_every_curve_is_there(result: Result) -> None:
     for name in ("loss", "accuracy", "f1", "precision", "recall"):
         assert list(curve(result.run, f"val/{name}")) == evaluated
     assert list(curve(result.run, "train/loss")) == evaluated
-    for system in ("test", "tfidf"):
-        names = ("accuracy", "accuracy_low", "accuracy_high", "f1", "precision", "recall")
-        assert all(list(curve(result.run, f"{system}/{name}")) == [23] for name in names)
+    names = ("accuracy", "f1", "precision", "recall")
+    assert all(list(curve(result.run, f"test/{name}")) == [23] for name in ("accuracy", "f1"))
+    assert all(list(curve(result.run, f"val_tfidf/{name}")) == [0, 23] for name in names)
+    tested = json.loads((result.run / "run.json").read_text())["tested"]
+    assert tested == result.table().to_dict()
 
 
 def test_pictures_and_the_most_wrong_are_in_tensorboard(events: EventAccumulator) -> None:
-    assert {"confusion", "precision_recall"} <= set(events.Tags()["images"])
+    assert {"views/confusion", "views/precision_recall"} <= set(events.Tags()["images"])
     assert "most wrong/text_summary" in events.Tags()["tensors"]
+
+
+def test_tensorboard_has_what_was_measured_before_pictures_and_the_machine(events: EventAccumulator) -> None:
+    known = {tag.partition("/")[0] for kind in ("scalars", "images") for tag in events.Tags()[kind]}
+    assert sorted(known) == ["test", "train", "val", "val_tfidf", "views", "vitals"]
 
 
 def test_it_learns(result: Result) -> None:

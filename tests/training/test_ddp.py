@@ -33,7 +33,7 @@ NEAR = 1e-6  # sums of floats in another order; measured: 1.2e-7
 def curves(run: trainlab.Run) -> pd.Series:
     """What was learned; speed and the machine's use differ."""
     points = scalars(run.folder).set_index(["tag", "step"])["value"].sort_index()
-    machine = points.index.get_level_values("tag").str.match("vitals/|train/samples")
+    machine = points.index.get_level_values("tag").str.match("vitals/")
     return points[~machine]
 
 

@@ -47,7 +47,7 @@ def test_what_it_logs_stands_under_the_tags_of_every_training(done: FineTuner) -
     evaluated = [2, 5, 8, 9]  # after so many steps, counted from 0, as with Lightning
     for tag in ("train/loss", "train/lr", "train/grad_norm", "val/loss", "val/accuracy", "val/noise"):
         assert points.query("tag == @tag")["step"].tolist() == evaluated, tag
-    for tag in ("train/samples_per_second", "vitals/step_seconds", "vitals/data_wait_share"):
+    for tag in ("vitals/samples_per_second", "vitals/step_seconds", "vitals/data_wait_share"):
         assert (points.query("tag == @tag")["value"] > 0).all(), tag
     rates = points.query("tag == 'train/lr'")["value"].tolist()
     assert rates == pytest.approx([0.01, 0.00625, 0.0025, 0.00125])
@@ -65,6 +65,8 @@ def test_the_folder_holds_what_each_runs_does(done: FineTuner) -> None:
     for name in checkpoints:
         checkpoint.check(done.run.checkpoints / name)
     assert record(done)["status"] == "finished"
+    planned = record(done)["planned"]
+    assert (planned["steps"], planned["epochs"], planned["step"]) == (STEPS, done.config.epochs, 0)
 
 
 def test_the_last_checkpoint_holds_all_that_a_resume_needs(done: FineTuner) -> None:

@@ -65,7 +65,7 @@ def test_curves_and_checkpoints_lie_in_the_run(tmp_path: Path, capfd: pytest.Cap
     assert curves.query("tag == 'train/loss'")["step"].tolist() == list(range(15))
     assert curves.query("tag == 'val/loss'")["step"].tolist() == [4, 9, 14]
     assert curves.query("tag == 'train/lr'")["value"].tolist() == pytest.approx([0.1] * 15)
-    assert (curves.query("tag == 'train/samples_per_second'")["value"] > 0).all()
+    assert (curves.query("tag == 'vitals/samples_per_second'")["value"] > 0).all()
     assert "epoch" not in set(curves["tag"])
     best = checkpoint.load(run.folder / "checkpoints" / "best.ckpt")
     last = checkpoint.load(run.folder / "checkpoints" / "last.ckpt")
@@ -230,7 +230,7 @@ def test_loaders_without_length_or_batch_size_train_too(tmp_path: Path) -> None:
         assert trainer.global_step == 4
         tags = set(scalars(run.folder)["tag"])
         assert {"train/loss", "train/lr", "vitals/step_seconds", "vitals/data_wait_share"} <= tags
-        assert ("train/samples_per_second" in tags) == (loader is stream)
+        assert ("vitals/samples_per_second" in tags) == (loader is stream)
 
 
 def test_waiting_for_data_is_told_from_computing(tmp_path: Path) -> None:
@@ -257,6 +257,18 @@ def test_the_best_checkpoint_can_be_tested(tmp_path: Path) -> None:
     assert json.loads((run.folder / "run.json").read_text())["best_checkpoint"]["value"] == pytest.approx(
         validated["val/loss"]
     )
+
+
+def test_the_record_says_how_far_the_training_is_to_go(tmp_path: Path) -> None:
+    config = TrainingConfig(accelerator="cpu", num_workers=0, epochs=2)
+    stream = DataLoader(Stream(), batch_size=4, collate_fn=lambda items: [torch.stack(items)])
+    cases = ((stream, {}, (None, 2)), (Points(), {}, (10, 2)), (Points(), {"max_steps": 7}, (7, None)))
+    for data, options, expected in cases:
+        with trainlab.Run("line", config, logs=tmp_path) as run:
+            Trainer(run, config, **options).fit(Line(), data)
+        planned = json.loads((run.folder / "run.json").read_text())["planned"]
+        assert (planned["steps"], planned["epochs"]) == expected
+        assert planned["step"] == 0
 
 
 def test_other_precision_and_a_limit_in_steps_work_and_resume(tmp_path: Path) -> None:

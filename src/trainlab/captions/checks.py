@@ -110,7 +110,7 @@ class CaptionsSubject(Subject):
 
     def baselines(self, data: CaptionsData) -> dict[str, float]:  # type: ignore[override]  # noqa: ARG002
         """Return BLEU of the commonest caption alone."""
-        return {"commonest caption": report.commonest(self.corpus)["bleu"]}
+        return {"commonest caption": report.commonest(self.corpus, self.corpus.test)["bleu"]}
 
     def smaller(self) -> CaptionsModel:
         """Return a network whose LSTM keeps two numbers."""

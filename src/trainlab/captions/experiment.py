@@ -114,8 +114,10 @@ def _test(
     """Measure on the test, beside what needs no network, and log both."""
     found: Any = trainer.test(model, data, verbose=False)
     trained = {tag.removeprefix("test/"): float(value) for tag, value in found[0].items()}
-    baseline = report.commonest(data.corpus)
+    baseline = report.commonest(data.corpus, data.corpus.test)
     if not trainer.fast_dev_run:
-        step = trainer.global_step
-        run.log({f"commonest/{name}": value for name, value in baseline.items()}, step)
+        run.update(tested={"trained": trained, "commonest caption": baseline})
+        validated = report.commonest(data.corpus, data.corpus.validation)
+        for step in (0, trainer.global_step):  # two points make a line
+            run.log({f"val_commonest/{name}": value for name, value in validated.items()}, step)
     return {"trained": trained, "commonest caption": baseline}

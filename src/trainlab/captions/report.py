@@ -12,6 +12,7 @@ from torchmetrics.text import BLEUScore
 
 from trainlab.captions.dataset import crop
 from trainlab.captions.vocabulary import words_of
+from trainlab.runs.recorder import VIEWS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,8 +29,8 @@ SHOWN = 8  # pictures of the fixed batch
 COLUMNS = 4
 CURVES = {
     "cross entropy": ("train/loss_epoch", "val/loss"),
-    "BLEU": ("val/bleu",),
-    "exact match": ("val/exact_match",),
+    "BLEU": ("val/bleu", "val_commonest/bleu"),
+    "exact match": ("val/exact_match", "val_commonest/exact_match"),
 }
 
 
@@ -44,7 +45,7 @@ class Pictures(Callback):
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         figure = plot_pictures(module, self._corpus, self._corpus.validation[:SHOWN])
-        self._run.log_figure("captions", figure, max(0, trainer.global_step - 1))
+        self._run.log_figure(f"{VIEWS}captions", figure, max(0, trainer.global_step - 1))
 
 
 def plot_pictures(
@@ -84,11 +85,11 @@ def seen(corpus: Corpus, rows: NDArray[np.int64]) -> torch.Tensor:
     return torch.stack([crop(each, corpus.crop, random=False) for each in pictures])
 
 
-def commonest(corpus: Corpus) -> dict[str, float]:
-    """Return what saying the commonest caption of training of every picture reaches on the test."""
+def commonest(corpus: Corpus, rows: NDArray[np.int64]) -> dict[str, float]:
+    """Return what saying the commonest caption of training of every one of these pictures reaches."""
     counts = Counter(" ".join(words_of(each)) for each in corpus.training_captions())
     said = min(counts, key=lambda text: (-counts[text], text))
-    return measures([said] * len(corpus.test), [corpus.texts(row) for row in corpus.test])
+    return measures([said] * len(rows), [corpus.texts(row) for row in rows])
 
 
 def measures(said: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:

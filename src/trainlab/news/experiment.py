@@ -143,14 +143,14 @@ def _baselines(run: Run, config: NewsConfig, data: NewsData, model: NewsModel) -
         "untrained": data.examples.measure(raw, config.margin),
         "tfidf": data.examples.measure(tfidf(data.examples, config.text), config.margin),
     }
-    if not config.fast_dev_run and not run.has("untrained/loss", 0):  # a resumed run has logged them
+    if not config.fast_dev_run and not run.has("val_untrained/loss", 0):  # a resumed run has logged them
         _log_baselines(run, metrics, 0)
     return metrics
 
 
 def _log_baselines(run: Run, metrics: dict[str, dict[str, float]], step: int) -> None:
     for system in ("untrained", "tfidf"):
-        run.log({f"{system}/{name}": value for name, value in metrics[system].items()}, step)
+        run.log({f"val_{system}/{name}": value for name, value in metrics[system].items()}, step)
 
 
 def _train(run: Run, config: NewsConfig, data: NewsData, model: NewsModel) -> tuple[NewsModel, int]:

@@ -9,6 +9,7 @@ import pandas as pd
 from lightning.pytorch.callbacks import Callback
 
 from trainlab.news.metrics import distances, triplet_distances
+from trainlab.runs.recorder import VIEWS
 
 if TYPE_CHECKING:
     import lightning
@@ -22,8 +23,8 @@ SHOWN = ("val/loss", "val/precision_at_10")  # on the progress bar
 PROJECTED = 5_000  # points the projector in a browser still turns smoothly
 CURVES = {
     "triplet loss": ("train/loss_epoch", "val/loss"),
-    "precision at 10": ("val/precision_at_10", "untrained/precision_at_10", "tfidf/precision_at_10"),
-    "mean reciprocal rank": ("val/mrr", "untrained/mrr", "tfidf/mrr"),
+    "precision at 10": ("val/precision_at_10", "val_untrained/precision_at_10", "val_tfidf/precision_at_10"),
+    "mean reciprocal rank": ("val/mrr", "val_untrained/mrr", "val_tfidf/mrr"),
 }
 
 
@@ -48,8 +49,8 @@ class Evaluation(Callback):
 def log_distances(run: Run, examples: Examples, vectors: NDArray[Any], step: int) -> None:
     """Write histograms of the unseen triplets' distances; vectors [U, D]."""
     positive, negative = triplet_distances(vectors, examples.validation)
-    run.log_histogram("distances/positive", positive, step)
-    run.log_histogram("distances/negative", negative, step)
+    run.log_histogram(f"{VIEWS}distances_positive", positive, step)
+    run.log_histogram(f"{VIEWS}distances_negative", negative, step)
 
 
 def log_embeddings(run: Run, examples: Examples, vectors: NDArray[Any], step: int) -> None:
@@ -57,7 +58,7 @@ def log_embeddings(run: Run, examples: Examples, vectors: NDArray[Any], step: in
     table = examples.news.table.iloc[examples.unseen[:PROJECTED]]
     columns = ["title", "category", "subcategory"]
     run.log_embedding("unseen", vectors[:PROJECTED], table[columns].to_numpy().tolist(), columns, step)
-    run.log_figure("similarity", plot_similarity(category_distances(examples, vectors)), step)
+    run.log_figure(f"{VIEWS}similarity", plot_similarity(category_distances(examples, vectors)), step)
 
 
 def category_distances(examples: Examples, vectors: NDArray[Any]) -> pd.DataFrame:

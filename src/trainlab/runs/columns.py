@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from trainlab.runs.listing import Row
 
 FACTS = ("experiment", "run", "status", "started", "seconds", "tags", "note", "reason", "folder")
+_SPECIAL = "\\,\"'"  # what a backslash takes its meaning from, in a list of names
+BASELINES = ("val_", "tfidf/", "untrained/", "commonest/")  # such as val_tfidf/mrr; the others until 2026
 GROUPS = ("config", "best", "last")  # columns are named 'config.margin', 'best.val/loss', ...
 
 
@@ -28,15 +30,45 @@ def known(rows: Sequence[Row]) -> list[str]:
 def resolve(name: str, rows: Sequence[Row], also: Sequence[str] = ()) -> str:
     """Return the full name of a column: 'margin' means 'config.margin', 'val/loss' means 'best.val/loss'.
 
-    Raises UserError with the nearest name for one that no row has; `also` are names that may be meant, too.
+    Raises UserError with the nearest names for one that no row has; `also` are names that may be meant, too.
     """
     columns = known(rows)
     for candidate in (name, *(f"{group}.{name}" for group in GROUPS)):
         if candidate in columns:
             return candidate
-    short = [column.partition(".")[2] or column for column in columns]
-    names = ", ".join(dict.fromkeys(short))
-    raise UserError(f"No column {name!r}.{nearest(name, [*short, *columns, *also])} There: {names}.")
+    short = [column if column in FACTS else column.partition(".")[2] for column in columns]
+    spelled = columns if name.startswith(tuple(f"{group}." for group in GROUPS)) else short
+    near = nearest(name, [*spelled, *also], most=3)
+    raise UserError(f"No column {name!r}.{near} All columns: trainlab runs --format csv")
+
+
+def split(text: str) -> list[str]:
+    """Return the names that stand between commas: 'margin,"a, b",c\\, d' gives 'margin', 'a, b', 'c, d'.
+
+    A name may stand in quotes; a backslash keeps the comma, quote or backslash behind it. Raises UserError
+    for quotes that don't close.
+    """
+    names, letters, quote = [""], iter(text), ""
+    for letter in letters:
+        if letter == "\\":
+            kept = next(letters, "")
+            names[-1] += kept if kept and kept in _SPECIAL else letter + kept
+        elif letter == quote:
+            quote = ""
+        elif letter in ("'", '"') and not quote and not names[-1].strip():
+            quote = letter
+        elif letter == "," and not quote:
+            names.append("")
+        else:
+            names[-1] += letter
+    if quote:
+        raise UserError(f"{text}: a {quote} has no other one. Expected names with commas between them.")
+    return [name.strip() for name in names if name.strip()]
+
+
+def join(names: Sequence[str]) -> str:
+    """Return names as one text that `split` parts again."""
+    return ",".join("".join(f"\\{each}" if each in _SPECIAL else each for each in name) for name in names)
 
 
 def value(row: Row, column: str) -> Any:
@@ -80,14 +112,27 @@ def differing(rows: Sequence[Row]) -> list[str]:
 
 
 def main_metrics(rows: Sequence[Row]) -> list[str]:
-    """Return the tags of all metrics: those that the runs call important, then val/*, then the others.
+    """Return the tags of all metrics: those that the runs call important, then val/*, losses, the others.
 
-    What the machine did, vitals/*, is left out unless a run calls it important; columns can be asked for.
+    What the machine did, vitals/*, and baselines are left out unless a run calls them important; columns can
+    be asked for.
     """
     important = [tag for row in rows for tag in row.metrics]
-    tags = [tag for row in rows for tag in row.last if tag in important or not tag.startswith(VITALS)]
+    logged = list(dict.fromkeys(tag for row in rows for tag in row.last))
+    known = {*important, *logged}
+    aside = {tag for tag in logged if tag.startswith(VITALS) or _is_baseline(tag, rows, known)}
+    tags = [tag for tag in logged if tag in important or tag not in aside]
     val = [tag for tag in tags if tag.startswith(("val/", "val_", "eval/", "eval_"))]
-    return [tag for tag in dict.fromkeys([*important, *val, *tags]) if tag in tags]
+    losses = [tag for tag in tags if "loss" in tag]
+    return [tag for tag in dict.fromkeys([*important, *val, *losses, *tags]) if tag in tags]
+
+
+def _is_baseline(tag: str, rows: Sequence[Row], known: set[str]) -> bool:
+    """Tell whether a tag is a baseline's: val_tfidf/mrr, which stays as it is, beside val/mrr."""
+    name = tag.partition("/")[2]
+    if not tag.startswith(BASELINES) or not known & {f"val/{name}", f"test/{name}"}:
+        return False
+    return all(row.best.get(tag) == row.last[tag] for row in rows if tag in row.last)
 
 
 def _differs(column: str, rows: Sequence[Row]) -> bool:

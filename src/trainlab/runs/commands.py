@@ -11,7 +11,18 @@ import typer
 from trainlab.errors import UserError
 from trainlab.runs import life_commands as life
 from trainlab.runs.compare import commands as comparing
-from trainlab.runs.options import Ending, Experiment, Logs, Mode, Reference, Since, Where, chosen, row
+from trainlab.runs.options import (
+    Ending,
+    Everything,
+    Experiment,
+    Logs,
+    Mode,
+    Reference,
+    Since,
+    Where,
+    chosen,
+    row,
+)
 
 if TYPE_CHECKING:
     from trainlab.runs.listing import Row
@@ -44,26 +55,28 @@ def runs(  # noqa: PLR0913, PLR0917
         str | None, typer.Option(help="A column to sort by, such as val/loss: best first.")
     ] = None,
     format: Annotated[Format, typer.Option(help="How to print it.")] = Format.table,
-    columns: Annotated[
-        str | None, typer.Option(help="Which columns, such as run,margin,val/loss,last.val/loss.")
-    ] = None,
+    columns: Annotated[str | None, typer.Option(help="Which columns, such as run,margin,val/loss.")] = None,
     where: Where = "",
     status: Ending = "",
     since: Since = "",
     mode: Mode = "auto",
+    everything: Everything = False,
     logs: Logs = None,
 ) -> None:
-    """List every run under logs/, the newest first, or by `--sort`; a filter chooses among them."""
+    """List the runs under logs/, the newest first, or by `--sort`; a filter chooses among them."""
     if context.invoked_subcommand is not None:
         _refuse_options(context)
         context.obj = logs
         return
+    from trainlab.runs.columns import split
     from trainlab.runs.metrics import directions_of
 
-    rows = chosen(logs, experiment, where, status, since, directions_of(sort or "", mode))
-    if rows and sort:
-        rows = _sorted(rows, sort)
-    _print(rows, format, _names(columns))
+    names = split(sort or "")
+    by = names[0] if len(names) == 1 else sort or ""
+    rows = chosen(logs, experiment, where, status, since, directions_of(by, mode), everything)
+    if rows and by:
+        rows = _sorted(rows, by)
+    _print(rows, format, split(columns or "") or None)
 
 
 @app.command()
@@ -115,8 +128,3 @@ def _sorted(rows: list[Row], name: str) -> list[Row]:
         least = "" if ranking.direction(rows, tag) else " The least comes first; say it: --mode min or max."
         print(display.printable(said + least), file=sys.stderr)
     return columns.ordered(rows, name)
-
-
-def _names(columns: str | None) -> list[str] | None:
-    names = [name.strip() for name in (columns or "").split(",")]
-    return [name for name in names if name] or None

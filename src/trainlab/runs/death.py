@@ -13,7 +13,7 @@ from trainlab import limits
 if TYPE_CHECKING:
     from trainlab.runs.record import Record
 
-UNKNOWN = "the process ended without a word (killed, exit 137, or power loss)"
+UNKNOWN = "the process ended and left no reason (killed, exit 137, or a power failure)"
 GIB = 1 << 30
 FIRST_TO_GO = 500  # of -1000 (never) to 1000: before whatever watches over the run, which has 0
 OF_JUPYTERLAB = (

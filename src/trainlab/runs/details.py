@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from trainlab.runs import display, stopping
+from trainlab.runs import columns, display, progress, stopping
 from trainlab.runs.display import Column, table_text
+from trainlab.runs.monitoring import VITALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from trainlab.runs.listing import Row
     from trainlab.runs.record import Git, Record
 
+_LONGEST_HEAD = 25  # characters of a run's name above a column
 _SAME = "the same"
 
 
@@ -23,8 +25,8 @@ def show(row: Row) -> None:
     """Print everything that is known about a run."""
     console = display.text_console()
     _section(console, display.printable(row.label), _facts(row))
-    _section(console, "config", row.config)
     _metrics(row)
+    _section(console, "config", row.config)
     if row.record is not None:
         _section(console, "packages", row.record.packages)
 
@@ -32,18 +34,30 @@ def show(row: Row) -> None:
 def diff(first: Row, second: Row) -> None:
     """Print what differs between two runs (config, code, packages, machine), and the metrics of both."""
     console = display.text_console()
+    heads = [display.printable(row.label) for row in (first, second)]
+    if max(map(len, heads)) > _LONGEST_HEAD:
+        console.print(f"first:  {heads[0]}\nsecond: {heads[1]}\n", markup=False)
+        heads = ["first", "second"]
     for title, of in _ASPECTS.items():
-        _difference(console, title, (first, second), (of(first), of(second)))
-    tags = list(dict.fromkeys([*first.last, *second.last]))
+        _difference(console, title, heads, (of(first), of(second)))
+    tags = _ordered_tags(first, second)
     if tags:
         cells = [[display.best_and_last(row, tag) for tag in tags] for row in (first, second)]
-        _print("metrics: best (last)", tags, [display.printable(row.label) for row in (first, second)], cells)
+        _print("metrics: best (last)", tags, heads, cells)
+
+
+def _ordered_tags(*rows: Row) -> list[str]:
+    """Return the tags of all metrics, as the table of runs has them, then baselines, the machine's last."""
+    tags = dict.fromkeys(tag for row in rows for tag in row.last)
+    others = sorted(tags, key=lambda tag: tag.startswith(VITALS))
+    return list(dict.fromkeys([*columns.main_metrics(rows), *others]))
 
 
 def _facts(row: Row) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "folder": row.folder,
         "status": row.status,
+        "progress": progress.text(row) if row.status == "running" else None,
         "reason": row.reason,
         "started": f"{display.short(row.started)} UTC, {display.age(row.started)} ago"
         if row.started
@@ -114,7 +128,7 @@ _ASPECTS: dict[str, Callable[[Row], Mapping[str, Any]]] = {
 
 
 def _metrics(row: Row) -> None:
-    tags = list(row.last)
+    tags = _ordered_tags(row)
     if not tags:
         return
     best = [display.short(row.best.get(tag)) for tag in tags]
@@ -133,7 +147,7 @@ def _section(console: Console, title: str, values: Mapping[str, Any]) -> None:
 
 
 def _difference(
-    console: Console, title: str, rows: tuple[Row, Row], values: tuple[Mapping[str, Any], Mapping[str, Any]]
+    console: Console, title: str, heads: list[str], values: tuple[Mapping[str, Any], Mapping[str, Any]]
 ) -> None:
     keys = [
         key for key in dict.fromkeys([*values[0], *values[1]]) if values[0].get(key) != values[1].get(key)
@@ -144,12 +158,12 @@ def _difference(
         console.print()
         return
     cells = [[_text(each.get(key)) for key in keys] for each in values]
-    _print(title, keys, [display.printable(row.label) for row in rows], cells)
+    _print(title, keys, heads, cells)
 
 
 def _print(title: str, keys: list[str], heads: list[str], cells: Iterable[list[str]]) -> None:
     shown = [Column(title, keys), *(Column(head, each) for head, each in zip(heads, cells, strict=True))]
-    display.text_console(shown).print(table_text(shown), "")
+    display.text_console(shown).print(table_text(shown), "\n", sep="")
 
 
 def _text(found: Any) -> str:

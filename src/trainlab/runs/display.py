@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from trainlab.runs import columns
+from trainlab.runs import columns, progress
 from trainlab.runs.listing import UNREADABLE
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from trainlab.runs.listing import Row
 
 _GAP = 2  # spaces between columns
-_LONGEST_CELL = 40  # characters, of a run's name or a setting, where the table must fit into a terminal
+_NAMES_SHARE = 0.35  # of the width, for a run's name or a setting, where the table must fit into a terminal
+_MOST_REASONS = 10  # below the table: the newest, or the first by what it is sorted by
+_LONGEST_REASON = 300  # characters
 _PIPED_WIDTH = 160  # columns to choose for where no terminal tells its width
 _STYLES = {
     "running": "cyan",
@@ -49,20 +51,42 @@ class Column:
 
 
 def print_table(rows: Sequence[Row], chosen: Sequence[str] | None) -> None:
-    """Print the runs with as many columns as fit, those that tell most first, and why some are unreadable."""
+    """Print the runs with as many columns as fit, those that tell most first, and how some ended or go on."""
     width = shutil.get_terminal_size((_PIPED_WIDTH, 24)).columns
     # scripts that cut a piped table to pieces need whole names; a terminal needs them to fit
-    limit = None if width >= _PIPED_WIDTH else _LONGEST_CELL
+    limit = None if width >= _PIPED_WIDTH else int(width * _NAMES_SHARE)
     shown = _chosen(rows, chosen, limit) if chosen else _fitting(rows, width, limit)
     console = text_console(shown)
     console.print(table_text(shown))
-    if not chosen and any("(" in cell for column in shown[4:] for cell in column.cells):
+    metrics = columns.main_metrics(rows)
+    if not chosen and any("(" in cell for each in shown if each.title in metrics for cell in each.cells):
         console.print("metrics: best (last)", style="dim")
+    if not chosen:
+        for sentence in _states(rows):
+            console.print(printable(sentence), markup=False)
     for row in rows:
         if row.status == UNREADABLE:
             console.print(printable(f"{row.label} is unreadable: {row.reason}"), markup=False)
         for sentence in row.damaged:
             console.print(printable(f"{row.label}: {sentence}"), markup=False)
+
+
+def _states(rows: Sequence[Row]) -> list[str]:
+    """Return a line for each run that is at work, failed or was interrupted: how far it is, or the reason."""
+    names = dict(zip([row.folder for row in rows], labels(rows), strict=True))
+    known = [(row, text) for row in rows if (text := state(row))]
+    said = [f"{names[row.folder]} {row.status}: {_cut(text, _LONGEST_REASON)}" for row, text in known]
+    if len(said) <= _MOST_REASONS:
+        return said
+    left = len(said) - _MOST_REASONS
+    return [*said[:_MOST_REASONS], f"... and {left} more: trainlab runs --columns run,status,reason"]
+
+
+def state(row: Row) -> str:
+    """Return how far a run at work is, or the reason why one failed or was interrupted; '' for all others."""
+    if row.status == "running":
+        return progress.text(row)
+    return " ".join((row.reason or "").split()) if row.status in ("failed", "interrupted") else ""
 
 
 def text_console(shown: Sequence[Column] = ()) -> Console:
@@ -107,7 +131,9 @@ def markdown_text(rows: Sequence[Row], chosen: Sequence[str] | None) -> str:
 
 def whole(rows: Sequence[Row]) -> list[Column]:
     """Return the columns that a terminal would show, however wide they are together."""
-    return [*_facts(rows), *_settings(rows), *_metrics(rows)]
+    states = Column("progress or reason", [printable(state(row)) for row in rows])
+    shown = [*_facts(rows), *_settings(rows), *_metrics(rows), *_circumstances(rows)]
+    return [*shown, states] if any(states.cells) else shown
 
 
 def duration(seconds: float | None) -> str:
@@ -170,19 +196,34 @@ def table_text(shown: Sequence[Column]) -> Text:
 
 def _fitting(rows: Sequence[Row], width: int, limit: int | None) -> list[Column]:
     facts, settings, metrics = _facts(rows, limit), _settings(rows, limit), _metrics(rows)
-    left = width - sum(column.width + _GAP for column in facts)
+    others = _circumstances(rows, limit)
+    left = width + _GAP - sum(column.width + _GAP for column in facts)
     kept = []
-    for column in [*metrics[:1], *settings[:2], *metrics[1:2], *settings[2:], *metrics[2:]]:
+    first = [
+        *metrics[:1],
+        *settings[:2],
+        *others[2:],
+        *others[:2],
+        *metrics[1:2],
+        *settings[2:],
+        *metrics[2:],
+    ]
+    for column in first:
         if column.width + _GAP <= left:
             left -= column.width + _GAP
             kept.append(column)
-    return facts + [column for column in [*settings, *metrics] if column in kept]
+    return facts + [column for column in [*settings, *metrics, *others] if column in kept]
 
 
 def _facts(rows: Sequence[Row], limit: int | None = None) -> list[Column]:
     return [
         Column("run", [_cut(name, limit) for name in labels(rows)]),
         Column("status", [row.status for row in rows]),
+    ]
+
+
+def _circumstances(rows: Sequence[Row], limit: int | None = None) -> list[Column]:
+    return [
         Column("age", [age(row.started) for row in rows], right=True),
         Column("duration", [duration(row.seconds) for row in rows], right=True),
         *([_tags(rows, limit)] if any(row.tags for row in rows) else []),
@@ -198,10 +239,12 @@ def _settings(rows: Sequence[Row], limit: int | None = None) -> list[Column]:
 
 
 def _metrics(rows: Sequence[Row]) -> list[Column]:
-    return [
-        Column(tag, [best_and_last(row, tag) for row in rows], right=True)
+    """Return the most important metric's column, and the others that are not the same in all runs."""
+    found = [
+        Column(printable(tag), [best_and_last(row, tag) for row in rows], right=True)
         for tag in columns.main_metrics(rows)
     ]
+    return found[:1] + [column for column in found[1:] if len(rows) == 1 or len(set(column.cells)) > 1]
 
 
 def labels(rows: Sequence[Row]) -> list[str]:
@@ -223,7 +266,7 @@ def _chosen(rows: Sequence[Row], names: Sequence[str], limit: int | None = None)
 def _column(rows: Sequence[Row], name: str, limit: int | None) -> Column:
     title = name.removeprefix("config.")
     if name in ("age", "duration"):
-        return next(column for column in _facts(rows) if column.title == name)
+        return next(column for column in _circumstances(rows) if column.title == name)
     if name == "tags":
         return _tags(rows, limit)
     values = [columns.value(row, columns.resolve(name, rows)) for row in rows]

@@ -7,8 +7,8 @@
 
 A name is a column of the table: a setting, a metric (its best value; `last.val/loss` is the last), status,
 experiment, run, started, seconds, note; besides these `age`, the time since the start, and `tag`, any of the
-run's tags. Names and values with blanks or operators in them stand in quotes. A run without a value fulfils
-`!=` and `=none` alone.
+run's tags. Names and values with blanks or operators in them stand in quotes, in which a backslash keeps the
+quote behind it. A run without a value fulfils `!=` and `=none` alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, get_args
 
-from trainlab.errors import UserError, nearest
+from trainlab.errors import UserError, nearest, some
 from trainlab.runs import columns
 from trainlab.runs.listing import UNKNOWN, UNREADABLE
 from trainlab.runs.record import Status
@@ -41,8 +41,9 @@ OPERATORS = {
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}  # of a time span, in seconds
 SPANS = ("age", "seconds")  # columns that are compared with time spans
 _TOKEN = re.compile(
-    r"""\s*(?:(?P<sign><=|>=|!=|==|[=<>])|(?P<bracket>[()])|(?P<quoted>"[^"]*"|'[^']*')|(?P<word>[^\s()<>=!"']+))"""
+    r"""\s*(?:(?P<sign><=|>=|!=|==|[=<>])|(?P<bracket>[()])|(?P<quoted>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|(?P<word>[^\s()<>=!"']+))"""
 )
+_ESCAPED = re.compile(r"""\\([\\"'])""")
 _SPAN = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[smhdw])")
 _TRUTH = {"true": True, "false": False}
 
@@ -141,7 +142,8 @@ def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
             at = place + len(text[place:]) - len(text[place:].lstrip())
             raise _error(text, at, f"found {text[at]!r}", "a name, a sign such as >=, or quotes that close")
         kind = str(found.lastgroup)
-        yield kind, found[kind][1:-1] if kind == "quoted" else found[kind], found.start(kind)
+        text_of = _ESCAPED.sub(r"\1", found[kind][1:-1]) if kind == "quoted" else found[kind]
+        yield kind, text_of, found.start(kind)
         place = found.end()
     yield "end", "", len(text)
 
@@ -192,8 +194,8 @@ def _check(name: str, column: str, sign: str, wanted: str, rows: Sequence[Row]) 
         values += [*get_args(Status), UNKNOWN, UNREADABLE]
     if column in ("status", "experiment", "tags") and wanted not in values:
         known = sorted(set(values))
-        there = ", ".join(known) or "none"
-        raise UserError(f"{name}{sign}{wanted}: no such {name}.{nearest(wanted, known)} There: {there}.")
+        near = nearest(wanted, known, most=3)
+        raise UserError(f"{name}{sign}{wanted}: no such {name}.{near} There: {some(known, 6)}.")
     if values and all(_pair(each, wanted) is None for each in values):
         raise UserError(f"{name}{sign}{wanted}: {name} is {_kind_of(values[0])}, {values[0]} for instance.")
 

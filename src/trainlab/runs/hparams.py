@@ -16,6 +16,17 @@ if TYPE_CHECKING:
 
     from tensorboard.compat.proto.summary_pb2 import Summary
 
+    from trainlab.config import Config
+
+
+def aside(config: Config) -> frozenset[str]:
+    """Return the settings that TensorBoard gets no columns for: it shows five, and sorts them by name.
+
+    They are those that change nothing in what is learned, such as `accelerator`, and are as ever.
+    """
+    free: frozenset[str] = getattr(config, "MAY_CHANGE", frozenset())
+    return free - {"epochs"} - config.changes().keys()
+
 
 def session_start(config: Mapping[str, Any]) -> Summary:
     """Return the summary that says that a session with these settings has started; None is left out."""

@@ -57,12 +57,12 @@ def delete(
         typer.Argument(metavar="RUN", help="Names, parts of them, or paths; '.trash/RUN' to purge."),
     ] = None,
     purge: Annotated[
-        bool, typer.Option("--purge", help="For good; without a RUN, all that is deleted.")
+        bool, typer.Option("--purge", help="Delete permanently: a deleted RUN, or all of them.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before a purge.")] = False,
     logs: Logs = None,
 ) -> None:
-    """Move runs to the trash, from which `restore` brings them back, or end them for good."""
+    """Move runs to the trash, from which `restore` brings them back, or delete them permanently."""
     from trainlab import folders
     from trainlab.runs import lookup, trash
     from trainlab.runs.display import printable
@@ -130,7 +130,7 @@ def list_trash(context: typer.Context, logs: Logs = None) -> None:
 
 
 def _purge(references: list[str], logs: Path, yes: bool) -> None:
-    """End runs, or all deleted ones, for good."""
+    """Delete runs, or all that are in the trash, permanently."""
     import shutil
 
     from trainlab.runs import moving, trash
@@ -185,8 +185,8 @@ def _confirm(what: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UserError(f"{what} would go for good. Nobody is here to ask: add --yes.")
-    typer.confirm(f"{what}: end for good?", abort=True)
+        raise UserError(f"{what} would be deleted permanently. There is nobody here to ask: add --yes.")
+    typer.confirm(f"{what}: delete permanently?", abort=True)
 
 
 def _megabytes(size: int) -> str:

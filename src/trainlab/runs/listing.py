@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainlab import folders
-from trainlab.errors import UserError, nearest
+from trainlab.errors import UserError, nearest, some
 from trainlab.runs import death, events, lock, metrics, record, remarks
 from trainlab.runs.interruption import describe
 from trainlab.runs.remembered import Outcomes
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from trainlab.runs.metrics import Direction
     from trainlab.runs.record import Record
 
+# hidden folders that hold no runs: of deleted runs, of W&B, of caches; any other one is a user's own
+PASSED = (".trash", ".wandb", ".cache", ".ipynb_checkpoints", ".git", ".venv")
 UNREADABLE = "unreadable"
 UNKNOWN = "unknown"  # event files without a run.json don't say how their run ended
 
@@ -49,6 +51,11 @@ class Row:
     note: str = ""
 
     @property
+    def looks(self) -> bool:
+        """Return whether this only looked at something: the table and the report pass it."""
+        return self.record is not None and self.record.looks
+
+    @property
     def label(self) -> str:
         """Return 'experiment/run', which is the folder's path under `logs/`."""
         return f"{self.experiment}/{self.run}".lstrip("/")
@@ -74,7 +81,7 @@ def rows(
         if not found:
             raise UserError(
                 f"No run of an experiment {experiment!r} in {logs}.{nearest(experiment, known)} "
-                f"There: {', '.join(known) or 'none'}."
+                f"There: {some(known)}."
             )
     return sorted(found, key=lambda row: row.started.timestamp() if row.started else -math.inf, reverse=True)
 
@@ -94,7 +101,7 @@ def run_folders(logs: Path) -> Iterator[tuple[Path, str | None]]:
             below.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        below[:] = sorted(name for name in below if not name.startswith("."))
+        below[:] = sorted(name for name in below if name not in PASSED)
         if record.FILE in names or any("tfevents" in name for name in names):
             yield Path(parent), None
     for error in barred:
@@ -111,7 +118,8 @@ def read(
     """Return a run's row; a `reason` that is known, or found, why it can't be read makes it 'unreadable'."""
     outcome = outcomes.of if outcomes else events.outcome
     place = folder.relative_to(logs)
-    row = Row(folder, place.parent.as_posix().lstrip("."), place.name or ".", UNREADABLE, reason=reason)
+    experiment = "" if place.parent == Path() else place.parent.as_posix()
+    row = Row(folder, experiment, place.name or ".", UNREADABLE, reason=reason)
     row = replace(row, directions=dict(directions or {}))
     if reason is not None:
         return row

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from trainlab.errors import UserError
 from trainlab.runs import lock, record
+from trainlab.runs.listing import PASSED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,9 +26,12 @@ def label(folder: Path, logs: Path) -> str:
         raise UserError(f"{folder} is not in {logs}. Name the folder that it is in: --logs DIR.")
     if folder == logs:
         raise UserError(f"{logs} itself holds these event files, and all other runs. Move them to a folder.")
-    if any(part.startswith(".") for part in folder.relative_to(logs).parts):
+    hidden = [part for part in folder.relative_to(logs).parts if part.startswith(".")]
+    if set(hidden) & set(PASSED):
+        raise UserError(f"{folder} is not in the table. For a deleted run use restore, or delete --purge.")
+    if hidden:
         raise UserError(
-            f"{folder} is out of sight already. A deleted run's commands: restore, delete --purge."
+            f"{folder} lies in a hidden folder. Rename {hidden[0]} without the dot, then try again."
         )
     if folder.is_symlink():
         raise UserError(f"{folder} is a link to {folder.readlink()}. Name the run that it leads to.")

@@ -129,6 +129,7 @@ def prepare(path: Path, notebook: NotebookNode, parameters: Parameters, name: st
         config=parameters.config,
         seed=_seed(parameters.config),
         notebook=str(path),
+        looks=(notebook.metadata.get("trainlab") or {}).get("looks") is True,
     )
     document.write(folder, filled)
     return folder

@@ -19,6 +19,9 @@ Logs = Annotated[Path | None, typer.Option("--logs", help="The folder of runs; d
 Where = Annotated[str, typer.Option(help="Only these, such as 'margin>=5 and val/loss<0.2'.")]
 Ending = Annotated[str, typer.Option("--status", help="Only those that are finished, failed, running ...")]
 Since = Annotated[str, typer.Option(help="Only those started in the last 7d, 12h, 30m ...")]
+Everything = Annotated[
+    bool, typer.Option("--all", help="Also those that only looked at others, such as compare.")
+]
 Reference = Annotated[str, typer.Argument(help="A run's name or a unique part of it, a path, or 'last'.")]
 
 
@@ -35,8 +38,13 @@ def chosen(  # noqa: PLR0913, PLR0917
     status: str = "",
     since: str = "",
     directions: Mapping[str, Direction] | None = None,
+    everything: bool = False,
 ) -> list[Row]:
-    """Return the runs that the options choose, the newest first, and say so where there is none."""
+    """Return the runs that the options choose, the newest first, and say so where there is none.
+
+    Those that only look at others are left out, and that is said, unless their experiment is named or
+    `everything` is wanted.
+    """
     from trainlab import folders
     from trainlab.runs import filters, listing
 
@@ -47,7 +55,12 @@ def chosen(  # noqa: PLR0913, PLR0917
     left = filters.select(rows, *options)
     if rows and not left:
         print(f"None of {len(rows)} runs fulfils {' and '.join(filter(None, options))}.", file=sys.stderr)
-    return left
+    if everything or experiment:
+        return left
+    if looks := sorted(each.experiment for each in left if each.looks):
+        of = ", ".join(dict.fromkeys(looks))
+        print(f"Left out: {len(looks)} that only looked ({of}). All: trainlab runs --all", file=sys.stderr)
+    return [each for each in left if not each.looks]
 
 
 def row(reference: str, logs: Path | None, directions: Mapping[str, Direction] | None = None) -> Row:

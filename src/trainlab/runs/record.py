@@ -13,9 +13,18 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from trainlab.errors import UserError
 from trainlab.runs import atomic, death, lock, machine, origin
@@ -55,6 +64,26 @@ class Resume(BaseModel):
     command: str = ""
 
 
+Count = Annotated[int, Field(gt=0, lt=1 << 53)]
+
+
+class Planned(BaseModel):
+    """How far a training is to go, None where nobody knows, and where and when it began, or went on."""
+
+    steps: Count | None = None
+    epochs: Count | None = None
+    step: Annotated[int, Field(ge=0, lt=1 << 53)] = 0  # done before
+    at: AwareDatetime
+
+
+def _or_none(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Read what no run depends on; in its place may stand anything."""
+    try:
+        return validate(value)
+    except ValidationError:
+        return None
+
+
 class Record(BaseModel):
     """The fields of `run.json`; a run may add its own."""
 
@@ -84,6 +113,8 @@ class Record(BaseModel):
     host: str = ""
     home: str = ""
     oom_kills: int | None = None
+    planned: Annotated[Planned | None, WrapValidator(_or_none)] = None
+    looks: bool = False  # at data, networks or other runs: nothing was trained that compares
     tags: list[str] = Field(default_factory=list)
     note: str = ""
 

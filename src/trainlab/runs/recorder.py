@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from trainlab.runs.writing import Writer
 
 
+# Pictures and histograms: after train/, val/ and val_tfidf/ in the alphabet, as `VITALS` is, which see
+VIEWS = "views/"
+
+
 class Recorder:
     """Writes into the event files of one folder, and keeps the last and the best of each number."""
 

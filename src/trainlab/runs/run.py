@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -97,6 +98,7 @@ class Run(Recorder):
             changes.pop("tracker", None)  # where it is followed tells nothing about the run
             name = naming.of_changes(changes)
 
+        self._aside = hparams.aside(config) if isinstance(config, Config) else frozenset()
         reference = getattr(config, "resume", "") if resume is None else resume
         self._settings = type(config) if isinstance(config, Config) else None
 
@@ -136,7 +138,8 @@ class Run(Recorder):
             self._summary = self._summed(events.read(self.folder).curves)
         if self.config:
             with self._telling():
-                self.writer._get_file_writer().add_summary(hparams.session_start(self.config))
+                shown = {key: value for key, value in self.config.items() if key not in self._aside}
+                self.writer._get_file_writer().add_summary(hparams.session_start(shown))
 
     @property
     def _ids(self) -> dict[str, str]:
@@ -287,6 +290,11 @@ class Run(Recorder):
             self._record = record.read(self.folder)
         self._summary.directions |= self._record.directions
         self._summary = self._summed(curves)
+
+    def plan(self, steps: int | None, epochs: int | None = None, done: int = 0) -> None:
+        """Say how far the training is to go, with `done` steps made: the table then shows what is left."""
+        planned = {"steps": steps, "epochs": epochs, "step": done, "at": datetime.now(UTC)}
+        self.update(planned=planned)
 
     def update(self, **fields: Any) -> None:
         """Set further fields of `run.json`, such as the data's fingerprint; metrics so far go along."""

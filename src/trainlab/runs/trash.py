@@ -1,4 +1,4 @@
-"""Deleted runs, until they come back or are ended for good.
+"""Deleted runs, until they come back or are removed permanently.
 
     logs/.trash/<run>[-<n>]/trashed.json   which run this was, and when it was deleted
     logs/.trash/<run>[-<n>]/run/           its folder, whole, with its event files under hidden names
@@ -90,7 +90,7 @@ def restore(entry: Entry) -> Path:
 
 
 def purge(entry: Entry) -> None:
-    """End a deleted run for good; raise UserError where the disk refuses."""
+    """Remove a deleted run permanently; raise UserError where the disk refuses."""
     with telling(entry.place):
         if not entry.folder.exists():
             moving.unhide(entry.home)  # its deletion died half-way: the run itself is still there

@@ -11,6 +11,7 @@ import transformers
 
 from trainlab.runs.frames import scalars
 from trainlab.runs.plots import plot_curves
+from trainlab.runs.recorder import VIEWS
 from trainlab.runs.run import Run
 from trainlab.sentiment import report
 from trainlab.sentiment.baselines import tfidf
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
 
     from trainlab.sentiment.config import SentimentConfig
 
-METRICS = ("val/loss", "val/accuracy", "val/f1", "test/accuracy", "tfidf/accuracy")
+METRICS = ("val/loss", "val/accuracy", "val/f1", "test/accuracy")
+TESTED = (
+    "accuracy",
+    "f1",
+)  # of the test, among the curves: TensorBoard opens on test/; run.json has the others
 COARSE = 5  # the lesson's other resolution, in intervals of `logging_steps`: the chapter's 50 steps to 10
 
 
@@ -164,12 +169,14 @@ def _measured(answers: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 
 def _finish(run: Run, result: Result, steps: int) -> None:
-    """Write what came out on the test: figures, pictures, and the most wrong reviews."""
-    step = max(0, steps - 1)
-    systems = zip(("test", "tfidf"), _measured(result.answers).values(), strict=True)
-    for prefix, metrics in systems:
-        names = {"low": "accuracy_low", "high": "accuracy_high"}
-        run.log({f"{prefix}/{names.get(name, name)}": value for name, value in metrics.items()}, step)
-    run.log_figure("confusion", result.confusion(), step)
-    run.log_figure("precision_recall", result.precision_recall(), step)
+    """Write what came out on the test, and TF-IDF's part: figures, pictures, and the most wrong reviews."""
+    step, tested = max(0, steps - 1), _measured(result.answers)
+    run.log({f"test/{name}": tested["fine-tuned"][name] for name in TESTED}, step)
+    run.update(tested=tested)
+    held = result.reviews.validation
+    validated = measure(held["label"].to_numpy(), tfidf(result.reviews.training, held["text"]))
+    for each in (0, step):  # two points make a line
+        run.log({f"val_tfidf/{name}": value for name, value in validated.items()}, each)
+    run.log_figure(f"{VIEWS}confusion", result.confusion(), step)
+    run.log_figure(f"{VIEWS}precision_recall", result.precision_recall(), step)
     run.log_text("most wrong", report.as_markdown(result.most_wrong()), step)

@@ -19,7 +19,7 @@ WRONG = 10  # reviews in the panel of the most wrong
 SHOWN = 300  # characters of each
 CURVES = {
     "cross entropy": ("train/loss", "val/loss"),
-    "accuracy": ("val/accuracy",),
+    "accuracy": ("val/accuracy", "val_tfidf/accuracy"),
     "learning rate": ("train/lr",),
 }
 MARKERS = {"val/loss": "*", "val/accuracy": "o"}

@@ -40,7 +40,7 @@ class FineTuner(transformers.Trainer):
         FineTuner(run, config, model=model, train_dataset=train, eval_dataset=validation).train()
 
     Logs and checkpoints lie in the run's folder as Lightning's do (see `FineTuneStates`); Transformers itself
-    writes nothing. In a resumed run `train` goes on from the newest good checkpoint: on the CPU with the
+    writes nothing. In a resumed run `train` goes on from the newest undamaged checkpoint: on the CPU with the
     weights and losses that it would have had without the stop. It uses one GPU.
 
     Each checkpoint holds `hyper_parameters`, what the model can be built from again: its own configuration,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +28,18 @@ class Recording(TrainerCallback):
     """Logs to the run what the Trainer logs, under the tags that each training has, and how fast it goes.
 
     As with Lightning a point stands at the step that it was made in, counted from 0, and what a resume
-    repeats is not logged again. Evaluation is left out of `train/samples_per_second` and `vitals/`.
+    repeats is not logged again. Evaluation is left out of `vitals/`.
     """
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._start()
 
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        """Start the clock."""
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Write how far it is to go, and start the clock."""
+        self._run.plan(state.max_steps, math.ceil(state.num_train_epochs), state.global_step)
         self._start()
 
     def fetched(self, samples: int, seconds: float) -> None:
@@ -62,7 +66,7 @@ class Recording(TrainerCallback):
         """Return what was done since the clock was started, over the time it took, and start it anew."""
         seconds = time.perf_counter() - self._since
         speed = {
-            "train/samples_per_second": self._samples / seconds,
+            "vitals/samples_per_second": self._samples / seconds,
             "vitals/step_seconds": seconds / max(self._steps, 1),
             "vitals/data_wait_share": self._waited / seconds,
         }

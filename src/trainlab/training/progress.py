@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import lightning
     from tqdm import tqdm
 
+    from trainlab.runs.run import Run
+
 LOG_EVERY = 10  # steps between two points of the running loss, at most
 VALIDATION = ("val", "eval")  # how the names of its metrics begin: val/loss, val_loss, valid_loss
 POINTS = 10  # of the running loss in an epoch, at least, where it has as many steps
@@ -66,10 +68,27 @@ class Bars(Callback):
         self._bar = None
 
 
+class Plan(Callback):
+    """Writes into the record how far the training is to go: the table then says how much is left."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Write it, once the loaders and, after a resume, the steps done are known."""
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        found, epochs = trainer.estimated_stepping_batches, trainer.max_epochs
+        steps = int(found) if math.isfinite(found) and found > 0 else None
+        if steps == trainer.max_steps or epochs == -1:  # it ends in the midst of an epoch, or never
+            epochs = None
+        self._run.plan(steps, epochs, trainer.global_step)
+
+
 class Speed(Callback):
     """Logs how fast it goes, with the running loss; validation is left out of it.
 
-    `train/samples_per_second`, where the loader says how many samples a batch has; `train/lr`, the first
+    `vitals/samples_per_second`, where the loader says how many samples a batch has; `train/lr`, the first
     parameter group's; `vitals/step_seconds`; `vitals/data_wait_share`, the part of them that went by
     waiting for data.
     """
@@ -105,7 +124,7 @@ class Speed(Callback):
         }
         done = args[-1] + 1
         if (samples := _samples(trainer, done)) is not None:
-            metrics["train/samples_per_second"] = (samples - _samples(trainer, self._batch)) / seconds
+            metrics["vitals/samples_per_second"] = (samples - _samples(trainer, self._batch)) / seconds
         trainer.logger.log_metrics(metrics, trainer.global_step - 1)
         self._start(trainer, done)
 

@@ -22,7 +22,7 @@ from trainlab.training.ddp import log_means, strategy_for
 from trainlab.training.keeping import BEST, check_plain
 from trainlab.training.loaders import take_loaders
 from trainlab.training.precision import precision_of
-from trainlab.training.progress import LOG_EVERY, Bars, Speed
+from trainlab.training.progress import LOG_EVERY, Bars, Plan, Speed
 from trainlab.training.recording import RunLogger, VerifiedCheckpoints
 from trainlab.training.workers import set_threads
 
@@ -52,8 +52,9 @@ class Trainer(lightning.Trainer):
         Trainer(run, config).fit(module, data)
 
     Logs and checkpoints (see `States` and `Best`) go into the run's folder. In a resumed run `fit` goes on
-    from the newest good checkpoint: on the CPU with the weights and losses that it would have had without the
-    stop. On the CPU the same seed gives the same curves. `options` are Lightning's own and win over ours.
+    from the newest undamaged checkpoint: on the CPU with the weights and losses that it would have had
+    without the stop. On the CPU the same seed gives the same curves. `options` are Lightning's own and win
+    over ours.
 
     A ModelCheckpoint of yours without a `dirpath` writes into `checkpoints/` too; into `checkpoints/own/`
     where its `filename` would be one of ours. `ckpt_path="best"` means your first one with a `monitor`,
@@ -72,7 +73,7 @@ class Trainer(lightning.Trainer):
         self.checkpoints = States(run, config)
         self.resumed_from = run.checkpoint
         self._best = Best(run, config)
-        ours = [Bars(), Speed(), self._best, self.checkpoints]
+        ours = [Bars(), Plan(run), Speed(), self._best, self.checkpoints]
         for callback in callbacks:
             _keep_apart(callback, run)
         defaults = _defaults(run, config) | {"callbacks": [*callbacks, *ours]}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
+import trainlab
 from compared_runs import record, record_foreign
 from trainlab.errors import UserError
 from trainlab.runs.commands import app
@@ -37,6 +38,14 @@ def test_a_picture_is_written_in_the_format_of_its_name(logs, tmp_path, name, wo
     assert (tmp_path / name).read_bytes().startswith(begins)
 
 
+def test_curves_whose_tags_hold_commas_are_drawn(tmp_path):
+    with trainlab.Run("odd", logs=tmp_path, monitor=False) as run:
+        run.log({"loss, smoothed": 1.0, 'say "x"': 2.0}, 0)
+    words = ["--tag", "loss, smoothed", "--tag", 'say "x"', "-o", str(tmp_path / "a.png")]
+    done = call(tmp_path, "plot", *words)
+    assert (done.exit_code, done.stderr) == (0, "")
+
+
 def test_what_is_missing_from_the_picture_is_told(logs, tmp_path):
     done = call(logs, "plot", "--x", "examples", "--tag", "train/loss", "-o", str(tmp_path / "a.png"))
     assert "1 of 4 runs have no train/loss." in done.stderr
@@ -53,6 +62,7 @@ def test_what_is_missing_from_the_picture_is_told(logs, tmp_path):
         (["plot", "-o", "a.png", "--where", "margn>3"], "Did you mean 'margin'?"),
         (["plot", "-o", "a.png", "nowhere"], "No run 'nowhere'"),
         (["plot", "-o", "no/such/folder/a.png"], "No such file or directory"),
+        (["report", "--metric", "val/los"], "Did you mean 'val/loss'?"),
         (["report", "--where", "margin>"], "it ends where a value should stand"),
         (["--where", "margin>3", "report"], "Write it behind: trainlab runs report --where"),
     ],

@@ -64,6 +64,16 @@ def test_experiments_are_not_mixed():
     assert re.findall(r"1 run, 1 with \S+", text) == ["1 run, 1 with val/loss,", "1 run, 1 with f1,"]
 
 
+def test_a_metric_that_is_asked_for_ranks_where_it_is_known(tmp_path):
+    f1 = {"best": {"f1": 0.5, "val/loss": 1.0}, "last": {"f1": 0.5, "val/loss": 1.0}}
+    rows = [row("a", "news", loss=1.0), row("b", "words", **f1)]
+    text = Page(report.html(rows, metric="f1")).text
+    assert re.findall(r"1 run, 1 with \S+", text) == ["1 run, 1 with val/loss,", "1 run, 1 with f1,"]
+    with pytest.raises(UserError, match=r"No run has 'f2'\. Did you mean 'f1'\?"):
+        report.write(tmp_path / "report.html", rows, metric="f2")
+    assert not list(tmp_path.iterdir())
+
+
 def test_runs_without_metrics_foreign_unreadable_and_running_ones_take_part(tmp_path):
     record(tmp_path, "ours", {"lr": 0.1}, [2.0, 1.0])
     record_foreign(tmp_path / "news" / "theirs", [3.0, 2.0])

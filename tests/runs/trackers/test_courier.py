@@ -121,7 +121,7 @@ def test_a_tracker_that_fails_stops_nothing_and_is_reported_once_without_its_key
     out, err = capsys.readouterr()
     (line,) = err.splitlines()
     assert line.startswith(
-        "tracker=csv is given up: ConnectionError: https://***@host refused *** second line"
+        "tracker=csv has stopped: ConnectionError: https://***@host refused *** second line"
     )
     assert f"trainlab export {run.name} --to csv" in line
     assert not [

@@ -122,7 +122,7 @@ def test_a_server_that_is_gone_stops_nothing_and_its_password_is_seen_nowhere(
     run = train(tmp_path)
     assert json.loads((run.folder / "run.json").read_text())["status"] == "finished"
     out, err = capfd.readouterr()
-    assert err.count("tracker=mlflow is given up") == 1
+    assert err.count("tracker=mlflow has stopped") == 1
     assert "planted-password" not in out + err
     assert not [
         path for path in tmp_path.rglob("*") if path.is_file() and b"planted-password" in path.read_bytes()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from trainlab.runs.compare.comparison import Comparison
 
+Metric = Annotated[str, typer.Option(help="What says which run is better; default: the main one.")]
 FORMATS = (".png", ".svg", ".pdf")
 
 
@@ -39,7 +40,7 @@ def plot(  # noqa: PLR0913, PLR0917
         Kind, typer.Option(help="Curves, settings against a metric, or their importance.")
     ] = Kind.curves,
     tag: Annotated[list[str] | None, typer.Option(help="A curve to draw; may be repeated.")] = None,
-    metric: Annotated[str, typer.Option(help="What says which run is better; default: the main one.")] = "",
+    metric: Metric = "",
     mode: Mode = "auto",
     smooth: Annotated[float, typer.Option(min=0, max=0.999, help="TensorBoard's smoothing.")] = 0.0,
     x: Annotated[Along, typer.Option(help="What curves are drawn over.")] = Along.step,
@@ -50,7 +51,7 @@ def plot(  # noqa: PLR0913, PLR0917
     logs: Logs = None,
 ) -> None:
     """Draw several runs into one picture."""
-    from trainlab.runs import display, ranking
+    from trainlab.runs import columns, display, ranking
     from trainlab.runs.compare.comparison import MOST_CURVES, CompareConfig, comparison
     from trainlab.runs.metrics import directions_of
 
@@ -61,7 +62,9 @@ def plot(  # noqa: PLR0913, PLR0917
     rows = rows or chosen(logs, experiment, where, status, since, directions)
     if not rows:
         raise typer.Exit(1)
-    config = CompareConfig.parse({"metric": metric, "tags": ",".join(tag or []), "smooth": smooth, "x": x})
+    config = CompareConfig.parse(
+        {"metric": metric, "tags": columns.join(tag or []), "smooth": smooth, "x": x}
+    )
     compared = comparison(rows, config, most=len(references or []) or MOST_CURVES)
     _save(_drawn(compared, kind), output)
     said = compared.left_out() if kind is Kind.curves else [ranking.remark(rows, compared.metric)]
@@ -73,6 +76,7 @@ def plot(  # noqa: PLR0913, PLR0917
 def report(  # noqa: PLR0913, PLR0917
     context: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("report.html"),
+    metric: Metric = "",
     experiment: Experiment = None,
     where: Where = "",
     status: Ending = "",
@@ -85,7 +89,7 @@ def report(  # noqa: PLR0913, PLR0917
     rows = chosen(logs or context.obj, experiment, where, status, since)
     if not rows:
         raise typer.Exit(1)
-    page.write(output, rows, where)
+    page.write(output, rows, where, metric)
     print(output)
 
 

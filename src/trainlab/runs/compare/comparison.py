@@ -80,8 +80,7 @@ class Comparison:
     @property
     def tags(self) -> list[str]:
         """Return the tags whose curves are drawn."""
-        chosen = [tag.strip() for tag in self.config.tags.split(",") if tag.strip()]
-        return chosen or default_tags(self.rows, self.metric)
+        return columns.split(self.config.tags) or default_tags(self.rows, self.metric)
 
     def table(self) -> pd.DataFrame:
         """Return one row a run: run, status, age, duration, settings that differ, metrics."""
@@ -191,7 +190,7 @@ def compare(config: CompareConfig, logs: Path | None = None) -> Comparison:
     Raises UserError for a filter that can't be read, an unknown experiment, metric or tag; no runs are fine.
     """
     directions = directions_of(config.metric, config.mode)
-    rows = listing.rows(logs, directions=directions)
+    rows = [row for row in listing.rows(logs, directions=directions) if not row.looks]
     if rows and config.experiment not in (NEWEST, ALL):
         rows = listing.rows(logs, config.experiment, directions)
     elif config.experiment == NEWEST:
@@ -201,7 +200,7 @@ def compare(config: CompareConfig, logs: Path | None = None) -> Comparison:
 
 def comparison(rows: list[Row], config: CompareConfig, most: int = MOST_CURVES) -> Comparison:
     """Compare runs that are known; raise UserError for an unknown metric or tag."""
-    for name in filter(None, [config.metric, *(tag.strip() for tag in config.tags.split(","))]):
+    for name in filter(None, [config.metric, *columns.split(config.tags)]):
         check_tag(rows, name)
     return Comparison(rows, config.metric or default_metric(rows), config, most)
 
@@ -230,8 +229,9 @@ def default_tags(rows: Sequence[Row], metric: str) -> list[str]:
 
 def check_tag(rows: Sequence[Row], tag: str) -> None:
     """Raise UserError with the nearest tag where no run has this one; without runs nothing is unknown."""
-    from trainlab.errors import UserError, nearest
+    from trainlab.errors import UserError, nearest, some
 
     known = sorted({each for row in rows for each in row.last})
     if rows and tag not in known:
-        raise UserError(f"No run has {tag!r}.{nearest(tag, known)} There: {', '.join(known) or 'none'}.")
+        main = columns.main_metrics(rows)
+        raise UserError(f"No run has {tag!r}.{nearest(tag, known, most=3)} There: {some(main or known)}.")

@@ -16,7 +16,7 @@ import pandas as pd
 from trainlab.errors import UserError
 from trainlab.runs import atomic, display
 from trainlab.runs.compare import drawing, importance
-from trainlab.runs.compare.comparison import CompareConfig, comparison
+from trainlab.runs.compare.comparison import CompareConfig, check_tag, comparison
 from trainlab.runs.display import Column
 
 if TYPE_CHECKING:
@@ -48,34 +48,38 @@ class Section:
     parts: list[Part]
 
 
-def write(path: Path, rows: Sequence[Row], where: str = "") -> None:
+def write(path: Path, rows: Sequence[Row], where: str = "", metric: str = "") -> None:
     """Write the report of some runs, a section for each experiment, all or nothing.
 
-    Raises UserError when the file can't be written.
+    `metric` says which run is better where an experiment has it; by default the main one does. Raises
+    UserError for a metric that no run has, and when the file can't be written.
     """
-    page = html(rows, where).encode(errors="backslashreplace")
+    page = html(rows, where, metric).encode(errors="backslashreplace")
     try:
         atomic.write(path, page)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}. Name another file with -o.") from None
 
 
-def html(rows: Sequence[Row], where: str = "") -> str:
+def html(rows: Sequence[Row], where: str = "", metric: str = "") -> str:
     """Return the page as HTML; names, settings and reasons are escaped: a run's name is never markup."""
     from jinja2 import Environment
 
+    if metric:
+        check_tag(rows, metric)
     chosen = f" with {where}" if where else ""
     about = f"{len(rows)} runs{chosen}, written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by trainlab."
     template = resources.files("trainlab.runs.compare").joinpath("report.html").read_text("utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(template).render(
-        title="Runs compared", about=about, sections=[section(*each) for each in _experiments(rows)]
+        title="Runs compared", about=about, sections=[section(*each, metric) for each in _experiments(rows)]
     )
 
 
-def section(experiment: str, rows: list[Row]) -> Section:
-    """Return everything about the runs of one experiment."""
-    compared = comparison(rows, CompareConfig.parse({}))
+def section(experiment: str, rows: list[Row], metric: str = "") -> Section:
+    """Return everything about the runs of one experiment, by its main metric where none has this one."""
+    known = any(metric in row.last for row in rows)
+    compared = comparison(rows, CompareConfig.parse({"metric": metric if known else ""}))
     parts = _about_metric(compared) if compared.metric else []
     parts += [_cost(compared), Part("All runs", table=display.whole(rows))]
     return Section(display.printable(experiment) or "Runs without an experiment", str(compared), parts)
@@ -107,7 +111,9 @@ def _differences(compared: Comparison) -> Part:
         return Part(
             "What sets the best apart", f"Nothing: no setting differs, or there are {best} runs at most."
         )
-    note = f"The best {best} against the others; 0: alike, 1: nothing in common. Of a few runs, a hint."
+    note = (
+        f"The best {best} against the others; 0: alike, 1: nothing in common. Few runs give a hint, no more."
+    )
     return Part("What sets the best apart", note, _table(frame))
 
 

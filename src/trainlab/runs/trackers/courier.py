@@ -103,7 +103,7 @@ class Courier:
             self._over.set()
         line = " ".join(without_secrets(why).split())
         print(
-            f"tracker={self.name} is given up: {line[:300]}. The run itself goes on. "
+            f"tracker={self.name} has stopped: {line[:300]}. The run itself continues. "
             f"Later: trainlab export {self._subject.name} --to {self.name}",
             file=sys.stderr,
             flush=True,
