@@ -48,7 +48,7 @@ def _before(name: str, max_tokens: int) -> Reader:
 
     backbones.quiet()
     source = backbones.locate(name)
-    network = AutoModel.from_pretrained(source.name, local_files_only=source.local)
+    network = backbones.load(AutoModel, source)
     return Reader(name, network, backbones.load_tokenizer(source, max_tokens), max_tokens)
 
 
