@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FOLDER = "checkpoints"  # in a run's folder
 LAST = "last.ckpt"
 LARGEST_PICKLE = 1 << 28  # bytes of what isn't tensors: read, it takes many times as much memory
+WEIGHTS_ONLY = "weights-only.txt"  # beside them, where what a training needs was left out
 STEP = "step-"  # the others that hold all that a training needs: step-00000240.ckpt
 
 
@@ -117,6 +118,12 @@ def full_states(folder: Path) -> list[Path]:
         copied = (place for place, path in enumerate(steps, 1) if set(_digests(path)) & set(_digests(last)))
         steps.insert(next(copied, len(steps)), last)
     return steps
+
+
+def is_state(path: Path) -> bool:
+    """Tell by its name whether a file is what `full_states` returns, or the digest of one."""
+    name = path.name.removesuffix(".sha256")
+    return path.parent.name == FOLDER and (name == LAST or (name.startswith(STEP) and name.endswith(".ckpt")))
 
 
 def alias(path: Path, name: str) -> Path:
