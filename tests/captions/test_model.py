@@ -139,7 +139,7 @@ def test_a_checkpoint_that_asks_for_endless_captions_or_huge_pictures_is_refused
     path = tmp_path / "best.ckpt"
     settings = dict(model.hparams) | {setting: 1_000_000}
     checkpoint.save({"hyper_parameters": settings, "state_dict": model.state_dict()}, path)
-    monkeypatch.setattr(captioning, "find", lambda _: tmp_path)
+    monkeypatch.setattr(captioning, "trained", lambda *_: tmp_path)
     monkeypatch.setattr(captioning, "best_of", lambda *_: path)
     with pytest.raises(UserError, match=f"asks for {setting}=1000000"):
         captioning.caption("some", np.zeros((64, 64, 3), np.uint8))

@@ -11,14 +11,20 @@ import torch
 from transformers import AutoConfig
 
 import tiny_models
+from runs_folder import make
 from trainlab import backbones
+from trainlab.attention import sources
+from trainlab.attention.config import AttentionConfig
+from trainlab.captions import captioning
 from trainlab.errors import UserError
 from trainlab.hub import Source
+from trainlab.news import neighbours
 from trainlab.news.config import NewsConfig
 from trainlab.news.model import NewsModel
 from trainlab.runs import checkpoint
 from trainlab.runs.checkpoint import CheckpointError
 from trainlab.sentiment import model as sentiment
+from trainlab.sentiment import predicting
 from trainlab.training import restoring
 from trainlab.training.restoring import restore
 
@@ -165,7 +171,7 @@ def test_a_sentiment_runs_checkpoint_is_read_as_carefully(bert, saved, tmp_path,
         sentiment.AutoModelForSequenceClassification, Source(str(bert), local=True)
     )
     monkeypatch.setattr(restoring, "best_of", lambda *_: path)
-    monkeypatch.setattr(sentiment, "find", lambda _: tmp_path)
+    monkeypatch.setattr(restoring, "trained", lambda *_: tmp_path)
 
     def load(**settings: Any) -> sentiment.Classifier:
         known = {"config": config | settings, "tokenizer": tokenizer}
@@ -200,3 +206,46 @@ def test_a_model_folder_whose_settings_ask_for_other_weights_is_refused_with_a_s
     config.write_text(json.dumps(json.loads(config.read_text()) | {"hidden_size": 10**6}))
     with pytest.raises(UserError, match="can't be loaded"):
         NewsModel.pretrained(NewsConfig.parse({"backbone": str(tmp_path)}))
+
+
+@pytest.fixture
+def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs of three experiments, the newest of them without weights."""
+    monkeypatch.setenv("TRAINLAB_LOGS", str(tmp_path))
+    for number, label in enumerate(["compare/newest", "news/young", "news/old", "sentiment/oldest"]):
+        folder = make(tmp_path, label, minutes_ago=number)
+        if label.endswith(("old", "oldest")):
+            checkpoint.save({}, folder / restoring.BEST)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("experiment", "run"), [("news", "old"), ("sentiment", "oldest")])
+def test_last_is_the_newest_run_of_the_experiment_that_has_weights(logs, experiment, run):
+    assert restoring.trained("last", experiment) == logs / experiment / run
+    assert restoring.trained("young", experiment).name == "young"
+
+
+@pytest.mark.parametrize(
+    ("experiment", "call"),
+    [
+        ("news", lambda: neighbours.recommend("last", "a title")),
+        ("sentiment", lambda: predicting.predict("last", "a text")),
+        ("captions", lambda: captioning.caption("last", "picture.png")),
+        ("sentiment", lambda: sources.backbone(AttentionConfig(run="last"))),
+    ],
+)
+def test_where_no_run_can_do_it_last_says_so_in_a_sentence(logs, experiment, call):
+    for best in logs.glob("*/*/checkpoints/best.ckpt"):
+        best.unlink()
+    with pytest.raises(UserError) as error:
+        call()
+    assert f"No run of {experiment} with checkpoints/best.ckpt in" in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_run_of_another_experiment_is_refused_without_a_list_of_its_settings(logs):
+    names = {f"setting{number}": number for number in range(40)}
+    folder = make(logs, "checks/settings", config=names)
+    with pytest.raises(UserError, match="no run of the news experiment but of checks") as error:
+        neighbours.recommend(folder, "a title")
+    assert len(str(error.value)) < 500

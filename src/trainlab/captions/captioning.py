@@ -11,9 +11,8 @@ import torch
 from trainlab.captions.dataset import crop
 from trainlab.captions.model import CaptionsModel
 from trainlab.errors import UserError
-from trainlab.runs import find
 from trainlab.runs.checkpoint import CheckpointError
-from trainlab.training.restoring import best_of, restore
+from trainlab.training.restoring import best_of, restore, trained
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +37,7 @@ def caption(run: str | Path, images: Images, beam: int | None = None) -> list[st
     Raises UserError for an unknown run, one of another experiment or without a checkpoint yet, and a
     picture that can't be read.
     """
-    path = best_of(find(run), "captions")
+    path = best_of(trained(run, "captions"), "captions")
     model = restore(CaptionsModel, path)
     for name, most in MOST.items():
         if not 1 <= model.hparams[name] <= most:

@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from trainlab import backbones
 from trainlab.backbones import load_tokenizer, locate, quiet
 from trainlab.errors import UserError
-from trainlab.runs import checkpoint, find
+from trainlab.runs import checkpoint
 from trainlab.training import restoring
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def load(run: str | Path) -> Classifier:
     Needs no hub. Raises UserError for an unknown run, and one of another experiment or without a checkpoint.
     """
     quiet()
-    path = restoring.best_of(find(run), "sentiment")
+    path = restoring.best_of(restoring.trained(run, "sentiment"), "sentiment")
     saved = checkpoint.load(path)
     model = restoring.build(path, saved, _network)
     with restoring.explained(path):

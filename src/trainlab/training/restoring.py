@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainlab.errors import UserError
-from trainlab.runs import checkpoint, record
+from trainlab.runs import checkpoint, lookup, record
 from trainlab.runs.checkpoint import CheckpointError
 
 if TYPE_CHECKING:
@@ -53,6 +53,15 @@ def fill(network: nn.Module, path: Path) -> None:
     saved = checkpoint.load(path)
     with explained(path):
         network.load_state_dict(saved["state_dict"])
+
+
+def trained(run: str | Path, experiment: str) -> Path:
+    """Return the folder of the run that is meant; 'last' is the experiment's newest that has weights.
+
+    Raises UserError where there is none, as `trainlab.runs.find` does.
+    """
+    last = str(run) == "last"
+    return lookup.find(run, experiment=experiment if last else None, having=BEST if last else "")
 
 
 def best_of(folder: Path, experiment: str) -> Path:
