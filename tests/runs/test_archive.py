@@ -16,7 +16,7 @@ from full_disk import largest_file
 from runs_folder import foreign, make
 from trainlab import unpacking
 from trainlab.errors import UserError
-from trainlab.runs import archive, listing, lock, remarks, reserve, trash
+from trainlab.runs import archive, life_commands, listing, lock, remarks, reserve, resuming, trash
 from trainlab.runs.commands import app
 
 SMALL_DISK = 2 << 20  # bytes
@@ -289,3 +289,184 @@ def test_a_run_that_appears_meanwhile_is_kept_and_nothing_else_changes(logs, fil
         archive.unpack(file, logs)
     assert [(row.label, row.record.seed) for row in listing.rows(logs)] == [("news/a", 7)]
     assert not list((logs / trash.FOLDER).iterdir())
+
+
+def forged(file, names, label="news/x"):
+    """Write an archive of one run with these files, whose digests are right."""
+    entries = [(f"runs/{label}/{name}", b"x") for name in names]
+    forge(file, entries, {label: dict.fromkeys(names, b"x")})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".git/config",
+        ".git",
+        ".GIT/config",
+        "deep/.git/config",
+        ".git ./config",
+        "git~1/config",
+        ".hg/hgrc",
+        ".env",
+        ".env.local",
+        ".envrc",
+        ".vscode/tasks.json",
+    ],
+)
+def test_what_git_a_shell_or_an_editor_would_obey_is_neither_packed_nor_unpacked(logs, file, name):
+    forged(file, ["run.json", name])
+    refused(file, logs, "would obey")
+    place = logs / "news" / "a" / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("[core]\n\tfsmonitor = touch PWNED\n")
+    with pytest.raises(UserError, match="would obey"):
+        call(logs, "archive", "a", "-o", file.with_name("other.zip"))
+
+
+def test_a_run_that_is_a_repository_itself_is_refused_whatever_its_name_is(logs, file):
+    forged(file, ["run.json", "HEAD", "config", "objects/x", "refs/x"])
+    refused(file, logs, "git would obey")
+    forged(file, ["run.json", "in/head", "in/Objects/x", "in/REFS/x"])  # on a disk that knows no case
+    refused(file, logs, "git would obey")
+
+
+def test_git_status_runs_nothing_after_a_hostile_archive(logs, file):
+    config = b'[core]\n\trepositoryformatversion = 0\n\tfsmonitor = "touch PWNED; false"\n'
+    names = {"run.json": b"{}", ".git/HEAD": b"ref: refs/heads/main\n", ".git/config": config}
+    names |= {".git/objects/x": b"x", ".git/refs/x": b"x"}
+    entries = [(f"runs/news/x/{name}", each) for name, each in names.items()]
+    forge(file, entries, {"news/x": names})
+    refused(file, logs, "would obey")
+    assert not (logs / "news" / "x").exists()
+    assert not list(logs.rglob("PWNED"))
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[2Jb", "a\u202eb", "x" * 1001, "d/" * 500 + "x"])
+def test_names_that_nobody_can_read_are_refused(logs, file, name):
+    forged(file, ["run.json", name])
+    refused(file, logs, "other systems can't have")
+
+
+def test_a_name_that_is_a_file_and_a_folder_and_one_that_is_there_twice_are_refused(logs, file):
+    forged(file, ["run.json", "x", "x/y"])
+    refused(file, logs, "once as a file and once as a folder")
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        forge(file, [("runs/news/x/y", b"x")] * 2, {"news/x": {"y": b"x"}})
+    refused(file, logs, "two entries of that name")
+
+
+def test_entries_that_share_their_bytes_are_refused(logs, file):
+    names = [f"n{number}" for number in range(50)]
+    forged(file, names)
+    with zipfile.ZipFile(file, "a") as packed:
+        large = b"x" * 20_000
+        packed.writestr("runs/news/x/large", large)
+        for entry in packed.filelist[:50]:
+            entry.header_offset = packed.filelist[-1].header_offset
+            entry.file_size = entry.compress_size = len(large)
+    refused(file, logs, "share their bytes")
+
+
+@pytest.mark.parametrize("listed", [1, 200_000])
+def test_a_list_that_is_larger_than_its_files_is_refused(logs, file, listed):
+    runs = {"news/x": {f"n{number}": ["0" * 64, 1] for number in range(listed)}}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("runs/news/x/n0", b"x")
+        blanks = " " * (2 << 20 if listed == 1 else 0)
+        packed.writestr(archive.MANIFEST, blanks + json.dumps({"format": "trainlab-runs-1", "runs": runs}))
+    refused(file, logs, "larger than a list of its files")
+
+
+def test_much_that_a_small_file_unpacks_to_is_asked_about_before(logs, file, monkeypatch):
+    names = {"run.json": b"{}", "output.log": b"\r" * 3_000_000}
+    entries = []
+    for name, each in names.items():
+        entry = zipfile.ZipInfo(f"runs/news/x/{name}")
+        entry.compress_type = zipfile.ZIP_DEFLATED
+        entries.append((entry, each))
+    forge(file, entries, {"news/x": names})
+    monkeypatch.setattr(life_commands, "MUCH", 1_000_000)
+    refused(file, logs, r"unpacks to 3.0 MB, .* times its size; .* MB are free. Nobody is here to ask")
+    monkeypatch.setattr(life_commands.sys.stdin, "isatty", lambda: True, raising=False)
+    call(logs, "restore", file, "--yes")
+    assert (logs / "news" / "x" / "output.log").stat().st_size == 3_000_000
+
+
+def test_of_a_large_archive_of_weights_the_size_is_asked_about_too(logs, file, monkeypatch):
+    call(logs, "archive", "a", "-o", file)
+    call(logs, "delete", "--purge", "--yes", "a")
+    monkeypatch.setattr(life_commands, "LARGE", 10_000)
+    refused(file, logs, "Nobody is here to ask: add --yes")
+    call(logs, "restore", "--yes", file)
+
+
+def linked(logs):
+    """Give the run a second and a third name for its checkpoint, as a training does, and return that."""
+    place = logs / "news" / "a" / "checkpoints"
+    state = place / "step-00000003.ckpt"
+    (place / "last.ckpt").rename(state)
+    os.link(state, place / "last.ckpt")
+    (place / "best.ckpt").write_bytes(os.urandom(5000))
+    return state
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "a disk without links"])
+def test_a_file_of_several_names_is_packed_once_and_has_them_again(logs, file, monkeypatch, links):
+    state = linked(logs)
+    state.write_bytes(os.urandom(500_000))
+    before = content(logs)
+    call(logs, "archive", "a", "-o", file)
+    assert file.stat().st_size < 600_000
+    call(logs, "delete", "--purge", "--yes", "a")
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
+    call(logs, "restore", file)
+    assert content(logs) == before
+    assert state.samefile(state.with_name("last.ckpt")) == links
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        {"more": "absent"},
+        {"more": "/etc/passwd"},
+        {"more": "../../../etc/passwd"},
+        {"../more": "run.json"},
+        {"/tmp/more": "run.json"},
+        {".git": "run.json"},
+        {"run.json": "run.json"},
+        {"run.json/x": "run.json"},
+        {"a//b": "run.json"},
+        {f"n{number}": "run.json" for number in range(10_001)},
+    ],
+    ids=lambda links: str(next(iter(links.items()))),
+)
+def test_a_link_to_what_is_not_packed_or_out_of_the_run_is_refused(logs, file, links):
+    said = {"run.json": [hashlib.sha256(b"x").hexdigest(), 1]}
+    known = {"format": "trainlab-runs-2", "runs": {"news/x": said}, "links": {"news/x": links}}
+    with zipfile.ZipFile(file, "w") as packed:
+        packed.writestr("runs/news/x/run.json", b"x")
+        for number in range(9999 if len(links) > 1 else 0):  # else the list is too large
+            packed.writestr(f"runs/news/x/m{number}", b"")
+        packed.writestr(archive.MANIFEST, json.dumps(known))
+    refused(file, logs, r"Refused\.")
+
+
+def test_weights_alone_are_packed_without_the_states_and_say_so(logs, file):
+    linked(logs)
+    call(logs, "archive", "--weights-only", "a", "-o", file)
+    call(logs, "delete", "--purge", "--yes", "a")
+    call(logs, "restore", file)
+    folder = logs / "news" / "a"
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
+        "best.ckpt",
+        "weights-only.txt",
+    ]
+    with pytest.raises(UserError, match="can't be resumed"):
+        resuming.starting_point(folder)
+
+
+def test_a_run_without_best_weights_is_not_packed_without_its_states(logs, file):
+    with pytest.raises(UserError, match="no best weights"):
+        call(logs, "archive", "--weights-only", "a", "-o", file)
+    assert not file.exists()

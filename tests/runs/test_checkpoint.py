@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import stat
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -114,6 +116,59 @@ def test_a_hostile_pickle_is_refused_and_not_run(path, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError):
         checkpoint.load(path)
     assert not (tmp_path / "pwned").exists()
+
+
+def bomb(path, name, size):
+    """Pack a checkpoint so that one entry of a few kB unfolds to `size` bytes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("archive/byteorder", "little")
+        with packed.open(f"archive/{name}", "w") as entry:
+            for _ in range(size >> 20):
+                entry.write(b"N0" * (1 << 19))
+
+
+def overlapping(path):
+    """Let many entries of a zip file mean the same bytes: none is packed, and all together are huge."""
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("archive/data.pkl", b"N0" * 10_000)
+        first = packed.filelist[0]
+        packed.filelist += [copy.copy(first) for _ in range(100)]
+
+
+@pytest.mark.parametrize("entry", ["data.pkl", "data/0", "version"])
+def test_a_checkpoint_that_unfolds_to_more_than_it_is_is_refused_before_memory_is_taken(
+    path, entry, monkeypatch
+):
+    bomb(path, entry, 64 << 20)
+    sign(path)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("unfolded"))
+    with pytest.raises(CheckpointError, match="would unfold to 67,"):
+        checkpoint.load(path)
+
+
+def test_entries_that_share_their_bytes_are_refused(path):
+    overlapping(path)
+    sign(path)
+    with pytest.raises(CheckpointError, match="would unfold to"):
+        checkpoint.load(path)
+
+
+def test_a_huge_pickle_is_neither_loaded_nor_saved(path, monkeypatch):
+    before = content(path.parent)
+    monkeypatch.setattr(checkpoint, "LARGEST_PICKLE", 5000)
+    with pytest.raises(CheckpointError, match="expected 5,000 at most"):
+        checkpoint.save({"order": list(range(10_000))}, path)
+    assert content(path.parent) == before
+    monkeypatch.setattr(checkpoint, "LARGEST_PICKLE", 5)
+    with pytest.raises(CheckpointError, match="expected 5 at most"):
+        checkpoint.load(path)
+
+
+def test_torchs_older_format_whose_sizes_nobody_can_check_is_refused(path):
+    torch.save(STATE, path, _use_new_zipfile_serialization=False)
+    sign(path)
+    with pytest.raises(CheckpointError, match="not a checkpoint that can be loaded"):
+        checkpoint.load(path)
 
 
 def test_what_load_would_refuse_is_not_saved_and_the_one_before_is_kept(path):

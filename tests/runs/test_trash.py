@@ -168,7 +168,7 @@ def test_a_purge_asks_and_without_a_terminal_is_refused(logs):
     for answer, left in (("n", ["news/a"]), ("y", [])):
         code, shown = answered(["--logs", str(logs), "delete", "--purge"], answer)
         assert "news/a" in shown
-        assert "delete permanently?" in shown
+        assert "Delete permanently?" in shown
         assert code == (answer == "n")
         assert list(trash.entries(logs)) == left
 

@@ -9,6 +9,8 @@ from trainlab.attention.config import OWN
 from trainlab.runs import find, record
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from trainlab.attention.capture import Reader
     from trainlab.attention.config import AttentionConfig
 
@@ -21,7 +23,7 @@ def backbone(config: AttentionConfig) -> str:
         return config.backbone
     if not config.run:
         return backbones.MINILM
-    return str(record.read(find(config.run, experiment=EXPERIMENT)).config.get("backbone", backbones.MINILM))
+    return str(record.read(_run(config)).config.get("backbone", backbones.MINILM))
 
 
 def readers(config: AttentionConfig) -> list[Reader]:
@@ -35,10 +37,16 @@ def readers(config: AttentionConfig) -> list[Reader]:
     if config.run:
         from trainlab.sentiment import model
 
-        run = find(config.run, experiment=EXPERIMENT)
+        run = _run(config)
         tuned = model.load(run)
         found.append(Reader(f"fine-tuned: {run.name}", tuned.model, tuned.tokenizer, config.max_tokens))
     return found
+
+
+def _run(config: AttentionConfig) -> Path:
+    from trainlab.training.restoring import BEST
+
+    return find(config.run, experiment=EXPERIMENT, having=BEST)
 
 
 def _before(name: str, max_tokens: int) -> Reader:
@@ -48,7 +56,7 @@ def _before(name: str, max_tokens: int) -> Reader:
 
     backbones.quiet()
     source = backbones.locate(name)
-    network = AutoModel.from_pretrained(source.name, local_files_only=source.local)
+    network = backbones.load(AutoModel, source)
     return Reader(name, network, backbones.load_tokenizer(source, max_tokens), max_tokens)
 
 

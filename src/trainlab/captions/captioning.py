@@ -11,8 +11,8 @@ import torch
 from trainlab.captions.dataset import crop
 from trainlab.captions.model import CaptionsModel
 from trainlab.errors import UserError
-from trainlab.runs import find
-from trainlab.training.restoring import best_of, restore
+from trainlab.runs.checkpoint import CheckpointError
+from trainlab.training.restoring import best_of, restore, trained
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     Images = str | Path | Pixels | Sequence[str | Path | Pixels]
 
 AT_ONCE = 64  # pictures in one pass
+# What a checkpoint may ask for that its weights don't show: pixels a side, words a caption, captions at once
+MOST = {"side": 4096, "crop": 4096, "max_words": 1000, "beam": 1000}
 
 
 def caption(run: str | Path, images: Images, beam: int | None = None) -> list[str]:
@@ -35,7 +37,14 @@ def caption(run: str | Path, images: Images, beam: int | None = None) -> list[st
     Raises UserError for an unknown run, one of another experiment or without a checkpoint yet, and a
     picture that can't be read.
     """
-    return say(restore(CaptionsModel, best_of(find(run), "captions")), images, beam)
+    path = best_of(trained(run, "captions"), "captions")
+    model = restore(CaptionsModel, path)
+    for name, most in MOST.items():
+        if not 1 <= model.hparams[name] <= most:
+            raise CheckpointError(
+                f"{path} asks for {name}={model.hparams[name]}. Expected 1 to {most}. Choose another run."
+            )
+    return say(model, images, beam)
 
 
 def say(model: CaptionsModel, images: Images, beam: int | None = None) -> list[str]:

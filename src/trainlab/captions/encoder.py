@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from trainlab import hub
+from trainlab import backbones, hub
 from trainlab.captions.config import TINY
 from trainlab.errors import UserError
 from trainlab.hub import Source
@@ -41,7 +41,7 @@ def config_of(encoder: str) -> dict[str, Any]:
     source = locate(encoder)
     if source is None:
         return ResNetConfig(**TINY_CONFIG).to_dict()
-    config = AutoConfig.from_pretrained(source.name, local_files_only=source.local)
+    config = backbones.load(AutoConfig, source)
     if config.model_type != "resnet":
         raise UserError(
             f"encoder={encoder}: a {config.model_type}. Expected a ResNet, such as microsoft/resnet-152."
@@ -56,4 +56,4 @@ def pretrained(encoder: str) -> ResNetModel | None:
     source = locate(encoder)
     if source is None:
         return None
-    return ResNetModel.from_pretrained(source.name, local_files_only=source.local)
+    return backbones.load(ResNetModel, source)

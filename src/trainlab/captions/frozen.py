@@ -46,13 +46,15 @@ def thaw(config: CaptionsConfig) -> Corpus:
 
     Raises UserError when there is none, or it was frozen from other settings or raw data, or is damaged.
     """
-    folder = freezing.thawed(recipe(config))
+    wanted = recipe(config)
+    folder = freezing.thawed(wanted)
     if folder is None:
         raise UserError(
             "data=coco: COCO is not frozen here. It takes a download of 19.6 GB, once: "
             f"{coco.FETCH}\ndata=shapes (the default) needs nothing."
         )
-    pixels, pictures, left_out = coco.load(folder)
+    with freezing.understood(wanted):
+        pixels, pictures, left_out = coco.load(folder)
     rows = {
         side: np.array([row for row, each in enumerate(pictures) if each.side == side]) for side in coco.SIDES
     }

@@ -12,7 +12,7 @@ import pandas as pd
 
 from trainlab import folders
 from trainlab.errors import UserError
-from trainlab.textfiles import decode, read_bytes
+from trainlab.textfiles import decode, parted_otherwise, read_bytes, separator, unpacked
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,14 +86,14 @@ def locate(data: str) -> Path:
 
 
 def read(data: str) -> News:
-    """Read the news that `data` means (see `locate`).
+    """Read the news that `data` means (see `locate`); the file may be packed by gzip or zip.
 
     Raises UserError that names the file, the row and what was expected: a file that is missing, unreadable,
     empty or not UTF-8, no row of 8 columns, or news of one category only.
     """
     path = locate(data)
     raw = read_bytes(path, f"data={data}", _advice(data))
-    table, unreadable = _parse(path, decode(path, raw))
+    table, unreadable = _parse(path, decode(path, unpacked(path, raw)))
     return News(path, table, hashlib.sha256(raw).hexdigest(), unreadable)
 
 
@@ -134,6 +134,9 @@ def _parse(path: Path, text: str) -> tuple[pd.DataFrame, dict[int, str]]:
     faults = {row: fault for row, cells in enumerate(lines, 1) if (fault := _fault(cells))}
     kept = [cells[: len(KEPT)] for row, cells in enumerate(lines, 1) if row not in faults]
     if not kept:
+        found = separator(text.lstrip().partition("\n")[0], len(COLUMNS) - 1)
+        if found not in ("", "\t"):
+            raise parted_otherwise(path, found, "\t")
         raise UserError(f"{path}, row 1: {faults[1]}, and no other row is better. Expected {_layout()}.")
     table = pd.DataFrame(kept, columns=list(KEPT)).apply(lambda column: column.str.strip())
     _require_categories(path, table)

@@ -55,12 +55,13 @@ def thaw(config: NewsConfig) -> Examples | None:
     folder = freezing.thawed(wanted)
     if folder is None:
         return None
-    said = json.loads((folder / NEWS).read_text())
-    table = pd.DataFrame(said["rows"], columns=list(KEPT))
-    unreadable = {int(row): fault for row, fault in said["unreadable"].items()}
-    news = News(locate(config.data), table, said["sha256"], unreadable)
-    rows = {name: _load(folder, name) for name in ROWS}
-    return examples.Examples(news, **rows, frozen=folder)
+    with freezing.understood(wanted):
+        said = json.loads((folder / NEWS).read_text())
+        table = pd.DataFrame(said["rows"], columns=list(KEPT))
+        unreadable = {int(row): fault for row, fault in said["unreadable"].items()}
+        news = News(locate(config.data), table, said["sha256"], unreadable)
+        rows = {name: _load(folder, name) for name in ROWS}
+        return examples.Examples(news, **rows, frozen=folder)
 
 
 def tokens_of(drawn: Examples, model: NewsModel, text: str) -> TokenTable:
@@ -82,7 +83,7 @@ def tokens_of(drawn: Examples, model: NewsModel, text: str) -> TokenTable:
 
 def _load(folder: Path, name: str) -> NDArray[Any]:
     """Map an array into memory; what is written to it stays in this process."""
-    return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="c"))
+    return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False))
 
 
 def _prepare(config: NewsConfig, folder: Path, report: Report) -> None:

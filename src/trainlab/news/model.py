@@ -13,8 +13,9 @@ import torch
 from psutil import virtual_memory
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel
 
+from trainlab import backbones
 from trainlab.backbones import load_tokenizer, locate, quiet
 from trainlab.limits import memory_limit
 from trainlab.news import packed
@@ -106,9 +107,11 @@ class NewsModel(lightning.LightningModule):
         super().__init__()
         self.save_hyperparameters(logger=False)
         quiet()
-        config = AutoConfig.for_model(**backbone_config)
+        config = backbones.architecture(backbone_config)
         self.attention = packed.attention_for(config) if fast else None
-        self.backbone = AutoModel.from_config(config, attn_implementation=self.attention)
+        self.backbone = AutoModel.from_config(
+            config, attn_implementation=self.attention, trust_remote_code=False
+        )
         for each in self.frozen():
             each.requires_grad_(False).eval()
         self.head = build_head(config.hidden_size, TEXTS[text]) if trained else nn.Identity()
@@ -127,7 +130,7 @@ class NewsModel(lightning.LightningModule):
         """
         quiet()
         source = locate(config.backbone)
-        backbone = AutoModel.from_pretrained(source.name, local_files_only=source.local)
+        backbone = backbones.load(AutoModel, source)
         names = (
             *("pooling", "text", "margin", "learning_rate", "head_learning_rate"),
             *("trained", "mining", "average", "freeze", "fast"),

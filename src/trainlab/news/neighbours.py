@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trainlab.news.model import NewsModel
+    from trainlab.runs.record import Record
 
 BEST = "checkpoints/best.ckpt"
 COLUMNS = ["query", "rank", "title", "category", "distance"]
@@ -33,12 +34,13 @@ def recommend(run: str | Path, titles: str | Sequence[str], k: int = 10) -> pd.D
     Raises UserError for an unknown run, one of another experiment or without a checkpoint yet, no title or
     an empty one, and k below 1. Warns when the data has changed since the run.
     """
-    from trainlab.runs import find, record
+    from trainlab.runs import record
+    from trainlab.training.restoring import trained
 
     check_query(titles, k)
-    folder = find(run)
+    folder = trained(run, "news")
     recorded = record.read(folder)
-    config, best = _config(folder, recorded.config), folder / BEST
+    config, best = _config(folder, recorded), folder / BEST
     if not best.is_file():
         raise UserError(
             f"{folder.name} has no {BEST}: it is {recorded.status}, and no epoch of it was completed. "
@@ -101,12 +103,16 @@ def _as_news(titles: Sequence[str], asked: pd.Series, news: News, keys: pd.Serie
     return News(news.path, pd.DataFrame({"title": titles, "abstract": known}), news.sha256)
 
 
-def _config(folder: Path, values: dict[str, Any]) -> NewsConfig:
+def _config(folder: Path, recorded: Record) -> NewsConfig:
     try:
-        return NewsConfig.parse(values)
+        return NewsConfig.parse(recorded.config)
     except UserError as error:
+        if recorded.experiment == "news":
+            raise
+        first = str(error).partition("\n")[0].partition(". ")[0][:200]
         raise UserError(
-            f"{folder} is no run of the news experiment: its settings are others.\n{error}"
+            f"{folder} is no run of the news experiment but of {recorded.experiment} ({first}). "
+            "Choose another: trainlab runs --experiment news"
         ) from None
 
 

@@ -109,7 +109,7 @@ def padding_of(tokenizer: Tokenizer) -> int:
 
 def load(folder: Path, tokenizer: Tokenizer, texts: int) -> TokenTable:
     """Map a saved table into memory. Raises OSError or ValueError for files that are missing or damaged."""
-    ids, ends = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in FILES)
+    ids, ends = (np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in FILES)
     if len(ends) % texts or len(ids) != (ends[-1] if len(ends) else 0):
         raise ValueError(f"{folder}: its files don't belong together")
     return TokenTable(ids, ends, texts, padding_of(tokenizer))

@@ -3,7 +3,8 @@
     runs/<experiment>/<run>/...   their folders
     trainlab-runs.json            which runs, and the SHA-256 and bytes of each of their files
 
-It is a zip file, which any other program opens too. The same runs give the same file, whenever it is made.
+A file that has several names in a run is packed once, and the others are listed as its links. The archive is
+a zip file, which any other program opens too. The same runs give the same file, whenever it is made.
 """
 
 from __future__ import annotations
@@ -23,21 +24,27 @@ from pydantic import BaseModel, ValidationError
 from trainlab import unpacking
 from trainlab.errors import UserError
 from trainlab.freezing import EPOCH
-from trainlab.runs import atomic, lock, moving, reserve, trash
+from trainlab.runs import atomic, checkpoint, lock, moving, reserve, trash, trimming
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    Agree = Callable[[int], None]  # is told how many bytes will be unpacked, and raises to refuse
+    Files = dict[str, tuple[str, int]]
 
 MANIFEST = "trainlab-runs.json"
 RUNS = "runs"  # the folder of runs in an archive
 LEFT_OUT = (lock.RUN, lock.RUNNER, reserve.FILE)  # of use to a process at work alone
 _DENSE = (".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".h5", ".npz")  # weights: they hardly shrink
-_LARGEST_MANIFEST = 1 << 28  # bytes, of a million files
+_LARGEST_MANIFEST = 1 << 26  # bytes, of some 300,000 files
+_LINE = 400  # bytes of the manifest that a file takes besides its name, at most
+_MOST_LINKS = 10_000
 
 
 class _Manifest(BaseModel):
-    format: Literal["trainlab-runs-1"] = "trainlab-runs-1"
+    format: Literal["trainlab-runs-1", "trainlab-runs-2"]  # 2: with links, which 1 would lose in silence
     runs: dict[str, dict[str, tuple[str, int]]]  # by 'experiment/run' and the file's path in there
+    links: dict[str, dict[str, str]] = {}  # by the same, the path of the file that it is another name of
 
     @property
     def files(self) -> dict[str, tuple[str, int]]:
@@ -49,8 +56,8 @@ class _Manifest(BaseModel):
         }
 
 
-def pack(folders: Sequence[Path], output: Path, logs: Path) -> None:
-    """Write run folders of `logs` into the new file `output`.
+def pack(folders: Sequence[Path], output: Path, logs: Path, *, weights_only: bool = False) -> None:
+    """Write run folders of `logs` into the new file `output`; `weights_only` leaves out what a resume needs.
 
     Raises UserError when `output` exists or lies in a run, a run is at work or holds what no archive can, or
     the disk refuses or has too little room; nothing half-done stays.
@@ -61,38 +68,39 @@ def pack(folders: Sequence[Path], output: Path, logs: Path) -> None:
         stack.enter_context(unpacking.telling(output.parent))
         for folder in folders:
             stack.enter_context(moving.at_rest(folder))
-        paths = {label: list(_paths(folder)) for label, folder in labels.items()}
-        unpacking.need(output.parent, sum(path.stat().st_size for some in paths.values() for path in some))
+        paths = {label: _chosen(folder, weights_only=weights_only) for label, folder in labels.items()}
+        unpacking.need(output.parent, moving.size_of(path for some in paths.values() for path in some))
         file = stack.enter_context(atomic.replacing(output))
         packed = stack.enter_context(zipfile.ZipFile(file, "w"))
-        said = {
-            label: {
-                (name := path.relative_to(labels[label]).as_posix()): _add(
-                    packed, f"{RUNS}/{label}/{name}", path
-                )
-                for path in paths[label]
-            }
-            for label in sorted(labels)
-        }
-        packed.writestr(_entry(MANIFEST), _Manifest(runs=said).model_dump_json(indent=1))
+        known = _Manifest(format="trainlab-runs-1", runs={}, links={})
+        for label in sorted(labels):
+            _add_run(packed, known, label, labels[label], paths[label])
+        if known.links:
+            known.format = "trainlab-runs-2"
+        manifest = known.model_dump_json(indent=1, exclude=None if known.links else {"links"})
+        packed.writestr(_entry(MANIFEST), manifest)
 
 
-def unpack(path: Path, logs: Path) -> list[Path]:
+def unpack(path: Path, logs: Path, agree: Agree = lambda _: None) -> list[Path]:
     """Bring an archive's runs back to where they were, and return their folders.
 
     All are unpacked and checked before any can be seen. Raises UserError for a file that is damaged or no
-    such archive, an entry that leads out of its folder, a run that is there already, or where the disk
-    refuses; then nothing is changed.
+    such archive, an entry that leads out of its folder or that programs would obey there, a run that is
+    there already, or where the disk refuses; then nothing is changed.
     """
     known = _read(path)
+    size = sum(size for _, size in known.files.values())
     for label in known.runs:
         if os.path.lexists(logs / label):
             raise UserError(f"{logs / label} is there already. Rename or delete that one first.")
     with unpacking.telling(logs):
         place = logs / trash.FOLDER
         place.mkdir(parents=True, exist_ok=True)
+        unpacking.need(place, size)
+        agree(size)
         with tempfile.TemporaryDirectory(prefix=trash.UNPACKING, dir=place) as temporary:
             _extract(path, known, Path(temporary))
+            _link(known, Path(temporary, RUNS))
             return _arrive(known, Path(temporary, RUNS), logs)
 
 
@@ -102,6 +110,19 @@ def _check_output(output: Path, folders: Sequence[Path]) -> None:
     for folder in folders:
         if output.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"{output} would lie in the run that goes into it. Name another place with -o.")
+
+
+def _chosen(folder: Path, *, weights_only: bool) -> list[Path]:
+    """Return the files of a run that are packed, by name.
+
+    Raises UserError for what nobody should unpack, and where there would be no weights without the states.
+    """
+    paths = list(_paths(folder))
+    if found := unpacking.refusal(PurePosixPath(path.relative_to(folder).as_posix()) for path in paths):
+        raise UserError(f"{folder} has {found}. Whoever unpacks it would be in danger. Move it away.")
+    if weights_only:
+        trimming.check(paths)
+    return [path for path in paths if not (weights_only and checkpoint.is_state(path))]
 
 
 def _paths(folder: Path) -> Iterator[Path]:
@@ -131,6 +152,29 @@ def _entry(name: str) -> zipfile.ZipInfo:
     return entry
 
 
+def _add_run(
+    packed: zipfile.ZipFile, known: _Manifest, label: str, folder: Path, paths: Sequence[Path]
+) -> None:
+    """Write a run's files, each once whatever names it has, and take them down."""
+    files: Files = {}
+    links: dict[str, str] = {}
+    first: dict[tuple[int, int], str] = {}
+    for path in paths:
+        name, status = path.relative_to(folder).as_posix(), path.stat()
+        same = first.setdefault((status.st_dev, status.st_ino), name)
+        if same == name:
+            files[name] = _add(packed, f"{RUNS}/{label}/{name}", path)
+        else:
+            links[name] = same
+    for place in trimming.without_states(paths):
+        note = (place / checkpoint.WEIGHTS_ONLY).relative_to(folder).as_posix()
+        packed.writestr(_entry(f"{RUNS}/{label}/{note}"), trimming.NOTE)
+        files[note] = (hashlib.sha256(trimming.NOTE).hexdigest(), len(trimming.NOTE))
+    known.runs[label] = files
+    if links:
+        known.links[label] = links
+
+
 def _add(packed: zipfile.ZipFile, name: str, path: Path) -> tuple[str, int]:
     """Write one file, and return the SHA-256 and the bytes of what was written: somebody may append to it."""
     found, size = hashlib.sha256(), 0
@@ -149,8 +193,9 @@ def _add(packed: zipfile.ZipFile, name: str, path: Path) -> tuple[str, int]:
 def _read(path: Path) -> _Manifest:
     try:
         with zipfile.ZipFile(path) as packed:
-            if packed.getinfo(MANIFEST).file_size > _LARGEST_MANIFEST:
-                raise ValueError(f"{MANIFEST} is too large")
+            most = _LINE * 10 + sum(_LINE + 2 * len(each.filename.encode()) for each in packed.infolist())
+            if packed.getinfo(MANIFEST).file_size > min(most, _LARGEST_MANIFEST):
+                raise ValueError(f"{MANIFEST} is larger than a list of its files is")
             known = _Manifest.model_validate_json(packed.read(MANIFEST))
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}. Look: ls -l {path}") from None
@@ -159,16 +204,22 @@ def _read(path: Path) -> _Manifest:
     except Exception as error:  # zipfile raises a dozen kinds for bytes that are not as they should be
         raise _damaged(path, str(error).strip("'\"")) from None
     for label in known.runs:
-        _check_label(path, label)
+        if not moving.is_plain(label):
+            raise UserError(f"{path} has the run {label!r}, which leads out of its folder. Refused.")
+    _check_links(path, known)
     return known
 
 
-def _check_label(path: Path, label: str) -> None:
-    """Refuse what leads out of `logs`, or to where no run is seen."""
-    parts = PurePosixPath(label).parts
-    hidden = any(part.startswith(".") for part in parts)
-    if not parts or hidden or label != "/".join(parts) or "\\" in label or not label.isprintable():
-        raise UserError(f"{path} has the run {label!r}, which leads out of its folder. Refused.")
+def _check_links(path: Path, known: _Manifest) -> None:
+    """Refuse links that are no second name, in the same run, of a file that is packed."""
+    for label, links in known.links.items():
+        files = known.runs.get(label, {})
+        if found := unpacking.refusal(map(PurePosixPath, [*files, *links])):
+            raise UserError(f"{path} has {found}. Refused.")
+        if len(links) > _MOST_LINKS or not all(
+            source in files and str(PurePosixPath(name)) == name for name, source in links.items()
+        ):
+            raise UserError(f"{path} has links in {label!r} to what is not packed, or too many. Refused.")
 
 
 def _extract(path: Path, known: _Manifest, target: Path) -> None:
@@ -183,6 +234,15 @@ def _extract(path: Path, known: _Manifest, target: Path) -> None:
     wrong = sorted(name for name in found.keys() | said.keys() if found.get(name) != said.get(name))
     if wrong:
         raise _damaged(path, f"{wrong[0]} is not what it lists")
+
+
+def _link(known: _Manifest, unpacked: Path) -> None:
+    """Give files their other names back: as links, or as copies where the disk has none."""
+    for label, links in known.links.items():
+        for name, source in links.items():
+            target = unpacked / label / moving.hidden(PurePosixPath(name))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            atomic.link(unpacked / label / moving.hidden(PurePosixPath(source)), target)
 
 
 def _arrive(known: _Manifest, unpacked: Path, logs: Path) -> list[Path]:

@@ -6,6 +6,7 @@ A SHA-256 lies beside each file, in the format of `sha256sum`: torch loads a fli
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from trainlab.errors import UserError
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 FOLDER = "checkpoints"  # in a run's folder
 LAST = "last.ckpt"
+LARGEST_PICKLE = 1 << 28  # bytes of what isn't tensors: read, it takes many times as much memory
+WEIGHTS_ONLY = "weights-only.txt"  # beside them, where what a training needs was left out
 STEP = "step-"  # the others that hold all that a training needs: step-00000240.ckpt
 
 
@@ -41,6 +44,8 @@ def save(state: Mapping[str, Any], path: Path) -> None:
             torch.save(dict(state), cast("IO[bytes]", hashing))  # torch writes and flushes, nothing else
             file.flush()
             _refuse_unsafe(path, file.name)
+            with open(file.name, "rb") as written:  # noqa: PTH123
+                _refuse_bomb(path, written)
             # Two files can't be renamed in one step. In between, either digest is right.
             _write_digests(path, [hashing.digest(), *_digests(path)])
         _write_digests(path, [hashing.digest()])
@@ -63,6 +68,7 @@ def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             _verify(path, hashlib.file_digest(file, "sha256").hexdigest())
+            _refuse_bomb(path, file)
             file.seek(0)
             return torch.load(file, map_location=map_location, weights_only=True)
     except (CheckpointError, MemoryError, torch.OutOfMemoryError):
@@ -114,6 +120,12 @@ def full_states(folder: Path) -> list[Path]:
         copied = (place for place, path in enumerate(steps, 1) if set(_digests(path)) & set(_digests(last)))
         steps.insert(next(copied, len(steps)), last)
     return steps
+
+
+def is_state(path: Path) -> bool:
+    """Tell by its name whether a file is what `full_states` returns, or the digest of one."""
+    name = path.name.removesuffix(".sha256")
+    return path.parent.name == FOLDER and (name == LAST or (name.startswith(STEP) and name.endswith(".ckpt")))
 
 
 @interruption.held()
@@ -173,6 +185,23 @@ def _refuse_unsafe(path: Path, written: str) -> None:
         raise CheckpointError(
             f"{path} is not written: it would hold {', '.join(unsafe)}, which is not safe to load. "
             "Save tensors, numbers, texts, lists and dicts (a module's state_dict(), not the module)."
+        )
+
+
+def _refuse_bomb(path: Path, file: IO[bytes]) -> None:
+    """Raise CheckpointError for a file that would unfold to more than it is; torch's own are zip files."""
+    with zipfile.ZipFile(file) as packed:
+        entries = packed.infolist()
+    unfolded = sum(each.file_size for each in entries)
+    if unfolded > file.seek(0, 2) or any(each.compress_type for each in entries):
+        raise CheckpointError(
+            f"{path} is packed, and would unfold to {unfolded:,} bytes: torch packs nothing. Refused. "
+            "Take another checkpoint."
+        )
+    largest = max((each.file_size for each in entries if each.filename.endswith(".pkl")), default=0)
+    if largest > LARGEST_PICKLE:
+        raise CheckpointError(
+            f"{path} holds {largest:,} bytes besides tensors, expected {LARGEST_PICKLE:,} at most. Refused."
         )
 
 

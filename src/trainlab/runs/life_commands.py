@@ -1,4 +1,4 @@
-"""`trainlab runs tag`, `note`, `archive`, `delete`, `restore` and `trash`: the life of runs."""
+"""`trainlab runs tag`, `note`, `archive`, `trim`, `delete`, `restore` and `trash`: the life of runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from trainlab.errors import UserError
 from trainlab.runs.options import Logs, Reference
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trainlab.runs.trash import Entry
+
+LARGE = 10**9  # bytes: more are not unpacked without a question
+MUCH, RATIO = 10**8, 20  # the same for what is packed this well; curves pack about 5 to 1, weights not at all
 
 References = Annotated[list[str], typer.Argument(metavar="RUN", help="Names, parts of them, or paths.")]
 
@@ -85,6 +90,9 @@ def archive(
     context: typer.Context,
     runs: References,
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write, such as runs.zip.")],
+    weights_only: Annotated[
+        bool, typer.Option("--weights-only", help="Without the states that a resume needs.")
+    ] = False,
     logs: Logs = None,
 ) -> None:
     """Pack runs into one file with digests; `restore` brings them back. The runs stay where they are."""
@@ -94,13 +102,43 @@ def archive(
 
     logs = logs or context.obj or folders.logs()
     chosen = _movable([lookup.find(each, logs) for each in runs], logs)
-    archives.pack(chosen, output, logs)
+    archives.pack(chosen, output, logs, weights_only=weights_only)
     print(f"{output}: {len(chosen)} run(s), {_megabytes(output.stat().st_size)}")
+
+
+def trim(
+    context: typer.Context,
+    runs: References,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    logs: Logs = None,
+) -> None:
+    """Keep a run's best weights alone; it takes less room, and can't be resumed afterwards."""
+    from trainlab import folders
+    from trainlab.runs import lookup, trimming
+
+    logs = logs or context.obj or folders.logs()
+    plans = [trimming.plan(folder) for folder in _movable([lookup.find(each, logs) for each in runs], logs)]
+    doomed = [each for each in plans if each.states]
+    for each in plans:
+        if each not in doomed:
+            print(f"{each.folder.name}: nothing to trim, it has no state that a training goes on from.")
+    for each in doomed:
+        kept = ", ".join(path.name for path in each.kept if path.suffix == ".ckpt")
+        _confirm(
+            f"{each.folder.name}: {len(each.states)} files that a training goes on from "
+            f"({_megabytes(each.frees)}) would be deleted permanently. {kept} stays, and the run can't be resumed then",
+            "Delete them?",
+            yes,
+        )
+    for each in doomed:
+        trimming.trim(each)
+        print(f"{each.folder.name}: {_megabytes(each.frees)} freed. It can't be resumed any more.")
 
 
 def restore(
     context: typer.Context,
     what: Annotated[list[str], typer.Argument(metavar="RUN|FILE", help="Deleted runs, or archives.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before much is unpacked.")] = False,
     logs: Logs = None,
 ) -> None:
     """Bring deleted runs back, or those of an archive, each to where it was."""
@@ -112,7 +150,7 @@ def restore(
     files = [Path(each) for each in what if Path(each).is_file()]
     entries = [trash.find(each, logs) for each in what if Path(each) not in files]
     for file in files:
-        print(*archives.unpack(file, logs), sep="\n")
+        print(*archives.unpack(file, logs, _agreed(file, logs, yes)), sep="\n")
     for entry in {each.place: each for each in entries}.values():
         print(trash.restore(entry))
 
@@ -146,8 +184,12 @@ def _purge(references: list[str], logs: Path, yes: bool) -> None:
         trash.sweep(logs)
         print("The trash is empty.")
         return
-    size = sum(moving.size(each) for each in [*(each.folder for each in deleted), *present])
-    _confirm(f"{printable(', '.join(names))} ({_megabytes(size)})", yes)
+    size = moving.size(*(each.folder for each in deleted), *present)
+    _confirm(
+        f"{printable(', '.join(names))} ({_megabytes(size)}) would be deleted permanently",
+        "Delete permanently?",
+        yes,
+    )
     for entry in deleted:
         trash.purge(entry)
     if not references:
@@ -181,12 +223,31 @@ def _movable(found: list[Path], logs: Path) -> list[Path]:
     return chosen
 
 
-def _confirm(what: str, yes: bool) -> None:
+def _agreed(file: Path, logs: Path, yes: bool) -> Callable[[int], None]:
+    """Return what asks before an archive is unpacked that would take much room, or is packed suspiciously."""
+
+    def ask(size: int) -> None:
+        import shutil
+
+        ratio = size / max(1, file.stat().st_size)
+        if size > LARGE or (size > MUCH and ratio > RATIO):
+            free = shutil.disk_usage(logs).free
+            _confirm(
+                f"{file} unpacks to {_megabytes(size)}, {ratio:,.1f} times its size; "
+                f"{_megabytes(free)} are free",
+                "Unpack it?",
+                yes,
+            )
+
+    return ask
+
+
+def _confirm(what: str, question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UserError(f"{what} would be deleted permanently. There is nobody here to ask: add --yes.")
-    typer.confirm(f"{what}: delete permanently?", abort=True)
+        raise UserError(f"{what}. Nobody is here to ask: add --yes.")
+    typer.confirm(f"{what}. {question}", abort=True)
 
 
 def _megabytes(size: int) -> str:

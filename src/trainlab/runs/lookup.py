@@ -17,17 +17,20 @@ T = TypeVar("T")
 _MOST_NAMES = 5  # in an error message
 
 
-def find(reference: str | Path, logs: Path | None = None, experiment: str | None = None) -> Path:
+def find(
+    reference: str | Path, logs: Path | None = None, experiment: str | None = None, having: str = ""
+) -> Path:
     """Return a run's folder, given its name, a unique part of that, 'experiment/run', a path, or 'last'.
 
-    With an `experiment`, only its runs are looked at, except by path. Raises UserError with the nearest
+    With an `experiment`, only its runs are looked at, except by path; 'last' is the newest `having` a file
+    of that name, if one is given. Raises UserError with the nearest
     names when no run is meant, or more than one.
     """
     if is_run(Path(reference)):
         return Path(reference)
     logs = logs or folders.logs()
     if str(reference) == "last":
-        return _last(logs, experiment)
+        return _last(logs, experiment, having)
     found = known(logs)
     if experiment is not None:
         own = {label: folder for label, folder in found.items() if label.rpartition("/")[0] == experiment}
@@ -73,11 +76,11 @@ def is_run(folder: Path) -> bool:
         return False
 
 
-def _last(logs: Path, experiment: str | None) -> Path:
+def _last(logs: Path, experiment: str | None, having: str) -> Path:
     candidates = (row for row in rows(logs) if experiment in (None, row.experiment))
-    newest = next((row.folder for row in candidates if row.started), None)
+    newest = next((row.folder for row in candidates if row.started and (row.folder / having).exists()), None)
     if newest is None:
-        of = f" of {experiment}" if experiment else ""
+        of = f" of {experiment}" * bool(experiment) + f" with {having}" * bool(having)
         raise UserError(f"No run{of} in {logs} yet.{_start(experiment or 'news')}")
     return newest
 

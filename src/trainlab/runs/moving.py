@@ -65,9 +65,24 @@ def outermost(folders: Iterable[Path]) -> list[Path]:
     return [folder for place, folder in known.items() if not known.keys() & set(place.parents)]
 
 
-def size(folder: Path) -> int:
-    """Return the bytes of all files in a folder."""
-    return sum(Path(parent, name).lstat().st_size for parent, _, names in os.walk(folder) for name in names)
+def size(*folders: Path) -> int:
+    """Return the bytes of all files in some folders; one that has several names counts once."""
+    return size_of(
+        Path(parent, name) for folder in folders for parent, _, names in os.walk(folder) for name in names
+    )
+
+
+def size_of(files: Iterable[Path]) -> int:
+    """Return the bytes of files; one that has several names counts once."""
+    found = (path.lstat() for path in files)
+    return sum({(each.st_dev, each.st_ino): each.st_size for each in found}.values())
+
+
+def is_plain(label: str) -> bool:
+    """Tell whether 'experiment/run' leads to a place below `logs` where runs are seen."""
+    parts = PurePosixPath(label).parts
+    seen = bool(parts) and not any(part.startswith(".") for part in parts)
+    return seen and label == "/".join(parts) and "\\" not in label and label.isprintable()
 
 
 def hide(folder: Path) -> None:

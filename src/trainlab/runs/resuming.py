@@ -124,6 +124,11 @@ def starting_point(folder: Path, file: Path | None = None) -> Path | None:
     if file is not None:
         checkpoint.check(file)
         return file
+    if (folder / checkpoint.FOLDER / checkpoint.WEIGHTS_ONLY).exists():
+        raise UserError(
+            f"The run {folder.name} holds its best weights alone, and no state of its training: it can't be "
+            "resumed. Start a new run."
+        )
     found = checkpoint.newest(folder)
     known = checkpoint.full_states(folder)
     if found is None and known:

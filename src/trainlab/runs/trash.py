@@ -163,5 +163,6 @@ def _read(logs: Path) -> list[Entry]:
     for path in (logs / FOLDER).glob(f"*/{_ABOUT}"):
         with suppress(ValidationError, OSError):  # somebody else's
             about = _About.model_validate_json(path.read_bytes())
-            found.append(Entry(path.parent, about.label, about.deleted))
+            if moving.is_plain(about.label):  # else it would come back to a place outside of logs
+                found.append(Entry(path.parent, about.label, about.deleted))
     return found

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch.utils.data import Dataset
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from trainlab import backbones
 from trainlab.backbones import load_tokenizer, locate, quiet
 from trainlab.errors import UserError
-from trainlab.runs import checkpoint, find
-from trainlab.training.restoring import best_of
+from trainlab.runs import checkpoint
+from trainlab.training import restoring
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,9 +44,7 @@ class Classifier:
         quiet()
         source = locate(config.backbone)
         try:
-            model = AutoModelForSequenceClassification.from_pretrained(
-                source.name, num_labels=2, local_files_only=source.local
-            )
+            model = backbones.load(AutoModelForSequenceClassification, source, num_labels=2)
         except ValueError as error:
             raise UserError(
                 f"backbone={config.backbone} can't classify texts: {str(error).splitlines()[0]}"
@@ -64,7 +63,7 @@ class Classifier:
 
     def adopt(self, path: Path) -> Self:
         """Take over the weights of a checkpoint; raises CheckpointError for a damaged file."""
-        self.model.load_state_dict(checkpoint.load(path)["state_dict"])
+        restoring.fill(self.model, path)
         return self
 
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float64]:
@@ -128,11 +127,17 @@ def load(run: str | Path) -> Classifier:
     Needs no hub. Raises UserError for an unknown run, and one of another experiment or without a checkpoint.
     """
     quiet()
-    saved = checkpoint.load(best_of(find(run), "sentiment"))
-    known = saved["hyper_parameters"]
-    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(**known["config"]))
-    model.load_state_dict(saved["state_dict"])
-    return Classifier(model.eval(), Tokenizer.from_str(known["tokenizer"]))
+    path = restoring.best_of(restoring.trained(run, "sentiment"), "sentiment")
+    saved = checkpoint.load(path)
+    model = restoring.build(path, saved, _network)
+    with restoring.explained(path):
+        return Classifier(model, Tokenizer.from_str(saved["hyper_parameters"]["tokenizer"]))
+
+
+def _network(known: dict[str, Any]) -> PreTrainedModel:
+    return AutoModelForSequenceClassification.from_config(
+        backbones.architecture(known["config"]), trust_remote_code=False
+    )
 
 
 def positive(logits: NDArray[np.floating]) -> NDArray[np.float64]:

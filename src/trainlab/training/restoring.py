@@ -2,26 +2,66 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainlab.errors import UserError
-from trainlab.runs import checkpoint, record
+from trainlab.runs import checkpoint, lookup, record
+from trainlab.runs.checkpoint import CheckpointError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from lightning import LightningModule
+    from torch import Tensor, nn
 
 Module = TypeVar("Module", bound="LightningModule")
+Network = TypeVar("Network", bound="nn.Module")
 BEST = "checkpoints/best.ckpt"
+# What a checkpoint's settings may hold; a pickle of a few kB can unfold to any number of lists in lists
+MOST_VALUES, DEEPEST = 1_000_000, 50
+LARGEST_NUMBER = 10_000_000  # of small networks too, for what is no size, such as RoPE's theta
 
 
 def restore(kind: type[Module], path: Path) -> Module:
-    """Return the network of a checkpoint, for evaluation; raises CheckpointError for a damaged file."""
+    """Return the network of a checkpoint, for evaluation; raises CheckpointError for one without any."""
+    return build(path, checkpoint.load(path), lambda known: kind(**known))
+
+
+def build(path: Path, saved: Mapping[str, Any], make: Callable[[dict[str, Any]], Network]) -> Network:
+    """Return the network that `make` builds from the settings in a checkpoint, with the weights in there.
+
+    It is made without memory at first: settings that ask for more than the weights in the file fill are
+    refused before it is taken. Raises CheckpointError for those, and where the two don't belong together.
+    """
+    import torch
+
+    with explained(path):
+        weights, known = saved["state_dict"], saved["hyper_parameters"]
+        room = _bytes(weights)
+        _check_settings(known, max(room, LARGEST_NUMBER))
+        with _no_larger_than(room, len(weights)), torch.device("meta"):
+            make(known)
+        network = make(known)
+        network.load_state_dict(weights)
+        return network.eval()
+
+
+def fill(network: nn.Module, path: Path) -> None:
+    """Give a network the weights of a checkpoint; raises CheckpointError for a damaged one, or another's."""
     saved = checkpoint.load(path)
-    model = kind(**saved["hyper_parameters"])
-    model.load_state_dict(saved["state_dict"])
-    return model.eval()
+    with explained(path):
+        network.load_state_dict(saved["state_dict"])
+
+
+def trained(run: str | Path, experiment: str) -> Path:
+    """Return the folder of the run that is meant; 'last' is the experiment's newest that has weights.
+
+    Raises UserError where there is none, as `trainlab.runs.find` does.
+    """
+    last = str(run) == "last"
+    return lookup.find(run, experiment=experiment if last else None, having=BEST if last else "")
 
 
 def best_of(folder: Path, experiment: str) -> Path:
@@ -35,3 +75,72 @@ def best_of(folder: Path, experiment: str) -> Path:
             f"Choose another run: trainlab runs --experiment {experiment}"
         )
     return folder / BEST
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn whatever fails on the way from settings to a network into a sentence."""
+    import torch
+
+    try:
+        yield
+    except (UserError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a wrong type fails anywhere in torch, Transformers or the tokenizer
+        reason = " ".join(f"{type(error).__name__}: {str(error)[:300]}".split())
+        raise CheckpointError(
+            f"{path} holds no network that can be built here ({reason}). Expected what this experiment's "
+            "training of this version of trainlab keeps: choose another run, or train again."
+        ) from None
+
+
+def _bytes(weights: Mapping[str, Tensor]) -> int:
+    """Return what weights take in memory: a shape alone may claim any size."""
+    if any(each.device.type == "meta" for each in weights.values()):
+        raise ValueError("weights without values")
+    storages = [each.untyped_storage() for each in weights.values()]
+    return sum({each.data_ptr(): each.nbytes() for each in storages}.values())
+
+
+def _check_settings(known: Any, largest: int) -> None:
+    """Refuse what would take memory or time before the first layer is made: a number, or endless lists."""
+    left = MOST_VALUES
+    waiting = [(known, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        left -= 1
+        if left < 0 or depth > DEEPEST:
+            raise ValueError("its settings are lists in lists without end")
+        if isinstance(value, int) and abs(value) > largest:
+            raise ValueError(f"a setting of {value:.3g}, and weights of {largest:,} bytes at most")
+        if isinstance(value, dict):
+            waiting += [(each, depth + 1) for pair in value.items() for each in pair]
+        elif isinstance(value, list | tuple | set | frozenset):
+            waiting += [(each, depth + 1) for each in value]
+
+
+@contextmanager
+def _no_larger_than(room: int, tensors: int) -> Iterator[None]:
+    """Raise ValueError as soon as a network is made that weights of `room` bytes, so many, can't fill.
+
+    A number of one byte is the least that weights are kept in; a tensor may be there under a few names.
+    """
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    numbers = made = 0
+
+    def count(_: nn.Module, __: str, weight: Tensor | None) -> None:
+        nonlocal numbers, made
+        if weight is not None:
+            numbers, made = numbers + weight.numel(), made + 1
+        if numbers > room or made > 4 * tensors:
+            raise ValueError(
+                f"its settings ask for {numbers:,} weights or more in {made:,} tensors, the file holds "
+                f"{room:,} bytes in {tensors:,}"
+            )
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()

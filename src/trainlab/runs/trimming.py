@@ -1,0 +1,79 @@
+"""A run that is over without the states that a training goes on from: its best weights stay.
+
+A state holds the weights, and of Adam twice as much besides; a note in its place says why the run can't be
+resumed any more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trainlab.errors import UserError
+from trainlab.runs import atomic, checkpoint, moving
+from trainlab.unpacking import telling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+NOTE = b"The states that a training goes on from were deleted or left out: this run can't be resumed.\n"
+
+
+@dataclass(frozen=True)
+class Trim:
+    """What goes and what stays of one run's checkpoints, and how many bytes are free afterwards."""
+
+    folder: Path
+    states: list[Path]
+    kept: list[Path]
+    frees: int
+
+
+def plan(folder: Path) -> Trim:
+    """Return what can go of a run that is over, which may be nothing.
+
+    Raises UserError for a run at work, and one that has no whole weights besides the states.
+    """
+    with moving.at_rest(folder):
+        place = folder / checkpoint.FOLDER
+        files = sorted(place.iterdir()) if place.is_dir() else []
+        states = [path for path in files if checkpoint.is_state(path)]
+        kept = [path for path in files if path not in states]
+        if states:
+            check(files)
+            for path in kept:
+                if path.suffix == ".ckpt":
+                    checkpoint.check(path)
+        return Trim(folder, states, kept, moving.size_of(files) - moving.size_of(kept))
+
+
+def trim(wanted: Trim) -> None:
+    """Delete the states; raise UserError for a run that is at work by now, or where the disk refuses."""
+    with moving.at_rest(wanted.folder), telling(wanted.folder):
+        atomic.write(wanted.folder / checkpoint.FOLDER / checkpoint.WEIGHTS_ONLY, NOTE)
+        for path in wanted.states:
+            path.unlink(missing_ok=True)
+
+
+def check(paths: Iterable[Path]) -> None:
+    """Raise UserError where the files of a run hold states, and no weights besides them."""
+    files = list(paths)
+    weights = {path.parent for path in files if path.suffix == ".ckpt" and not checkpoint.is_state(path)}
+    for path in files:
+        if checkpoint.is_state(path) and path.parent not in weights:
+            raise UserError(
+                f"{path.parent} holds no best weights, only states that a training goes on from. Keep the "
+                f"run whole, or delete it: trainlab runs delete {path.parents[1].name}"
+            )
+
+
+def without_states(paths: Iterable[Path]) -> list[Path]:
+    """Return the folders whose states are not among these files of a run."""
+    files = set(paths)
+    places = {path.parent for path in files if path.parent.name == checkpoint.FOLDER}
+    return sorted(
+        place
+        for place in places
+        if any(checkpoint.is_state(path) and path not in files for path in place.iterdir())
+    )
