@@ -8,8 +8,8 @@ import time
 from queue import Empty, Full, Queue
 from typing import TYPE_CHECKING
 
+from trainlab.runs.secrets import without_secrets
 from trainlab.runs.trackers import Point, Subject, make
-from trainlab.runs.trackers.secrets import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
