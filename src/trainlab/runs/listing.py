@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainlab import folders
 from trainlab.errors import UserError, nearest
-from trainlab.runs import death, events, lock, record, remarks
+from trainlab.runs import death, events, lock, record, remarks, untrusted
 from trainlab.runs.interruption import describe
 from trainlab.runs.remembered import Outcomes
 
@@ -110,7 +110,7 @@ def _looked_into(folder: Path, top: Path) -> tuple[list[Path], list[str], list[t
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda each: each.name):
             path = folder / entry.name
-            if not entry.is_dir():
+            if not untrusted.is_folder(entry):
                 names.append(entry.name)
             elif not entry.name.startswith("."):
                 if entry.is_symlink() and not (target := path.resolve()).is_relative_to(top):

@@ -57,7 +57,15 @@ def parsed(text: bytes) -> Any:
 
 def is_odd(entry: os.DirEntry[str]) -> bool:
     """Tell whether a name in a folder is neither a file nor a folder: a link to a file, a pipe, a device."""
-    return not entry.is_file(follow_symlinks=False) and not entry.is_dir()
+    return not entry.is_file(follow_symlinks=False) and not is_folder(entry)
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Tell whether a name in a folder is a folder, or a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _check(path: Path, mode: int) -> None:
