@@ -11,6 +11,8 @@ from trainlab.runs import document  # noqa: F401  # first: it makes the import o
 # isort: split
 from nbclient.client import NotebookClient
 
+from trainlab.runs import secrets
+
 if TYPE_CHECKING:
     from jupyter_client.manager import AsyncKernelManager
     from nbformat import NotebookNode
@@ -24,20 +26,25 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Screen:
-    """Standard output, with our own lines kept apart from half lines that a cell printed."""
+    """Standard output less its secrets, with our own lines kept apart from half lines that a cell printed."""
 
     def __init__(self) -> None:
         self.mid_line = False
+        self.stream = secrets.Stream()
 
     def write(self, text: str) -> None:
         """Write what a cell printed, at once."""
-        sys.stdout.write(text)
-        sys.stdout.flush()
-        self.mid_line = not text.endswith("\n") if text else self.mid_line
+        self._put(self.stream.feed(text))
 
     def line(self, text: str) -> None:
         """Write a line of ours."""
-        self.write(("\n" if self.mid_line else "") + text.rstrip("\n") + "\n")
+        self._put(self.stream.rest())
+        self._put(("\n" if self.mid_line else "") + secrets.without_secrets(text.rstrip("\n")) + "\n")
+
+    def _put(self, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        self.mid_line = not text.endswith("\n") if text else self.mid_line
 
 
 class Client(NotebookClient):

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from trainlab.errors import UserError
+from trainlab.runs import secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,8 +25,12 @@ def slug(text: str) -> str:
 
 
 def of_changes(changes: Mapping[str, Any]) -> str:
-    """Return a name that tells a run from one with default settings: {'margin': 5.0} becomes 'margin5'."""
-    return slug("-".join(f"{key}{_short(value)}" for key, value in changes.items()))
+    """Return a name that tells a run from one with default settings: {'margin': 5.0} becomes 'margin5'.
+
+    Secrets are left out.
+    """
+    told = {key: value for key, value in changes.items() if not secrets.is_secret_name(key)}
+    return slug(secrets.without_secrets("-".join(f"{key}{_short(value)}" for key, value in told.items())))
 
 
 def new_folder(logs: Path, experiment: str, name: str | None = None) -> Path:
@@ -38,7 +43,8 @@ def new_folder(logs: Path, experiment: str, name: str | None = None) -> Path:
             f"{experiment!r} can't name an experiment. Expected letters or digits, such as 'news'."
         )
     parent = logs / slug(experiment)
-    stem = "-".join(filter(None, [datetime.now(UTC).strftime("%Y%m%d-%H%M%S"), slug(name or "")]))
+    told = slug(secrets.without_secrets(name or ""))
+    stem = "-".join(filter(None, [datetime.now(UTC).strftime("%Y%m%d-%H%M%S"), told]))
     try:
         parent.mkdir(parents=True, exist_ok=True)
         for number in itertools.count(1):

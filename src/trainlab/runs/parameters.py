@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from trainlab.config import Config, assignments
 from trainlab.errors import UserError, nearest
-from trainlab.runs import resuming
+from trainlab.runs import resuming, secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -79,12 +79,13 @@ def resumed(settings: type[Config], values: Mapping[str, str], before: Mapping[s
     known = settings.named(before)
     if dropped := known.keys() - settings.model_fields.keys():
         print(f"settings that the run had and {settings.__name__} has no more: {', '.join(sorted(dropped))}")
-    kept = {name: value for name, value in known.items() if name not in dropped}
+    hidden = {name for name, value in known.items() if value == secrets.HIDDEN}  # the notebook knows them
+    kept = {name: value for name, value in known.items() if name not in dropped | hidden}
     config = settings.parse(kept | settings.named(values))
     resuming.check_same(settings, before, config.model_dump())
     config.preflight()
     dumped = config.model_dump(mode="json")
-    return Parameters(dumped, dumped)
+    return Parameters({name: value for name, value in dumped.items() if name not in hidden}, dumped)
 
 
 def notebook_defaults(notebook: NotebookNode) -> dict[str, Any] | None:

@@ -28,6 +28,7 @@ from trainlab.runs import (
     record,
     reserve,
     resuming,
+    secrets,
 )
 from trainlab.runs.metrics import Summary
 from trainlab.runs.monitoring import Monitor
@@ -60,6 +61,9 @@ class Run(Recorder):
     `tracker` names where the run can be followed beside TensorBoard (see `trackers.parse`); without it the
     config's own decides.
 
+    Settings named like secrets (`api_key`, `password`), and the values of environment variables named so, are
+    written as `***` wherever the run is recorded.
+
     `monitor` logs what the machine does meanwhile, as `vitals/...`. A pickled copy in another process logs
     into the same folder; this one then takes it in by `refresh`.
 
@@ -87,7 +91,13 @@ class Run(Recorder):
             config.model_dump() if isinstance(config, Config) else dict(config or {})
         )
         seed = self.config.get("seed") if seed is None else seed
-        fields = {"config": self.config, "seed": seed, "data": data, "metrics": list(metrics)}
+        secrets.remember(secrets.named(self.config))
+        fields = {
+            "config": secrets.hidden(record.plain(self.config)),
+            "seed": seed,
+            "data": data,
+            "metrics": list(metrics),
+        }
         if name is None and isinstance(config, Config):
             changes = config.changes()
             changes.pop("tracker", None)  # where it is followed tells nothing about the run
@@ -116,7 +126,7 @@ class Run(Recorder):
             self._start(logs or folders.logs(), experiment, name, fields)
         try:
             self._open()
-            self._following.start(followed, self.folder, record.plain(self.config), self._ids)
+            self._following.start(followed, self.folder, secrets.hidden(record.plain(self.config)), self._ids)
         except BaseException:
             self._lock.release()
             raise
@@ -131,7 +141,7 @@ class Run(Recorder):
             self._summary = Summary.of(events.read(self.folder).curves)
         if self.config:
             with self._telling():
-                self.writer._get_file_writer().add_summary(hparams.session_start(self.config))
+                self.writer._get_file_writer().add_summary(hparams.session_start(secrets.hidden(self.config)))
 
     @property
     def _ids(self) -> dict[str, str]:

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING
 from trainlab.runs import document  # first: it makes the import of nbclient a quick one
 
 # isort: split
+import nbformat
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 from trainlab.errors import UserError
-from trainlab.runs import ends, record
+from trainlab.runs import ends, record, secrets
 from trainlab.runs.client import Client, Screen
 from trainlab.runs.ends import End
 
@@ -76,6 +77,8 @@ class Execution:
             loop.add_signal_handler(each, self._stop, each)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, GRACE)  # `trainlab run` had them blocked until here
         saver = asyncio.ensure_future(self._save_now_and_then())
+        with contextlib.suppress(OSError):  # a full disk may have room again
+            self.save()
         try:
             await self._execute()
             end = End("finished", None, 0)
@@ -87,8 +90,9 @@ class Execution:
         return ends.by_signal(self.stopped_by) if self.stopped_by else end
 
     def save(self) -> None:
-        """Write the notebook as it stands into the run's folder, in one step."""
-        self.saved = document.write(self.folder, self.notebook, unless=self.saved)
+        """Write the notebook as it stands, less its secrets, into the run's folder, in one step."""
+        shown = nbformat.from_dict(secrets.hidden(self.notebook, by_name=False))
+        self.saved = document.write(self.folder, shown, unless=self.saved)
 
     async def _execute(self) -> None:
         guard = None
@@ -182,10 +186,12 @@ def main(folder: Path) -> int:
     screen = Screen()
     try:
         notebook = document.read(folder / document.FILE)
+        for cell in notebook.cells:
+            secrets.remember(secrets.named_in(cell.source))
         kernel_folder = Path(record.update(folder, pid=os.getpid()).model_dump()["notebook"]).parent
         end = asyncio.run(Execution(folder, notebook, kernel_folder, screen).run())
     except Exception as error:  # a full disk, say: the record is to show it all the same
-        traceback.print_exc(file=sys.stdout)
+        screen.line(traceback.format_exc())
         end = End("failed", f"{type(error).__name__}: {error}", 1)
     record.end(folder, end.status, end.reason)
     reason = f": {end.reason}" if end.reason and end.code != UserError.exit_code else ""
