@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from runs_folder import foreign, make, points
+from trainlab.cli import main
 from trainlab.runs import events, listing, lock, remarks, remembered, trash, untrusted
 from trainlab.runs.commands import app
 from trainlab.runs.listing import UNREADABLE
@@ -214,3 +218,96 @@ def test_what_is_too_large_costs_no_memory(logs):
         assert tracemalloc.get_traced_memory()[1] < 50 << 20
     finally:
         tracemalloc.stop()
+
+
+EVIL = (
+    "=1+\x1b]0;PWNED\x07\x1b[2J\x1b[31mred\x9b0m\x1b]8;;http://evil.example\x07click|\u202e"
+    "[bold]b[/bold] :warning: <script>alert(1)</script>$\\frac$\r\n`*"
+)
+
+
+@pytest.fixture
+def evil(logs):
+    """A run in which every text is an enemy's, and its command's words."""
+    point = {EVIL: {"value": 1.0, "step": 1}, "val/loss": {"value": 2.0, "step": 1}}
+    make(
+        logs,
+        f"h/{EVIL.replace('/', '-')}x",
+        status="failed",
+        reason=EVIL,
+        command=EVIL,
+        host=EVIL,
+        note=EVIL,
+        tags=[EVIL],
+        config={EVIL: EVIL, "margin": EVIL, "deep": {EVIL: [EVIL]}},
+        packages={EVIL: EVIL},
+        hardware={EVIL: EVIL},
+        last=point,
+        best=point,
+        metrics=[EVIL],
+        git={"commit": EVIL, "dirty": True},
+        data={EVIL: EVIL},
+    )
+    foreign(logs / "h" / "foreign")
+    return logs
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--columns", "run,margin,reason,note,tags"],
+        ["--format", "csv"],
+        ["--format", "json"],
+        ["--format", "markdown"],
+        ["--experiment", f"{EVIL}y"],
+        ["--sort", f"{EVIL}y"],
+        ["show", "PWNED"],
+        ["show", "no such run"],
+        ["diff", "PWNED", "good"],
+        ["note", "PWNED"],
+        ["tag", "PWNED", "fine"],
+        ["report", "-o", "out.html"],
+        ["plot", "-o", "out.svg", "--tag", "val/loss"],
+        ["delete", "PWNED"],
+        ["delete", "--purge", "--yes", "PWNED"],
+        ["trash"],
+    ],
+)
+def test_no_command_lets_an_escape_sequence_through(evil, words, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["trainlab", "runs", "--logs", str(evil), *words])
+    if words and not words[0].startswith("-"):
+        monkeypatch.setattr("sys.argv", ["trainlab", "runs", *words, "--logs", str(evil)])
+    try:
+        main()
+    except SystemExit as ended:
+        assert ended.code in (0, 2, None)
+    out, err = capfd.readouterr()
+    for letter in "\x1b\x07\x9b\u202e\r":
+        assert letter not in out + err
+    assert "Traceback" not in err
+
+
+def test_what_a_sheet_would_compute_is_text_in_csv_and_numbers_are_numbers(evil):
+    text = CliRunner().invoke(app, ["--logs", str(evil), "--format", "csv"]).stdout
+    rows = list(csv.reader(io.StringIO(text)))
+    assert len(rows) == 4
+    assert not [cell for row in rows for cell in row if cell.startswith(("=", "+", "-", "@"))]
+    assert "2.0" in [cell for row in rows for cell in row]
+
+
+def test_a_cell_of_markdown_ends_where_it_should(evil):
+    text = CliRunner().invoke(app, ["--logs", str(evil), "--format", "markdown"]).stdout
+    bars = {len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines()}
+    assert len(bars) == 1
+    assert not re.search(r"(?<!\\)[<\[`*]", text)
+
+
+def test_the_report_holds_no_markup_of_a_run_and_no_link(evil, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["report", "--logs", str(evil), "-o", "out.html"], catch_exceptions=False)
+    assert done.exit_code == 0
+    page = (tmp_path / "out.html").read_text()
+    assert "PWNED" in page
+    assert not re.search(r"<script|<a |href=|javascript:(?!alert\(1\)</)", page)

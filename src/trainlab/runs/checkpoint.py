@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from trainlab.cleaning import printable
 from trainlab.errors import UserError
 from trainlab.runs import atomic
 
@@ -92,7 +93,7 @@ def newest(folder: Path) -> Path | None:
         try:
             check(path)
         except CheckpointError as error:
-            print(f"warning: {error} Looking for the one before.", flush=True)
+            print(printable(f"warning: {error} Looking for the one before."), flush=True)
         else:
             return path
     return None

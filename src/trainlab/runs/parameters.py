@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from trainlab.cleaning import printable
 from trainlab.config import Config, assignments
 from trainlab.errors import UserError, nearest
 from trainlab.runs import resuming, secrets
@@ -78,7 +79,8 @@ def resumed(settings: type[Config], values: Mapping[str, str], before: Mapping[s
     """
     known = settings.named(before)
     if dropped := known.keys() - settings.model_fields.keys():
-        print(f"settings that the run had and {settings.__name__} has no more: {', '.join(sorted(dropped))}")
+        names = printable(", ".join(sorted(dropped)))
+        print(f"settings that the run had and {settings.__name__} has no more: {names}")
     hidden = {name for name, value in known.items() if value == secrets.HIDDEN}  # the notebook knows them
     kept = {name: value for name, value in known.items() if name not in dropped | hidden}
     config = settings.parse(kept | settings.named(values))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trainlab.cleaning import printable
 from trainlab.runs.compare.along import Along
 from trainlab.runs.options import Ending, Experiment, Logs, Since, Where, chosen, row
 
@@ -60,7 +61,7 @@ def plot(  # noqa: PLR0913, PLR0917
     compared = comparison(rows, config, most=len(references or []) or MOST_CURVES)
     _save(_drawn(compared, kind), output)
     for sentence in compared.left_out() if kind is Kind.curves else []:
-        print(sentence, file=sys.stderr)
+        print(printable(sentence), file=sys.stderr)
     print(output)
 
 

@@ -8,6 +8,7 @@ import time
 from queue import Empty, Full, Queue
 from typing import TYPE_CHECKING
 
+from trainlab.cleaning import printable
 from trainlab.runs.secrets import without_secrets
 from trainlab.runs.trackers import Point, Subject, make
 
@@ -101,7 +102,7 @@ class Courier:
             if self._over.is_set():
                 return
             self._over.set()
-        line = " ".join(without_secrets(why).split())
+        line = printable(" ".join(without_secrets(why).split()))
         print(
             f"tracker={self.name} is given up: {line[:300]}. The run itself goes on. "
             f"Later: trainlab export {self._subject.name} --to {self.name}",
