@@ -10,9 +10,11 @@ import typer
 
 import trainlab
 from trainlab import data_commands as data
+from trainlab.cleaning import lines, printable
 from trainlab.errors import UserError
 from trainlab.runs import commands as runs
 from trainlab.runs import work_commands as work
+from trainlab.runs.secrets import without_secrets
 from trainlab.runs.trackers import commands as trackers
 from trainlab.sentiment import commands as sentiment
 
@@ -115,11 +117,11 @@ def doctor(format: Annotated[Format, typer.Option(help="How to print it.")] = Fo
     from trainlab import doctor as examination
 
     if format is Format.json:
-        lines = list(examination.examine())
-        print(examination.as_json(lines))
+        found = list(examination.examine())
+        print(examination.as_json(found))
     else:
-        lines = [_shown(line) for line in examination.examine()]
-    if any(line.level == "error" for line in lines):
+        found = [_shown(line) for line in examination.examine()]
+    if any(line.level == "error" for line in found):
         raise typer.Exit(1)
 
 
@@ -129,7 +131,7 @@ def main() -> None:
         app()
     except UserError as error:
         sys.stdout.flush()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {lines(without_secrets(str(error)))}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 
@@ -159,8 +161,9 @@ def _checked(config: CheckConfig) -> Checked:
 def _shown(line: Line) -> Line:
     from rich.markup import escape
 
-    mend = f"\n  [bold]mend:[/bold] {escape(line.mend)}" if line.level != "ok" and line.mend else ""
-    _print(f"[{COLOURS[line.level]}]{line.level:7}[/] {escape(line.subject)}: {escape(line.found)}{mend}")
+    mend = f"\n  [bold]mend:[/bold] {escape(lines(line.mend))}" if line.level != "ok" and line.mend else ""
+    subject, found = escape(lines(line.subject)), escape(lines(line.found))
+    _print(f"[{COLOURS[line.level]}]{line.level:7}[/] {subject}: {found}{mend}")
     return line
 
 
@@ -170,10 +173,12 @@ def _recommendations(frame: pd.DataFrame) -> list[Table]:
 
     tables = []
     for query, rows in frame.groupby("query", sort=False):
-        table = Table("", "title", "category", "distance", title=Text(str(query)), title_justify="left")
+        table = Table(
+            "", "title", "category", "distance", title=Text(printable(str(query))), title_justify="left"
+        )
         for row in rows.to_dict("records"):
             cells = (row["rank"], row["title"], row["category"], f"{row['distance']:.3f}")
-            table.add_row(*(Text(str(cell)) for cell in cells))
+            table.add_row(*(Text(printable(str(cell))) for cell in cells))
         tables.append(table)
     return tables
 

@@ -21,23 +21,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trainlab import folders
 from trainlab.errors import UserError, no_parameter
+from trainlab.runs.secrets import is_secret_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")  # of api_key and of apiKey
-_SECRET = re.compile(
-    r"passwords?|passwd|passphrase|pwd|secrets?|credentials?|(api|access|secret|private|auth)keys?"
-    r"|(api|access|auth)token"
-)
-_OF_KEYS = re.compile(  # before 'key'; a sort key and a text key are no secrets
-    r"api|access|secret|private|auth|account|admin|client|encryption|license|master|service|session|ssh"
-    r"|signing|storage|anthropic|aws|azure|comet|gemini|github|google|hf|openai|wandb"
-)
-_OF_TEXT = re.compile(  # before 'token'
-    r"pad|eos|bos|cls|sep|unk|mask|special|image|audio|video|class|start|end|stop|prompt|first|last|next|per"
-    r"|num|n|max|min|text|source|target|src|tgt|lang|think|system|user|assistant|decoder|encoder"
-)
 _COLLECTIONS = ("list_type", "tuple_type", "dict_type", "set_type", "frozen_set_type")  # pydantic's refusals
 
 
@@ -130,22 +118,9 @@ class Config(BaseModel):
         return f"{shown}: class {cls.__name__} and those that it is made from"
 
 
-def is_secret_name(name: str) -> bool:
-    """Tell whether what has this name is a secret: api_key, hf_token, password, clientSecret and the like.
-
-    Tokens of a text (pad_token, max_tokens), keys to look up by (sort_key) and sizes (token_length) are none.
-    """
-    *before, last = [word.lower() for word in _WORD.findall(name)] or [""]
-    if last == "token":
-        return not any(map(_OF_TEXT.fullmatch, before))
-    if last == "key":
-        return not before or any(map(_OF_KEYS.fullmatch, before))
-    return _SECRET.fullmatch(last) is not None
-
-
 def no_secret(name: str) -> str:
     """Return why a secret is no parameter, and where it belongs."""
-    variable = "_".join(_WORD.findall(name)).upper()
+    variable = re.sub(r"\W+|(?<=[a-z])(?=[A-Z])", "_", name).upper()
     return (
         f"{name}: a secret is no parameter: it would stand in the run's name, its run.json and its notebook. "
         f"Set {variable} in the environment, or in .env where .env.example names it; the code reads "

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.util import tensor_util
 from torch.utils.tensorboard import SummaryWriter
 
-from trainlab.runs import events, tfrecords
+from trainlab.runs import events, gathering, templates, tfrecords
 from trainlab.runs.metrics import Summary as Best
 
 START = 1_600_000_000  # seconds since 1970
@@ -282,3 +284,104 @@ def test_the_outcome_is_the_last_the_lowest_and_the_highest_of_each_curve(tmp_pa
     }
     assert math.isnan(found.last["val/loss"])
     assert found.last["accuracy"] == math.inf
+
+
+def header(length):
+    said = struct.pack("<Q", length)
+    return said + struct.pack("<I", masked_crc32c(said))
+
+
+@pytest.mark.parametrize("length", [2**63 - 1, 2**64 - 1, 2**40, 5 << 30])
+def test_a_record_longer_than_its_file_is_named_and_not_waited_for(tmp_path, length):
+    path = write(tmp_path, [simple("a", 1, 1)])
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes() + header(length) + b"x" * 100)
+    assert f"no event at byte {size}" in events.read(tmp_path).damaged[0]
+    assert points(tmp_path) == [(1, 1.0)]
+
+
+def test_a_record_of_gigabytes_is_passed_over_unread(tmp_path):
+    path = write(tmp_path, [simple("a", 1, 1)])
+    place = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(header(5 << 30))
+        file.seek((5 << 30) + 4, 1)
+        file.write(record(simple("a", 2, 2)))
+    assert points(tmp_path) == [(1, 1.0), (2, 2.0)]
+    assert events.read(tmp_path).damaged == []
+
+
+def shaped(tag, **content):
+    value = Summary.Value(tag=tag, tensor=TensorProto(**content), metadata=SummaryMetadata(data_class=1))
+    value.metadata.plugin_data.plugin_name = "scalars"
+    return Event(step=1, wall_time=1, summary=Summary(value=[value]))
+
+
+def test_tensors_that_are_not_what_they_say_are_left_out(tmp_path):
+    large = TensorShapeProto(dim=[TensorShapeProto.Dim(size=2**31 - 1)] * 2)
+    negative = TensorShapeProto(dim=[TensorShapeProto.Dim(size=-1)])
+    odd = [
+        shaped("a", dtype=1, tensor_shape=large),
+        shaped("b", dtype=2, tensor_shape=large, double_val=[1.0]),
+        shaped("c", dtype=1, tensor_shape=negative, float_val=[1.0]),
+        shaped("d", dtype=99, tensor_content=b"x"),
+        shaped("e", dtype=1, tensor_content=b"xxx"),
+        shaped("f", dtype=1),
+    ]
+    write(tmp_path, [*odd, simple("good", 2, 2)])
+    found = events.read(tmp_path)
+    assert "good" in found.curves
+    assert not {"a", "b", "c", "d", "e"} & set(found.curves)
+    assert found.damaged == []
+
+
+def test_hyperparameters_that_are_none_hide_no_curve(tmp_path):
+    value = Summary.Value(tag="_hparams_/session_start_info", metadata=SummaryMetadata())
+    value.metadata.plugin_data.plugin_name, value.metadata.plugin_data.content = "hparams", b"\xff\xff"
+    write(tmp_path, [Event(step=1, wall_time=1, summary=Summary(value=[value])), simple("a", 1, 1)])
+    assert points(tmp_path) == [(1, 1.0)]
+    assert events.read(tmp_path).config == {}
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_more_tags_than_are_taken_in_are_left_out_with_a_sentence(tmp_path, monkeypatch, count):
+    monkeypatch.setattr(gathering, "MOST_TAGS", 2)
+    write(tmp_path, [simple(f"tag{tag:03}", tag, step) for step in range(5) for tag in range(count)])
+    found = events.read(tmp_path)
+    assert {tag: curve.values for tag, curve in found.curves.items()} == {
+        "tag000": [0] * 5,
+        "tag001": [1] * 5,
+    }
+    assert found.damaged == [
+        f"{tmp_path}: more than 2 tags, or longer ones than 1,000 letters: the rest is left out."
+    ]
+
+
+@pytest.mark.parametrize("bound", ["MOST_POINTS", "MOST_PARSED"])
+def test_reading_ends_at_a_bound_and_says_so(tmp_path, monkeypatch, bound):
+    monkeypatch.setattr(tfrecords, "BLOCK", 1000)
+    monkeypatch.setattr(gathering, bound, 100)
+    if bound == "MOST_POINTS":
+        write(tmp_path, [simple("a", 1, step) for step in range(1000)])
+    else:
+        texts = [tensor("text", np.array(b"x" * (step % 7)), step, "text") for step in range(1000)]
+        write(tmp_path, [simple("a", 1, 1), *texts, simple("a", 1, 1000)])
+    found = events.read(tmp_path)
+    assert 1 <= len(found.curves["a"].steps) < 200
+    assert 1000 not in found.curves["a"].steps
+    assert "the rest is left out" in found.damaged[0]
+
+
+def test_thousands_of_tags_are_looked_at_once_each(tmp_path, monkeypatch):
+    looks = []
+    fits = templates.Template.fits
+
+    def counted(self, columns):
+        looks.append(columns.shape[1])
+        return fits(self, columns)
+
+    monkeypatch.setattr(templates.Template, "fits", counted)
+    write(tmp_path, [simple(f"tag{number:06}", 1, 1) for number in range(20_000)])
+    assert len(events.read(tmp_path).curves) == gathering.MOST_TAGS
+    assert sum(looks) < 100 * 20_000

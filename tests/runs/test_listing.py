@@ -94,7 +94,8 @@ def test_metrics_of_somebody_elses_writer_in_our_run_are_found(tmp_path):
         (b"{", "not JSON"),
         (b"\xff\xfe\x00", "not JSON"),
         (b"[" * 100_000, "not JSON"),
-        (b'{"config": ' + b"[" * 900 + b"]" * 900 + b"}", "experiment: field required"),
+        (b'{"config": ' + b"[" * 900 + b"]" * 900 + b"}", "more than 50 lists and objects inside each other"),
+        (b'{"config": ' + b"[" * 45 + b"]" * 45 + b"}", "experiment: field required"),
         (b"[]", "not the record of a run"),
         (b"null", "not the record of a run"),
         (b'{"loss": 1}', "experiment: field required"),
@@ -181,12 +182,23 @@ def test_folders_without_permission_are_listed_with_the_reason():
     ]
 
 
-def test_a_link_to_a_folder_of_runs_is_followed_and_a_circle_ends(tmp_path):
+def test_logs_may_be_a_link_a_link_within_them_is_followed_and_a_circle_ends(tmp_path):
+    make(tmp_path / "disk", "store/.hidden/a")
+    (tmp_path / "logs").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "linked").symlink_to(tmp_path / "disk" / "store" / ".hidden")
+    (tmp_path / "disk" / "store" / "circle").symlink_to("..")
+    (tmp_path / "disk" / "broken").symlink_to("nowhere")
+    assert statuses(tmp_path / "logs") == {"linked/a": "finished"}
+
+
+def test_a_link_out_of_logs_is_named_once_and_not_followed(tmp_path):
     make(tmp_path / "elsewhere", "news/a")
-    (tmp_path / "logs").mkdir()
-    (tmp_path / "logs" / "linked").symlink_to(tmp_path / "elsewhere" / "news")
-    (tmp_path / "elsewhere" / "news" / "circle").symlink_to(tmp_path / "elsewhere" / "news")
-    assert list(statuses(tmp_path / "logs")) == ["linked/a"]
+    make(tmp_path, "logs/news/good")
+    (tmp_path / "logs" / "disk").symlink_to(tmp_path / "elsewhere")
+    assert statuses(tmp_path / "logs") == {"news/good": "finished", "disk": UNREADABLE}
+    sentence = f"disk is a link to {tmp_path}/elsewhere, out of the folder of runs: not followed."
+    shown = CliRunner().invoke(app, ["--logs", str(tmp_path / "logs")]).stdout
+    assert shown.count(sentence) == 1
 
 
 @pytest.mark.parametrize("hidden", [trash.FOLDER, WANDB, ".cache", ".ipynb_checkpoints", ".git"])

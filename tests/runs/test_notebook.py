@@ -431,3 +431,35 @@ def test_a_notebook_in_another_language_is_told(here):
     nbformat.write(made, path)
     with pytest.raises(UserError, match="notebook in R"):
         notebook.run("r")
+
+
+def test_no_secret_stands_in_anything_that_a_run_leaves(lab):
+    key, literal, url = "sk-0123456789abcdef", "hf_abcdefghijklmnop", "let-me-in-please"
+    lab.environment |= {"OPENAI_API_KEY": key, "STORE": f"postgres://me:{url}@db/runs"}
+    (lab.root / ".env").write_text('MY_PASSWORD = "from the file"\n')
+    lab.notebook(
+        "leaky",
+        "import os, sys, time, trainlab\n"
+        f"login = dict(token='{literal}')\nkey = os.environ['OPENAI_API_KEY']",
+        "for part in (key[:7], key[7:], 'and', login['token'][:3], login['token'][3:], '\\n'):\n"
+        "    print(part, end='', flush=True)\n    time.sleep(0.05)",
+        "print('from the file', os.environ['STORE'], file=sys.stderr)\n{'shown': key}",
+        "config = {'api_key': 'given-in-code', 'note': key, 'margin': 1}\n"
+        "run = trainlab.Run('leaky', config, name=f'with-{key}')\n"
+        "run.log_text('text', f'the key is {key}', 1)\nrun.log({f'loss/{key}': 1.0}, 1)\n"
+        "run.update(detail={'password': 'hunter2-hunter2'}, where=f'{key}')",
+        "raise ValueError(f\"{key}, {login['token']}, {os.environ['STORE']}\")",
+        parameters=f"api_key = '{literal}'\nnote = 'x'",
+    )
+    done = lab.run("leaky", f"note={key}", "--name", f"named-{key}")
+    assert done.returncode == 1
+    everything = done.stdout + done.stderr + str(lab.folder())
+    for path in lab.folder().rglob("*"):
+        everything += path.name + (path.read_bytes().decode(errors="replace") if path.is_file() else "")
+    for secret in (key, key[:7], literal, url, "from the file", "hunter2", "given-in"):
+        assert secret not in everything, secret
+    assert "***and***\n" in lab.printed()
+    assert "ValueError: ***, ***, postgres://***@db/runs" in lab.record()["reason"]
+    assert lab.record()["config"] == {"api_key": "***", "note": "***", "margin": 1}
+    assert "the key is ***" in everything
+    assert lab.folder().name.endswith("-named")

@@ -97,9 +97,12 @@ def test_our_ended_runs_need_no_event_files(tmp_path, looked_at):
         b"\xff",
         b"{}",
         b'{"version": 0, "outcomes": {}}',
-        b'{"version": 1, "outcomes": []}',
-        b'{"version": 1, "outcomes": {"a": 7}}',
-        b'{"version": 1, "outcomes": {"a": {"marks": [], "outcome": {"other": 1}}}}',
+        b'{"version": 2, "outcomes": []}',
+        b'{"version": 2, "outcomes": {"a": 7}}',
+        b'{"version": 2, "outcomes": {"a": {"marks": [], "outcome": {"last": 5}}}}',
+        b'{"version": 2, "outcomes": {"a": {"outcome": {}}}}',
+        b"[" * 200_000,
+        b'{"version": 2, "outcomes": {"a": {"marks": [], "outcome": {"started": "' + b"9" * 5000 + b'"}}}}',
     ],
 )
 def test_a_broken_memory_is_made_anew(tmp_path, content):

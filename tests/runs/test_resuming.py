@@ -453,3 +453,16 @@ def test_tensorboard_follows_a_run_that_is_resumed_while_it_looks(curves, tensor
         log(again, range(3, 6), value=2.0)
     expected = [*((step, 1.0) for step in range(3)), *((step, 2.0) for step in range(3, 6))]
     wait_until_equal(lambda: tensorboard(run.name, "train/loss"), expected)
+
+
+def test_secrets_among_the_settings_are_not_recorded_and_not_compared(tmp_path):
+    with Run("news", {"api_key": "the-first-key", "margin": 1.0}, logs=tmp_path) as run:
+        run.log({"loss": 1.0}, 1)
+    assert record.read(run.folder).config == {"api_key": "***", "margin": 1.0}
+    assert run.config["api_key"] == "the-first-key"
+    with Run("news", {"api_key": "another-key", "margin": 1.0}, logs=tmp_path, resume="last") as again:
+        assert again.folder == run.folder
+    with pytest.raises(UserError, match=r"margin: the run has 1.0, given is 2.0"):
+        Run("news", {"api_key": "another-key", "margin": 2.0}, logs=tmp_path, resume="last")
+    for path in run.folder.rglob("*"):
+        assert b"first-key" not in path.read_bytes()

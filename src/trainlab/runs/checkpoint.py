@@ -9,6 +9,7 @@ import hashlib
 import zipfile
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from trainlab.cleaning import printable
 from trainlab.errors import UserError
 from trainlab.runs import atomic, interruption
 
@@ -100,7 +101,7 @@ def newest(folder: Path) -> Path | None:
         try:
             check(path)
         except CheckpointError as error:
-            print(f"warning: {error} Looking for the one before.", flush=True)
+            print(printable(f"warning: {error} Looking for the one before."), flush=True)
         else:
             return path
     return None

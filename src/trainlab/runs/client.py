@@ -11,6 +11,9 @@ from trainlab.runs import document  # noqa: F401  # first: it makes the import o
 # isort: split
 from nbclient.client import NotebookClient
 
+from trainlab import cleaning
+from trainlab.runs import secrets
+
 if TYPE_CHECKING:
     from jupyter_client.manager import AsyncKernelManager
     from nbformat import NotebookNode
@@ -24,20 +27,31 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Screen:
-    """Standard output, with our own lines kept apart from half lines that a cell printed."""
+    """Standard output, with our own lines kept apart from half lines that a cell printed.
+
+    Secrets are hidden. A cell's output is the user's own, but may hold what others wrote, a title say: it is
+    cleaned as `cleaning.Output` says, here and in the run's log; colours and progress bars stay.
+    """
 
     def __init__(self) -> None:
         self.mid_line = False
+        self.stream = secrets.Stream()
+        self.output = cleaning.Output()
 
     def write(self, text: str) -> None:
         """Write what a cell printed, at once."""
-        sys.stdout.write(text)
-        sys.stdout.flush()
-        self.mid_line = not text.endswith("\n") if text else self.mid_line
+        self._put(self.stream.feed(self.output.feed(text)))
 
     def line(self, text: str) -> None:
         """Write a line of ours."""
-        self.write(("\n" if self.mid_line else "") + text.rstrip("\n") + "\n")
+        self._put(self.stream.rest())
+        self.output = cleaning.Output()  # a sequence without an end would swallow the next cell's words
+        self._put(("\n" if self.mid_line else "") + secrets.without_secrets(_clean(text)) + "\n")
+
+    def _put(self, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        self.mid_line = not text.endswith("\n") if text else self.mid_line
 
 
 class Client(NotebookClient):
@@ -92,6 +106,10 @@ class Client(NotebookClient):
     def _take_reply(self, cell: NotebookNode, cell_index: int, execute_reply: dict[str, Any]) -> None:  # noqa: ARG002
         self.reply = execute_reply["content"]
         self.done += self.reply["status"] != "aborted"
+
+
+def _clean(text: str) -> str:
+    return cleaning.Output().feed(text.rstrip("\n"))
 
 
 def _is_executed(cell: NotebookNode) -> bool:

@@ -138,7 +138,9 @@ def _metrics(row: Row) -> None:
 
 
 def _section(console: Console, title: str, values: Mapping[str, Any]) -> None:
-    present = {key: _text(each) for key, each in values.items() if each not in (None, "", [], {})}
+    present = {
+        display.printable(key): _text(each) for key, each in values.items() if each not in (None, "", [], {})
+    }
     console.print(title, style="bold", markup=False)
     width = max(map(len, present), default=0)
     for key, text in present.items():
@@ -168,5 +170,5 @@ def _print(title: str, keys: list[str], heads: list[str], cells: Iterable[list[s
 
 def _text(found: Any) -> str:
     if isinstance(found, dict | list):
-        return json.dumps(found, default=str)
+        return display.printable(json.dumps(found, default=str))
     return display.short(found) or "-"

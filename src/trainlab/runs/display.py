@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from trainlab import cleaning
+from trainlab.cleaning import printable
 from trainlab.runs import columns, progress
 from trainlab.runs.listing import UNREADABLE
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from trainlab.runs.listing import Row
 
+_LONGEST_TEXT = 10_000  # characters of a value that are looked at
 _GAP = 2  # spaces between columns
 _NAMES_SHARE = 0.35  # of the width, for a run's name or a setting, where the table must fit into a terminal
 _MOST_REASONS = 10  # below the table: the newest, or the first by what it is sorted by
@@ -95,7 +98,7 @@ def text_console(shown: Sequence[Column] = ()) -> Console:
 
     need = sum(column.width + _GAP for column in shown)
     width = max(need, shutil.get_terminal_size((_PIPED_WIDTH, 24)).columns)
-    return Console(highlight=False, soft_wrap=True, width=width)
+    return Console(highlight=False, soft_wrap=True, width=width, markup=False, emoji=False)
 
 
 def csv_text(rows: Sequence[Row], chosen: Sequence[str] | None) -> str:
@@ -103,10 +106,10 @@ def csv_text(rows: Sequence[Row], chosen: Sequence[str] | None) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = list(chosen or columns.known(rows))
-    writer.writerow(names)
+    writer.writerow(map(_cell, names))
     full = [columns.resolve(name, rows) for name in names]
-    writer.writerows([_exact(columns.value(row, name)) for name in full] for row in rows)
-    return text.getvalue().encode(errors="backslashreplace").decode()
+    writer.writerows([_cell(columns.value(row, name)) for name in full] for row in rows)
+    return text.getvalue()
 
 
 def json_text(rows: Sequence[Row], chosen: Sequence[str] | None) -> str:
@@ -118,7 +121,8 @@ def json_text(rows: Sequence[Row], chosen: Sequence[str] | None) -> str:
         facts = ("experiment", "run", "status", "started", "seconds", "tags", "note", "reason")
         names = (*facts, "config", "last", "best")
         objects = [{name: getattr(row, name) for name in names} for row in rows]
-    return json.dumps(_strict(objects), indent=2, allow_nan=False, default=_exact) + "\n"
+    text = json.dumps(_strict(objects), indent=2, allow_nan=False, default=_exact)
+    return text.replace("\x7f", "\\u007f") + "\n"  # all others are escaped
 
 
 def markdown_text(rows: Sequence[Row], chosen: Sequence[str] | None) -> str:
@@ -126,7 +130,7 @@ def markdown_text(rows: Sequence[Row], chosen: Sequence[str] | None) -> str:
     shown = _chosen(rows, chosen) if chosen else whole(rows)
     lines = [[column.title for column in shown], ["--:" if column.right else "---" for column in shown]]
     lines += [list(cells) for cells in zip(*(column.cells for column in shown), strict=True)]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    return "".join("| " + " | ".join(map(cleaning.markdown, line)) + " |\n" for line in lines)
 
 
 def whole(rows: Sequence[Row]) -> list[Column]:
@@ -164,12 +168,7 @@ def short(found: Any) -> str:
         return f"{found:.4g}"
     if isinstance(found, datetime):
         return found.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
-    return printable(" ".join(str(found).split()))
-
-
-def printable(text: str) -> str:
-    """Return text without what steers a terminal or can't be encoded: file names may hold any byte."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return printable(" ".join(str(found)[:_LONGEST_TEXT].split()))
 
 
 def table_text(shown: Sequence[Column]) -> Text:
@@ -283,6 +282,12 @@ def _width(text: str) -> int:
 
 def _cut(text: str, limit: int | None) -> str:
     return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _cell(found: Any) -> Any:
+    """Return a value as a cell of a sheet: exact where it is a number, harmless where it is text."""
+    exact = _exact(found)
+    return cleaning.sheet(exact) if isinstance(exact, str) else exact
 
 
 def _exact(found: Any) -> Any:

@@ -5,16 +5,22 @@ TensorFlow 1 and tensorboardX write `simple_value`, TensorFlow 2 and JAX scalar 
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from trainlab.errors import UserError
+from trainlab.runs import secrets, untrusted
+from trainlab.runs.interruption import describe
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from trainlab.runs.gathering import Gathered
+
+
+MARK = "tfevents"  # what the name of an event file holds
 
 
 class EventFileError(UserError):
@@ -58,9 +64,10 @@ class Outcome(Facts):
 
 
 def files(folder: Path) -> list[Path]:
-    """Return a folder's event files, oldest first by the time in their names."""
-    found = (path for path in folder.iterdir() if "tfevents" in path.name and path.is_file())
-    return sorted(found, key=_natural)
+    """Return a folder's event files, oldest first by the time in their names; links are none."""
+    with os.scandir(folder) as entries:
+        found = [each.name for each in entries if MARK in each.name and each.is_file(follow_symlinks=False)]
+    return sorted((folder / name for name in found), key=_natural)
 
 
 def read(folder: Path) -> History:
@@ -94,7 +101,7 @@ def outcome(folder: Path) -> Outcome:
 
 def damaged(folder: Path) -> list[str]:
     """Return a sentence for each event file that can't be opened, or doesn't begin as one; empty is fine."""
-    found = []
+    found = _refused(folder)
     for path in files(folder):
         try:
             check(path)
@@ -119,7 +126,7 @@ def _gathered(folder: Path) -> tuple[dict[str, Any], Gathered]:
     from trainlab.runs.gathering import Gathered
     from trainlab.runs.tfrecords import GarbageError
 
-    gathered, damaged = Gathered(), []
+    gathered, damaged = Gathered(), _refused(folder)
     for path in files(folder):
         try:
             with _opened(path) as file:
@@ -128,14 +135,25 @@ def _gathered(folder: Path) -> tuple[dict[str, Any], Gathered]:
             damaged.append(str(error))
         except GarbageError as error:
             damaged.append(str(_garbage(path, error.place)))
+        except Exception as error:  # well-formed events can hold anything
+            damaged.append(f"{path}: {describe(error)}.")
+    damaged += [f"{folder}: {each}" for each in gathered.left_out]
     started, ended = gathered.span()
-    facts = {"config": gathered.config, "count": gathered.count, "started": started, "ended": ended}
+    facts = {"count": gathered.count, "started": started, "ended": ended}
+    facts["config"] = secrets.hidden(gathered.config)
     return facts | {"damaged": damaged}, gathered
+
+
+def _refused(folder: Path) -> list[str]:
+    """Return a sentence for each link, pipe or device that has the name of an event file."""
+    with os.scandir(folder) as entries:
+        odd = sorted(each.name for each in entries if MARK in each.name and untrusted.is_odd(each))
+    return [f"{folder / name}: a link, a pipe or a device, and only files are read." for name in odd]
 
 
 def _opened(path: Path) -> IO[bytes]:
     try:
-        return path.open("rb")
+        return untrusted.opened(path)
     except OSError as error:
         raise EventFileError(f"{path}: {error.strerror}.") from None
 
@@ -153,4 +171,4 @@ def written_at(path: Path) -> int:
 
 
 def _natural(path: Path) -> list[str | int]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from trainlab.cleaning import printable
 from trainlab.runs import events
 from trainlab.runs.columns import FACTS
 from trainlab.runs.listing import rows
@@ -46,7 +47,7 @@ def scalars(run: str | Path) -> pd.DataFrame:
 
     history = events.read(find(run))
     for sentence in history.damaged:
-        warnings.warn(sentence, stacklevel=2)
+        warnings.warn(printable(sentence), stacklevel=2)
     parts = [
         pd.DataFrame({"tag": tag, "step": curve.steps, "wall_time": curve.wall_times, "value": curve.values})
         for tag, curve in sorted(history.curves.items())

@@ -24,9 +24,19 @@ if TYPE_CHECKING:
 _SCALARS = "scalars"  # the plugin's name in a scalar tensor's metadata
 _LONGEST = 4096  # bytes of an event that may be like others: longer ones are pictures
 _FEW = 4  # events of a length: parsing them is faster
+_TRIES = 2048  # templates tried on the events of a length, each of which looks at all of them
+_RARE = 32  # tries that a template costs which fits few
 _MISSES = 8  # events of a length that are no scalars, after which the rest is parsed one by one
 _EARLIEST = 946_684_800.0  # 2000-01-01, in seconds since 1970: no writer of event files is older
 _CLOCKS = 86_400.0  # seconds that another machine's clock may be ahead of this one's
+
+# Of one run; with all of them reached, reading it takes a minute and 1 GB, however large its files are.
+MOST_TAGS = 10_000
+LONGEST_TAG = 1000  # letters
+MOST_KINDS = 100_000  # tags of any kind, in one file
+MOST_POINTS = 20_000_000
+MOST_PARSED = 3_000_000  # events that are parsed one by one: pictures, histograms
+MOST_RESTARTS = 10_000
 
 
 class Points(NamedTuple):
@@ -56,17 +66,21 @@ class Points(NamedTuple):
 class Gathered:
     """What the event files of one folder hold; files are added oldest first.
 
-    Attributes: `config` from the hparams plugin; `count`, the number of events.
+    Attributes: `config` from the hparams plugin; `count`, the number of events; `left_out`, what was more
+    than is taken in, in words.
     """
 
     def __init__(self) -> None:
         self.config: dict[str, Any] = {}
+        self.left_out: list[str] = []
         self._parts: dict[str, list[Points]] = defaultdict(list)
         self._single: dict[str, list[tuple[int, int, float, float]]] = defaultdict(list)
         self._restarts: list[tuple[int, int]] = []  # (order, step)
         self.count = 0
         self._edges: list[tuple[float, float]] = []  # wall times of each block's first and last event
         self._kinds: dict[str, str] = {}  # tag -> plugin: writers may name it in a tag's first event only
+        self._tags: set[str] = set()
+        self._points = self._parsed = 0
 
     def add(self, file: IO[bytes]) -> None:
         """Take in a file; raise GarbageError at the first byte that is no event, after what stands before."""
@@ -75,6 +89,9 @@ class Gathered:
             bad = self._add(block)
             if bad is not None:
                 raise GarbageError(place + int(block.starts[bad]) - HEADER.size)
+            if self._points > MOST_POINTS or self._parsed > MOST_PARSED:
+                self._leave_out(f"more than {MOST_POINTS:,} points, or {MOST_PARSED:,} events of other kinds")
+                return
 
     def curves(self) -> dict[str, Points]:
         """Return each tag's points in the order of logging, less those that a resumed run has taken back.
@@ -127,9 +144,10 @@ class Gathered:
     def _forget(self, first: int) -> None:
         """Drop what records from `first` on have said."""
         for parts in self._parts.values():
-            parts[:] = [part.chosen(part.order < first) for part in parts]
+            parts[:] = [each if each.order[-1] < first else each.chosen(each.order < first) for each in parts]
         for single in self._single.values():
-            single[:] = [point for point in single if point[0] < first]
+            while single and single[-1][0] >= first:
+                single.pop()
         self._restarts = [restart for restart in self._restarts if restart[0] < first]
 
     def _alike(self, block: Block, numbers: NDArray[np.int64], length: int) -> NDArray[np.int64]:
@@ -138,9 +156,14 @@ class Gathered:
         columns = np.ascontiguousarray(rows.T)
         waiting = np.ones(len(numbers), bool)
         missed: list[int] = []
-        while len(missed) < _MISSES and waiting[first := int(waiting.argmax())]:
+        tries = _TRIES
+        while len(missed) < _MISSES and tries > 0 and waiting[first := int(waiting.argmax())]:
             template = _templates.of(block.event(numbers[first]))
-            if template is None or not self._means_scalar(template.scalar):
+            if (
+                template is None
+                or not self._means_scalar(template.scalar)
+                or not self._takes(template.scalar.tag)
+            ):
                 missed.append(first)
                 waiting[first] = False
                 continue
@@ -148,22 +171,26 @@ class Gathered:
             points = template.points(rows[which])
             self._parts[template.scalar.tag].append(Points(numbers[which] + self.count, *points))
             waiting[which] = False
+            self._points += len(which)
+            tries -= 1 if len(which) >= _FEW else _RARE
         waiting[missed] = True
         return numbers[waiting]
 
     def _means_scalar(self, scalar: Scalar) -> bool:
         if scalar.plugin:
-            self._kinds[scalar.tag] = scalar.plugin
+            self._name_kind(scalar.tag, scalar.plugin)
         return scalar.simple or self._kinds.get(scalar.tag) == _SCALARS
 
     def _parse(self, block: Block, number: int) -> bool:
         """Take in one event; return False where it is none."""
+        self._parsed += 1
         try:
             event = Event.FromString(block.event(number))
         except DecodeError:
             return False
         order = self.count + number
-        if event.session_log.status == SessionLog.START:  # `purge_step`: a resumed run takes back the rest
+        resumed = event.session_log.status == SessionLog.START
+        if resumed and len(self._restarts) < MOST_RESTARTS:  # `purge_step`: a resumed run takes back the rest
             self._restarts.append((order, event.step))
         for value in event.summary.value:
             self._take(value, event, order)
@@ -171,12 +198,33 @@ class Gathered:
 
     def _take(self, value: Summary.Value, event: Event, order: int) -> None:
         if value.metadata.plugin_data.plugin_name:
-            self._kinds[value.tag] = value.metadata.plugin_data.plugin_name
+            self._name_kind(value.tag, value.metadata.plugin_data.plugin_name)
         kind = self._kinds.get(value.tag)
         if kind == "hparams":
             self.config |= _hyperparameters(value)
-        elif (value.HasField("simple_value") or kind == _SCALARS) and (number := _number(value)) is not None:
+            return
+        number = _number(value) if value.HasField("simple_value") or kind == _SCALARS else None
+        if number is not None and self._takes(value.tag):
             self._single[value.tag].append((order, event.step, event.wall_time, number))
+            self._points += 1
+
+    def _name_kind(self, tag: str, plugin: str) -> None:
+        if len(self._kinds) < MOST_KINDS:
+            self._kinds[tag] = plugin
+
+    def _takes(self, tag: str) -> bool:
+        """Tell whether a tag is one of those taken in, of which there are not without end."""
+        if tag not in self._tags:
+            if len(self._tags) >= MOST_TAGS or len(tag) > LONGEST_TAG:
+                self._leave_out(f"more than {MOST_TAGS:,} tags, or longer ones than {LONGEST_TAG:,} letters")
+                return False
+            self._tags.add(tag)
+        return True
+
+    def _leave_out(self, what: str) -> None:
+        sentence = f"{what}: the rest is left out."
+        if sentence not in self.left_out:
+            self.left_out.append(sentence)
 
 
 def _time(block: Block, number: int) -> float:
@@ -226,14 +274,22 @@ def _number(value: Summary.Value) -> float | None:
         return value.simple_value
     if which != "tensor":
         return None
+    if any(each.size != 1 for each in value.tensor.tensor_shape.dim):  # 2^60, say, of one number repeated
+        return None
     if len(value.tensor.float_val) == 1:
         return value.tensor.float_val[0]
-    array = tensor_util.make_ndarray(value.tensor)
+    try:
+        array = tensor_util.make_ndarray(value.tensor)
+    except (ValueError, TypeError, KeyError):  # it doesn't hold what it says
+        return None
     return float(array.item()) if array.size == 1 and array.dtype.kind in "fiub" else None
 
 
 def _hyperparameters(value: Summary.Value) -> dict[str, Any]:
-    data = plugin_data_pb2.HParamsPluginData.FromString(value.metadata.plugin_data.content)
+    try:
+        data = plugin_data_pb2.HParamsPluginData.FromString(value.metadata.plugin_data.content)
+    except DecodeError:
+        return {}
     hparams = data.session_start_info.hparams
     return {key: getattr(each, kind) for key, each in hparams.items() if (kind := each.WhichOneof("kind"))}
 

@@ -30,11 +30,12 @@ def tag(
     logs: Logs = None,
 ) -> None:
     """Give a run tags, or take them away; `--where tag=TAG` finds it."""
+    from trainlab.cleaning import printable
     from trainlab.runs import lookup, remarks
 
     folder = lookup.find(run, logs or context.obj)
     left = (remarks.untag if remove else remarks.tag)(folder, names)
-    print(f"{folder.name}: {' '.join(left.tags) or 'no tags'}")
+    print(printable(f"{folder.name}: {' '.join(left.tags) or 'no tags'}"))
 
 
 def note(
@@ -126,7 +127,8 @@ def trim(
         kept = ", ".join(path.name for path in each.kept if path.suffix == ".ckpt")
         _confirm(
             f"{each.folder.name}: {len(each.states)} files that a training goes on from "
-            f"({_megabytes(each.frees)}) would be deleted permanently. {kept} stays, and the run can't be resumed then",
+            f"({_megabytes(each.frees)}) would be deleted permanently. {kept} stays, and the run can't "
+            "be resumed then",
             "Delete them?",
             yes,
         )
@@ -143,6 +145,7 @@ def restore(
 ) -> None:
     """Bring deleted runs back, or those of an archive, each to where it was."""
     from trainlab import folders
+    from trainlab.cleaning import printable
     from trainlab.runs import archive as archives
     from trainlab.runs import trash
 
@@ -150,9 +153,10 @@ def restore(
     files = [Path(each) for each in what if Path(each).is_file()]
     entries = [trash.find(each, logs) for each in what if Path(each) not in files]
     for file in files:
-        print(*archives.unpack(file, logs, _agreed(file, logs, yes)), sep="\n")
+        unpacked = archives.unpack(file, logs, _agreed(file, logs, yes))
+        print(*(printable(str(each)) for each in unpacked), sep="\n")
     for entry in {each.place: each for each in entries}.values():
-        print(trash.restore(entry))
+        print(printable(str(trash.restore(entry))))
 
 
 def list_trash(context: typer.Context, logs: Logs = None) -> None:

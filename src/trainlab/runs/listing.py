@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainlab import folders
 from trainlab.errors import UserError, nearest, some
-from trainlab.runs import death, events, lock, metrics, record, remarks
+from trainlab.runs import death, events, lock, metrics, record, remarks, untrusted
 from trainlab.runs.interruption import describe
 from trainlab.runs.remembered import Outcomes
 
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 # hidden folders that hold no runs: of deleted runs, of W&B, of caches; any other one is a user's own
 PASSED = (".trash", ".wandb", ".cache", ".ipynb_checkpoints", ".git", ".venv")
 UNREADABLE = "unreadable"
+_LEADS_OUT = (
+    "{} is a link to {}, out of the folder of runs: not followed. Name that folder by --logs, make the "
+    "folder of runs itself a link to it, or move its runs here."
+)
 UNKNOWN = "unknown"  # event files without a run.json don't say how their run ended
 
 
@@ -89,23 +93,46 @@ def rows(
 def run_folders(logs: Path) -> Iterator[tuple[Path, str | None]]:
     """Yield every folder with a `run.json` or event files, and, with the reason, those that can't be listed.
 
-    Links are followed, as TensorBoard does. Raises UserError when `logs` is no folder.
+    `logs` may be a link, and links in it may lead to other folders in it; one that leads out of it is not
+    followed: somebody else's code may have made it. Raises UserError when `logs` is no folder.
     """
     if not logs.is_dir():
         raise UserError(f"{logs} is no folder. Runs are looked for there; name another with --logs DIR.")
-    barred: list[OSError] = []
+    barred: list[tuple[Path, str]] = []
     seen: set[tuple[int, int]] = set()
-    for parent, below, names in os.walk(logs, onerror=barred.append, followlinks=True):
-        status = Path(parent).stat()
-        if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
-            below.clear()
+    waiting, top = [logs], logs.resolve()
+    while waiting:  # not by recursion, which a folder a thousand levels deep would end
+        folder = waiting.pop()
+        try:
+            status = folder.stat()
+            if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            below, names, leading_out = _looked_into(folder, top)
+        except OSError as error:
+            barred.append((folder, f"{folder}: {error.strerror}."))
             continue
-        seen.add((status.st_dev, status.st_ino))
-        below[:] = sorted(name for name in below if name not in PASSED)
-        if record.FILE in names or any("tfevents" in name for name in names):
-            yield Path(parent), None
-    for error in barred:
-        yield Path(error.filename), f"{error.filename}: {error.strerror}."
+        waiting += reversed(below)
+        barred += leading_out
+        if record.FILE in names or any(events.MARK in name for name in names):
+            yield folder, None
+    yield from barred
+
+
+def _looked_into(folder: Path, top: Path) -> tuple[list[Path], list[str], list[tuple[Path, str]]]:
+    """Return the folders in a folder, the names of all else, and links out of `top` with a sentence each."""
+    below, names, leading_out = [], [], []
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda each: each.name):
+            path = folder / entry.name
+            if not untrusted.is_folder(entry):
+                names.append(entry.name)
+            elif entry.name not in PASSED:
+                if entry.is_symlink() and not (target := path.resolve()).is_relative_to(top):
+                    leading_out.append((path, _LEADS_OUT.format(path, target)))
+                else:
+                    below.append(path)
+    return below, names, leading_out
 
 
 def read(

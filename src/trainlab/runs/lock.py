@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 RUN = ".lock"  # held by the process that logs
 RUNNER = ".runner.lock"  # held by the headless runner, whose notebook may use no Run at all
 _PATIENCE = 0.5  # seconds; a reader that looks at a lock holds it shared for some microseconds
+_PLAIN = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # not by way of a link, and no waiting for a pipe
 
 _held: set[int] = set()
 
@@ -45,7 +46,7 @@ class Lock:
 def hold(folder: Path, name: str = RUN) -> Lock | None:
     """Take the lock `name` in `folder` and return it, or None while another holder lives."""
     _drop_in_forked_children()
-    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | _PLAIN, 0o666)
     deadline = time.monotonic() + _PATIENCE
     while not _locked(descriptor, fcntl.LOCK_EX):
         if time.monotonic() > deadline:
@@ -63,7 +64,7 @@ def alive(folder: Path) -> bool:
 def taken(folder: Path, name: str) -> bool:
     """Tell whether some process holds the lock `name` in `folder`."""
     try:
-        descriptor = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(folder / name, os.O_RDONLY | _PLAIN)
     except OSError:
         return False
     try:

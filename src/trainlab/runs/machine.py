@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shlex
 import shutil
 import subprocess
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainlab import folders
-from trainlab.runs import origin
+from trainlab.runs import origin, secrets
 
 PACKAGES = (
     *(
@@ -30,8 +29,6 @@ PACKAGES = (
     *("numpy", "pandas", "scikit-learn", "tensorflow", "keras", "jax", "flax", "tensorboardX"),
 )
 _GIB = 1024**3
-_SECRET = re.compile(r"(?i)(token|secret|password|passwd|(^|[-_])key)$")
-_HIDDEN = "***"
 
 
 def hardware() -> dict[str, Any]:
@@ -106,13 +103,13 @@ def command() -> str:
     words = [*(sys.argv or [""])]
     for place, word in enumerate(words):
         option, equals, _ = word.partition("=")
-        if not _SECRET.search(option):
+        if not secrets.is_secret_name(option):
             continue
         if equals:
-            words[place] = f"{option}={_HIDDEN}"
+            words[place] = f"{option}={secrets.HIDDEN}"
         elif option.startswith("-") and place + 1 < len(words):
-            words[place + 1] = _HIDDEN
-    return shlex.join(words)
+            words[place + 1] = secrets.HIDDEN
+    return shlex.join(map(secrets.without_secrets, words))
 
 
 def _cpu_model() -> str:

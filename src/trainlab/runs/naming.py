@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from trainlab.errors import UserError
+from trainlab.runs import secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,9 +30,10 @@ def of_changes(changes: Mapping[str, Any]) -> str:
     """Return a name that tells a run from one with default settings: {'margin': 5.0} becomes 'margin5'.
 
     Of too many, the seed and the last ones stay: a series of runs mostly differs in these. Four signs at the
-    end then tell apart what looks alike.
+    end then tell apart what looks alike. Secrets are left out.
     """
-    words = {key: f"{key}{_short(value)}" for key, value in changes.items()}
+    told = {key: value for key, value in changes.items() if not secrets.is_secret_name(key)}
+    words = {key: secrets.without_secrets(f"{key}{_short(value)}") for key, value in told.items()}
     return _fitting(words, [*(key for key in words if key == "seed"), *reversed(words)])
 
 
@@ -66,7 +68,8 @@ def new_folder(logs: Path, experiment: str, name: str | None = None) -> Path:
             f"{experiment!r} can't name an experiment. Expected letters or digits, such as 'news'."
         )
     parent = logs / slug(experiment)
-    words = {str(place): word for place, word in enumerate(_harmless(name or "").split("-"))}
+    told = _harmless(secrets.without_secrets(name or ""))
+    words = {str(place): word for place, word in enumerate(told.split("-"))}
     fitted = _fitting(words, reversed(words))
     stem = "-".join(filter(None, [datetime.now(UTC).strftime("%Y%m%d-%H%M%S"), fitted]))
     try:

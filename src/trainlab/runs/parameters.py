@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 import trainlab
-from trainlab.config import Config, assignments, is_secret_name
+from trainlab.cleaning import printable
+from trainlab.config import Config, assignments
 from trainlab.errors import UserError, no_parameter
-from trainlab.runs import literals, record, resuming
+from trainlab.runs import literals, record, resuming, secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -90,8 +91,10 @@ def resumed(settings: type[Config], values: Mapping[str, str], before: Mapping[s
     """
     known = settings.named(before)
     if dropped := known.keys() - settings.model_fields.keys():
-        print(f"settings that the run had and {settings.__name__} has no more: {', '.join(sorted(dropped))}")
-    kept = {name: value for name, value in known.items() if name not in dropped}
+        names = printable(", ".join(sorted(dropped)))
+        print(f"settings that the run had and {settings.__name__} has no more: {names}")
+    hidden = {name for name, value in known.items() if value == secrets.HIDDEN}  # the notebook knows them
+    kept = {name: value for name, value in known.items() if name not in dropped | hidden}
     config = settings.parse(kept | settings.named(values))
     resuming.check_same(settings, before, config.model_dump())
     config.preflight()
@@ -246,7 +249,7 @@ def _by_defaults(values: Mapping[str, str], defaults: Mapping[str, Any] | None) 
             raise UserError(no_parameter(name, defaults, "the notebook's cell tagged 'parameters'"))
     typed = {name: _like(defaults[name], name, text) for name, text in values.items()}
     literal = {name: value for name, value in defaults.items() if value is not ...}
-    config = {name: value for name, value in literal.items() if not is_secret_name(name)} | typed
+    config = {name: value for name, value in literal.items() if not secrets.is_secret_name(name)} | typed
     return Parameters(typed, record.plain(config))
 
 

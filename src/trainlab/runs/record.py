@@ -27,10 +27,11 @@ from pydantic import (
 )
 
 from trainlab.errors import UserError
-from trainlab.runs import atomic, death, lock, machine, origin
+from trainlab.runs import atomic, death, lock, machine, origin, secrets, untrusted
 from trainlab.runs.metrics import Direction
 
 FILE = "run.json"
+LARGEST = 1 << 24  # bytes: a run of some ten thousand metrics
 Status = Literal["running", "finished", "failed", "interrupted"]
 
 
@@ -155,18 +156,19 @@ def read(folder: Path) -> Record:
     """
     path = folder / FILE
     try:
-        return Record.model_validate(json.loads(path.read_bytes(), parse_constant=str))
+        known = untrusted.parsed(untrusted.content(path, LARGEST))
+        return Record.model_validate(secrets.hidden(known))
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror}.") from None
     except ValidationError as error:
         raise RecordError(f"{path}: {_explain(error)}.") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise RecordError(f"{path}: not JSON ({error}).") from None
 
 
 def write(folder: Path, record: Record) -> Record:
-    """Replace a run's record atomically, and return it."""
-    content = json.dumps(plain(record.model_dump()), indent=2, allow_nan=False)
+    """Replace a run's record atomically, less what is secret, and return it."""
+    content = json.dumps(secrets.hidden(plain(record.model_dump())), indent=2, allow_nan=False)
     atomic.write(folder / FILE, content.encode() + b"\n")
     return record
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from trainlab.errors import UserError
+from trainlab.runs import secrets
 from trainlab.runs.metrics import Summary
 from trainlab.runs.trackers.following import Following
 
@@ -156,6 +157,7 @@ def _projector_table(
     if metadata is None:
         return None, None
     rows = [[_cell(each) for each in ([row] if isinstance(row, str) else row)] for row in metadata]
+    rows = secrets.hidden(rows, by_name=False)
     if len(rows) != count:
         raise ValueError(
             f"{count} vectors, but {len(rows)} rows of metadata: expected one row for each vector."

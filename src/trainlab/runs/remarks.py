@@ -6,14 +6,13 @@ ours. There they lie in a file of their own beside the event files, which Tensor
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from trainlab.errors import UserError, nearest
-from trainlab.runs import atomic, lock, record
+from trainlab.runs import atomic, lock, record, untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 FILE = ".trainlab.json"  # of a foreign run
 LONGEST_TAG = 40  # characters: several fit into a line of the table
 LONGEST_NOTE = 10_000  # characters: with it `run.json` still fits into the room kept for a run's last words
+_LARGEST = 1 << 20  # bytes of the file
 _TAG = re.compile(rf"[\w.+:/@-]{{1,{LONGEST_TAG}}}")
 
 
@@ -38,12 +38,12 @@ def read(folder: Path) -> Remarks:
         return Remarks.model_validate(record.read(folder).model_dump(include={"tags", "note"}))
     path = folder / FILE
     try:
-        return Remarks.model_validate(json.loads(path.read_bytes()))
+        return Remarks.model_validate(untrusted.parsed(untrusted.content(path, _LARGEST)))
     except FileNotFoundError:
         return Remarks()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}.") from None
-    except (ValidationError, ValueError, RecursionError):
+    except ValueError:  # pydantic's ValidationError is one
         raise UserError(f"{path} is damaged: expected the tags and the note of a run. Remove it.") from None
 
 

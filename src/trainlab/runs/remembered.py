@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from trainlab.runs import atomic, events
+from pydantic import BaseModel
+
+from trainlab.runs import atomic, events, untrusted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 FILE = ".outcomes.json"  # in logs/; whoever deletes it loses time alone
 _VERSION = 2  # another one where events are read in another way: the file is then made anew
+_LARGEST = 1 << 26  # bytes, of some 30,000 runs
 _YOUNG = 2.0  # seconds; a file changed so recently may change again without its time telling
 
 
@@ -45,25 +48,36 @@ class Outcomes:
             return
         with suppress(OSError):
             content = json.dumps({"version": _VERSION, "outcomes": self._used}).encode()
-            atomic.write(self._logs / FILE, content)
+            if len(content) <= _LARGEST:
+                atomic.write(self._logs / FILE, content)
+
+
+class _Known(BaseModel):
+    marks: list[Any]
+    outcome: events.Outcome
+
+    def marks_and_outcome(self) -> dict[str, Any]:
+        return {"marks": self.marks, "outcome": vars(self.outcome)}
+
+
+class _Memory(BaseModel):
+    """The file, checked: whoever can write into `logs` may have written it."""
+
+    version: Literal[2]
+    outcomes: dict[str, _Known]
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
-        if content["version"] != _VERSION:
-            return {}
-        for known in content["outcomes"].values():
-            events.Outcome(**known["outcome"])
-            known["marks"]
-        return content["outcomes"]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        memory = _Memory.model_validate(json.loads(untrusted.content(path, _LARGEST)))
+        return {name: each.marks_and_outcome() for name, each in memory.outcomes.items()}
+    except (OSError, ValueError, RecursionError):
         return {}
 
 
 def _marks(folder: Path) -> list[list[Any]]:
     """Return what changes with the event files: their names, sizes and times."""
-    found = [(path.name, path.stat()) for path in events.files(folder)]
+    found = [(path.name, path.lstat()) for path in events.files(folder)]
     return [[name, status.st_size, status.st_mtime_ns] for name, status in found]
 
 

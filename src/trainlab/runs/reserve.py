@@ -15,8 +15,10 @@ SIZE = 1 << 16  # bytes: a new run.json of some thousand settings and metrics, w
 
 def keep(folder: Path) -> None:
     """Take the room, if it is to be had."""
-    with suppress(OSError), (folder / FILE).open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, SIZE)
+    with suppress(OSError):
+        release(folder)  # a link of this name would lead to somebody's file
+        with (folder / FILE).open("xb") as file:
+            os.posix_fallocate(file.fileno(), 0, SIZE)
 
 
 def release(folder: Path) -> None:

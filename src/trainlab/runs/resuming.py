@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainlab.errors import UserError
-from trainlab.runs import checkpoint, lock, lookup, naming, record
+from trainlab.runs import checkpoint, lock, lookup, naming, record, secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +26,8 @@ def check_same(config_class: type[Config] | None, before: Mapping[str, Any], now
     """Check that a run may go on with the settings `now`, having started with those `before`.
 
     They are compared under today's names, a missing one by its default; those of the class's `MAY_CHANGE`
-    may differ, and those that the class no longer has are not compared. Without a class all must be equal.
+    may differ, and so may secrets, which the record hides; those that the class no longer has are not
+    compared. Without a class all must be equal.
     Raises UserError with each key that differs and both its values.
     """
     first, second = _comparable(config_class, before), _comparable(config_class, now)
@@ -34,7 +35,9 @@ def check_same(config_class: type[Config] | None, before: Mapping[str, Any], now
     differing = [
         f"{key}: the run has {first.get(key, _ABSENT)!r}, given is {second.get(key, _ABSENT)!r}."
         for key in dict.fromkeys([*first, *second])
-        if key not in free and first.get(key, _ABSENT) != second.get(key, _ABSENT)
+        if key not in free
+        and not secrets.is_secret_name(key)
+        and first.get(key, _ABSENT) != second.get(key, _ABSENT)
     ]
     if differing:
         allowed = f" It may be given anew: {', '.join(sorted(free))}." if free else ""

@@ -29,6 +29,7 @@ from trainlab.runs import (
     record,
     reserve,
     resuming,
+    secrets,
     stopping,
 )
 from trainlab.runs.metrics import AUTO, Summary, check_same, said
@@ -63,6 +64,9 @@ class Run(Recorder):
     `tracker` names where the run can be followed beside TensorBoard (see `trackers.parse`); without it the
     config's own decides.
 
+    Settings named like secrets (`api_key`, `password`), and the values of environment variables named so, are
+    written as `***` wherever the run is recorded.
+
     `monitor` logs what the machine does meanwhile, as `vitals/...`. A pickled copy in another process logs
     into the same folder; this one then takes it in by `refresh`.
 
@@ -91,8 +95,9 @@ class Run(Recorder):
         )
         seed = self.config.get("seed") if seed is None else seed
         directions = said(metrics)
-        fields = {"config": self.config, "seed": seed, "data": data, "metrics": list(metrics)}
-        fields |= {"directions": directions}
+        secrets.remember(secrets.named(self.config))
+        fields = {"config": secrets.hidden(record.plain(self.config)), "seed": seed, "data": data}
+        fields |= {"metrics": list(metrics), "directions": directions}
         if name is None and isinstance(config, Config):
             changes = config.changes()
             changes.pop("tracker", None)  # where it is followed tells nothing about the run
@@ -122,7 +127,7 @@ class Run(Recorder):
             self._start(logs or folders.logs(), experiment, name, fields)
         try:
             self._open()
-            self._following.start(followed, self.folder, record.plain(self.config), self._ids)
+            self._following.start(followed, self.folder, secrets.hidden(record.plain(self.config)), self._ids)
         except BaseException:
             self._lock.release()
             raise
@@ -139,7 +144,7 @@ class Run(Recorder):
         if self.config:
             with self._telling():
                 shown = {key: value for key, value in self.config.items() if key not in self._aside}
-                self.writer._get_file_writer().add_summary(hparams.session_start(shown))
+                self.writer._get_file_writer().add_summary(hparams.session_start(secrets.hidden(shown)))
 
     @property
     def _ids(self) -> dict[str, str]:

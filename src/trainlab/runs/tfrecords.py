@@ -7,6 +7,7 @@ length is checked, which tells garbage from a record; that of the Event would ta
 from __future__ import annotations
 
 import functools
+import os
 import struct
 from typing import IO, TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 HEADER = struct.Struct("<QI")
 _FOOTER_BYTES = 4
 BLOCK = 1 << 22  # bytes read at once; the memory that reading takes is some times this
+LONGEST = 1 << 26  # bytes of a record that is read: what is longer holds no number that was logged
 _MASK = 0xA282EAD8  # TensorFlow, core/lib/hash/crc32c.h: rotated by 15 bits, and this added
 _FRAME = HEADER.size + _FOOTER_BYTES
 _SHORT = 1 << 16  # bytes; the lengths of shorter events end in six zeros, which are searched for all at once
@@ -55,7 +57,8 @@ class Block:
 def blocks(file: IO[bytes]) -> Iterator[tuple[int, Block]]:
     """Yield a file's whole records, some MiB at a time, each with its place; a torn last one is left out.
 
-    Raises GarbageError at the first bytes that are no record, after what stands before them.
+    Records of more than `LONGEST` bytes are passed over unread. Raises GarbageError at the first bytes that
+    are no record, after what stands before them; so is a record that is too long even for its file.
     """
     rest, place, need = b"", 0, BLOCK
     while more := file.read(need):
@@ -65,13 +68,21 @@ def blocks(file: IO[bytes]) -> Iterator[tuple[int, Block]]:
             yield place, Block(content, frames, lengths)
             end = int(frames[-1] + lengths[-1]) + _FRAME
             content, place = content[end:], place + end
-        rest, need = content, max(BLOCK, check(content, place))
+        lacking = check(content, place)
+        if len(content) + lacking > LONGEST:
+            if place + len(content) + lacking > os.fstat(file.fileno()).st_size:
+                raise GarbageError(place)
+            file.seek(lacking, os.SEEK_CUR)
+            content, place, lacking = b"", place + len(content) + lacking, 0
+        rest, need = content, max(BLOCK, lacking)
 
 
 def _records(content: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return where records start, one behind the other from the first byte on, and their events' lengths."""
     if len(content) < _FRAME:
         return np.empty(0, np.int64), np.empty(0, np.int64)
+    if len(content) > 2 * BLOCK:  # one long record, in which a search would find anything
+        return _chain(content)
     frames = _six_zeros(content) - 2
     frames = frames[frames >= 0]
     frames, lengths = _headed(content, frames)

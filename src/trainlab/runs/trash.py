@@ -20,12 +20,13 @@ from pathlib import Path
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from trainlab.errors import UserError
-from trainlab.runs import atomic, lookup, moving, naming
+from trainlab.runs import atomic, lookup, moving, naming, untrusted
 from trainlab.unpacking import telling
 
 FOLDER = ".trash"
 UNPACKING = ".unpacking-"  # what the names of folders start with that archives are unpacked into
 _ABOUT = "trashed.json"
+_LARGEST = 1 << 16  # bytes of it
 
 
 class _About(BaseModel):
@@ -162,7 +163,7 @@ def _read(logs: Path) -> list[Entry]:
     found = []
     for path in (logs / FOLDER).glob(f"*/{_ABOUT}"):
         with suppress(ValidationError, OSError):  # somebody else's
-            about = _About.model_validate_json(path.read_bytes())
+            about = _About.model_validate_json(untrusted.content(path, _LARGEST))
             if moving.is_plain(about.label):  # else it would come back to a place outside of logs
                 found.append(Entry(path.parent, about.label, about.deleted))
     return found

@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING
 from trainlab.runs import document  # first: it makes the import of nbclient a quick one
 
 # isort: split
+import nbformat
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 from trainlab.errors import UserError
-from trainlab.runs import death, ends, grace, record, stopping
+from trainlab.runs import death, ends, grace, record, secrets, stopping
 from trainlab.runs.client import Client, Screen
 from trainlab.runs.ends import End
 from trainlab.runs.recorder import unwritable
@@ -84,6 +85,8 @@ class Execution:
             loop.add_signal_handler(each, self._stop, each)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # `trainlab run` had them blocked until here
         saver = asyncio.ensure_future(self._save_now_and_then())
+        with contextlib.suppress(OSError):  # a full disk may have room again
+            self.save()
         try:
             await self._execute()
             end = End("finished", None, 0)
@@ -95,8 +98,9 @@ class Execution:
         return ends.by_signal(self.stopped_by) if self.stopped_by else end
 
     def save(self) -> None:
-        """Write the notebook as it stands into the run's folder, in one step."""
-        self.saved = document.write(self.folder, self.notebook, unless=self.saved)
+        """Write the notebook as it stands, less its secrets, into the run's folder, in one step."""
+        shown = nbformat.from_dict(secrets.hidden(self.notebook, by_name=False))
+        self.saved = document.write(self.folder, shown, unless=self.saved)
 
     async def _execute(self) -> None:
         guard = _guard(self.sockets)
@@ -221,6 +225,8 @@ def main(folder: Path) -> int:
     screen = Screen()
     try:
         notebook = document.read(folder / document.FILE)
+        for cell in notebook.cells:
+            secrets.remember(secrets.named_in(cell.source))
         known = record.update(folder, pid=os.getpid())
         before = known.resumes[-1].seconds if known.resumes else 0.0
         kernel_folder = Path(known.model_dump()["notebook"]).parent
@@ -228,7 +234,7 @@ def main(folder: Path) -> int:
     except (OSError, UserError) as error:
         end = End("failed", unwritable(folder, error), 1)
     except Exception as error:  # the record is to show it all the same
-        traceback.print_exc(file=sys.stdout)
+        screen.line(traceback.format_exc())
         end = End("failed", f"{type(error).__name__}: {error}", 1)
     seconds = time.monotonic() - started  # by a clock that nobody sets
     screen.line(_last_line(folder, end, seconds))

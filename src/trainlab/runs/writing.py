@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -16,7 +17,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.writer import FileWriter
 
-from trainlab.runs import events
+from trainlab.runs import events, secrets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,7 +77,7 @@ class _EventFile:
             if self._failure is not None:
                 raise self._failure
             try:
-                self._records.write(event.SerializeToString())
+                self._records.write(_without_secrets(event))
             except OSError as error:
                 self._failure = error
                 raise
@@ -91,6 +92,20 @@ class _EventFile:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _without_secrets(event: Event) -> bytes:
+    """Return an event's bytes, with the secrets in its tags and texts hidden."""
+    content = event.SerializeToString()
+    if not secrets.may_hold(content):
+        return content
+    for value in event.summary.value:
+        value.tag = secrets.without_secrets(value.tag)
+        value.metadata.summary_description = secrets.without_secrets(value.metadata.summary_description)
+        for number, text in enumerate(value.tensor.string_val):
+            with suppress(UnicodeDecodeError):  # a picture
+                value.tensor.string_val[number] = secrets.without_secrets(text.decode()).encode()
+    return event.SerializeToString()
 
 
 def _new_path(folder: Path) -> Path:

@@ -29,8 +29,10 @@ def _table(answers: pd.DataFrame) -> Table:
     from rich.table import Table
     from rich.text import Text  # a text may hold square brackets, which are no markup
 
+    from trainlab.cleaning import printable
+
     table = Table("", "probability", "text")
     for text, label, positive in answers.itertuples(index=False):
         word, sure = ("positive", positive) if label else ("negative", 1 - positive)
-        table.add_row(word, f"{sure:.3f}", Text(text))
+        table.add_row(word, f"{sure:.3f}", Text(printable(text)))
     return table

@@ -46,9 +46,9 @@ class CommonConfig(Config):
     Checkpoints: everything a resume needs is saved each `checkpoint_every` (30s, 5m, 1h, or a number of
     steps) and at the end of each `every_n_epochs`; `keep` of these stay. Each holds the weights and, of Adam,
     twice as much besides: keep=2 takes seven times the weights' room with the best ones, keep=1 four times;
-    `trainlab runs trim` leaves the best ones once the run is over. `resume` names the run to go on with. `mode` says whether less
-    (min) or more (max) of the metric is better that the best weights are chosen by; auto: as the run's `metrics`
-    say, or a well-known name such as loss or accuracy.
+    `trainlab runs trim` leaves the best ones once the run is over. `resume` names the run to go on with.
+    `mode` says whether less (min) or more (max) of the metric is better that the best weights are chosen by;
+    auto: as the run's `metrics` say, or a well-known name such as loss or accuracy.
 
     `tracker` names where a run can be followed beside TensorBoard: csv, mlflow, wandb, or several: csv,wandb.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trainlab.cleaning import printable
 from trainlab.runs.compare.along import Along
 from trainlab.runs.options import Ending, Experiment, Logs, Mode, Since, Where, chosen, row
 
@@ -51,7 +52,7 @@ def plot(  # noqa: PLR0913, PLR0917
     logs: Logs = None,
 ) -> None:
     """Draw several runs into one picture."""
-    from trainlab.runs import columns, display, ranking
+    from trainlab.runs import columns, ranking
     from trainlab.runs.compare.comparison import MOST_CURVES, CompareConfig, comparison
     from trainlab.runs.metrics import directions_of
 
@@ -69,7 +70,7 @@ def plot(  # noqa: PLR0913, PLR0917
     _save(_drawn(compared, kind), output)
     said = compared.left_out() if kind is Kind.curves else [ranking.remark(rows, compared.metric)]
     for sentence in filter(None, said):
-        print(display.printable(sentence), file=sys.stderr)
+        print(printable(sentence), file=sys.stderr)
     print(output)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from trainlab.cleaning import printable
 from trainlab.runs.options import Logs, Reference, row
 
 
@@ -19,4 +20,4 @@ def export(
 
     found = row(run, logs)
     count = exporting.export(found, to)
-    print(f"{found.label}: {count:,} points sent to {to}")
+    print(printable(f"{found.label}: {count:,} points sent to {to}"))

@@ -8,8 +8,9 @@ import time
 from queue import Empty, Full, Queue
 from typing import TYPE_CHECKING
 
+from trainlab.cleaning import printable
+from trainlab.runs.secrets import without_secrets
 from trainlab.runs.trackers import Point, Subject, make
-from trainlab.runs.trackers.secrets import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -101,7 +102,7 @@ class Courier:
             if self._over.is_set():
                 return
             self._over.set()
-        line = " ".join(without_secrets(why).split())
+        line = printable(" ".join(without_secrets(why).split()))
         print(
             f"tracker={self.name} has stopped: {line[:300]}. The run itself continues. "
             f"Later: trainlab export {self._subject.name} --to {self.name}",

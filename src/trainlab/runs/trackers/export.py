@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from trainlab.errors import UserError
 from trainlab.runs import events
+from trainlab.runs.secrets import without_secrets
 from trainlab.runs.trackers import ALWAYS, NAMES, Point, Subject, make, require
-from trainlab.runs.trackers.secrets import without_secrets
 
 if TYPE_CHECKING:
     from trainlab.runs.events import History

@@ -6,6 +6,7 @@ import csv
 import io
 from typing import IO, TYPE_CHECKING
 
+from trainlab.cleaning import sheet
 from trainlab.runs import atomic
 from trainlab.runs.trackers import Point, Subject, Tracker
 
@@ -29,7 +30,7 @@ class Table(Tracker):
 
     def log(self, points: Sequence[Point]) -> None:
         """Append the points, on disk at once."""
-        csv.writer(self._file, lineterminator="\n").writerows(points)
+        csv.writer(self._file, lineterminator="\n").writerows(_row(point) for point in points)
         self._file.flush()
 
     def rewind(self, step: int) -> None:
@@ -60,11 +61,15 @@ def read(path: Path) -> list[Point]:
     return found
 
 
+def _row(point: Point) -> Point:
+    return point._replace(tag=sheet(point.tag))
+
+
 def _text(points: Iterable[Point]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Point._fields)
-    writer.writerows(points)
+    writer.writerows(_row(point) for point in points)
     return text.getvalue()
 
 
