@@ -226,11 +226,13 @@ def test_a_missing_metric_is_told_at_the_first_validation(
 
 
 def test_a_checkpoint_callback_without_a_folder_writes_beside_our_own(tmp_path: Path) -> None:
-    theirs = ModelCheckpoint(monitor="val/loss", mode="max")
+    theirs = ModelCheckpoint(monitor="val/loss", mode="max", save_last=True)
     done = train(tmp_path, Scored(), theirs)
     assert Path(theirs.best_model_path).parent == done.run.checkpoints
     assert "epoch=0-step=2.ckpt" in names(done)
     assert {"best.ckpt", "last.ckpt", "step-00000006.ckpt"} <= set(names(done))
+    assert checkpoint.newest(done.run.folder) == done.run.checkpoints / "step-00000006.ckpt"
+    assert (done.run.checkpoints / "last.ckpt").samefile(done.run.checkpoints / "step-00000006.ckpt")
     assert not (done.run.folder / "kept").exists()
     assert done.log_dir == str(done.run.folder)
 

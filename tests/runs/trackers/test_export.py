@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.utils.tensorboard import SummaryWriter
 from typer.testing import CliRunner
 
 import trainlab
 from runs_folder import foreign
 from trainlab.cli import app
 from trainlab.errors import UserError
+from trainlab.runs import listing
 from trainlab.runs.trackers import Tracker, export
 from trainlab.runs.trackers.table import FILE, read
 
@@ -39,6 +42,19 @@ def test_a_recorded_run_and_a_foreign_one_become_a_table_once_however_often(tmp_
         (step, pytest.approx(1.0 / (step + 1))) for step in range(3)
     ]
     assert len(read(theirs / FILE)) == 3
+
+
+@pytest.mark.parametrize("wall_time", [math.nan, math.inf, 1.7e12, -1.0])
+def test_points_whose_times_are_none_are_sent_with_the_runs_start(tmp_path: Path, wall_time: float) -> None:
+    with SummaryWriter(str(tmp_path / "keras" / "train")) as writer:
+        for step in range(3):
+            writer.add_scalar("val/loss", step, step, walltime=wall_time)
+    done = call("train", "--to", "csv", "--logs", tmp_path)
+    assert done.exit_code == 0, done.output
+    (row,) = listing.rows(tmp_path)
+    assert row.started is not None
+    found = [(point.value, point.time) for point in read(tmp_path / "keras" / "train" / FILE)]
+    assert found == [(step, pytest.approx(row.started.timestamp())) for step in range(3)]
 
 
 def test_a_recorded_run_is_sent_to_mlflow_with_its_settings(
