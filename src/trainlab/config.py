@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trainlab import folders
-from trainlab.errors import UserError, no_parameter
+from trainlab.errors import UserError, nearest, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+FEW = 5  # names that a sentence may list
 _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")  # of api_key and of apiKey
 _SECRET = re.compile(
     r"passwords?|passwd|passphrase|pwd|secrets?|credentials?|(api|access|secret|private|auth)keys?"
@@ -141,6 +142,13 @@ def is_secret_name(name: str) -> bool:
     if last == "key":
         return not before or any(map(_OF_KEYS.fullmatch, before))
     return _SECRET.fullmatch(last) is not None
+
+
+def no_parameter(name: str, known: Iterable[str], place: str) -> str:
+    """Return what to say of a parameter that isn't there: the nearest three, the `place` of the rest."""
+    names = list(known)
+    rest = f"Known: {some(names)}." if len(names) <= FEW else f"All {len(names)} stand in {place}."
+    return f"{name}: no such parameter.{nearest(name, names, most=3)} {rest}"
 
 
 def no_secret(name: str) -> str:

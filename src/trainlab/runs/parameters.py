@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 import trainlab
-from trainlab.config import Config, assignments, is_secret_name
-from trainlab.errors import UserError, no_parameter
+from trainlab.config import Config, assignments, is_secret_name, no_parameter
+from trainlab.errors import UserError
 from trainlab.runs import literals, record, resuming
 
 if TYPE_CHECKING:
