@@ -66,10 +66,15 @@ def _trees(notebook: NotebookNode) -> Iterator[ast.Module]:
 def _imported(node: ast.AST) -> list[str]:
     """Return how `Run` is written after this import: 'trainlab.Run', or 'R' for `import Run as R`."""
     if isinstance(node, ast.Import):
-        return [f"{each.asname or each.name}.Run" for each in node.names if each.name == OURS.name]
-    if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == OURS.name:
+        names = [each.asname or each.name.partition(".")[0] for each in node.names if _is_ours(each.name)]
+        return [f"{name}.Run" for name in names]
+    if isinstance(node, ast.ImportFrom) and _is_ours(node.module or ""):
         return [each.asname or each.name for each in node.names if each.name == "Run"]
     return []
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == OURS.name
 
 
 def _written(function: ast.expr) -> str:
