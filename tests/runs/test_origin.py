@@ -87,6 +87,8 @@ def test_a_record_from_before_is_read(tmp_path):
         (["import trainlab as t", "!ls\n%time 1\nrun = t.Run(experiment='mine')"], "mine"),
         (["from trainlab import Run as R", "def f():\n    R('inner')", "R('outer')"], "inner"),
         (["from trainlab.runs import Run", "Run(title)"], "from a parameter"),
+        (["NAME = 'a constant'", "import trainlab", "trainlab.Run(NAME)"], "a constant"),
+        (["from trainlab.runs import Run", "title = 'a default'", "Run(title)"], "from a parameter"),
         (["from trainlab.runs import Run", "Run(unknown)", "Run('second')"], None),
         (["import wandb as trainlab", "Run('other')"], None),
         (["from azure import Run", "Run('other')", "trainlab.Run('not imported')"], None),
