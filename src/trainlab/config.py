@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trainlab import folders
-from trainlab.errors import UserError, no_parameter
+from trainlab.errors import UserError, nearest, some
 from trainlab.runs.secrets import is_secret_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+FEW = 5  # names that a sentence may list
 _COLLECTIONS = ("list_type", "tuple_type", "dict_type", "set_type", "frozen_set_type")  # pydantic's refusals
 
 
@@ -116,6 +117,13 @@ class Config(BaseModel):
         root = folders.root().resolve()
         shown = file.relative_to(root) if file.is_relative_to(root) else file
         return f"{shown}: class {cls.__name__} and those that it is made from"
+
+
+def no_parameter(name: str, known: Iterable[str], place: str) -> str:
+    """Return what to say of a parameter that isn't there: the nearest three, the `place` of the rest."""
+    names = list(known)
+    rest = f"Known: {some(names)}." if len(names) <= FEW else f"All {len(names)} stand in {place}."
+    return f"{name}: no such parameter.{nearest(name, names, most=3)} {rest}"
 
 
 def no_secret(name: str) -> str:

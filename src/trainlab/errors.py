@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
 
-FEW = 5  # names that a sentence may list
-
 
 class UserError(Exception):
     """A mistake of the user's, or of the surroundings, that a sentence explains better than a traceback.
@@ -43,13 +41,6 @@ def some(names: Iterable[str], most: int = 5) -> str:
     known = list(names)
     more = f" and {len(known) - most} more" if len(known) > most else ""
     return (", ".join(known[:most]) + more) or "none"
-
-
-def no_parameter(name: str, known: Iterable[str], place: str) -> str:
-    """Return what to say of a parameter that isn't there: the nearest three, the `place` of the rest."""
-    names = list(known)
-    rest = f"Known: {some(names)}." if len(names) <= FEW else f"All {len(names)} stand in {place}."
-    return f"{name}: no such parameter.{nearest(name, names, most=3)} {rest}"
 
 
 def without_traceback(error: BaseException, *, told: bool = False) -> None:

@@ -396,6 +396,13 @@ def test_a_notebook_killed_while_jupyter_saved_it_is_told_with_the_command_that_
     assert path.read_text() == whole
 
 
+@pytest.mark.parametrize("cell", ["epochs = ", f"epochs = {'-' * 50_000}1", "epochs = 1\0", "for"])
+def test_a_cell_of_parameters_that_is_not_python_is_told(here, cell):
+    here.notebook("odd", "1", parameters=cell)
+    with pytest.raises(UserError, match="cell tagged 'parameters' is not Python: "):
+        notebook.run("odd", ["epochs=3"])
+
+
 def test_a_secret_among_a_notebook_s_defaults_is_not_recorded(here, monkeypatch):
     monkeypatch.setattr(notebook, "start", lambda *_: subprocess.Popen(["true"]))
     here.notebook("secret", "1", parameters="epochs = 2\nhf_token = 'hf-12345678'\npad_token = '<pad>'")

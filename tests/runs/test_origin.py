@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
 from trainlab.runs import machine, origin, record
 
@@ -77,3 +78,25 @@ def test_a_record_from_before_is_read(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(old | {"git": code, "resumes": []}))
     known = record.read(tmp_path)
     assert (known.git.model_dump(), known.trainlab_git) == (code, None)
+
+
+@pytest.mark.parametrize(
+    ("cells", "name"),
+    [
+        (["import trainlab", "with trainlab.Run('lit-nb', {}) as run: pass"], "lit-nb"),
+        (["import trainlab as t", "!ls\n%time 1\nrun = t.Run(experiment='mine')"], "mine"),
+        (["from trainlab import Run as R", "def f():\n    R('inner')", "R('outer')"], "inner"),
+        (["from trainlab.runs import Run", "Run(title)"], "from a parameter"),
+        (["NAME = 'a constant'", "import trainlab", "trainlab.Run(NAME)"], "a constant"),
+        (["from trainlab.runs import Run", "title = 'a default'", "Run(title)"], "from a parameter"),
+        (["from trainlab.runs import Run", "Run(unknown)", "Run('second')"], None),
+        (["import wandb as trainlab", "Run('other')"], None),
+        (["from azure import Run", "Run('other')", "trainlab.Run('not imported')"], None),
+        (["%%bash\nRun('a')", "1 +", "import trainlab", "trainlab.Run(5)"], None),
+        (["import trainlab.news", "trainlab.Run('a')"], "a"),
+        (["import trainlab.news", "print(1)"], None),
+    ],
+)
+def test_a_notebook_s_experiment_is_what_its_first_run_is_called(cells, name):
+    made = new_notebook(cells=[new_code_cell(cell) for cell in cells])
+    assert origin.experiment(made, {"title": "from a parameter", "other": 5}) == name

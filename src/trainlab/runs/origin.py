@@ -41,15 +41,23 @@ def of_caller() -> Path | None:
 def experiment(notebook: NotebookNode, values: Mapping[str, Any]) -> str | None:
     """Return the experiment that the notebook's first `Run("name", ...)` names, None where it can't be told.
 
-    The name is a text or one of the `values`, the notebook's parameters. Nothing is executed.
+    The name is a text, one of the `values` (the notebook's parameters), or a text that a cell before gave a
+    name to. Nothing is executed.
     """
     known: set[str] = set()  # how the cells so far may write Run
+    constants: dict[str, Any] = {}
     for tree in _trees(notebook):
         nodes = list(ast.walk(tree))
         known |= {name for node in nodes for name in _imported(node)}
+        constants |= {
+            node.targets[0].id: node.value.value
+            for node in nodes
+            if isinstance(node, ast.Assign)
+            if isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Constant)
+        }
         calls = [node for node in nodes if isinstance(node, ast.Call) and _written(node.func) in known]
         for call in sorted(calls, key=lambda call: (call.lineno, call.col_offset)):
-            return _name_in(call, values)
+            return _name_in(call, constants | dict(values))
     return None
 
 
@@ -66,10 +74,15 @@ def _trees(notebook: NotebookNode) -> Iterator[ast.Module]:
 def _imported(node: ast.AST) -> list[str]:
     """Return how `Run` is written after this import: 'trainlab.Run', or 'R' for `import Run as R`."""
     if isinstance(node, ast.Import):
-        return [f"{each.asname or each.name}.Run" for each in node.names if each.name == OURS.name]
-    if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == OURS.name:
+        names = [each.asname or each.name.partition(".")[0] for each in node.names if _is_ours(each.name)]
+        return [f"{name}.Run" for name in names]
+    if isinstance(node, ast.ImportFrom) and _is_ours(node.module or ""):
         return [each.asname or each.name for each in node.names if each.name == "Run"]
     return []
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == OURS.name
 
 
 def _written(function: ast.expr) -> str:

@@ -19,8 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 
 import trainlab
 from trainlab.cleaning import printable
-from trainlab.config import Config, assignments
-from trainlab.errors import UserError, no_parameter
+from trainlab.config import Config, assignments, no_parameter
+from trainlab.errors import UserError
 from trainlab.runs import literals, record, resuming, secrets
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 TAG = "parameters"
+NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)  # what Python's parser says of a text
 OURS = "trainlab"
 _NAMED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # module:Class
 HOW_TO_TAG = (
@@ -147,8 +148,9 @@ def notebook_defaults(notebook: NotebookNode) -> dict[str, Any] | None:
         return None
     try:
         return _defaults_in(TransformerManager().transform_cell(cells[0].source))
-    except SyntaxError as error:
-        raise UserError(f"the notebook's cell tagged 'parameters' is not Python: {error}") from None
+    except NOT_PYTHON as error:
+        told = str(error) or "it is nested too deeply"
+        raise UserError(f"the notebook's cell tagged 'parameters' is not Python: {told}") from None
 
 
 def _defaults_in(code: str) -> dict[str, Any]:
@@ -188,7 +190,7 @@ def settings_class(notebook: NotebookNode, folder: Path) -> type[Config] | None:
             _check_found_first(module, folder)
             _check_bound(file, name)
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
+    except (ImportError, AttributeError, *NOT_PYTHON) as error:
         raise UserError(f"the notebook's metadata name the settings {named!r}, and: {error}.") from error
     if not (isinstance(found, type) and issubclass(found, Config)):
         raise UserError(f"the notebook's metadata name {named!r}, which is no trainlab.config.Config.")
