@@ -113,6 +113,8 @@ def play(name: str, logs: Path) -> None:
         train(logs, "validation", 5, forever)
     elif name == "evaluation":
         train(logs, "test", 15, forever)
+    elif name == "workers":
+        train(logs, "step", 3, forever, num_workers=2)
     elif name == "tuning":
         fine_tune(logs, "step", 4, until_asked)
     elif name == "tuning_evaluation":

@@ -19,7 +19,7 @@ import pytest
 from headless import COMMAND, Lab, processes, until
 from trainlab import doctor
 from trainlab.errors import UserError
-from trainlab.runs import document, lock, notebook, record, worker
+from trainlab.runs import checkpoint, document, lock, notebook, record, worker
 from trainlab.runs.parameters import Parameters
 
 PARAMETERS = "learning_rate = 0.001\nepochs = 2\nseed = 0\ntitle = 'a = b'\nlayers = [1, 2]\nquick = False"
@@ -231,6 +231,43 @@ def test_a_notebook_that_ignores_sigterm_is_ended_by_a_second_one(lab):
     viewer.communicate(timeout=30)
     assert viewer.returncode == 143
     assert lab.record()["status"] == "interrupted"
+
+
+SLOW_SAVE = """
+import time, trainlab
+from trainlab.runs import checkpoint
+
+class Slow:
+    def keys(self):
+        return ["step"]
+    def __getitem__(self, key):
+        for _ in range(500):
+            time.sleep(0.01)
+        return 7
+
+with trainlab.Run("slow", monitor=False) as run:
+    checkpoint.save(Slow(), run.checkpoints / "step-00000007.ckpt")
+    time.sleep(600)
+"""
+
+
+def test_neither_a_first_nor_a_second_signal_cuts_a_save_and_what_was_saved_is_said(lab):
+    lab.notebook("slow_save", SLOW_SAVE)
+    viewer = lab.start("slow_save")
+    until(lambda: list(lab.root.glob("logs/*/*/checkpoints/.*.tmp")), "the save")
+    for _ in range(2):
+        viewer.terminate()
+        time.sleep(0.5)  # else the two may become one
+    out = viewer.communicate(timeout=60)[0]
+    assert viewer.returncode == 143
+    (path,) = lab.folder().glob("checkpoints/*.ckpt")
+    assert checkpoint.load(path) == {"step": 7}
+    name = lab.folder().name
+    assert out.splitlines()[-1].endswith(
+        f" s by SIGTERM: saved at step 7. Go on: trainlab run slow_save --resume {name}"
+    )
+    assert "Traceback" not in out
+    assert (lab.record()["status"], lab.record()["reason"]) == ("interrupted", "SIGTERM")
 
 
 def test_a_long_cell_is_saved_while_it_runs_and_goes_on_when_the_terminal_closes(lab, long_run):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -223,12 +224,21 @@ class Scenarios:
 
     def terminate(self, name: str, logs: Path) -> int:
         """Play one, send SIGTERM when it says so; return the exit code."""
+        os.kill(self.play(name, logs), signal.SIGTERM)
+        return self.code()
+
+    def play(self, name: str, logs: Path) -> int:
+        """Play one until it says that it is there; return the process."""
         assert self.process.stdin and self.process.stdout
         self.process.stdin.write(f"{name} {logs}\n")
         self.process.stdin.flush()
         child = int(self.process.stdout.readline())
         wait_for(logs / "now")
-        os.kill(child, signal.SIGTERM)
+        return child
+
+    def code(self) -> int:
+        """Wait for its end; return the exit code."""
+        assert self.process.stdout
         return int(self.process.stdout.readline())
 
 
@@ -246,6 +256,18 @@ def wait_for(path: Path) -> None:
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} never came"
         time.sleep(0.02)
+
+
+def test_a_training_that_is_killed_leaves_no_loader_s_worker_behind(
+    scenarios: Scenarios, tmp_path: Path
+) -> None:
+    training = psutil.Process(scenarios.play("workers", tmp_path))
+    workers = training.children(recursive=True)
+    assert len(workers) >= 2
+    training.kill()
+    assert scenarios.code() == -signal.SIGKILL
+    psutil.wait_procs(workers, timeout=60)
+    assert not [each for each in workers if each.is_running()]
 
 
 @pytest.mark.parametrize(
