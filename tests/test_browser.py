@@ -122,7 +122,8 @@ def test_a_view_in_a_notebook_that_is_not_trusted_says_how_to_see_it(stack: Proj
     cell.outputs = [nbformat.v4.new_output("display_data", data)]
     folder = stack.folder / "logs" / "drawn"
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), folder / "executed.ipynb")
-    page.goto(f"{stack.jupyter}/lab/tree/logs/drawn/executed.ipynb?token={stack.token}")
+    notebook = "lab/workspaces/untrusted/tree/logs/drawn/executed.ipynb?reset"
+    page.goto(f"{stack.jupyter}/{notebook}&token={stack.token}")
     hint = page.locator(".jp-OutputArea p")
     hint.wait_for()
     assert "choose Trust Notebook" in hint.inner_text()
