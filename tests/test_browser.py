@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlsplit
 
+import nbformat
 import numpy as np
 import pytest
 
 import trainlab
+from trainlab.attention import pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,8 +112,27 @@ def test_the_attention_notebook_draws_its_views_with_no_request_to_the_outside(
         drawing.locator("line").first.wait_for(state="attached")
         assert drawing.locator("text").count() > 0
         take_picture(page, f"attention-{view}")
+        hint = cell.locator(".trainlab-untrusted")
+        assert hint.count() == 1
+        assert not hint.is_visible()
     assert page.locator(".jp-RenderedText[data-mime-type*='error']").count() == 0
     assert outside == []
+
+
+def test_a_view_in_a_notebook_that_is_not_trusted_says_how_to_see_it(stack: Project, page: Page) -> None:
+    data = {"text/html": pages.HINT + pages.frame("<p>drawn</p>", 100), "text/plain": "a view"}
+    cell = nbformat.v4.new_code_cell("look()", execution_count=1)
+    cell.outputs = [nbformat.v4.new_output("display_data", data)]
+    folder = stack.folder / "logs" / "drawn"
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), folder / "executed.ipynb")
+    notebook = "lab/workspaces/untrusted/tree/logs/drawn/executed.ipynb?reset"
+    page.goto(f"{stack.jupyter}/{notebook}&token={stack.token}")
+    hint = page.locator(".jp-OutputArea p")
+    hint.wait_for()
+    assert "choose Trust Notebook" in hint.inner_text()
+    assert hint.is_visible()
+    assert page.locator(".jp-OutputArea iframe").count() == 0
+    take_picture(page, "attention-untrusted")
 
 
 def test_the_comparing_notebook_draws_curves_to_choose_from_with_no_request_to_the_outside(

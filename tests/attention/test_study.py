@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from trainlab.attention import AttentionConfig, look, sources
 from trainlab.errors import UserError
@@ -27,6 +29,17 @@ def test_without_a_run_the_backbone_is_looked_at_alone_and_that_is_said(tiny_ber
     assert "no fine-tuned network" in study.summary()
     assert study.head_view().data.count("<iframe") == 1
     assert len(study.best_heads()) == 5
+
+
+def test_a_view_says_how_to_see_it_where_the_notebook_is_not_trusted(tiny_bert: Path) -> None:
+    view = look(AttentionConfig(backbone=str(tiny_bert), texts=2)).head_view()
+    page, data = InteractiveShell.instance().display_formatter.format(view)[0], view._repr_html_()
+    assert page["text/plain"] == "<a view of attention: open the notebook in JupyterLab>"
+    assert page["text/html"] == data
+    hint = re.search(r'<p class="(.+?)">(.+?)</p>', data)
+    assert "choose Trust Notebook" in hint[2]
+    # Jupyter takes a frame out of what it doesn't trust: the words are seen where none stands behind them
+    assert f"<style>.{hint[1]}:has(~ iframe) {{ display: none; }}</style>" in data[: data.index("<iframe")]
 
 
 def test_a_runs_network_stands_beside_the_one_that_it_started_from(tuned: Path, tiny_bert: Path) -> None:

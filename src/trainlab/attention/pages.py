@@ -26,6 +26,14 @@ LIBRARIES = {
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
 # what require.js would do: hand over the two libraries
 REQUIRE = "window.require = {config() {}}; window.requirejs = (_, start) => start(jQuery, d3);"
+# Jupyter takes frames out of a notebook that it doesn't trust: then these words are seen. A style holds for
+# all notebooks that are open, hence what it says of a frame behind them
+HINT = (
+    "<style>.trainlab-untrusted:has(~ iframe) { display: none; }</style>"
+    '<p class="trainlab-untrusted">The view is not shown: this notebook is not trusted here. If it is yours, '
+    "press Ctrl+Shift+C in JupyterLab and choose Trust Notebook, or run it again. Other viewers don't show "
+    "the view at all.</p>"
+)
 DECIMALS = 4  # of an attention: finer than can be drawn, and a third of the page's size
 # heights in pixels, of what stands above the tokens and of a token, in BertViz's drawings
 HEAD_TOP, HEAD_TOKEN = 110, 23

@@ -14,12 +14,25 @@ from trainlab.attention import pages, patterns, plots, pronouns, sources
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from IPython.display import HTML
     from matplotlib.figure import Figure
 
     from trainlab.attention.capture import Attention, Reader
     from trainlab.attention.config import AttentionConfig
     from trainlab.attention.patterns import Scores
+
+
+@dataclass(frozen=True)
+class View:
+    """A page for a notebook, and words for where pages can't be shown."""
+
+    data: str
+
+    def _repr_html_(self) -> str:
+        return self.data
+
+    def __repr__(self) -> str:
+        """Return what a terminal or a PDF shows."""
+        return "<a view of attention: open the notebook in JupyterLab>"
 
 
 @dataclass
@@ -50,15 +63,15 @@ class Study:
         )
         return "\n".join([*shapes, scored, *alone])
 
-    def head_view(self) -> HTML:
+    def head_view(self) -> View:
         """Show all heads of a layer, for each network."""
         return self._shown(pages.head_view)
 
-    def model_view(self) -> HTML:
+    def model_view(self) -> View:
         """Show every head of every layer in small, for each network."""
         return self._shown(pages.model_view)
 
-    def neuron_view(self) -> HTML:
+    def neuron_view(self) -> View:
         """Show one head's queries and keys, for each network."""
         return self._shown(pages.neuron_view)
 
@@ -102,11 +115,10 @@ class Study:
         """The scores of every head, a network each."""
         return [patterns.measure(each, self.reviews, pronouns.mentions()) for each in self.readers]
 
-    def _shown(self, view: Callable[[Attention], str]) -> HTML:
-        from IPython.display import HTML
-
-        return HTML(
-            "".join(
+    def _shown(self, view: Callable[[Attention], str]) -> View:
+        return View(
+            pages.HINT
+            + "".join(
                 f"<b>{html.escape(reader.name)}</b>{view(attention)}"
                 for reader, attention in zip(self.readers, self._sentence(), strict=True)
             )

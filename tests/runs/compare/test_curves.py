@@ -122,3 +122,35 @@ def test_a_run_that_was_taken_away_meanwhile_has_no_points(tmp_path):
     shutil.rmtree(tmp_path)
     assert list(curves.points(rows, ["val/loss"]).columns) == list(curves.POINTS)
     assert curves.points(rows, ["val/loss"]).empty
+
+
+LONG = "20260101-120000-backbone-distilbert-base-uncased-text-title"  # the setting that differs is cut off
+
+
+def test_legends_name_what_differs_rather_than_equal_long_names():
+    rows = [
+        row(f"{LONG}-{number}", config={"backbone": "distilbert", "margin": margin, "seed": seed})
+        for number, (margin, seed) in enumerate([(1.0, 0), (5.0, 0), (5.0, 1)])
+    ]
+    assert curves.legends(rows) == ["margin 1, seed 0", "margin 5, seed 0", "margin 5, seed 1"]
+
+
+def test_runs_of_equal_settings_foreign_ones_and_one_alone_are_told_by_their_names():
+    same = [row("a", config={"margin": 1.0}), row("b", config={"margin": 1.0})]
+    assert curves.legends(same) == ["a", "b"]
+    assert curves.legends([*same, row("c", config={"margin": 5.0}), row("foreign")]) == [
+        "margin 1: a",
+        "margin 1: b",
+        "margin 5",
+        "foreign",
+    ]
+    assert curves.legends(same[:1]) == ["a"]
+
+
+def test_a_legend_stays_short_safe_and_of_one_run():
+    config = {f"setting_{number}": "x\x1b[2J" for number in range(20)}
+    rows = [row(str(seed), config=config | {"\x07first": seed, "zero": seed}) for seed in (1, 2)]
+    rows.append(row("3", config=dict.fromkeys(config, "y")))
+    found = curves.legends(rows)
+    assert len(set(found)) == 3
+    assert all(len(each) <= 50 and each.isprintable() for each in found)

@@ -51,3 +51,17 @@ def test_every_run_crosses_every_axis():
 def test_with_nothing_to_draw_the_static_picture_says_why(rows):
     for picture in (interactive.parallel(rows, "val/loss"), interactive.curves(long_curve(0), [])):
         assert set(picture._repr_mimebundle_()) == {"image/png", "text/plain"}
+
+
+@pytest.mark.parametrize(("count", "marked"), [(1, True), (2, True), (5000, False)])
+def test_the_points_of_a_short_curve_are_marked_as_in_the_report(count, marked):
+    """A line of one point is none: in the notebook there was nothing to see of it."""
+    picture = interactive.curves(long_curve(count), ["val/loss"], 0.6)
+    assert {each["few"] for each in values(picture)} == {marked}
+    marks = [layer for layer in picture.spec["layer"] if layer["mark"]["type"] == "point"]
+    seen = [layer for layer in marks if layer["mark"].get("opacity") != 0]
+    assert [layer["transform"] for layer in seen] == [[{"filter": "datum.few"}]]
+    assert seen[0]["encoding"]["y"]["field"] == "y"
+    (panel,) = picture.static.axes
+    assert {line.get_marker() for line in panel.lines} <= {"None", "." if marked else "None"}
+    assert (panel.lines[-1].get_marker() == ".") == marked

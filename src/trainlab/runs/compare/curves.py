@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from trainlab.runs import events
-from trainlab.runs.display import labels
+from trainlab.runs import columns, events
+from trainlab.runs.display import labels, printable, short
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,18 +19,36 @@ if TYPE_CHECKING:
 POINTS = ("run", "tag", "step", "time", "examples", "value")
 _EXAMPLES = ("train/examples", "train/examples_seen", "train/samples", "train/samples_seen")  # tags
 _BATCH = ("batch_size", "train_batch_size", "per_device_train_batch_size")  # settings, examples a step
+_LONGEST = 40  # characters of a legend, before a name
 _STEPS_JOINED = ("gradient_accumulation_steps", "accumulate_grad_batches")  # settings, batches a step
 
 
 def points(rows: Sequence[Row], tags: Sequence[str]) -> pd.DataFrame:
-    """Return the points of some tags of several runs: run, tag, step, time, examples, value.
+    """Return the points of some tags of several runs: run (see `legends`), tag, step, time, examples, value.
 
     `time` is in minutes at work, as in `at_work`; `examples` is NaN where nothing tells how many there were,
     see `examples_seen`. A run that is gone meanwhile, or can't be read, has no points.
     """
-    names = labels(rows)
+    names = legends(rows)
     parts = [part for row, name in zip(rows, names, strict=True) for part in _points(row, name, tags)]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(POINTS))
+
+
+def legends(rows: Sequence[Row]) -> list[str]:
+    """Return what to call each run beside the others: the settings in which it differs from them.
+
+    Its name stands behind them where another has the same, and in their place where it has none.
+    """
+    keys = [name.removeprefix("config.") for name in columns.differing(rows)]
+    told = [
+        ", ".join(f"{printable(key)} {short(row.config[key])}" for key in keys if key in row.config)
+        for row in rows
+    ]
+    told = [each if len(each) <= _LONGEST else f"{each[: _LONGEST - 1]}…" for each in told]
+    return [
+        each if each and told.count(each) == 1 else ": ".join(filter(None, [each, name]))
+        for each, name in zip(told, labels(rows), strict=True)
+    ]
 
 
 def smooth(values: Iterable[float], weight: float) -> np.ndarray:

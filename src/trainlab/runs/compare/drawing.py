@@ -28,6 +28,7 @@ _MANY = 10  # runs: more get a colour each from a longer scale
 _PANEL = (8.5, 3.4)  # inches, of one tag
 _LONGEST = 28  # characters of a name on an axis
 _WRAP = 20  # characters of a name above an axis, in one line
+FEW = 30  # points of a curve, each of which is marked
 FAINT = 0.25  # how visible the curve behind its smoothed self is
 
 
@@ -99,7 +100,7 @@ def _panel(
     lines = {}
     for run, curve in points.groupby("run", sort=False):
         x, y = curve[along.value].to_numpy(float), curve["value"].to_numpy(float)
-        marker = "." if len(curve) < 30 else None
+        marker = "." if len(curve) < FEW else None
         if weight:
             panel.plot(x, y, color=colours[str(run)], alpha=FAINT, linewidth=1)
             y = smooth(y, weight)

@@ -74,6 +74,7 @@ def curves(
         "layer": [
             _line("value", drawing.FAINT, 1),
             _line("y", 1, 2) | {"params": [_ZOOM, _PICKED]},
+            _POINTS,
             _HOVERED,
         ],
     }
@@ -125,9 +126,8 @@ def _curve(run: str, tag: str, curve: pd.DataFrame, weights: Sequence[float]) ->
     columns |= {_column(weight): smooth(columns["value"], weight) for weight in weights}
     names = list(columns)
     table = np.stack([columns[name][kept] for name in names], axis=1)
-    return [
-        {"run": run, "tag": tag} | dict(zip(names, map(_short, each), strict=True)) for each in table.tolist()
-    ]
+    told = {"run": run, "tag": tag, "few": len(curve) < drawing.FEW}
+    return [told | dict(zip(names, map(_short, each), strict=True)) for each in table.tolist()]
 
 
 def _short(number: float) -> float | None:
@@ -155,11 +155,15 @@ def _slider(most: int) -> dict[str, Any]:
 
 
 def _line(field: str, opacity: float, width: int) -> dict[str, Any]:
-    picked = {"condition": {"param": "picked", "value": opacity, "empty": True}, "value": 0.04}
     return {
         "mark": {"type": "line", "strokeWidth": width, "clip": True},
-        "encoding": _encoding(field) | {"opacity": picked},
+        "encoding": _encoding(field) | {"opacity": _opacity(opacity)},
     }
+
+
+def _opacity(opacity: float) -> dict[str, Any]:
+    """Return how visible a run is: others give way to one that was clicked on in the legend."""
+    return {"condition": {"param": "picked", "value": opacity, "empty": True}, "value": 0.04}
 
 
 def _encoding(field: str) -> dict[str, Any]:
@@ -184,6 +188,11 @@ _HOVERED = {  # a line answers to the pointer as a whole; invisible points on it
             {"field": "y", "type": "quantitative", "title": "smoothed", "format": ".5g"},
         ]
     },
+}
+_POINTS = {  # a line of one point is none, and of a few points a sketch
+    "transform": [{"filter": "datum.few"}],
+    "mark": {"type": "point", "filled": True, "size": 30, "clip": True},
+    "encoding": _encoding("y") | {"opacity": _opacity(1)},
 }
 _ACROSS = {
     "x": {
