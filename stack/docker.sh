@@ -134,6 +134,16 @@ pass_on() { # pass_on SIGNAL MARK: to the process that was called with this mark
   done 2>/dev/null' pass_on "$1" "$2" || true
 }
 
+engine_sbom() {
+  local service
+  built || alone up engine_build
+  for service in jupyter tensorboard; do
+    docker compose run --rm --no-deps --no-TTY --entrypoint python3 "$service" - "$service" debian \
+      <stack/sbom.py >".stack/$service.cdx.json"
+    echo "wrote .stack/$service.cdx.json"
+  done
+}
+
 engine_down() {
   docker compose down --remove-orphans
   echo "stopped: nothing of the stack runs any more"
