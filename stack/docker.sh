@@ -10,6 +10,7 @@ engine_build() {
   COMPOSE_FILE=$(compose_files "$(in_file COMPOSE_FILE)") docker compose build
   (umask 077 && mkdir -p .stack)
   image_inputs >".stack/built-$gpu"
+  give_away ".stack/built-$gpu"
 }
 
 engine_folder() { # where the engine keeps images, if that is on this machine; else the project's folder

@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154
 # .env: written once for the one who starts the stack, afterwards theirs. Sourced by stack/verb (after
 # stack/choice.sh, whose engine, gpu and docker_info are read here) and, for `setting` alone, by local/install.
-unset COMPOSE_FILE # one meant for another project would replace ours
+unset COMPOSE_FILE COMPOSE_ENV_FILES COMPOSE_DISABLE_ENV_FILE COMPOSE_PATH_SEPARATOR # another project's, not ours
 # shellcheck source=stack/dotenv.sh
 source stack/dotenv.sh
 [[ -n ${COMPOSE_PROJECT_NAME:-} ]] || unset COMPOSE_PROJECT_NAME # to Compose an empty one is none

@@ -8,6 +8,7 @@ alone() { # alone NAME COMMAND...: runs it as soon as no other process here is a
   [[ -w .stack ]] || fail ".stack/ cannot be written by $(id -un). Mend it: sudo chown -R $(id -u):$(id -g) .stack"
   if command -v flock >/dev/null; then
     exec 9>"$lock"
+    give_away "$lock"
     flock --nonblock 9 || { echo "another make is at work in this folder: waiting for it" >&2 && flock 9; }
     "${@:2}" 9>&- # nothing that it starts holds the lock
     exec 9>&-

@@ -21,6 +21,7 @@ import pytest
 
 import slow
 from project import Project, clean_environment, status_of
+from terminal import CTRL_C, in_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,6 +171,17 @@ def test_a_killed_service_comes_back(up: Project) -> None:
         os.kill(old, signal.SIGKILL)
         eventually(lambda w=words, o=old: processes(up, w) not in ([], [o]), f"a new {words}")
         eventually(lambda u=url: status_of(u) == 200, f"{words} answers again")
+
+
+def test_ctrl_c_in_a_terminal_saves_a_checkpoint(up: Project) -> None:
+    slow.write(up.folder / "notebooks")
+    command = ["make", "run", f"ARGS=slow --name typed {' '.join(slow.SETTINGS)}"]
+    with in_terminal(command, up.folder, clean_environment() | up.environment) as terminal:
+        training = slow.at_work(up.folder, "typed")
+        terminal.type(CTRL_C)
+        terminal.until("")
+    assert slow.record(training)["status"] == "interrupted"
+    assert slow.newest_checkpoint(training) == slow.curve(training)[-1] + 1
 
 
 def test_down_leaves_no_process_behind_and_may_be_repeated(up: Project) -> None:

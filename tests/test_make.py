@@ -306,7 +306,7 @@ def test_lock_without_uv_says_what_is_missing(machine: Machine, tmp_path: Path) 
     leave_out(machine, tmp_path / "bin", "uv")
     done = machine.make("lock", check=False)
     assert done.returncode == 2
-    assert "error: no uv here" in done.stdout
+    assert "error: uv is not installed" in done.stdout
 
 
 @pytest.mark.parametrize(("engine", "built"), [("local", 0), ("docker", 1)])
