@@ -19,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +31,8 @@ MIB = 1 << 20
 LARGEST = 256 * MIB  # bytes of a record; the data server can hand on no larger one
 LINE = 1024  # connections that may wait while TensorBoard starts
 OPEN_FILES = 1 << 16  # the data server holds every event file open
-SPARE_FILES = 256  # for all else that it opens
+SPARE_FILES = 256  # for all else that it opens, and for the runs that begin until they are counted again
+LOOK, COUNT = 3, 60  # seconds between two looks at TensorBoard, and at the number of event files
 LONGEST_PAUSE = 60  # seconds
 SCAN = 120  # seconds for looking through all event files
 PROC = Path("/proc")
@@ -86,11 +89,18 @@ def event_files(logs: Path) -> Iterator[Path]:
 
 
 class View:
-    """The folder that TensorBoard is shown: logs/ itself, or links to all of it but what breaks it."""
+    """The folder that TensorBoard is shown: logs/ itself, or links to all of it but what breaks it.
 
-    def __init__(self, logs: Path) -> None:
+    Args:
+        logs: The folder of all runs.
+        most: How many event files the data server can hold open. Where there are more it shows none at all.
+    """
+
+    def __init__(self, logs: Path, most: int) -> None:
         self.logs = logs.absolute()
-        self.left_out: set[Path] = set()
+        self.most = most
+        self.count = 0  # event files that are shown, when they were last counted
+        self.left_out: set[Path] = set()  # files and folders
         self.links: Path | None = None
 
     @property
@@ -98,12 +108,57 @@ class View:
         """The folder to be served."""
         return self.links or self.logs
 
+    def leave_out_what_is_too_much(self) -> str | None:
+        """Of more event files than can be open leave out the oldest, with room for new ones, and say so."""
+        files = self._shown()
+        self.count = len(files)
+        if len(files) <= self.most:
+            return None
+        newest: dict[Path, float] = {}
+        for path in files:
+            with suppress(OSError):
+                newest[path.parent] = max(newest.get(path.parent, 0.0), path.stat().st_mtime)
+        sizes = Counter(path.parent for path in files)
+        kept, room = set(), 0.9 * self.most
+        for folder in sorted(newest, key=lambda folder: newest[folder], reverse=True):
+            room -= sizes[folder]
+            if room < 0:
+                break
+            kept.add(folder)
+        above = {parent for folder in kept for parent in folder.parents}
+        too_much = [path for path in files if path.parent not in kept]
+        self.left_out |= {path if path.parent in above else path.parent for path in too_much}
+        self.count = len(files) - len(too_much)
+        self._link()
+        return (
+            f"logs/ holds {len(files)} event files, and {self.most} may be open: the newest {self.count} are "
+            "shown. Raise the limit (ulimit -n), or move old runs elsewhere; `trainlab runs` lists all."
+        )
+
+    def is_full(self) -> bool:
+        """Say whether more event files are shown by now than can be open."""
+        self.count = len(self._shown())
+        return self.count > self.most
+
+    def _shown(self) -> list[Path]:
+        hidden = self.left_out
+        return [
+            path
+            for path in event_files(self.logs)
+            if path not in hidden and not any(parent in hidden for parent in path.parents)
+        ]
+
+    def _link(self) -> None:
+        """Show links from now on."""
+        self.links = self.links or Path(tempfile.mkdtemp(prefix="trainlab-board-"))
+        self.update()
+
     def leave_out_what_breaks(self) -> list[str]:
         """Look through all event files; leave out those that break the data server, and return why, each."""
         found, end = [], time.monotonic() + SCAN
-        for path in event_files(self.logs):
+        for path in self._shown():
             try:
-                wrong = None if path in self.left_out else oversized_record(path)
+                wrong = oversized_record(path)
             except OSError:
                 continue
             if wrong:
@@ -113,17 +168,16 @@ class View:
             if time.monotonic() > end:
                 break
         if found:
-            self.links = self.links or Path(tempfile.mkdtemp(prefix="trainlab-board-"))
-            self.update()
+            self._link()
         return found
 
     def update(self) -> None:
         """Bring the links in step with logs/."""
         if self.links:
-            self._update(self.logs, self.links)
+            self._update(self.logs, self.links, {parent for path in self.left_out for parent in path.parents})
 
-    def _update(self, real: Path, links: Path) -> None:
-        """Link to each entry of a folder but those left out; a folder that holds one is made instead."""
+    def _update(self, real: Path, links: Path, above: set[Path]) -> None:
+        """Link to each entry of a folder but those left out; a folder above one of them is made instead."""
         try:
             wanted = {entry.name for entry in real.iterdir() if entry not in self.left_out}
         except OSError:
@@ -132,11 +186,11 @@ class View:
             shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
         for name in wanted:
             source, link = real / name, links / name
-            if any(source in path.parents for path in self.left_out):
+            if source in above:
                 if link.is_symlink():
                     link.unlink()
                 link.mkdir(exist_ok=True)
-                self._update(source, link)
+                self._update(source, link, above)
             elif not link.is_symlink():
                 link.symlink_to(source)
 
@@ -202,29 +256,28 @@ def limit_memory(setting: str) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (size, size))
 
 
-def raise_open_files(logs: Path) -> None:
-    """Raise the limit of open files as far as allowed, and say what will not be shown."""
+def raise_open_files() -> int:
+    """Raise the limit of open files as far as allowed; return it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    count = sum(1 for _ in event_files(logs))
-    if count > limit - SPARE_FILES:
-        say(
-            f"logs/ holds {count} event files, and only {limit} files may be open: not all are "
-            "shown. Raise the limit (ulimit -n), or move old runs elsewhere; `trainlab runs` lists all."
-        )
+    return limit
 
 
 def watch(board: subprocess.Popen[bytes], view: View) -> str:
     """Return what went wrong, as soon as something does."""
-    server = DataServer(board.pid)
+    server, counted = DataServer(board.pid), time.monotonic()
     while True:
         try:
-            code = board.wait(1)
+            code = board.wait(LOOK)
         except subprocess.TimeoutExpired:
             view.update()
             if trouble := server.trouble():
                 return trouble
+            if 2 * view.count > view.most and time.monotonic() - counted > COUNT:
+                if view.is_full():
+                    return "logs/ holds more event files than may be open"
+                counted = time.monotonic()
         else:
             killed = code == -signal.SIGKILL
             return "it was killed, mostly for memory" if killed else f"it ended with code {code}"
@@ -234,6 +287,8 @@ def keep(listener: socket.socket, view: View) -> None:
     """Start TensorBoard, again and again."""
     guard, pause = Path(__file__).with_name("guard.py"), 1
     while True:
+        if sentence := view.leave_out_what_is_too_much():
+            say(sentence)
         began = time.monotonic()
         command = [sys.executable, str(guard), str(listener.fileno()), str(view.folder)]
         board = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[listener.fileno()])
@@ -272,8 +327,7 @@ def main() -> None:
             f"error: port {port} cannot be had ({error.strerror}). Choose another: TENSORBOARD_PORT in .env"
         )
     limit_memory(os.environ.get("TENSORBOARD_MEMORY", ""))
-    raise_open_files(Path(logs))
-    view = View(Path(logs))
+    view = View(Path(logs), raise_open_files() - SPARE_FILES)
     try:
         keep(listener, view)
     except KeyboardInterrupt:

@@ -99,10 +99,6 @@ def test_memory_and_processes_have_limits(service):
     assert "/tmp" in service["tmpfs"][0] and "size=" in service["tmpfs"][0]
 
 
-def test_enough_files_may_be_open_for_thousands_of_runs(service):
-    assert service["ulimits"]["nofile"]["soft"] == service["ulimits"]["nofile"]["hard"] >= 40_000
-
-
 def test_limits_come_from_the_environment():
     chosen = {"JUPYTER_MEMORY": "3g", "JUPYTER_CPUS": "1.5", "JUPYTER_PIDS": "99", "JUPYTER_SHM": "64m"}
     jupyter = config(**chosen)["services"]["jupyter"]

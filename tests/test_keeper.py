@@ -70,7 +70,7 @@ def test_links_show_everything_but_the_file_left_out_and_follow_what_changes(tmp
     (logs / "notes.txt").touch()
     with bad.open("ab") as end:
         end.write(header(2**60))
-    view = keeper.View(logs)
+    view = keeper.View(logs, 1000)
     assert view.folder == logs
     [told] = view.leave_out_what_breaks()
     assert str(bad.relative_to(logs)) in told
@@ -162,15 +162,42 @@ def test_without_a_container_the_memory_is_limited_as_env_says(monkeypatch, sett
         keeper.limit_memory("lots")
 
 
-def test_runs_that_are_more_than_may_be_open_are_counted_and_said(tmp_path, monkeypatch, capsys):
-    for number in range(5):
-        write(tmp_path / f"run{number}")
-    monkeypatch.setattr(keeper.resource, "setrlimit", lambda *_: None)
-    for limit, told in ((4, True), (5, False)):
-        hard = limit + keeper.SPARE_FILES
-        monkeypatch.setattr(keeper.resource, "getrlimit", lambda _, hard=hard: (10, hard))
-        keeper.raise_open_files(tmp_path)
-        assert ("logs/ holds 5 event files" in capsys.readouterr().err) == told
+def test_of_more_runs_than_may_be_open_the_newest_are_shown_and_the_number_is_said(tmp_path):
+    logs = tmp_path / "logs"
+    for age in range(20):
+        file = write(logs / f"e{age % 3}/run{age}")
+        os.utime(file, (1_000_000 - age, 1_000_000 - age))
+    old = write(logs)  # an event file above all the others
+    os.utime(old, (1, 1))
+    view = keeper.View(logs, 21)
+    assert view.leave_out_what_is_too_much() is None
+    assert view.folder == logs
+    view = keeper.View(logs, 10)
+    try:
+        told = view.leave_out_what_is_too_much()
+        assert "logs/ holds 21 event files, and 10 may be open: the newest 9 are shown" in told
+        assert {path.parent.name for path in keeper.event_files(view.folder)} == {
+            f"run{age}" for age in range(9)
+        }
+        assert not view.is_full()
+        write(logs / "e1/new")
+        write(logs / "e4/new")
+        view.update()
+        assert view.is_full()
+        assert "the newest 9" in view.leave_out_what_is_too_much()
+        shown = {str(path.parent.relative_to(view.folder)) for path in keeper.event_files(view.folder)}
+        assert {"e1/new", "e4/new", "e0/run0"} < shown and len(shown) == 9
+    finally:
+        view.remove()
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_allowed(monkeypatch):
+    for hard, limit in ((4096, 4096), (1 << 20, 1 << 16), (keeper.resource.RLIM_INFINITY, 1 << 16)):
+        chosen = []
+        monkeypatch.setattr(keeper.resource, "setrlimit", lambda *limit, chosen=chosen: chosen.append(limit))
+        monkeypatch.setattr(keeper.resource, "getrlimit", lambda _, hard=hard: (1024, hard))
+        assert keeper.raise_open_files() == limit
+        assert chosen == [(keeper.resource.RLIMIT_NOFILE, (limit, hard))]
 
 
 @pytest.mark.slow

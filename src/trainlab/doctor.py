@@ -188,7 +188,9 @@ def port(variable: str, host: str, number: int, path: str, expected: bytes) -> L
         return Line(f"port {number}", "ok", f"free for {service}")
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with direct.open(f"http://{host}:{number}{path}", timeout=PATIENCE) as answer:
+        # both services refuse other names than this machine's own: "tensorboard" within a container, too
+        question = urllib.request.Request(f"http://{host}:{number}{path}", headers={"Host": "localhost"})
+        with direct.open(question, timeout=PATIENCE) as answer:
             ours = expected in answer.read(10_000)
     except (OSError, ValueError):
         ours = False
