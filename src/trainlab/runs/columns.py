@@ -62,7 +62,7 @@ def split(text: str) -> list[str]:
         else:
             names[-1] += letter
     if quote:
-        raise UserError(f"{text}: a {quote} has no other one. Expected names with commas between them.")
+        raise UserError(f'{text}: a {quote} is not closed. Expected names such as: run,"a, b",val/loss')
     return [name.strip() for name in names if name.strip()]
 
 
