@@ -1,7 +1,7 @@
 # The commands of the stack: `make` alone lists them. The work is done in stack/ (the choice of engine, .env,
 # Docker) and local/ (the same two services without Docker). Variables set for make reach them as environment.
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs shell run runs demo article bench build test lint clean lock
+.PHONY: help up down status logs shell run runs demo article bench build test lint clean lock audit sbom
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,3 +52,9 @@ clean: ## delete what was built; asks before it deletes anything of yours (YES=1
 
 lock: ## write the lock files anew (needs uv)
 	@stack/lock
+
+audit: ## look up known faults of every locked package, in the databases of PyPI and OSV
+	@stack/audit
+
+sbom: ## write a bill of materials (CycloneDX) of what is installed
+	@stack/verb sbom

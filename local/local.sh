@@ -108,6 +108,12 @@ engine_trainlab() {
   in_stack env -u JUPYTER_TOKEN .venv/bin/trainlab "$@"
 }
 
+engine_sbom() {
+  engine_build
+  .venv/bin/python stack/sbom.py trainlab python >.stack/venv.cdx.json
+  echo "wrote .stack/venv.cdx.json"
+}
+
 engine_down() {
   trap '' HUP # `make down` typed into JupyterLab's terminal loses that terminal on the way
   local pids

@@ -98,6 +98,16 @@ engine_trainlab() { # in the running container, else in one of its own that goes
 
 terminal() { if [[ -t 0 && -t 1 ]]; then echo --interactive; else echo --no-TTY; fi; }
 
+engine_sbom() {
+  local service
+  built || engine_build
+  for service in jupyter tensorboard; do
+    docker compose run --rm --no-deps --no-TTY --entrypoint python3 "$service" - "$service" debian \
+      <stack/sbom.py >".stack/$service.cdx.json"
+    echo "wrote .stack/$service.cdx.json"
+  done
+}
+
 engine_down() {
   docker compose down --remove-orphans
   echo "stopped: nothing of the stack runs any more"

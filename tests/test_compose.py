@@ -25,7 +25,11 @@ PRIVILEGES = {
     "network_mode",
     "userns_mode",
 }
-LOCKS = sorted(CHECKOUT.glob("*/requirements.lock")) + sorted(CHECKOUT.glob("jupyter/trackers/*.lock"))
+LOCKS = [
+    path
+    for where in ("*/requirements", "jupyter/trackers/*", "jupyter/torch/*")
+    for path in sorted(CHECKOUT.glob(f"{where}.lock"))
+]
 TRACKERS = ("mlflow", "wandb")
 TRACKER_NAMES = ("WANDB_", "MLFLOW_")  # of their variables
 DOCKERFILES = sorted(CHECKOUT.glob("*/Dockerfile"))
@@ -167,8 +171,13 @@ def test_the_gpu_file_adds_the_gpu_and_the_cuda_build_and_nothing_else(project):
     assert jupyter.pop("image") == "trainlab-jupyter:cuda"
     cuda = {"TORCH_BUILD": "", "TORCH_INDEX": ""}
     assert jupyter["build"].pop("args") == jupyter_args(project) | cuda
+    assert both["secrets"].pop("torch_index")["environment"] == "TORCH_GPU_INDEX"
     plain = json.loads(json.dumps(project))
-    del plain["services"]["jupyter"]["image"], plain["services"]["jupyter"]["build"]["args"]
+    del (
+        plain["secrets"]["torch_index"],
+        plain["services"]["jupyter"]["image"],
+        plain["services"]["jupyter"]["build"]["args"],
+    )
     assert both == plain
 
 
@@ -179,15 +188,35 @@ def jupyter_args(project: dict[str, Any]) -> dict[str, str]:
 def test_the_cuda_build_can_be_chosen():
     files = ("docker-compose.yml", "docker-compose.gpu.yml")
     assert jupyter_args(config(*files))["TORCH_BUILD"] == ""
-    chosen = config(*files, TORCH_GPU_BUILD="cu126", TORCH_GPU_INDEX="https://mirror.example/cu126")
-    assert jupyter_args(chosen)["TORCH_BUILD"] == "cu126"
-    assert jupyter_args(chosen)["TORCH_INDEX"] == "https://mirror.example/cu126"
+    assert jupyter_args(config(*files, TORCH_GPU_BUILD="cu126"))["TORCH_BUILD"] == "cu126"
+
+
+def test_the_password_of_a_package_index_reaches_a_build_as_a_secret_and_no_argument_that_an_image_keeps():
+    index = "https://me:hush@mirror.example/simple"
+    whole = config(PIP_INDEX_URL=index, TORCH_INDEX=index)
+    assert "hush" not in json.dumps(whole["services"])
+    assert {name: each["environment"] for name, each in whole["secrets"].items()} == {
+        "pip_index_url": "PIP_INDEX_URL",
+        "torch_index": "TORCH_INDEX",
+    }
+    for name in SERVICES:
+        mounted = {each["source"] for each in whole["services"][name]["build"]["secrets"]}
+        text = (CHECKOUT / name / "Dockerfile").read_text()
+        assert mounted == set(re.findall(r"type=secret,id=(\w+)", text))
+        assert not re.search(r"^ARG \w*PIP_INDEX", text, re.MULTILINE)
+
+
+def test_the_base_image_can_be_pinned_by_its_digest():
+    base = f"debian:bookworm-slim@sha256:{'0' * 64}"
+    services = config(BASE_IMAGE=base)["services"]
+    assert [services[name]["build"]["args"]["BASE_IMAGE"] for name in SERVICES] == [base, base]
 
 
 def test_the_example_names_every_variable_and_holds_no_secret():
     files = "".join(path.read_text() for path in CHECKOUT.glob("docker-compose*.yml"))
     used = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", files))
     used |= dict.fromkeys(re.findall(r"^ +([A-Z_]+):$", files, re.MULTILINE), "")  # passed on where set
+    used |= dict.fromkeys(re.findall(r"\{environment: (\w+)\}", files), "")  # secrets of a build
     example = dict(re.findall(r"^#(\w+)=(.*)$", (CHECKOUT / ".env.example").read_text(), re.MULTILINE))
     example.pop("COMPOSE_FILE")  # Compose's own
     assert example == used
@@ -217,7 +246,8 @@ def test_no_two_lock_files_name_different_versions_of_a_package():
     known: dict[str, str] = {}
     for lock in LOCKS:
         for package, version in locked(lock).items():
-            assert known.setdefault(package, version) == version, (lock, package)
+            public = version.removesuffix("+cpu")  # torch's two builds
+            assert known.setdefault(package, public) == public, (lock, package)
 
 
 def test_the_lock_file_of_a_tracker_holds_nothing_that_the_image_has_already():
@@ -240,7 +270,10 @@ def test_a_dockerfile_installs_from_the_lock_names_no_address_and_is_not_root(do
     assert re.findall(r"^USER (.*)", text, re.MULTILINE)[-1] == "1000"
 
 
-def test_the_image_has_the_torch_of_the_package():
+def test_the_locks_of_torch_hold_the_version_of_the_package_and_all_of_cuda():
     dependencies = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["dependencies"]
     [version] = [name.removeprefix("torch==") for name in dependencies if name.startswith("torch==")]
-    assert f"ARG TORCH_VERSION={version}\n" in (CHECKOUT / "jupyter/Dockerfile").read_text()
+    assert locked(CHECKOUT / "jupyter/torch/cpu.lock") == {"torch": f"{version}+cpu"}
+    cuda = locked(CHECKOUT / "jupyter/torch/cuda.lock")
+    assert cuda["torch"] == version and {"triton", "nvidia-cublas"} <= cuda.keys()
+    assert not cuda.keys() & locked(CHECKOUT / "jupyter/requirements.lock").keys()

@@ -1,0 +1,114 @@
+"""Where packages come from: torch by its hashes, what is installed in one list, known faults looked up."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from project import CHECKOUT, clean_environment
+
+PIP = """#!/bin/sh
+echo "pip $*" >>"$PIP_CALLS"
+case "$*" in *--index-url*) exit 0;; *--no-index*) exit 0;; *) exit "${PIP_FAILS:-0}";; esac
+"""
+
+
+def install_torch(folder: Path, *arguments: str, **environment: str) -> list[str]:
+    """Call jupyter/torch/install with a stand-in for pip; return what that was asked, call by call."""
+    (folder / "pip").write_text(PIP)
+    (folder / "pip").chmod(0o755)
+    calls = folder / "calls"
+    path = f"{folder}:{os.environ['PATH']}"
+    command = [CHECKOUT / "jupyter/torch/install", *arguments]
+    subprocess.run(
+        command, env=os.environ | {"PATH": path, "PIP_CALLS": str(calls)} | environment, check=True
+    )
+    return calls.read_text().splitlines()
+
+
+@pytest.mark.parametrize(("build", "lock"), [("cpu", "cpu.lock"), ("", "cuda.lock")])
+def test_the_usual_builds_of_torch_are_installed_by_the_hashes_of_their_lock_file(tmp_path, build, lock):
+    [call] = install_torch(tmp_path, build, "", "/nowhere")
+    assert f"--no-deps --require-hashes -r {CHECKOUT}/jupyter/torch/{lock}" in call
+
+
+def test_a_wheel_that_somebody_put_there_comes_before_every_index(tmp_path):
+    (tmp_path / "torch-2.13.0+cpu-cp311-any.whl").touch()
+    [call] = install_torch(tmp_path, "cpu", "https://mirror.example", str(tmp_path))
+    assert call.startswith(f"pip install --no-index --find-links {tmp_path} --no-deps --require-hashes")
+
+
+def test_the_index_is_asked_where_pip_finds_nothing_in_its_own_places(tmp_path):
+    own, index = install_torch(tmp_path, "cpu", "https://mirror.example", "/nowhere", PIP_FAILS="1")
+    assert "--index-url" not in own
+    assert "--index-url https://mirror.example --no-deps --require-hashes" in index
+
+
+def test_another_cuda_build_is_taken_by_its_exact_name(tmp_path):
+    assert "torch===2.13.0+cu126" in install_torch(tmp_path, "cu126", "", "/nowhere")[0]
+
+
+def test_a_wheel_with_other_bytes_than_the_locked_ones_is_refused(tmp_path):
+    wheel = tmp_path / "torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl"
+    wheel.write_bytes(b"not what was locked")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    done = subprocess.run(
+        [CHECKOUT / "jupyter/torch/install", "cpu", "", tmp_path],
+        env=plain | {"PATH": path, "PIP_CONFIG_FILE": os.devnull, "PIP_TARGET": str(tmp_path / "to")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in done.stderr
+    assert not (tmp_path / "to").exists()
+
+
+def bill(command: list[str]) -> dict[str, str]:
+    """Return {purl without a version: version} of the bill of materials that a command prints."""
+    with (CHECKOUT / "stack/sbom.py").open() as script:
+        text = subprocess.check_output(command, stdin=script, text=True)
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    purls = [component["purl"] for component in json.loads(text)["components"]]
+    assert len(purls) == len(set(purls))
+    return dict(purl.partition("?")[0].rsplit("@", 1) for purl in purls)
+
+
+def test_the_bill_of_materials_names_what_is_installed():
+    named = bill([sys.executable, "-", "trainlab", "python"])
+    assert named["pkg:pypi/torch"].startswith("2.13.0")
+    assert "pkg:pypi/typing-extensions" in named
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("service", ["jupyter", "tensorboard"])
+def test_the_bill_of_an_image_names_debians_packages_too(service):
+    files = ["--env-file=/dev/null", f"--file={CHECKOUT / 'docker-compose.yml'}"]
+    config = ["docker", "compose", *files, "config", "--format=json"]
+    services = json.loads(subprocess.check_output(config, env=clean_environment()))["services"]
+    run = ["docker", "run", "--rm", "--interactive", "--network=none", "--entrypoint=python3"]
+    named = bill([*run, services[service]["image"], "-", service, "debian"])
+    assert "pkg:deb/debian/libc6" in named and "pkg:pypi/tensorboard" in named
+    assert ("pkg:pypi/torch" in named) == (service == "jupyter")
+
+
+def test_an_audit_without_a_database_in_reach_says_so_and_claims_nothing():
+    unreachable = {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        [CHECKOUT / "stack/audit"],
+        env=clean_environment() | unreachable,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Nothing was\n       audited" in done.stderr
+    assert "known faults" not in done.stdout
