@@ -156,7 +156,7 @@ def _checked(config: CheckConfig) -> Checked:
 def _shown(line: Line) -> Line:
     from rich.markup import escape
 
-    mend = f"\n  [bold]mend:[/bold] {escape(line.mend)}" if line.level != "ok" and line.mend else ""
+    mend = f"\n  [bold]fix:[/bold] {escape(line.mend)}" if line.level != "ok" and line.mend else ""
     _print(f"[{COLOURS[line.level]}]{line.level:7}[/] {escape(line.subject)}: {escape(line.found)}{mend}")
     return line
 

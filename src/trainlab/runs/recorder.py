@@ -112,7 +112,7 @@ class Recorder:
         except OSError as error:
             raise UserError(
                 f"The run can't be written to {folder}: {error.strerror or error}. "
-                "Free some space or mend the folder's owner, then start again: "
+                "Free some space or correct the folder's owner, then start again: "
                 f"df {folder}; ls -ld {folder}"
             ) from None
 
