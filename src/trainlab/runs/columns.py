@@ -106,10 +106,12 @@ def main_metrics(rows: Sequence[Row]) -> list[str]:
     logged = list(dict.fromkeys(tag for row in rows for tag in row.last))
     known = {*important, *logged}
     aside = {tag for tag in logged if tag.startswith(VITALS) or _is_baseline(tag, rows, known)}
-    tags = [tag for tag in logged if tag in important or tag not in aside]
+    aside -= set(important)
+    tags = [tag for tag in logged if tag not in aside]
     val = [tag for tag in tags if tag.startswith(("val/", "val_", "eval/", "eval_"))]
     losses = [tag for tag in tags if "loss" in tag]
-    return [tag for tag in dict.fromkeys([*important, *val, *losses, *tags]) if tag in tags]
+    shown = set(tags)
+    return [tag for tag in dict.fromkeys([*important, *val, *losses, *tags]) if tag in shown]
 
 
 def _is_baseline(tag: str, rows: Sequence[Row], known: set[str]) -> bool:
