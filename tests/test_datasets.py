@@ -298,7 +298,7 @@ def test_of_very_many_changed_files_a_few_are_named(server):
     datasets.fetch(wanted)
     for path in (folders.data() / "mind" / "train").glob("*.jpg"):
         path.write_text("y")
-    with pytest.raises(UserError, match=r"and 80 more\nMend it: ") as error:
+    with pytest.raises(UserError, match=r"and 80 more\nFix it: ") as error:
         datasets.verify(wanted)
     assert str(error.value).count(": changed") == 20
 

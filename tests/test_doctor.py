@@ -205,8 +205,8 @@ def test_the_command_prints_each_line_and_fails_for_an_error_alone(monkeypatch, 
     text, _, printed = capsys.readouterr().out.rpartition("[\n")
     assert [line["subject"] for line in json.loads("[" + printed)] == ["disk", "data"]
     assert "ok      disk: [9] GiB\n" in text
-    assert "mend: open it" in text
-    assert "mend: clean" not in text
+    assert "fix: open it" in text
+    assert "fix: clean" not in text
 
 
 def test_the_whole_examination_works_on_this_machine(monkeypatch):

@@ -161,7 +161,7 @@ def _checked(config: CheckConfig) -> Checked:
 def _shown(line: Line) -> Line:
     from rich.markup import escape
 
-    mend = f"\n  [bold]mend:[/bold] {escape(lines(line.mend))}" if line.level != "ok" and line.mend else ""
+    mend = f"\n  [bold]fix:[/bold] {escape(lines(line.mend))}" if line.level != "ok" and line.mend else ""
     subject, found = escape(lines(line.subject)), escape(lines(line.found))
     _print(f"[{COLOURS[line.level]}]{line.level:7}[/] {subject}: {found}{mend}")
     return line

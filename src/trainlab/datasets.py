@@ -188,7 +188,7 @@ def verify(dataset: Dataset) -> int:
         bad = [str(part) for part in parts if any(part in path.parents for path in wrong)]
         again = f"rm -r {' '.join(bad)}; trainlab data fetch {dataset.name}"
         mend = f"git checkout {folder}" if dataset.shipped else again
-        raise UserError("\n".join([*listed, *more, f"Mend it: {mend}"]))
+        raise UserError("\n".join([*listed, *more, f"Fix it: {mend}"]))
     return len(expected)
 
 

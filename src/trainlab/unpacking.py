@@ -90,7 +90,7 @@ def telling(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"{folder} can't be written: {error.strerror or error}. Free some space or mend the folder's "
+            f"{folder} can't be written: {error.strerror or error}. Free some space or correct the folder's "
             f"owner, then call this again: df {folder}; ls -ld {folder}"
         ) from None
 

@@ -44,7 +44,7 @@ def test_names_are_parted_at_commas_that_no_quotes_or_backslashes_keep(text, nam
 
 
 def test_quotes_that_do_not_close_are_refused():
-    with pytest.raises(UserError, match="Expected names with commas between them"):
+    with pytest.raises(UserError, match="Expected names such as"):
         columns.split('run,"loss, smoothed')
 
 

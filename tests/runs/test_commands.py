@@ -365,6 +365,9 @@ def test_runs_that_only_look_are_left_out_and_found_again(logs):
     assert done.stderr == "Left out: 2 that only looked (checks, compare). All: trainlab runs --all\n"
     assert set(order(logs, "--all")) == set("abcdxyz")
     assert set(order(logs, "--experiment", "compare")) == set("xy")
+    odd = make(logs, "news/o") / "run.json"
+    odd.write_text(json.dumps(json.loads(odd.read_text()) | {"looks": {"at": 3}}))
+    assert set(order(logs)) == set("abcdo"), "a field of a user's own"
 
 
 def test_a_filter_that_no_run_fulfils_says_so(logs):

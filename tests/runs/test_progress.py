@@ -60,6 +60,14 @@ def test_a_plan_that_cannot_be_read_takes_nothing_from_the_run(tmp_path, planned
     assert progress.text(row) == "step 1"
 
 
+def test_a_run_that_is_gone_on_with_has_no_plan_until_its_training_begins(tmp_path):
+    with Run("mine", logs=tmp_path, monitor=False) as run:
+        run.plan(200)
+        run.log({"loss": 1.0}, 50)
+    with Run("mine", logs=tmp_path, resume=run.name, monitor=False) as again:
+        assert progress.text(listing.read(again.folder, tmp_path)) == "step 50"
+
+
 def test_a_plain_loop_may_say_how_far_it_is_to_go(tmp_path):
     with Run("mine", logs=tmp_path, monitor=False) as run:
         run.plan(200)

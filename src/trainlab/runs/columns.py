@@ -62,7 +62,7 @@ def split(text: str) -> list[str]:
         else:
             names[-1] += letter
     if quote:
-        raise UserError(f"{text}: a {quote} has no other one. Expected names with commas between them.")
+        raise UserError(f'{text}: a {quote} is not closed. Expected names such as: run,"a, b",val/loss')
     return [name.strip() for name in names if name.strip()]
 
 
@@ -121,10 +121,12 @@ def main_metrics(rows: Sequence[Row]) -> list[str]:
     logged = list(dict.fromkeys(tag for row in rows for tag in row.last))
     known = {*important, *logged}
     aside = {tag for tag in logged if tag.startswith(VITALS) or _is_baseline(tag, rows, known)}
-    tags = [tag for tag in logged if tag in important or tag not in aside]
+    aside -= set(important)
+    tags = [tag for tag in logged if tag not in aside]
     val = [tag for tag in tags if tag.startswith(("val/", "val_", "eval/", "eval_"))]
     losses = [tag for tag in tags if "loss" in tag]
-    return [tag for tag in dict.fromkeys([*important, *val, *losses, *tags]) if tag in tags]
+    shown = set(tags)
+    return [tag for tag in dict.fromkeys([*important, *val, *losses, *tags]) if tag in shown]
 
 
 def _is_baseline(tag: str, rows: Sequence[Row], known: set[str]) -> bool:

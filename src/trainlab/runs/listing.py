@@ -57,7 +57,7 @@ class Row:
     @property
     def looks(self) -> bool:
         """Return whether this only looked at something: the table and the report pass it."""
-        return self.record is not None and self.record.looks
+        return self.record is not None and self.record.looks is True
 
     @property
     def label(self) -> str:

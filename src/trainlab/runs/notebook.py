@@ -129,7 +129,7 @@ def prepare(path: Path, notebook: NotebookNode, parameters: Parameters, name: st
         config=parameters.config,
         seed=_seed(parameters.config),
         notebook=str(path),
-        looks=(notebook.metadata.get("trainlab") or {}).get("looks") is True,
+        looks=(notebook.metadata.get("trainlab") or {}).get("looks") is True or None,
     )
     document.write(folder, filled)
     return folder

@@ -116,6 +116,8 @@ def resumed_by_defaults(
         had = filled.get(name, ...)
         if name in now or name == "resume":
             continue
+        if before.get(name) == secrets.HIDDEN:  # the notebook knows it
+            continue
         if had is not ... and record.plain(had) == before.get(name, record.plain(had)):
             now[name] = had
         elif name in before:

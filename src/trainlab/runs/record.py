@@ -115,7 +115,9 @@ class Record(BaseModel):
     home: str = ""
     oom_kills: int | None = None
     planned: Annotated[Planned | None, WrapValidator(_or_none)] = None
-    looks: bool = False  # at data, networks or other runs: nothing was trained that compares
+    looks: Annotated[bool | None, WrapValidator(_or_none)] = (
+        None  # at data, networks or other runs: nothing was trained that compares
+    )
     tags: list[str] = Field(default_factory=list)
     note: str = ""
 
@@ -205,6 +207,7 @@ def reopen(folder: Path, *, adopted: bool = False, **fields: Any) -> Record:
             "status": "running",
             "reason": None,
             "ended": None,
+            "planned": None,
             "resumes": [*present.resumes, began],
             **_process(),
         }

@@ -122,7 +122,7 @@ def unwritable(folder: Path, error: OSError | UserError) -> str:
         return str(error)
     return (
         f"The run can't be written to {folder}: {error.strerror or error}. "
-        "Free some space or mend the folder's owner, then start again: "
+        "Free some space or correct the folder's owner, then start again: "
         f"df {folder}; ls -ld {folder}"
     )
 

@@ -103,6 +103,6 @@ def _change(folder: Path, change: Callable[[Remarks], dict[str, list[str]] | dic
             return new
     except OSError as error:
         raise UserError(
-            f"{folder} can't be written: {error.strerror or error}. Free some space or mend the folder's "
+            f"{folder} can't be written: {error.strerror or error}. Free some space or correct the folder's "
             f"owner: df {folder}; ls -ld {folder}"
         ) from None

@@ -33,13 +33,21 @@ class Page(HTMLParser):
 def test_the_page_loads_nothing_and_runs_nothing_whatever_runs_are_called():
     config = {EVIL: EVIL, "quote": '"><img src=x onerror=alert(1)>'}
     rows = [
-        row(f"{EVIL}{index}", EVIL, loss=float(index), config=config | {"lr": index}, reason=EVIL)
+        row(
+            f"{EVIL}{index}",
+            EVIL,
+            loss=float(index),
+            config=config | {"lr": index},
+            status="failed",
+            reason=EVIL,
+        )
         for index in range(4)
     ]
     page = Page(report.html(rows, where=EVIL))
     assert "script" not in page.tags
     assert all(address.startswith("data:image/svg+xml;base64,") for address in page.loaded)
     assert EVIL in page.text
+    assert "progress or reason" in page.text
     assert "img" in page.tags
     assert page.tags.count("img") == len(page.loaded)
 
