@@ -26,7 +26,7 @@ PARAMETERS = "learning_rate = 0.001\nepochs = 2\nseed = 0\ntitle = 'a = b'\nlaye
 LONG = """
 import subprocess, time, trainlab
 child = subprocess.Popen(["sleep", "3210"])
-with trainlab.Run("ignored", {"margin": 2.0}) as run:
+with trainlab.Run("long", {"margin": 2.0}) as run:
     for step in range(3000):
         run.log({"train/loss": 1 / (1 + step)}, step)
         print(f"\\rstep {step}", end="", flush=True)
