@@ -104,7 +104,8 @@ def test_runs_that_cannot_be_placed_along_the_axis_are_named(tmp_path):
     record_foreign(tmp_path / "theirs", [3.0, 2.0])
     said = compare(CompareConfig.parse({"x": Along.examples}), tmp_path).left_out()
     assert said == [
-        "Left out, for neither a batch size nor a tag such as train/examples is recorded: theirs."
+        "Neither a batch size nor a tag such as train/examples is recorded: theirs can't be drawn over the "
+        "examples seen."
     ]
 
 

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 NEWEST, ALL = "newest", "all"
 MOST_CURVES = 10  # runs: more lines can't be told apart
 _PLACELESS = {  # why runs are missing along an axis
-    Along.time: "Left out, for the times of their points are none that can be",
-    Along.examples: "Left out, for neither a batch size nor a tag such as train/examples is recorded",
+    Along.time: "The times of the points can't be right: {} can't be drawn over the time at work.",
+    Along.examples: "Neither a batch size nor a tag such as train/examples is recorded: {} can't be drawn "
+    "over the examples seen.",
 }
 
 
@@ -157,7 +158,7 @@ class Comparison:
         found = {
             f"{without} of {len(self.rows)} runs have no {' or '.join(self.tags)}.": without,
             f"Of {len(having)} runs with curves the {first} {self.most} are drawn.": len(having) > self.most,
-            f"{_PLACELESS.get(self.config.x)}: {', '.join(placeless)}.": placeless,
+            _PLACELESS.get(self.config.x, "").format(", ".join(placeless)): placeless,
             f"Logged without steps, and drawn at one: {', '.join(self._stepless)}. Over time (x=time) the "
             "points lie apart.": self._stepless and self.config.x is Along.step,
         }
