@@ -15,7 +15,7 @@ from traitlets.config import Config
 from project import CHECKOUT
 from trainlab.runs import checkpoint
 
-SAVE = 11.0  # seconds: longer than what a cell gets that isn't saving
+SAVE = 16.0  # seconds: longer than what a cell gets that isn't saving
 SLOW_SAVE = f"""
 import time, trainlab
 from pathlib import Path
