@@ -126,7 +126,9 @@ def main() -> None:
         name, logs = line.split()
         child = os.fork()
         if child == 0:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            said = os.open(Path(logs, "said"), os.O_WRONLY | os.O_CREAT)
+            for stream in (1, 2):
+                os.dup2(said, stream)
             play(name, Path(logs))
             return
         print(child, flush=True)

@@ -20,7 +20,7 @@ from trainlab.runs import checkpoint
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SAVE = 11.0  # seconds: longer than what a cell gets that isn't saving
+SAVE = 16.0  # seconds: longer than what a cell gets that isn't saving
 SLOW_SAVE = f"""
 import time, trainlab
 from pathlib import Path

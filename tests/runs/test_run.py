@@ -192,6 +192,16 @@ def test_what_a_script_did_not_expect_keeps_its_traceback(tmp_path):
     assert errors.endswith("ValueError: loss is NaN\n")
 
 
+def test_an_interruption_stays_one_where_nobody_can_read_what_was_saved(tmp_path, monkeypatch):
+    closed = (tmp_path / "closed").open("w")
+    closed.close()
+    monkeypatch.setattr(sys, "stdout", closed)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), Run("news", logs=tmp_path, monitor=False):
+        raise KeyboardInterrupt
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_a_notebook_s_cell_that_is_interrupted_shows_no_traceback(tmp_path):
     from IPython.core.interactiveshell import InteractiveShell
 

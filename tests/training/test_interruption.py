@@ -289,6 +289,12 @@ def test_sigterm_ends_the_process_in_time_with_143(
     (folder,) = (tmp_path / "stopped").iterdir()
     record = json.loads((folder / "run.json").read_text())
     assert (record["status"], record["reason"]) == ("interrupted", "SIGTERM")
+    said = (tmp_path / "said").read_text()
+    kept = (
+        f'saved at step {saved}. Go on with resume="{folder.name}"' if saved else "no checkpoint was saved."
+    )
+    assert said.splitlines()[-1] == f"interrupted by SIGTERM: {kept}"
+    assert "Traceback" not in said
     steps = [int(path.stem[5:]) for path in folder.glob("checkpoints/step-*.ckpt")]
     assert max(steps, default=0) == saved
     assert not list(folder.rglob("*.tmp"))

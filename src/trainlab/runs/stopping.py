@@ -62,7 +62,8 @@ def outcome(folder: Path) -> str:
 def tell(folder: Path, error: BaseException, reason: str | None) -> None:
     """Say, in place of the exception's traceback, what a run has saved that somebody has just stopped."""
     by = "Ctrl-C" if reason == "KeyboardInterrupt" else reason
-    print(f"interrupted by {by}: {outcome(folder)}", flush=True)
+    with suppress(OSError, ValueError):  # nobody may be there to read it
+        print(f"interrupted by {by}: {outcome(folder)}", flush=True)
     without_traceback(error, told=True)
 
 
