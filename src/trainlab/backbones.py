@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,6 +36,8 @@ FOREIGN = frozenset(
         *("use_pretrained_backbone", "name_or_path", "_name_or_path", "num_labels"),
     }
 )
+MOST_GROWTH = 1000  # times that a tokenizer's replacements may lengthen a text; published ones: twice
+MOST_PADDING = 100_000  # tokens
 WAYS_OUT = (
     "backbone=minilm (the default) needs no hub; a model downloaded before works offline "
     "(HF_HUB_OFFLINE=1); a local folder with config.json and model.safetensors works too."
@@ -98,6 +101,31 @@ def architecture(settings: Mapping[str, Any]) -> PreTrainedConfig:
     from transformers import AutoConfig
 
     return AutoConfig.for_model(**_own(settings))
+
+
+def tokenizer(text: str) -> Tokenizer:
+    """Return the tokenizer that a checkpoint holds as JSON.
+
+    Raises ValueError for one whose steps, each harmless by itself, make any text huge.
+    """
+    from tokenizers import Tokenizer
+
+    said = json.loads(text)
+    growth, waiting = 1, [said.get("normalizer"), said.get("pre_tokenizer")]
+    while waiting and growth <= MOST_GROWTH:
+        step = waiting.pop()
+        if isinstance(step, dict):
+            growth *= max(1, len(str(step.get("content", "")))) if step.get("type") == "Replace" else 1
+            growth *= 2 if step.get("type") == "ByteLevel" else 1
+            waiting += step.values()
+        elif isinstance(step, list):
+            waiting += step
+    if growth > MOST_GROWTH:
+        raise ValueError("its tokenizer makes a text a thousand times as long, and more")
+    found = Tokenizer.from_str(text)
+    if ((found.padding or {}).get("length") or 0) > MOST_PADDING:
+        raise ValueError("its tokenizer makes each text as long as no network reads")
+    return found
 
 
 def _own(value: Any) -> Any:

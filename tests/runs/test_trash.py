@@ -247,3 +247,14 @@ def test_hidden_names_are_those_that_hiding_gives(tmp_path):
     assert [each.name for each in folder.iterdir()] == [moving.hidden(PurePosixPath(path.name)).name]
     moving.unhide(folder)
     assert list(folder.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("label", ["../../out", "/tmp/out", "news/../../out", ".git/hooks", ""])
+def test_an_entry_that_would_come_back_outside_of_logs_is_none(logs, label):
+    entry = trash.delete(logs / "news" / "a", logs)
+    about = entry.place / "trashed.json"
+    about.write_text(about.read_text().replace("news/a", label))
+    assert trash.entries(logs) == {}
+    with pytest.raises(UserError, match="No run"):
+        call(logs, "restore", "out")
+    assert entry.folder.exists()

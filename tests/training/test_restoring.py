@@ -127,7 +127,7 @@ def nested() -> list[Any]:
         (architecture(id2label=nested()), "lists in lists"),
         (hyper(zzz=1), "zzz"),
         (hyper(_instantiator="os.system"), "_instantiator"),
-        (hyper(tokenizer='{"version":"1.0"'), "EOF"),
+        (hyper(tokenizer='{"version":"1.0"'), "delimiter"),
         (hyper(text="nosuch"), "nosuch"),
         (lambda saved: saved.update(hyper_parameters=[1]), "mapping"),
         (lambda saved: saved.pop("hyper_parameters"), "hyper_parameters"),
@@ -186,6 +186,39 @@ def test_a_sentiment_runs_checkpoint_is_read_as_carefully(bert, saved, tmp_path,
     tokenizer = "{}"
     with pytest.raises(CheckpointError, match="no network that can be built"):
         load()
+
+
+def tokenizer(**settings: Any) -> Callable[[dict[str, Any]], None]:
+    def change(saved: dict[str, Any]) -> None:
+        known = saved["hyper_parameters"]
+        known["tokenizer"] = json.dumps(json.loads(known["tokenizer"]) | settings)
+
+    return change
+
+
+DOUBLING = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+PADDED = {"direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "x"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"normalizer": {"type": "Sequence", "normalizers": [DOUBLING] * 60}}, "a thousand times"),
+        ({"normalizer": DOUBLING | {"content": "x" * 2000}}, "a thousand times"),
+        ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [BYTES] * 40}}, "a thousand times"),
+        ({"padding": PADDED | {"strategy": {"Fixed": 10**9}}}, "as long as no network reads"),
+    ],
+)
+def test_a_tokenizer_that_makes_any_text_huge_is_refused(keep, settings, said):
+    with pytest.raises(CheckpointError, match=said):
+        restore(NewsModel, keep(tokenizer(**settings)))
+
+
+def test_a_tokenizer_that_replaces_as_published_ones_do_is_taken(keep):
+    steps = [{"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "\u2581"}, DOUBLING]
+    path = keep(tokenizer(normalizer={"type": "Sequence", "normalizers": steps}))
+    assert restore(NewsModel, path).tokenizer.normalizer is not None
 
 
 @pytest.mark.parametrize("what", ["load_tokenizer", "layer_count"])

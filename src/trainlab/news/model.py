@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import lightning
 import torch
 from psutil import virtual_memory
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoModel
 
@@ -115,7 +114,7 @@ class NewsModel(lightning.LightningModule):
         for each in self.frozen():
             each.requires_grad_(False).eval()
         self.head = build_head(config.hidden_size, TEXTS[text]) if trained else nn.Identity()
-        self.tokenizer = Tokenizer.from_str(tokenizer)
+        self.tokenizer = backbones.tokenizer(tokenizer)
         self.mined: Callable[[Tensor, Tensor], Tensor] = (
             partial(batch_hard, margin=margin)
             if mining == "hard"

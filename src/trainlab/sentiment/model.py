@@ -131,7 +131,7 @@ def load(run: str | Path) -> Classifier:
     saved = checkpoint.load(path)
     model = restoring.build(path, saved, _network)
     with restoring.explained(path):
-        return Classifier(model, Tokenizer.from_str(saved["hyper_parameters"]["tokenizer"]))
+        return Classifier(model, backbones.tokenizer(saved["hyper_parameters"]["tokenizer"]))
 
 
 def _network(known: dict[str, Any]) -> PreTrainedModel:
