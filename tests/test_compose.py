@@ -67,6 +67,8 @@ def test_ports_are_published_on_loopback_only(service):
 def test_ports_can_be_chosen():
     services = config(JUPYTER_PORT="9001", TENSORBOARD_PORT="9002")["services"]
     assert [services[name]["ports"][0]["published"] for name in SERVICES] == ["9001", "9002"]
+    known = services["jupyter"]["environment"]  # where `trainlab doctor` looks in the container
+    assert (known["JUPYTER_PORT"], known["TENSORBOARD_PORT"]) == ("9001", "9002")
 
 
 def test_a_service_runs_as_the_caller_with_no_privileges(service):

@@ -846,6 +846,70 @@ def test_demo_trains_prints_its_result_and_leaves_the_stack_up(docker_project: P
     assert docker_project.make("status").stdout.count("healthy") == 2
 
 
+SMALL_STACK = """
+services:
+  jupyter:
+    {image: "debian:bookworm-slim", pull_policy: never, init: true, command: sleep 900,
+     volumes: ["./trainlab:/usr/local/bin/trainlab"]}
+  tensorboard: {image: "debian:bookworm-slim", pull_policy: never, init: true, command: sleep 900}
+"""
+LONG_RUN = """#!/bin/bash
+trap 'echo saved on INT; exit 130' INT
+trap 'echo saved on TERM; exit 143' TERM
+if [[ -t 0 && -t 1 ]]; then echo in a terminal; fi
+echo at work
+for _ in {1..600}; do sleep 0.1; done
+"""
+
+
+@pytest.fixture
+def small_stack(tmp_path: Path) -> Iterator[Project]:
+    """A stack for the real engine that needs no image of ours, in which `trainlab` waits for a signal."""
+    project = Project(copy_checkout(tmp_path / "small"), {"ENGINE": "docker", "GPU": "0"})
+    (project.folder / "docker-compose.yml").write_text(SMALL_STACK)
+    (project.folder / "trainlab").write_text(LONG_RUN)
+    (project.folder / "trainlab").chmod(0o755)
+    (project.folder / ".env").write_text(f"COMPOSE_PROJECT_NAME=small{os.getpid()}\n")
+    compose = ["docker", "compose"]
+    where = {"cwd": project.folder, "env": clean_environment(), "capture_output": True}
+    subprocess.run([*compose, "up", "--detach"], check=True, **where)
+    yield project
+    subprocess.run([*compose, "down", "--timeout", "1"], check=True, **where)
+
+
+@pytest.mark.docker
+def test_a_signal_reaches_the_process_in_a_real_container_with_a_terminal_and_without(
+    small_stack: Project,
+) -> None:
+    environment = clean_environment() | small_stack.environment
+    command = ["make", "run", "ARGS=news"]
+    with in_terminal(command, small_stack.folder, environment) as terminal:
+        terminal.until("in a terminal")
+        terminal.until("at work")
+        terminal.type(CTRL_C)
+        terminal.until("saved on INT")
+    for sent, name in ((signal.SIGINT, "INT"), (signal.SIGTERM, "TERM")):
+        piped = subprocess.Popen(
+            command,
+            cwd=small_stack.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        assert piped.stdout
+        while "at work" not in piped.stdout.readline():
+            assert piped.poll() is None
+        os.killpg(piped.pid, sent)
+        assert f"saved on {name}" in piped.communicate(timeout=60)[0]
+    with in_terminal(["make", "shell"], small_stack.folder, environment) as terminal:
+        terminal.until(":/# ")
+        terminal.type("echo $((6 * 7)); exit\n")
+        terminal.until("42\r\n")
+
+
 @pytest.mark.docker
 @pytest.mark.slow
 def test_ctrl_c_reaches_a_run_in_the_real_container_with_a_terminal_and_without(
@@ -879,7 +943,7 @@ def test_ctrl_c_reaches_a_run_in_the_real_container_with_a_terminal_and_without(
     with in_terminal(["make", "shell"], folder, environment) as terminal:
         terminal.until("trainlab:/workspace$ ")
         terminal.type("echo $((6 * 7)); exit\n")
-        terminal.until("\n42\r\n")
+        terminal.until("42\r\n")
 
 
 @pytest.mark.docker
