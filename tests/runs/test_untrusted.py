@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from runs_folder import foreign, make, points
+from trainlab import runs
 from trainlab.cli import main
 from trainlab.runs import events, listing, lock, remarks, remembered, trash, untrusted
 from trainlab.runs.commands import app
@@ -311,3 +312,30 @@ def test_the_report_holds_no_markup_of_a_run_and_no_link(evil, tmp_path, monkeyp
     page = (tmp_path / "out.html").read_text()
     assert "PWNED" in page
     assert not re.search(r"<script|<a |href=|javascript:(?!alert\(1\)</)", page)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"started": "0001-01-01T00:00:00+14:00"},
+        {"started": "9999-12-31T23:59:59-14:00"},
+        {"started": "0001-01-01T00:00:00+14:00", "status": "running"},
+        {"seconds": 1e308},
+        {"seconds": -1.0},
+        {"resumes": [{"at": "0001-01-01T00:00:00+14:00", "seconds": 1e308}]},
+    ],
+)
+def test_times_that_can_not_be_are_left_out_and_everything_else_is_shown(logs, fields):
+    folder = make(logs, "news/odd", minutes_ago=5, last=points(val_loss=2.0))
+    text = json.loads((folder / "run.json").read_text()) | fields
+    (folder / "run.json").write_text(json.dumps(text))
+    found = {row.run: row for row in listing.rows(logs)}
+    assert found["odd"].last == {"val/loss": 2.0}
+    assert ("started" in fields) == (found["odd"].started is None)
+    assert (found["odd"].seconds is None) == ("seconds" in fields or "status" in fields)
+    for words in ([], ["--columns", "run,started,seconds"], ["--format", "csv"], ["--sort", "started"]):
+        shown = CliRunner().invoke(app, ["--logs", str(logs), *words], catch_exceptions=False).stdout
+        assert "good" in shown
+        assert len(max(shown.splitlines(), key=len)) < 250
+    CliRunner().invoke(app, ["show", "odd", "--logs", str(logs)], catch_exceptions=False)
+    assert len(runs.table(logs)) == 2

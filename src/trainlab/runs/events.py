@@ -135,7 +135,7 @@ def _gathered(folder: Path) -> tuple[dict[str, Any], Gathered]:
             damaged.append(f"{path}: {describe(error)}.")
     damaged += [f"{folder}: {each}" for each in gathered.left_out]
     facts = {name: getattr(gathered, name) for name in ("started", "ended")}
-    facts["config"] = secrets.hidden(gathered.config)
+    facts["config"] = secrets.hidden(gathered.config) if gathered.config else {}
     return facts | {"damaged": damaged}, gathered
 
 
