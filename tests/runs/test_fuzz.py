@@ -8,14 +8,12 @@ import random
 import time
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
 from typer.testing import CliRunner
 
 from runs_folder import foreign, make, points
 from trainlab.errors import UserError
-from trainlab.runs import document, events, listing, remembered
+from trainlab.runs import events, listing, remembered
 from trainlab.runs.commands import app
 
 ROUNDS = 60  # of each kind of file; some tenths of a second
@@ -99,20 +97,3 @@ def test_whatever_is_changed_in_a_file_the_good_run_is_shown(logs, kind):
         except Exception as error:
             raise AssertionError(f"round {number}: {content[:3000]!r}") from error
         assert time.monotonic() < until
-
-
-def test_whatever_is_changed_in_a_notebook_it_is_read_or_refused_in_a_sentence(tmp_path):
-    rng = random.Random("notebook")
-    cells = [new_code_cell("a = 1", metadata={"tags": ["parameters"]}), new_code_cell("print(a)")]
-    original = nbformat.writes(new_notebook(cells=cells)).encode()
-    path = tmp_path / "odd.ipynb"
-    for number in range(ROUNDS):
-        value = changed_value(changed_value(json.loads(original), rng), rng)
-        content = changed_text(original, rng) if number % 2 else json.dumps(value).encode()
-        path.write_bytes(content)
-        try:
-            document.read(path)
-        except UserError:
-            pass
-        except Exception as error:
-            raise AssertionError(f"round {number}: {content[:3000]!r}") from error

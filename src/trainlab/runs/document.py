@@ -35,10 +35,6 @@ def read(path: Path) -> NotebookNode:
         nbformat.validate(notebook)
     except (
         ValueError,
-        TypeError,
-        LookupError,
-        ArithmeticError,
-        RecursionError,
         AttributeError,
         nbformat.ValidationError,
     ) as error:  # nbformat's others are ValueErrors
