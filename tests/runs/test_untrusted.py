@@ -339,3 +339,33 @@ def test_times_that_can_not_be_are_left_out_and_everything_else_is_shown(logs, f
         assert len(max(shown.splitlines(), key=len)) < 250
     CliRunner().invoke(app, ["show", "odd", "--logs", str(logs)], catch_exceptions=False)
     assert len(runs.table(logs)) == 2
+
+
+@pytest.mark.parametrize("make_it", [pipe, link, device])
+def test_nothing_is_appended_by_way_of_a_link_or_to_a_pipe(tmp_path, make_it):
+    make_it(tmp_path / "output.log")
+    with pytest.raises(OSError, match=r"symbolic|only files are read|No such device"):
+        untrusted.appended(tmp_path / "output.log")
+    with untrusted.appended(tmp_path / "new.log") as file:
+        file.write(b"one")
+    with untrusted.appended(tmp_path / "new.log") as file:
+        file.write(b", two")
+    assert (tmp_path / "new.log").read_bytes() == b"one, two"
+
+
+def test_a_table_of_metrics_holds_no_formula_and_is_not_written_by_way_of_a_link(tmp_path):
+    from trainlab.runs.trackers import Point, Subject, table
+
+    made = table.Table()
+    subject = Subject(tmp_path, tmp_path, "news", "a")
+    made.start(subject)
+    made.log([Point(1, 2.0, "=1+1", -3.0), Point(2, 2.0, "loss", 1.0)])
+    made.rewind(2)
+    made.log([Point(2, 3.0, "@x", 1.0)])
+    made.finish("finished", None)
+    lines = (tmp_path / table.FILE).read_text().splitlines()
+    assert lines == ["step,time,tag,value", "1,2.0,'=1+1,-3.0", "2,3.0,'@x,1.0"]
+    (tmp_path / table.FILE).replace(tmp_path / "precious")
+    (tmp_path / table.FILE).symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="symbolic"):
+        table.Table().start(subject)
