@@ -106,9 +106,12 @@ def named_in(code: str) -> list[str]:
     return [text for name, text in found if is_secret_name(name) and name.lower() != "key"]
 
 
-def without_secrets(text: str) -> str:
-    """Return text with `***` in place of each secret that is known by now, and of passwords in addresses."""
-    return _without(text, _known())
+def without_secrets(text: str, *, lately: bool = False) -> str:
+    """Return text with `***` in place of each secret that is known by now, and of passwords in addresses.
+
+    With `lately` the secrets are those of `lately_known`.
+    """
+    return _without(text, lately_known() if lately else _known())
 
 
 def hidden(value: Any, name: str = "", *, by_name: bool = True) -> Any:
