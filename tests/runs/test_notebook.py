@@ -489,9 +489,10 @@ def test_no_secret_stands_in_anything_that_a_run_leaves(lab):
         "    print(part, end='', flush=True)\n    time.sleep(0.05)",
         "print('from the file', os.environ['STORE'], file=sys.stderr)\n{'shown': key}",
         "config = {'api_key': 'given-in-code', 'note': key, 'margin': 1}\n"
-        "run = trainlab.Run('leaky', config, name=f'with-{key}')\n"
+        "run = trainlab.Run('leaky', config, name=f'with-{key}', tracker='csv')\n"
         "run.log_text('text', f'the key is {key}', 1)\nrun.log({f'loss/{key}': 1.0}, 1)\n"
-        "run.update(detail={'password': 'hunter2-hunter2'}, where=f'{key}')",
+        "run.update(detail={'password': 'hunter2-hunter2'}, where=f'{key}')\n"
+        "run.finish()",
         "raise ValueError(f\"{key}, {login['token']}, {os.environ['STORE']}\")",
         parameters=f"api_key = '{literal}'\nnote = 'x'",
     )
@@ -506,4 +507,5 @@ def test_no_secret_stands_in_anything_that_a_run_leaves(lab):
     assert "ValueError: ***, ***, postgres://***@db/runs" in lab.record()["reason"]
     assert lab.record()["config"] == {"api_key": "***", "note": "***", "margin": 1}
     assert "the key is ***" in everything
+    assert "loss/***" in (lab.folder() / "metrics.csv").read_text()
     assert lab.folder().name.endswith("-named")

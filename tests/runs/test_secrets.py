@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from trainlab.runs import secrets
@@ -28,6 +30,7 @@ def nothing_known(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
 @pytest.mark.parametrize("name", SECRETS.split())
 def test_names_of_secrets_are_known(name):
     assert is_secret_name(name)
+    assert secrets.may_hold_in_json(json.dumps({"a": {name: 1}}).encode())
 
 
 @pytest.mark.parametrize("name", [*HARMLESS.split(), "", " "])

@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from runs_folder import foreign, make, points
+from trainlab import runs
 from trainlab.cli import main
 from trainlab.runs import events, listing, lock, remarks, remembered, trash, untrusted
 from trainlab.runs.commands import app
@@ -311,3 +312,60 @@ def test_the_report_holds_no_markup_of_a_run_and_no_link(evil, tmp_path, monkeyp
     page = (tmp_path / "out.html").read_text()
     assert "PWNED" in page
     assert not re.search(r"<script|<a |href=|javascript:(?!alert\(1\)</)", page)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"started": "0001-01-01T00:00:00+14:00"},
+        {"started": "9999-12-31T23:59:59-14:00"},
+        {"started": "0001-01-01T00:00:00+14:00", "status": "running"},
+        {"seconds": 1e308},
+        {"seconds": -1.0},
+        {"resumes": [{"at": "0001-01-01T00:00:00+14:00", "seconds": 1e308}]},
+    ],
+)
+def test_times_that_can_not_be_are_left_out_and_everything_else_is_shown(logs, fields):
+    folder = make(logs, "news/odd", minutes_ago=5, last=points(val_loss=2.0))
+    text = json.loads((folder / "run.json").read_text()) | fields
+    (folder / "run.json").write_text(json.dumps(text))
+    found = {row.run: row for row in listing.rows(logs)}
+    assert found["odd"].last == {"val/loss": 2.0}
+    assert ("started" in fields) == (found["odd"].started is None)
+    assert (found["odd"].seconds is None) == ("seconds" in fields or "status" in fields)
+    for words in ([], ["--columns", "run,started,seconds"], ["--format", "csv"], ["--sort", "started"]):
+        shown = CliRunner().invoke(app, ["--logs", str(logs), *words], catch_exceptions=False).stdout
+        assert "good" in shown
+        assert len(max(shown.splitlines(), key=len)) < 250
+    CliRunner().invoke(app, ["show", "odd", "--logs", str(logs)], catch_exceptions=False)
+    assert len(runs.table(logs)) == 2
+
+
+@pytest.mark.parametrize("make_it", [pipe, link, device])
+def test_nothing_is_appended_by_way_of_a_link_or_to_a_pipe(tmp_path, make_it):
+    make_it(tmp_path / "output.log")
+    with pytest.raises(OSError, match=r"symbolic|only files are read|No such device"):
+        untrusted.appended(tmp_path / "output.log")
+    with untrusted.appended(tmp_path / "new.log") as file:
+        file.write(b"one")
+    with untrusted.appended(tmp_path / "new.log") as file:
+        file.write(b", two")
+    assert (tmp_path / "new.log").read_bytes() == b"one, two"
+
+
+def test_a_table_of_metrics_holds_no_formula_and_is_not_written_by_way_of_a_link(tmp_path):
+    from trainlab.runs.trackers import Point, Subject, table
+
+    made = table.Table()
+    subject = Subject(tmp_path, tmp_path, "news", "a")
+    made.start(subject)
+    made.log([Point(1, 2.0, "=1+1", -3.0), Point(2, 2.0, "loss", 1.0)])
+    made.rewind(2)
+    made.log([Point(2, 3.0, "@x", 1.0)])
+    made.finish("finished", None)
+    lines = (tmp_path / table.FILE).read_text().splitlines()
+    assert lines == ["step,time,tag,value", "1,2.0,'=1+1,-3.0", "2,3.0,'@x,1.0"]
+    (tmp_path / table.FILE).replace(tmp_path / "precious")
+    (tmp_path / table.FILE).symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="symbolic"):
+        table.Table().start(subject)

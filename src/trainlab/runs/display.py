@@ -7,6 +7,7 @@ import io
 import json
 import math
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -167,7 +168,9 @@ def short(found: Any) -> str:
     if isinstance(found, float):
         return f"{found:.4g}"
     if isinstance(found, datetime):
-        return found.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+        with suppress(OverflowError):  # the year 1 may be the year 0 elsewhere
+            return found.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+        return found.isoformat(" ", "seconds")
     return printable(" ".join(str(found)[:_LONGEST_TEXT].split()))
 
 

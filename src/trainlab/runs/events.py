@@ -140,7 +140,7 @@ def _gathered(folder: Path) -> tuple[dict[str, Any], Gathered]:
     damaged += [f"{folder}: {each}" for each in gathered.left_out]
     started, ended = gathered.span()
     facts = {"count": gathered.count, "started": started, "ended": ended}
-    facts["config"] = secrets.hidden(gathered.config)
+    facts["config"] = secrets.hidden(gathered.config) if gathered.config else {}
     return facts | {"damaged": damaged}, gathered
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # hidden folders that hold no runs: of deleted runs, of W&B, of caches; any other one is a user's own
 PASSED = (".trash", ".wandb", ".cache", ".ipynb_checkpoints", ".git", ".venv")
 UNREADABLE = "unreadable"
+_LONGEST = 100 * 365 * 86400.0  # seconds of a run
 _LEADS_OUT = (
     "{} is a link to {}, out of the folder of runs: not followed. Name that folder by --logs, make the "
     "folder of runs itself a link to it, or move its runs here."
@@ -176,12 +177,13 @@ def _foreign(row: Row, outcome: Callable[[Path], Outcome]) -> Row:
 
 
 def _ours(row: Row, known: Record, outcome: Callable[[Path], Outcome]) -> Row:
-    """Complete the row of a run with a record."""
-    row = replace(row, started=known.started, config=known.config, metrics=known.metrics, record=known)
-    row = replace(row, tags=known.tags, note=known.note, directions=known.directions | row.directions)
+    """Complete the row of a run with a record; a start or a duration that can't be is left out."""
+    row = replace(row, started=_possible(known.started), config=known.config, metrics=known.metrics)
+    row = replace(row, record=known, tags=known.tags, note=known.note)
+    row = replace(row, directions=known.directions | row.directions)
     row = _with_recorded(row, known)
     if known.status != "running":
-        row = replace(row, status=known.status, reason=known.reason, seconds=known.seconds)
+        row = replace(row, status=known.status, reason=known.reason, seconds=_duration(known.seconds))
         if known.last and all(known.directions.get(tag) == _direction(row, tag) for tag in known.last):
             return _damaged(row, events.damaged(row.folder))
     # a running run's record lags behind its events, and that of somebody else's writer knows none of them
@@ -192,13 +194,26 @@ def _ours(row: Row, known: Record, outcome: Callable[[Path], Outcome]) -> Row:
     return _damaged(row, found.damaged)
 
 
+def _possible(started: datetime) -> datetime | None:
+    """Return a time at which a run can have started, by clocks that differ by a day; None for any other."""
+    earliest, latest = datetime(1970, 1, 2, tzinfo=UTC), datetime.now(UTC) + timedelta(days=1)
+    return started if earliest <= started <= latest else None
+
+
+def _duration(seconds: float | None) -> float | None:
+    """Return a time that a run can have taken, None for any other."""
+    return None if seconds is None or not 0 <= seconds <= _LONGEST else seconds
+
+
 def _unfinished(row: Row, known: Record, last_event: float | None) -> Row:
     """Tell a run at work from one that died, which ended with its last event or its record's last change."""
     if lock.alive(row.folder):
         now = datetime.now(UTC).timestamp()
-        return replace(row, status="running", reason=known.reason, seconds=known.seconds_until(now))
+        seconds = _duration(known.seconds_until(now))
+        return replace(row, status="running", reason=known.reason, seconds=seconds)
     end = last_event or (row.folder / record.FILE).stat().st_mtime  # copying a folder changes the latter
-    return replace(row, status="interrupted", reason=death.cause(known), seconds=known.seconds_until(end))
+    seconds = _duration(known.seconds_until(end))
+    return replace(row, status="interrupted", reason=death.cause(known), seconds=seconds)
 
 
 def _damaged(row: Row, damaged: list[str]) -> Row:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainlab import folders
 from trainlab.errors import UserError, nearest
-from trainlab.runs import document, lock, naming, origin, record, resuming, stopping, viewer
+from trainlab.runs import document, lock, naming, origin, record, resuming, stopping, untrusted, viewer
 from trainlab.runs.parameters import (
     Parameters,
     given,
@@ -229,7 +229,7 @@ def start(folder: Path, held: lock.Lock) -> subprocess.Popen[bytes]:
 
     The worker inherits the runner's lock, and keeps it to its end: the run counts as alive.
     """
-    with (folder / LOG).open("ab") as log:
+    with untrusted.appended(folder / LOG) as log:
         worker = subprocess.Popen(
             [sys.executable, "-m", "trainlab.runs.worker", str(folder)],
             stdin=subprocess.DEVNULL,

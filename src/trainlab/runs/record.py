@@ -158,8 +158,9 @@ def read(folder: Path) -> Record:
     """
     path = folder / FILE
     try:
-        known = untrusted.parsed(untrusted.content(path, LARGEST))
-        return Record.model_validate(secrets.hidden(known))
+        content = untrusted.content(path, LARGEST)
+        known = untrusted.parsed(content)
+        return Record.model_validate(secrets.hidden(known) if secrets.may_hold_in_json(content) else known)
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror}.") from None
     except ValidationError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -63,14 +63,15 @@ class _Known(BaseModel):
 class _Memory(BaseModel):
     """The file, checked: whoever can write into `logs` may have written it."""
 
-    version: Literal[2]
+    version: int
     outcomes: dict[str, _Known]
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         memory = _Memory.model_validate(json.loads(untrusted.content(path, _LARGEST)))
-        return {name: each.marks_and_outcome() for name, each in memory.outcomes.items()}
+        known = memory.outcomes if memory.version == _VERSION else {}
+        return {name: each.marks_and_outcome() for name, each in known.items()}
     except (OSError, ValueError, RecursionError):
         return {}
 

@@ -45,6 +45,10 @@ _OF_TEXT = re.compile(  # tokens of a text, before 'token'
 )
 _VARIABLE = re.compile(r"(?i)(key|token|secret|password|passwd)$")
 
+_NAME_IN_JSON = re.compile(
+    rb"""(?i)(?:keys?|token|secrets?|passwords?|passwd|passphrase|pwd|credentials?|auth|authorization|bearer)"""
+    rb"""[^a-z":]*"\s*:"""
+)
 _USER_INFO = re.compile(r"""(?<=://)[^/\s"'<>]+(?=@)""")  # user:password of an address
 _QUERY = re.compile(r"""([?&;]([\w.-]+)=)([^&;\s"'#<>]+)""")
 _HEADER = re.compile(
@@ -61,13 +65,14 @@ _MAGIC = re.compile(r"^\s*%(?:set_)?env\s+(\w+)\s*[= ]\s*(\S+)", re.MULTILINE)
 _told: set[str] = set()
 
 
+@functools.lru_cache(maxsize=8192)
 def is_secret_name(name: str) -> bool:
     """Tell whether what has this name is a secret: api_key, hf_token, PASSWORD, clientSecret and the like.
 
     Names of a text's tokens (pad_token, max_tokens), of keys to look up by (sort_key) and of sizes (key_dim,
     token_length) are none.
     """
-    words = [word.lower() for word in _WORD.findall(str(name))]
+    words = [word.lower() for word in _WORD.findall(name)]
     if not words:
         return False
     *before, last = words
@@ -101,9 +106,12 @@ def named_in(code: str) -> list[str]:
     return [text for name, text in found if is_secret_name(name) and name.lower() != "key"]
 
 
-def without_secrets(text: str) -> str:
-    """Return text with `***` in place of each secret that is known by now, and of passwords in addresses."""
-    return _without(text, _known())
+def without_secrets(text: str, *, lately: bool = False) -> str:
+    """Return text with `***` in place of each secret that is known by now, and of passwords in addresses.
+
+    With `lately` the secrets are those of `lately_known`.
+    """
+    return _without(text, lately_known() if lately else _known())
 
 
 def hidden(value: Any, name: str = "", *, by_name: bool = True) -> Any:
@@ -123,6 +131,11 @@ def may_hold(content: bytes) -> bool:
     """Tell, at once, whether bytes may hold a secret; the answer is as old as `lately_known`."""
     known = _lately_encoded(lately_known())
     return any(each in content for each in known) or b"://" in content or b"uthorization" in content
+
+
+def may_hold_in_json(content: bytes) -> bool:
+    """Tell, at once, whether JSON may hold a secret, or a name that is one's."""
+    return _NAME_IN_JSON.search(content) is not None or may_hold(content)
 
 
 class Stream:

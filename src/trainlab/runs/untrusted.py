@@ -31,6 +31,18 @@ def opened(path: Path) -> IO[bytes]:
         raise
 
 
+def appended(path: Path) -> IO[bytes]:
+    """Open a regular file to write behind its end, made if need be; raise OSError for anything else."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        _check(path, os.fstat(descriptor).st_mode)
+        return os.fdopen(descriptor, "ab")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
 def content(path: Path, most: int) -> bytes:
     """Return what a regular file holds; raise OSError for anything else, or for more than `most` bytes."""
     with opened(path) as file:

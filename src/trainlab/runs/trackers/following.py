@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainlab.errors import UserError
 from trainlab.runs import trackers
+from trainlab.runs.secrets import without_secrets
 from trainlab.runs.trackers import Point, Subject
 from trainlab.runs.trackers.courier import Courier
 
@@ -42,12 +43,12 @@ class Following:
         """Hand on numbers logged now."""
         now = time.time()
         for courier in self._couriers:
-            courier.log(Point(step, now, tag, float(value)) for tag, value in metrics.items())
+            courier.log(Point(step, now, _shown(tag), float(value)) for tag, value in metrics.items())
 
     def catch_up(self, curves: Mapping[str, Curve], last: Mapping[str, Mapping[str, float]]) -> None:
         """Hand on the points behind the last known one of each tag: another process has logged them."""
         found = [
-            Point(step, when, tag, value)
+            Point(step, when, _shown(tag), value)
             for tag, curve in curves.items()
             for step, when, value in zip(curve.steps, curve.wall_times, curve.values, strict=True)
             if tag not in last or step > last[tag]["step"]
@@ -68,6 +69,10 @@ class Following:
         until = time.monotonic() + (STOP_SECONDS if status == "interrupted" else END_SECONDS)
         for courier in self._couriers:
             courier.wait(until)
+
+
+def _shown(tag: str) -> str:
+    return without_secrets(tag, lately=True)
 
 
 def chosen(setting: str) -> list[str]:

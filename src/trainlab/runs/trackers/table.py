@@ -7,7 +7,7 @@ import io
 from typing import IO, TYPE_CHECKING
 
 from trainlab.cleaning import sheet
-from trainlab.runs import atomic
+from trainlab.runs import atomic, untrusted
 from trainlab.runs.trackers import Point, Subject, Tracker
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Table(Tracker):
         self._file.close()
 
     def _opened(self) -> IO[str]:
-        file = self._path.open("a", encoding="utf-8", newline="")
+        file = io.TextIOWrapper(untrusted.appended(self._path), encoding="utf-8", newline="")
         if not file.tell():
             file.write(_text([]))
         return file
@@ -54,7 +54,7 @@ class Table(Tracker):
 def read(path: Path) -> list[Point]:
     """Return a file's points; a line that a killed process left unfinished is none."""
     found = []
-    with path.open(encoding="utf-8", newline="") as file:
+    with io.TextIOWrapper(untrusted.opened(path), encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             if all(row.get(name) for name in Point._fields):
                 found.append(Point(int(row["step"]), float(row["time"]), row["tag"], float(row["value"])))
