@@ -139,7 +139,7 @@ def _gathered(folder: Path) -> tuple[dict[str, Any], Gathered]:
             damaged.append(f"{path}: {describe(error)}.")
     damaged += [f"{folder}: {each}" for each in gathered.left_out]
     started, ended = gathered.span()
-    facts = {"count": gathered.count, "started": started, "ended": ended}
+    facts: dict[str, Any] = {"count": gathered.count, "started": started, "ended": ended}
     facts["config"] = secrets.hidden(gathered.config) if gathered.config else {}
     return facts | {"damaged": damaged}, gathered
 
