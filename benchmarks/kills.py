@@ -40,7 +40,7 @@ SHARES = {"loop": 0.6, "lightning": 0.3, "headless": 0.1}
 MOST_OF_A_RUN = 8  # kills
 LATEST = 0.01  # seconds from a phase's begin to the kill, at most
 LONGEST_RESUME, LONGEST_START = 0.15, 6.0  # seconds of a script, or a kernel, to its first step
-PATIENCE = 120.0  # seconds for a life, on a busy machine
+PATIENCE = 900.0  # seconds for a life, on a very busy machine
 ORPHANHOOD = 20.0  # seconds in which what a killed process has started must be gone
 ROLES = {"worker": "trainlab.runs.worker", "kernel": "ipykernel_launcher", "guard": "read -r group"}
 CLOCKS = ("train/samples_per_second", "vitals/")
@@ -72,25 +72,30 @@ class Killer:
 
     def __init__(self, place: Path, seed: int) -> None:
         self.place, self.chance, self.tally = place, random.Random(seed), Tally()
+        self.numbers = itertools.count()
         self.logs, self.temporary = place / "logs", place / "tmp"
         for each in (self.logs, self.temporary, place / "notebooks", place / "data"):
             each.mkdir(parents=True)
         shutil.copy(killed.__file__, place / "notebooks" / "killed.py")
         _write_notebook(place / "notebooks" / "mine.ipynb")
-        self.board = Board(place / "board")
         self.environment = {
-            BOARD: str(place / "board"),
             "TRAINLAB_ROOT": str(place),
             "TMPDIR": str(self.temporary),
             "OMP_NUM_THREADS": "1",
         }
+        self._new_board()
         self.whole = {kind: self._undisturbed(kind) for kind in SCRIPTS}
+
+    def _new_board(self) -> None:
+        """Take another one for each run: what outlived the one before would write on it."""
+        path = self.place / f"board-{next(self.numbers)}"
+        self.environment[BOARD], self.board = str(path), Board(path)
 
     def run(self, kind: str, whom: str, most: int) -> None:
         """Start a run, kill it so often, resume it each time, let it end, and judge it."""
         folder: Path | None = None
         before, faults = set(self.logs.glob("*/*")), len(self.tally.faults)
-        self.board.saved = 0
+        self._new_board()
         for number in range(most + 1):
             saved, sessions = self.board.saved, self._sessions(folder)
             phase = self._life(whom, folder, kill=number < most)
@@ -291,7 +296,7 @@ def kill(place: Path, wanted: int, seed: int, seconds: float = float("inf")) -> 
     while (left := wanted - killer.tally.kills.total()) > 0 and time.monotonic() < end:
         done = {kind: sum(n for (who, _), n in killer.tally.kills.items() if who == kind) for kind in SCRIPTS}
         done["headless"] = killer.tally.kills.total() - sum(done.values())
-        kind = max(quota, key=lambda each: 1 - done[each] / max(quota[each], 1))
+        kind = min(filter(quota.get, quota), key=lambda each: done[each] / quota[each])
         most = min(left, killer.chance.randint(1, MOST_OF_A_RUN if kind in SCRIPTS else 2))
         killer.run(kind, kind if kind in SCRIPTS else next(whoever), most)
     return killer.tally
