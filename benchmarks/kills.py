@@ -11,45 +11,36 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import mmap
 import os
 import random
 import shutil
 import signal
-import struct
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import killed
 import psutil
-from pydantic import Field
+from killed import BOARD, PHASES, RESUME, SAVE_EVERY, Board
 
-from trainlab.config import Config
-from trainlab.runs import atomic, checkpoint, events, lock, record
-from trainlab.runs.run import Run
+from trainlab.runs import events, lock, record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-PHASES = ("training", "saving", "evaluating", "writing run.json", "resuming")
-TRAIN, SAVE, EVALUATE, RECORD, RESUME = range(len(PHASES))
 SCRIPTS = ("loop", "lightning")
 HEADLESS = ("kernel", "worker", "viewer", "all")
 SHARES = {"loop": 0.6, "lightning": 0.3, "headless": 0.1}
 MOST_OF_A_RUN = 8  # kills
-STEPS, EVALUATE_EVERY, SAVE_EVERY, KEEP = 40, 5, 3, 2
 LATEST = 0.01  # seconds from a phase's begin to the kill, at most
-LONGEST_RESUME, LONGEST_START = (
-    0.15,
-    6.0,
-)  # seconds that a script, or a kernel, is on its way to its first step
-PATIENCE = 120.0  # seconds for a life, on a busy machine
+LONGEST_RESUME, LONGEST_START = 0.15, 6.0  # seconds of a script, or a kernel, to its first step
+PATIENCE = 900.0  # seconds for a life, on a very busy machine
 ORPHANHOOD = 20.0  # seconds in which what a killed process has started must be gone
 ROLES = {"worker": "trainlab.runs.worker", "kernel": "ipykernel_launcher", "guard": "read -r group"}
 CLOCKS = ("train/samples_per_second", "vitals/")
@@ -58,153 +49,10 @@ PROVEN = (
     "each resume went on from the newest checkpoint that was saved, or from a newer one; no temporary file, "
     "no process and no lock was left."
 )
-BOARD = "KILLS_BOARD"  # the environment's name for the file by which a training tells what it does
 NOTEBOOK = """
-import kills
-kills.loop(None, resume, margin=margin)
+import killed
+killed.loop(None, resume, margin=margin)
 """
-
-
-class Settings(Config):
-    """Of the loop."""
-
-    margin: float = 1.0
-    resume: str = Field("", exclude=True)
-
-
-class Board:
-    """What a training tells of itself, in memory that outlives it: what it does, and what it has saved."""
-
-    def __init__(self, path: Path) -> None:
-        if not path.exists():
-            path.write_bytes(bytes(16))
-        with path.open("r+b") as file:
-            self._memory = mmap.mmap(file.fileno(), 16)
-
-    @property
-    def phase(self) -> int:
-        """What is done now, one of PHASES."""
-        return self._memory[0]
-
-    @phase.setter
-    def phase(self, phase: int) -> None:
-        self._memory[0] = phase
-
-    @property
-    def saved(self) -> int:
-        """Steps in the newest whole checkpoint."""
-        return struct.unpack_from("q", self._memory, 8)[0]
-
-    @saved.setter
-    def saved(self, steps: int) -> None:
-        struct.pack_into("q", self._memory, 8, steps)
-
-    @contextmanager
-    def during(self, phase: int) -> Iterator[None]:
-        """Do this for a while."""
-        before, self.phase = self.phase, phase
-        yield
-        self.phase = before
-
-
-# In the process that is killed
-
-
-def watched() -> Board:
-    """Return the board, having arranged that what is written is told there."""
-    board = Board(Path(os.environ[BOARD]))
-    board.phase = RESUME
-    replacing = atomic.replacing
-
-    @contextmanager
-    def telling(path: Path) -> Iterator[Any]:
-        with board.during(RECORD if path.name == record.FILE else SAVE), replacing(path) as file:
-            yield file
-
-    atomic.replacing = telling
-    return board
-
-
-def loop(logs: Path | None, resume: str, margin: float = 1.0) -> None:
-    """Train by hand."""
-    board, numbers = watched(), random.Random(0)
-    config = Settings(margin=margin, resume=resume)
-    with Run("loop", config, logs=logs, monitor=False) as run:
-        first, weight = 0, 0.0
-        if run.checkpoint is not None:
-            state = checkpoint.load(run.checkpoint)
-            first, weight, (version, words, rest) = state["step"], state["weight"], state["random"]
-            numbers.setstate((version, tuple(words), rest))
-            run.rewind(first, run.checkpoint)
-        board.phase = TRAIN
-        for step in range(first, STEPS):
-            time.sleep(0.002)
-            weight += numbers.gauss(margin, 1.0)
-            run.log({"train/loss": weight}, step)
-            if step % EVALUATE_EVERY == EVALUATE_EVERY - 1:
-                with board.during(EVALUATE):
-                    time.sleep(0.002)
-                    run.log({"val/loss": weight * numbers.random()}, step)
-                run.update(evaluated=step)
-            if step % SAVE_EVERY == SAVE_EVERY - 1:
-                version, words, rest = numbers.getstate()
-                state = {"step": step + 1, "weight": weight, "random": [version, list(words), rest]}
-                with board.during(SAVE):
-                    path = run.checkpoints / f"{checkpoint.STEP}{step + 1:08}.ckpt"
-                    checkpoint.save(state, path)
-                    board.saved = step + 1
-                    checkpoint.alias(path, checkpoint.LAST)
-                    for old in sorted(run.checkpoints.glob(f"{checkpoint.STEP}*.ckpt"))[:-KEEP]:
-                        checkpoint.remove(old)
-
-
-def lightning(logs: Path | None, resume: str) -> None:
-    """Train with our Trainer."""
-    import lightning
-    import torch
-    from torch.utils.data import DataLoader, TensorDataset
-
-    from trainlab.training import Trainer, TrainingConfig
-    from trainlab.training.keeping import Keeper
-
-    board, written = watched(), Keeper.written
-
-    class Line(lightning.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            layers = torch.nn.Linear(3, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1)
-            self.layers = torch.nn.Sequential(*layers)
-
-        def training_step(self, batch: Any) -> Any:
-            board.phase = TRAIN
-            loss = self.layers(batch[0]).square().mean() + random.random()
-            self.log("train/loss", loss)
-            return loss
-
-        def validation_step(self, batch: Any) -> None:
-            board.phase = EVALUATE
-            self.log("val/loss", self.layers(batch[0]).square().mean() + random.random())
-
-        def configure_optimizers(self) -> Any:
-            return torch.optim.Adam(self.parameters(), lr=0.05)
-
-    def telling(keeper: Keeper, step: int, **options: Any) -> None:
-        board.saved = step
-        written(keeper, step, **options)
-
-    Keeper.written = telling  # type: ignore[method-assign]
-    config = TrainingConfig(
-        accelerator="cpu", num_workers=0, epochs=3, checkpoint_every="3", resume=resume, monitor="val/loss"
-    )
-    x = TensorDataset(torch.randn(40, 3, generator=torch.Generator().manual_seed(1)))
-    with Run("lightning", config, logs=logs, monitor=False) as run:
-        lightning.seed_everything(7, verbose=False)
-        Trainer(run, config, log_every_n_steps=1).fit(
-            Line(), DataLoader(x, batch_size=5, shuffle=True), DataLoader(x, batch_size=20)
-        )
-
-
-# In the process that kills
 
 
 @dataclass
@@ -224,25 +72,30 @@ class Killer:
 
     def __init__(self, place: Path, seed: int) -> None:
         self.place, self.chance, self.tally = place, random.Random(seed), Tally()
+        self.numbers = itertools.count()
         self.logs, self.temporary = place / "logs", place / "tmp"
         for each in (self.logs, self.temporary, place / "notebooks", place / "data"):
             each.mkdir(parents=True)
-        shutil.copy(__file__, place / "notebooks" / "kills.py")
+        shutil.copy(killed.__file__, place / "notebooks" / "killed.py")
         _write_notebook(place / "notebooks" / "mine.ipynb")
-        self.board = Board(place / "board")
         self.environment = {
-            BOARD: str(place / "board"),
             "TRAINLAB_ROOT": str(place),
             "TMPDIR": str(self.temporary),
             "OMP_NUM_THREADS": "1",
         }
+        self._new_board()
         self.whole = {kind: self._undisturbed(kind) for kind in SCRIPTS}
+
+    def _new_board(self) -> None:
+        """Take another one for each run: what outlived the one before would write on it."""
+        path = self.place / f"board-{next(self.numbers)}"
+        self.environment[BOARD], self.board = str(path), Board(path)
 
     def run(self, kind: str, whom: str, most: int) -> None:
         """Start a run, kill it so often, resume it each time, let it end, and judge it."""
         folder: Path | None = None
         before, faults = set(self.logs.glob("*/*")), len(self.tally.faults)
-        self.board.saved = 0
+        self._new_board()
         for number in range(most + 1):
             saved, sessions = self.board.saved, self._sessions(folder)
             phase = self._life(whom, folder, kill=number < most)
@@ -302,7 +155,7 @@ class Killer:
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.environ.update(self.environment)
-            {"loop": loop, "lightning": lightning}[kind](self.logs, reference)
+            getattr(killed, kind)(self.logs, reference)
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -368,7 +221,7 @@ def _write_notebook(path: Path) -> None:
 
     parameters = new_code_cell('margin = 1.0\nresume = ""', metadata={"tags": ["parameters"]})
     made = new_notebook(cells=[parameters, new_code_cell(NOTEBOOK)])
-    made.metadata.trainlab = {"config": "kills:Settings"}
+    made.metadata.trainlab = {"config": "killed:Settings"}
     nbformat.write(made, path)
 
 
@@ -443,7 +296,7 @@ def kill(place: Path, wanted: int, seed: int, seconds: float = float("inf")) -> 
     while (left := wanted - killer.tally.kills.total()) > 0 and time.monotonic() < end:
         done = {kind: sum(n for (who, _), n in killer.tally.kills.items() if who == kind) for kind in SCRIPTS}
         done["headless"] = killer.tally.kills.total() - sum(done.values())
-        kind = max(quota, key=lambda each: 1 - done[each] / max(quota[each], 1))
+        kind = min(filter(quota.get, quota), key=lambda each: done[each] / quota[each])
         most = min(left, killer.chance.randint(1, MOST_OF_A_RUN if kind in SCRIPTS else 2))
         killer.run(kind, kind if kind in SCRIPTS else next(whoever), most)
     return killer.tally

@@ -14,7 +14,7 @@ import pytest
 
 from headless import COMMAND, Lab, until
 from trainlab.errors import UserError
-from trainlab.runs import checkpoint, lock, record, stopping, viewer
+from trainlab.runs import checkpoint, listing, lock, record, stopping, viewer
 from trainlab.runs.run import Run
 
 TRAINLAB = COMMAND[:-1]
@@ -33,6 +33,13 @@ for second in range(6000):
     print("second", second, flush=True)
     time.sleep(0.1)
 """
+
+
+def start(body, logs):
+    """Start a script whose `logs` is a folder."""
+    script = "from pathlib import Path\nimport sys, time, trainlab\nlogs = Path(sys.argv[1])\n"
+    command = [sys.executable, "-c", script + textwrap.dedent(body), str(logs)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 class Script:
@@ -174,3 +181,84 @@ def test_a_log_from_elsewhere_does_not_steer_the_terminal() -> None:
     assert viewer._harmless(hostile) == b"?]0;title??[2J?2J?c\x08 ?"
     kept = b"\x1b[31mred\x1b[0m\r 10%\x1b[K\x1b[A\n\t\xc3\xa9\n"
     assert viewer._harmless(kept) == kept
+
+
+SAVING = """
+    from trainlab.runs import checkpoint
+    with trainlab.Run("plain", logs=logs, monitor=False) as run:
+        checkpoint.save({"step": 240}, run.checkpoints / "step-00000240.ckpt")
+        print(run.folder, flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "by"), [(signal.SIGINT, -signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
+)
+def test_a_script_that_is_stopped_says_what_was_saved_and_how_to_go_on(tmp_path, number, code, by):
+    script = start(SAVING, tmp_path)
+    folder = Path(script.stdout.readline().strip())
+    script.send_signal(number)
+    out, errors = script.communicate(timeout=60)
+    assert script.returncode == code
+    assert out == f'interrupted by {by}: saved at step 240. Go on with resume="{folder.name}"\n'
+    assert errors == ""
+
+
+def test_a_second_ctrl_c_while_the_end_is_written_adds_no_traceback(tmp_path):
+    body = """
+        import os, signal
+        from trainlab.runs import record
+        written = record.end
+        def end(*args, **kwargs):
+            os.kill(os.getpid(), signal.SIGINT)
+            return written(*args, **kwargs)
+        record.end = end
+        with trainlab.Run("plain", logs=logs, monitor=False) as run:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+    """
+    script = start(body, tmp_path)
+    out, errors = script.communicate(timeout=60)
+    assert (script.returncode, errors) == (-signal.SIGINT, "")
+    assert out == "interrupted by Ctrl-C: no checkpoint was saved.\n"
+    assert listing.rows(tmp_path)[0].status == "interrupted"
+
+
+def test_what_a_script_did_not_expect_keeps_its_traceback(tmp_path):
+    script = start(
+        """
+        try:
+            with trainlab.Run("plain", logs=logs, monitor=False) as run:
+                raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            pass
+        with trainlab.Run("plain", logs=logs, monitor=False) as run:
+            raise ValueError("loss is NaN")
+        """,
+        tmp_path,
+    )
+    errors = script.communicate(timeout=60)[1]
+    assert "Traceback" in errors
+    assert errors.endswith("ValueError: loss is NaN\n")
+
+
+def test_an_interruption_stays_one_where_nobody_can_read_what_was_saved(tmp_path, monkeypatch):
+    closed = (tmp_path / "closed").open("w")
+    closed.close()
+    monkeypatch.setattr(sys, "stdout", closed)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), Run("news", logs=tmp_path, monitor=False):
+        raise KeyboardInterrupt
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_notebook_s_cell_that_is_interrupted_shows_no_traceback(tmp_path):
+    from IPython.core.interactiveshell import InteractiveShell
+
+    with pytest.raises(KeyboardInterrupt) as caught, Run("news", logs=tmp_path, monitor=False):
+        raise KeyboardInterrupt
+    shell, shown = InteractiveShell(), []
+    shell._showtraceback = lambda kind, value, lines: shown.extend(lines)
+    shell.showtraceback((caught.type, caught.value, caught.tb))
+    assert shown == ["KeyboardInterrupt"]
