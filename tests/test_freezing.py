@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 import zipfile
@@ -213,3 +214,22 @@ def test_preparing_that_fails_leaves_nothing(data):
 def test_archives_are_listed_with_what_made_them():
     freeze(recipe())
     assert [freezing.read(path).settings for path in freezing.archives()] == [{"data": "toy", "size": 3}]
+
+
+@pytest.mark.parametrize("name", [".git/config", "../out.txt", "/etc/passwd", "a\nb"])
+def test_a_manifest_that_names_what_nobody_should_write_is_refused(name):
+    path = freeze(recipe()).path
+    said = {"version": 1, "settings": {}, "raw": {}, "files": {name: ["0" * 64, 1]}}
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr(freezing.MANIFEST, json.dumps(said))
+    with pytest.raises(UserError, match="is damaged: the entry"):
+        freezing.read(path)
+
+
+@pytest.mark.parametrize("manifest", [b"[" * 100_000, b" " * (65 << 20)], ids=["nested", "huge"])
+def test_a_manifest_without_end_is_refused(manifest):
+    path = freeze(recipe()).path
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr(freezing.MANIFEST, manifest)
+    with pytest.raises(UserError, match=r"is damaged: (frozen\.json is too large|maximum recursion)"):
+        freezing.read(path)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +16,10 @@ from trainlab.errors import UserError
 from trainlab.hub import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from tokenizers import Tokenizer
+    from torch import Tensor, nn
     from transformers import PreTrainedConfig
 
 MINILM = "minilm"
@@ -37,6 +40,8 @@ FOREIGN = frozenset(
     }
 )
 MOST_GROWTH = 1000  # times that a tokenizer's replacements may lengthen a text; published ones: twice
+WEIGHT_FILES = (".safetensors", ".bin")
+MOST_ADDED = 1_000_000  # weights of a fresh layer on top
 MOST_PADDING = 100_000  # tokens
 WAYS_OUT = (
     "backbone=minilm (the default) needs no hub; a model downloaded before works offline "
@@ -79,9 +84,12 @@ def load(kind: Any, source: Source, **options: Any) -> Any:
     Raises UserError where the model can't do without.
     """
     try:
-        return kind.from_pretrained(
-            source.name, local_files_only=source.local, trust_remote_code=False, **options
-        )
+        with no_larger_than(_room(source)):
+            return kind.from_pretrained(
+                source.name, local_files_only=source.local, trust_remote_code=False, **options
+            )
+    except TooLargeError as error:
+        raise UserError(f"{source.name}: {error}. Get the model again.") from None
     except ValueError as error:
         if "trust_remote_code" not in str(error):
             raise
@@ -91,6 +99,48 @@ def load(kind: Any, source: Source, **options: Any) -> Any:
         ) from None
     except (RuntimeError, ImportError) as error:  # weights of other sizes, a library that is not installed
         raise UserError(f"{source.name} can't be loaded: {' '.join(str(error).split())[:300]}") from None
+
+
+class TooLargeError(ValueError):
+    """A network's settings ask for more weights than there can be."""
+
+
+@contextmanager
+def no_larger_than(room: float, tensors: float = math.inf) -> Iterator[None]:
+    """Raise TooLargeError as soon as a network is made that weights of `room` bytes can't fill.
+
+    A number of one byte is the least that weights are kept in. `tensors` are the most that there can be.
+    """
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    numbers = made = 0
+
+    def count(_: nn.Module, __: str, weight: Tensor | None) -> None:
+        nonlocal numbers, made
+        if weight is not None:
+            numbers, made = numbers + weight.numel(), made + 1
+        if numbers > room or made > tensors:
+            raise TooLargeError(
+                f"its settings ask for {numbers:,} weights or more, in {made:,} tensors; the files have room "
+                f"for {room:,}"
+            )
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _room(source: Source) -> float:
+    """Return how many weights a model in a folder may have at most, with those that training adds."""
+    folder = Path(source.name)
+    if not folder.is_dir():
+        return math.inf
+    held = sum(
+        path.stat().st_size for path in folder.iterdir() if path.suffix in WEIGHT_FILES and path.is_file()
+    )
+    return 2 * held + MOST_ADDED
 
 
 def architecture(settings: Mapping[str, Any]) -> PreTrainedConfig:

@@ -330,7 +330,7 @@ def test_a_run_that_is_a_repository_itself_is_refused_whatever_its_name_is(logs,
     refused(file, logs, "git would obey")
 
 
-def test_git_status_runs_nothing_after_a_hostile_archive(logs, file):
+def test_an_archive_with_a_repository_whose_settings_run_a_command_leaves_nothing(logs, file):
     config = b'[core]\n\trepositoryformatversion = 0\n\tfsmonitor = "touch PWNED; false"\n'
     names = {"run.json": b"{}", ".git/HEAD": b"ref: refs/heads/main\n", ".git/config": config}
     names |= {".git/objects/x": b"x", ".git/refs/x": b"x"}

@@ -188,6 +188,17 @@ def test_a_sentiment_runs_checkpoint_is_read_as_carefully(bert, saved, tmp_path,
         load()
 
 
+@pytest.mark.parametrize(
+    "settings", [{"num_hidden_layers": 10**7}, {"vocab_size": 10**12}, {"intermediate_size": 10**9}], ids=str
+)
+def test_a_model_folder_whose_settings_ask_for_more_than_its_files_is_refused_at_once(tmp_path, settings):
+    tiny_models.bert(tmp_path, ["rain", "sun"])
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | settings))
+    with pytest.raises(UserError, match="its settings ask for"):
+        NewsModel.pretrained(NewsConfig.parse({"backbone": str(tmp_path)}))
+
+
 def tokenizer(**settings: Any) -> Callable[[dict[str, Any]], None]:
     def change(saved: dict[str, Any]) -> None:
         known = saved["hyper_parameters"]
@@ -237,7 +248,7 @@ def test_a_model_folder_whose_settings_ask_for_other_weights_is_refused_with_a_s
     tiny_models.bert(tmp_path, ["rain", "sun"])
     config = tmp_path / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"hidden_size": 10**6}))
-    with pytest.raises(UserError, match="can't be loaded"):
+    with pytest.raises(UserError, match=r"can't be loaded|its settings ask for"):
         NewsModel.pretrained(NewsConfig.parse({"backbone": str(tmp_path)}))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from trainlab.backbones import no_larger_than
 from trainlab.errors import UserError
 from trainlab.runs import checkpoint, lookup, record
 from trainlab.runs.checkpoint import CheckpointError
@@ -41,7 +42,7 @@ def build(path: Path, saved: Mapping[str, Any], make: Callable[[dict[str, Any]],
         weights, known = saved["state_dict"], saved["hyper_parameters"]
         room = _bytes(weights)
         _check_settings(known, max(room, LARGEST_NUMBER))
-        with _no_larger_than(room, len(weights)), torch.device("meta"):
+        with no_larger_than(room, 4 * len(weights)), torch.device("meta"):
             make(known)
         network = make(known)
         network.load_state_dict(weights)
@@ -117,30 +118,3 @@ def _check_settings(known: Any, largest: int) -> None:
             waiting += [(each, depth + 1) for pair in value.items() for each in pair]
         elif isinstance(value, list | tuple | set | frozenset):
             waiting += [(each, depth + 1) for each in value]
-
-
-@contextmanager
-def _no_larger_than(room: int, tensors: int) -> Iterator[None]:
-    """Raise ValueError as soon as a network is made that weights of `room` bytes, so many, can't fill.
-
-    A number of one byte is the least that weights are kept in; a tensor may be there under a few names.
-    """
-    from torch.nn.modules.module import register_module_parameter_registration_hook
-
-    numbers = made = 0
-
-    def count(_: nn.Module, __: str, weight: Tensor | None) -> None:
-        nonlocal numbers, made
-        if weight is not None:
-            numbers, made = numbers + weight.numel(), made + 1
-        if numbers > room or made > 4 * tensors:
-            raise ValueError(
-                f"its settings ask for {numbers:,} weights or more in {made:,} tensors, the file holds "
-                f"{room:,} bytes in {tensors:,}"
-            )
-
-    hook = register_module_parameter_registration_hook(count)
-    try:
-        yield
-    finally:
-        hook.remove()
