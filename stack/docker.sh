@@ -68,9 +68,9 @@ give_up() { # give_up BEFORE: ends what this start has started, never a service 
   docker compose logs --tail 20 2>&1 | sed "s/^\x1b\[2K//" >&2 # the escape clears a line, in a terminal
   for service in jupyter tensorboard; do
     if grep -qx "$service" <<<"$1"; then left+="${left:+ and }$service"
-    else docker compose rm --stop --force "$service" >/dev/null 2>&1; fi
+    else docker compose rm --stop --force "$service" >/dev/null 2>&1 || true; fi
   done
-  [[ -n $left ]] || { docker compose down >/dev/null 2>&1; left=nothing; }
+  [[ -n $left ]] || { docker compose down >/dev/null 2>&1 || true; left=nothing; }
   fail "the services did not become healthy; their last words are above. What this start had started was stopped; left running: $left."
 }
 

@@ -61,7 +61,7 @@ is_copy() { # .env came with the name from another folder, and that one still go
 }
 
 named_folder() { # prints the folder for which make wrote the name in .env
-  [[ ! -r .env ]] || sed -n 's/^# COMPOSE_PROJECT_NAME is of the folder \(.*[^\r]\)\r*$/\1/p' .env | tail -n 1
+  [[ ! -r .env ]] || tr -d '\r' <.env | sed -n 's/^# COMPOSE_PROJECT_NAME is of the folder //p' | tail -n 1
 }
 
 project_lines() {

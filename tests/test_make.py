@@ -714,6 +714,34 @@ def test_a_command_in_the_container_has_a_terminal_where_make_has_one(
     )
 
 
+WAIT_FOR_CTRL_C = """
+import sys, time
+try:
+    print("in a terminal" if sys.stdout.isatty() and sys.stdin.isatty() else "in a pipe", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(0.5)
+    print("saved", flush=True)
+    sys.exit(130)
+"""
+
+
+def test_without_docker_a_ctrl_c_reaches_the_run_and_its_last_words_are_shown(machine: Machine) -> None:
+    environment_of(machine.folder, machine.tools / "pip")
+    command = machine.folder / ".venv/bin/trainlab"
+    command.write_text(command.read_text().splitlines()[0] + WAIT_FOR_CTRL_C)
+    (machine.folder / ".stack").mkdir()
+    supervisor = subprocess.Popen(["sleep", "300"], env={"TRAINLAB_STACK": f"{machine.folder}/.stack"})
+    (machine.folder / ".stack/supervisord.pid").write_text(str(supervisor.pid))
+    environment = clean_environment() | machine.environment
+    with in_terminal(["make", "run", "ENGINE=local", "ARGS=news"], machine.folder, environment) as terminal:
+        terminal.until("in a terminal")
+        terminal.type(CTRL_C)
+        assert "saved\r\n" in terminal.until("")
+    supervisor.kill()
+    supervisor.wait()
+
+
 def test_logs_go_on_in_a_terminal(machine: Machine) -> None:
     environment = clean_environment() | machine.environment
     with in_terminal(["make", "logs"], machine.folder, environment) as terminal:
