@@ -178,3 +178,13 @@ def test_what_can_be_no_secret_is_not_held_back(monkeypatch):
     monkeypatch.setenv("A_KEY", KEY)
     secrets._lately.cache_clear()
     assert secrets.Stream().feed("epoch 1: 50 %") == "epoch 1: 50 %"
+
+
+@pytest.mark.parametrize(
+    "piece", ["a", "\n", " ", "a: ", "://", "&a", ";", '"', "key", "x='", "key1", "[", "@"]
+)
+def test_long_texts_of_any_kind_take_no_time_without_end(piece):
+    text = piece * (300_000 // len(piece))
+    assert secrets.named_in(text) == []
+    assert without_secrets(f"uthorization://{text}")
+    secrets.may_hold_in_json(text.encode())

@@ -54,13 +54,12 @@ _QUERY = re.compile(r"""([?&;]([\w.-]+)=)([^&;\s"'#<>]+)""")
 _HEADER = re.compile(
     r"""(?i)(\bauthorization["']?\s*[:=]\s*["']?(?:(?:bearer|basic|token)\s+)?)([^\s"',]{8,})"""
 )
-_LINE = re.compile(r"^\s*(?:export\s+)?([\w.-]+)\s*[=:](.*)$", re.MULTILINE)
-_IN_CODE = (
-    re.compile(  # name = 'text', name: str = 'text', f(name='text'), {'name': 'text'}, x['name'] = 'text'
-        r"""([\w-]+)["']?\]?\s*(?::\s*[\w.]+\s*)?[=:]\s*[rRuUbB]?("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')"""
-    )
+_LINE = re.compile(r"^[ \t]*(?:export[ \t]+)?([\w.-]+)[ \t]*[=:](.*)$", re.MULTILINE)
+_IN_CODE = re.compile(  # name = 'text', name: str = 'text', f(name='text'), {'name': 'text'}, x['name'] = ''
+    r"""(?<![\w-])([\w-]+)["']?\]?\s*(?::\s*[\w.]+\s*)?[=:]\s*[rRuUbB]?"""
+    r"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')"""
 )
-_MAGIC = re.compile(r"^\s*%(?:set_)?env\s+(\w+)\s*[= ]\s*(\S+)", re.MULTILINE)
+_MAGIC = re.compile(r"^[ \t]*%(?:set_)?env[ \t]+(\w+)\s*[= ]\s*(\S+)", re.MULTILINE)
 
 _told: set[str] = set()
 
@@ -100,10 +99,14 @@ def named(value: Any, name: str = "") -> list[Any]:
 
 def named_in(code: str) -> list[str]:
     """Return the texts that Python code gives to secrets' names, as in `api_key = "..."`."""
-    found = [(name, _literal(text)) for name, text in _IN_CODE.findall(code)]
-    found += _MAGIC.findall(code)
+    found = [(name, text, True) for name, text in _IN_CODE.findall(code)]
+    found += [(name, text, False) for name, text in _MAGIC.findall(code)]
     # `key="category"` is what many functions call a column
-    return [text for name, text in found if is_secret_name(name) and name.lower() != "key"]
+    return [
+        _literal(text) if quoted else text
+        for name, text, quoted in found
+        if is_secret_name(name) and name.lower() != "key"
+    ]
 
 
 def without_secrets(text: str, *, lately: bool = False) -> str:
