@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import slow
 from project import CHECKOUT, Project, clean_environment, copy_checkout, status_of
 from terminal import CTRL_C, in_terminal
 
@@ -939,46 +938,22 @@ def test_a_signal_reaches_the_process_in_a_real_container_with_a_terminal_and_wi
 
 
 @pytest.mark.docker
-@pytest.mark.slow
-def test_ctrl_c_reaches_a_run_in_the_real_container_with_a_terminal_and_without(
-    docker_project: Project,
+def test_another_clone_s_containers_are_refused_on_the_real_engine(
+    small_stack: Project, tmp_path: Path, free_port: Callable[[], int]
 ) -> None:
-    folder = docker_project.folder
-    slow.write(folder / "notebooks")
-    docker_project.make("up")
-    environment = clean_environment() | docker_project.environment
-    run = f"ARGS=slow {' '.join(slow.SETTINGS)} --name "
-    with in_terminal(["make", "run", f"{run}typed"], folder, environment) as terminal:
-        piped = subprocess.Popen(
-            ["make", "run", f"{run}piped"],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        trainings = [slow.at_work(folder, name) for name in ("typed", "piped")]
-        terminal.type(CTRL_C)
-        os.killpg(piped.pid, signal.SIGINT)
-        terminal.until("")
-        piped.communicate(timeout=60)
-    for training in trainings:
-        assert slow.record(training)["status"] == "interrupted"
-        assert slow.newest_checkpoint(training) == slow.curve(training)[-1] + 1
-    assert piped.returncode != 0
-
-    with in_terminal(["make", "shell"], folder, environment) as terminal:
-        terminal.until("trainlab:/workspace$ ")
-        terminal.type("echo $((6 * 7)); exit\n")
-        terminal.until("42\r\n")
+    ports = {"JUPYTER_PORT": str(free_port()), "TENSORBOARD_PORT": str(free_port())}
+    second = Project(copy_checkout(tmp_path / "second"), small_stack.environment | ports)
+    shutil.copy(small_stack.folder / ".env", second.folder)
+    for verb in ("up", "down"):
+        assert f"belongs to containers of {small_stack.folder}" in second.make(verb, check=False).stdout
+    compose = ["docker", "compose", "ps", "--quiet", "--status", "running"]
+    running = subprocess.check_output(compose, cwd=small_stack.folder, env=clean_environment())
+    assert len(running.split()) == 2
 
 
 @pytest.mark.docker
 @pytest.mark.slow
-def test_the_real_engine_goes_up_and_down_as_often_as_told_and_is_no_other_clone_s(
-    docker_project: Project, tmp_path: Path
-) -> None:
+def test_the_real_engine_goes_up_and_down_as_often_as_told(docker_project: Project) -> None:
     (token,) = re.findall(r"/lab\?token=(\S+)", docker_project.make("up").stdout)
     assert status_of(f"{docker_project.jupyter}/api/status?token={token}") == 200
     assert status_of(f"{docker_project.tensorboard}/data/environment") == 200
@@ -991,12 +966,6 @@ def test_the_real_engine_goes_up_and_down_as_often_as_told_and_is_no_other_clone
     ).stdout
     assert "token::" in shell
     assert re.search(r"^[1-9]\d*$", shell, re.M)
-    name = docker_project.settings["COMPOSE_PROJECT_NAME"]
-    second = Project(copy_checkout(tmp_path / "second"), docker_project.environment)
-    (second.folder / ".env").write_text(f"COMPOSE_PROJECT_NAME={name}\n")
-    for verb in ("up", "down"):
-        assert f"belongs to containers of {docker_project.folder}" in second.make(verb, check=False).stdout
-    assert docker_project.make("status").stdout.count("healthy") == 2
     docker_project.make("down")
     assert status_of(f"{docker_project.jupyter}/api") == 0
     docker_project.make("down")
