@@ -18,6 +18,10 @@ from project import clean_environment, copy_checkout, lend_images
 
 USER = 1000 if os.geteuid() == 0 else os.geteuid()
 GROUP = 1000 if os.geteuid() == 0 else os.getegid()
+# bash that sets $server to a process inside, for `Stack.inside`
+CHILD = "read -r server _ </proc/$server/task/$server/children"
+KEEPER = f"server=1; {CHILD}"  # process 1 is the init: its child keeps the server going,
+SERVER = f"{KEEPER}; {CHILD}"  # and has it as its own child
 
 
 @dataclass

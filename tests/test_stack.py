@@ -18,7 +18,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from containers import GROUP, USER, Stack, started, until
+from containers import GROUP, KEEPER, SERVER, USER, Stack, started, until
 from project import CHECKOUT, status_of
 
 KERNEL, TERMINAL = "^[^ ]*python.*ipykernel_launcher", "^/bin/bash $"  # their command lines
@@ -220,11 +220,6 @@ def write_notebook(path: Path) -> None:
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
     if os.geteuid() == 0:
         os.chown(path, USER, GROUP)
-
-
-CHILD = "read -r server _ </proc/$server/task/$server/children"
-KEEPER = f"server=1; {CHILD}"  # process 1 is the init: its child keeps the server going,
-SERVER = f"{KEEPER}; {CHILD}"  # and has it as its own child
 
 
 @pytest.mark.parametrize(("service", "path"), [("jupyter", "/api"), ("tensorboard", "/data/environment")])

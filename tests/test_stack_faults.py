@@ -17,7 +17,8 @@ import pytest
 import websocket
 
 import slow
-from containers import Stack, own, started, until
+from containers import SERVER, Stack, own, started, until
+from project import status_of
 
 HOG = """
 import trainlab
@@ -135,6 +136,23 @@ def test_a_stopped_training_goes_on_after_up(stack, stopped):
     assert known["status"] == "finished"
     assert known["resumes"][0]["step"] == before
     assert slow.curve(stopped.foreground) == list(range(slow.STEPS))
+
+
+def test_a_training_goes_on_while_the_server_is_killed_and_started_again(stack):
+    stack.up()
+    stack.compose(
+        "exec", "-T", "jupyter", "trainlab", "run", "slow", "--name=alone", *slow.SETTINGS, "--detach"
+    )
+    folder = slow.at_work(stack.folder, "alone")
+    before = stack.state("jupyter")
+    stack.inside("jupyter", f"{SERVER}; kill -KILL $server", check=False)
+    steps = slow.curve(folder)[-1]
+    until(lambda: status_of(stack.url("jupyter", "/api")) == 200, 60, "the server is there again")
+    until(lambda: slow.curve(folder)[-1] > steps + 1, 60, "the training goes on")
+    assert slow.record(folder)["status"] == "running"
+    assert stack.state("jupyter")["State"]["StartedAt"] == before["State"]["StartedAt"]
+    stack.compose("stop", "jupyter")
+    assert slow.record(folder)["status"] == "interrupted"
 
 
 def test_a_killed_training_is_found_dead_and_goes_on_in_a_new_container(stack):
