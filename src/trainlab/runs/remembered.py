@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trainlab.runs.events import Outcome
 
 FILE = ".outcomes.json"  # in logs/; whoever deletes it loses time alone
-_VERSION = 2  # another one where events are read in another way: the file is then made anew
+_VERSION = 3  # another one where events are read in another way: the file is then made anew
 _LARGEST = 1 << 26  # bytes, of some 30,000 runs
 _YOUNG = 2.0  # seconds; a file changed so recently may change again without its time telling
 
