@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from machine import Machine
 from project import CHECKOUT, Project, copy_checkout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 REQUIRED_IN_CI = ("docker", "browser")
@@ -118,3 +120,10 @@ def local_project(
     project = Project(folder, {"ENGINE": "local", "GPU": "0", **ports})
     yield project
     project.make("down")
+
+
+@pytest.fixture
+def machine(tmp_path: Path, free_port: Callable[[], int]) -> Machine:
+    found = Machine(tmp_path / "project", (free_port(), free_port()))
+    found.tool("df", "#!/bin/bash\nprintf 'Filesystem 1024-blocks Used Available\\nx 9 9 104857600\\n'\n")
+    return found

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 README = (CHECKOUT / "README.md").read_text()
 QUICK = "epochs=1 class_size=4 triplets_per_item=2 max_tokens=16"
 RUN_ELSEWHERE = {
-    "make demo": "test_make.py runs it on the engine that people get",
+    "make demo": "test_real_engine.py runs it on the engine that people get",
     "make test": "it is what runs this test",
     "trainlab stop RUN": "needs a run at work; tests/runs/test_stopping.py has one",
     "ssh -N -L 8888:127.0.0.1:8888 -L 6006:127.0.0.1:6006 you@machine": "needs a second machine",

@@ -1,0 +1,135 @@
+"""A copy of the checkout on a machine whose docker, df and nvidia-smi only seem to be there."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from project import CHECKOUT, Project, clean_environment, copy_checkout
+
+ENGINE_INFO = {
+    "ServerVersion": "26.1.5+dfsg1",
+    "Runtimes": {"runc": {}, "io.containerd.runc.v2": {}},
+    "MemTotal": 10 * 2**30,
+    "NCPU": 3,
+    "DockerRootDir": "/",
+}
+
+
+# notes each call; answers `info` and `compose version`; `ps --filter` tells ports while it is up; the files
+# `containers`, `running` and `down` name a project and its folder a line, services, and one that is down
+FAKE_DOCKER = """#!/bin/bash
+published() { # published NAME: its port, as the shell or .env has it
+  local port=${!1:-$(sed -n "s/.*$1[^0-9]*\\([0-9]*\\).*/\\1/p" .env)}
+  echo "127.0.0.1:$port->$port/tcp, 10000/tcp"
+}
+down=$(cat "$FAKE/down" 2>/dev/null)
+echo "$*" >>"$FAKE/calls"
+[[ $1 != compose ]] || echo "$COMPOSE_PROJECT_NAME" >"$FAKE/project"
+case "$*" in
+  "ps --all"*working_dir=*) while read -r name folder; do
+      if [[ "$*" == *"working_dir=$folder "* ]]; then echo "$name"; fi; done <"$FAKE/containers" ;;
+  "ps --all"*) while read -r name folder; do
+      if [[ "$*" == *"project=$name "* ]]; then printf '%s\\0\\n' "$folder"; fi; done <"$FAKE/containers" ;;
+  "volume inspect"*) [[ -e $FAKE/$3 ]] ;;
+  info*) cat "$FAKE/info"; [[ -s $FAKE/info ]] ;;
+  "compose version"*) cat "$FAKE/compose" ;;
+  "compose up"*) mkdir "$FAKE/starting" || exit 1; touch "$FAKE/up"; sleep 0.2; rmdir "$FAKE/starting"
+    [[ ! -e $FAKE/unhealthy ]] ;;
+  *pass_on*) touch "$FAKE/stopped" ;;
+  "compose exec"*" trainlab run"*) [[ ! -t 0 || ! -t 1 ]] || touch "$FAKE/terminal"
+    [[ -e $FAKE/long ]] || exit 0
+    echo at work
+    while [[ ! -e $FAKE/stopped ]]; do sleep 0.05; done
+    echo a checkpoint was saved; exit 130 ;;
+  "compose exec"*) [[ ! -t 0 || ! -t 1 ]] || touch "$FAKE/terminal" ;;
+  "compose rm"*) ;;
+  "compose ps --services"*) cat "$FAKE/running" ;;
+  "compose down"*) rm -f "$FAKE/up" ;;
+  "ps --filter"*"service=${down:-none}"*) ;;
+  "ps --filter"*service=jupyter*) [[ ! -e $FAKE/up ]] || published JUPYTER_PORT ;;
+  "ps --filter"*service=tensorboard*) [[ ! -e $FAKE/up ]] || published TENSORBOARD_PORT ;;
+  "compose ps"*) [[ ! -e $FAKE/up ]] || echo healthy ;;
+esac
+"""
+
+
+class Machine(Project):
+    """A copy of the checkout on a machine whose docker, df and nvidia-smi are ours."""
+
+    def __init__(self, folder: Path, ports: tuple[int, int]) -> None:
+        self.tools = folder.parent / "tools"
+        self.tools.mkdir()
+        super().__init__(
+            copy_checkout(folder),
+            {
+                "PATH": f"{self.tools}:{os.environ['PATH']}",
+                "FAKE": str(self.tools),
+                "JUPYTER_PORT": str(ports[0]),
+                "TENSORBOARD_PORT": str(ports[1]),
+            },
+        )
+        self.tool("docker", FAKE_DOCKER)
+        (self.tools / "containers").touch()
+        (self.tools / "running").touch()
+        self.tool("nvidia-smi", "#!/bin/bash\nexit 9\n")
+        self.engine(ENGINE_INFO)
+        (folder / f"jupyter/wheels/torch-{torch_version()}+cpu-any.whl").touch()  # nothing is fetched
+
+    def tool(self, name: str, script: str) -> None:
+        (self.tools / name).write_text(script)
+        (self.tools / name).chmod(0o755)
+
+    def engine(self, info: dict[str, object] | None, compose: str = "2.26.1-4") -> None:
+        (self.tools / "info").write_text(json.dumps(info, separators=(",", ":")) if info else "")
+        (self.tools / "compose").write_text(compose)
+
+    def with_gpu(self) -> None:
+        self.engine(ENGINE_INFO | {"Runtimes": {"runc": {}, "nvidia": {"path": "nvidia-container-runtime"}}})
+        self.tool("nvidia-smi", "#!/bin/bash\necho 'GPU 0: NVIDIA H200'\n")
+
+    def calls(self) -> str:
+        path = self.tools / "calls"
+        return path.read_text() if path.exists() else ""
+
+    def built(self) -> int:
+        return self.calls().splitlines().count("compose build")
+
+
+def torch_version() -> str:
+    found = re.search(r'"torch==([\d.]+)"', (CHECKOUT / "pyproject.toml").read_text())
+    assert found
+    return found[1]
+
+
+def in_a_terminal(machine: Machine, command: str, typed: str) -> str:
+    keyboard, terminal = pty.openpty()
+    os.write(keyboard, typed.encode())
+    environment = clean_environment() | machine.environment
+    done = subprocess.run(
+        command.split(), cwd=machine.folder, env=environment, stdin=terminal, capture_output=True, check=True
+    )
+    os.close(keyboard)
+    os.close(terminal)
+    return done.stdout.decode()
+
+
+def environment_of(folder: Path, pip_calls: Path) -> None:
+    """Make .venv as `local/install` leaves it, without packages; its pip only notes how it is called."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / ".venv"], check=True)
+    (packages,) = (folder / ".venv/lib").glob("python*/site-packages")
+    (packages / "trainlab.pth").write_text(f"{folder}/src\n")
+    (folder / ".venv/.installed-engine").write_text("of another lock file")
+    note = f"import sys; open({str(pip_calls)!r}, 'a').write(' '.join(sys.argv[1:]) + '\\n')"
+    for name, code in (("pip", note), ("trainlab", "import trainlab.cli")):
+        python = folder / ".venv/bin/python3.11"
+        first = f"#!{python}\n"
+        if " " in str(python) or len(first) > 127:  # as pip writes it
+            first = f"#!/bin/sh\n'''exec' {json.dumps(str(python))} \"$0\" \"$@\"\n' '''\n"
+        (folder / ".venv/bin" / name).write_text(first + code)
+        (folder / ".venv/bin" / name).chmod(0o755)
