@@ -32,7 +32,7 @@ def test_unseen_scenes_are_captioned_word_for_word(own_logs: Path) -> None:
     history = scalars(folder).set_index("tag")["value"]
     assert history["test/exact_match"] >= LEAST
     assert history["val/exact_match"].iloc[-1] >= LEAST
-    assert history["test/bleu"] >= LEAST > history["val_commonest/bleu"]
+    assert history["test/bleu"] >= LEAST > history["val_commonest/bleu"].max()
     executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
     outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 2

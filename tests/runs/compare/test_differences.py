@@ -17,7 +17,7 @@ def test_the_best_come_first_and_runs_without_the_metric_not_at_all():
         row("e", loss=math.inf),
     ]
     assert [each.run for each in differences.ranked(rows, "val/loss")] == ["b", "a"]
-    scored = [row(name, best={"f1": score}) for name, score in [("a", 0.1), ("b", 0.9)]]
+    scored = [row(name, last=each, best=each) for name, each in [("a", {"f1": 0.1}), ("b", {"f1": 0.9})]]
     assert [each.run for each in differences.ranked(scored, "f1")] == ["b", "a"]
 
 
