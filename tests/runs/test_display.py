@@ -108,7 +108,8 @@ def test_a_running_run_says_how_far_it_is_instead_of_its_baselines(logs, monkeyp
     try:
         lines = table(logs, monkeypatch, 200, "--status", "running")
         assert lines[0].split() == ["run", "status", "train/loss", "train/lr", "age", "duration"]
-        assert lines[2] == "new running: step 380 of 1,140, epoch 2 of 3, about 20 min left"
+        assert lines[2] == "metrics: best (last)"  # of a learning rate there is no best
+        assert lines[3] == "new running: step 380 of 1,140, epoch 2 of 3, about 20 min left"
         (line,) = table(logs, monkeypatch, 200, "--status", "running", "--format", "markdown")[2:]
         assert "step 380 of 1,140" in line
         assert "step 380 of 1,140" in "\n".join(table(logs, monkeypatch, 200, "show", "new"))
