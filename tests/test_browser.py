@@ -246,7 +246,7 @@ def test_tensorboard_draws_the_curve_of_a_run(stack: Project, page: Page) -> Non
 
 
 def test_tensorboard_keeps_every_point_of_a_curve(stack: Project, page: Page) -> None:
-    run = next((stack.folder / "logs/drawn").iterdir()).name
+    run = next(stack.folder.glob("logs/drawn/*/run.json")).parent.name
     query = f"run=drawn/{run}&tag=train/loss"
     answer = page.request.get(f"{stack.tensorboard}/data/plugin/scalars/scalars?{query}")
     assert len(answer.json()) == STEPS
