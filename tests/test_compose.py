@@ -118,7 +118,7 @@ def test_a_service_is_watched_restarted_and_stopped_in_time(service):
     assert "start_interval" not in service["healthcheck"], "Docker Engine 20.10 does not know it"
     assert service["restart"] == "unless-stopped", "a limit can run out, and the port is then anybody's"
     assert service["init"] is True
-    assert service["stop_grace_period"] in ("10s", "5m")  # more than what src/trainlab/runs/grace.py allows
+    assert service["stop_grace_period"] in ("10s", "5m0s")  # more than what src/trainlab/runs/grace.py allows
 
 
 def test_a_missing_folder_is_never_made_by_the_engine(service):

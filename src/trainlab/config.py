@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trainlab import folders
 from trainlab.errors import UserError, nearest, some
-from trainlab.runs.secrets import is_secret_name
+from trainlab.runs.secrets import is_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,7 +49,7 @@ class Config(BaseModel):
         """
         named = cls.named(values)
         for key, value in named.items():
-            if is_secret_name(key) and isinstance(value, str) and value:
+            if isinstance(value, str) and value and is_secret(key, value):
                 raise UserError(no_secret(key))
         try:
             return cls(**named | cls._read(named))
@@ -146,7 +146,7 @@ def assignments(words: Iterable[str]) -> dict[str, str]:
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise UserError(f"{word!r} is not a parameter. Expected key=value, for instance margin=5.")
-        if is_secret_name(key):
+        if is_secret(key, value):
             raise UserError(no_secret(key))
         if key in values:
             raise UserError(f"{key} is given twice: {values[key]!r} and {value!r}. Give it once.")

@@ -444,7 +444,7 @@ def test_a_secret_among_a_notebook_s_defaults_is_not_recorded(here, monkeypatch)
     monkeypatch.setattr(notebook, "start", lambda *_: subprocess.Popen(["true"]))
     here.notebook("secret", "1", parameters="epochs = 2\nhf_token = 'hf-12345678'\npad_token = '<pad>'")
     assert notebook.run("secret", ["epochs=3"], detach=True) == 0
-    assert here.record()["config"] == {"epochs": 3, "pad_token": "<pad>"}
+    assert here.record()["config"] == {"epochs": 3, "hf_token": "***", "pad_token": "<pad>"}
 
 
 @pytest.mark.parametrize("words", [["train.py"], ["./train.py", "lr=1"], ["notebooks/train.py"]])

@@ -115,7 +115,7 @@ def test_settings_under_secrets_names_are_hidden_and_others_stay():
     config = {
         "api_key": "x",
         "nested": {"password": "hunter2", "size": 3},
-        "token": ["a", "b"],
+        "token": ["a", KEY],
         "auth": True,
         "secret": None,
         "pin_password": 12345678,
@@ -126,9 +126,43 @@ def test_settings_under_secrets_names_are_hidden_and_others_stay():
     assert hidden(config) == config | {
         "api_key": HIDDEN,
         "nested": {"password": HIDDEN, "size": 3},
-        "token": [HIDDEN, HIDDEN],
+        "token": ["a", HIDDEN],
         "pin_password": HIDDEN,
     }
+
+
+WORDS = {
+    "key": "val/loss",
+    "token": "sentence",
+    "auth": "training",
+    "group_token": "customer_id",
+    "password": "training",
+}
+
+
+def test_a_word_under_a_name_that_may_mean_other_things_stays_and_is_cut_out_of_nothing():
+    assert hidden(WORDS) == WORDS | {"password": HIDDEN}
+    secrets.remember(secrets.named(WORDS))
+    metrics = {"val/loss": 1.0, "val/sentence_acc": 0.5, "val/token": 2.0, "training/loss": 3.0}
+    known = {
+        "experiment": "sentences",
+        "last": metrics,
+        "directions": {"val/auth": "max"},
+        "monitor": "val/loss",
+    }
+    assert hidden(known) == known
+    assert (
+        without_secrets("each sentence of training with customer_id")
+        == "each sentence of training with customer_id"
+    )
+
+
+def test_no_word_of_the_environment_is_cut_out_of_a_metric_s_name(monkeypatch):
+    monkeypatch.setenv("A_TOKEN", "training")
+    monkeypatch.setenv("B_TOKEN", KEY)
+    secrets._lately.cache_clear()
+    assert secrets.of_tag(f"training/{KEY}") == "training/***"
+    assert hidden({"training/loss": 1.0, f"x/{KEY}": 2.0}) == {"training/loss": 1.0, "x/***": 2.0}
 
 
 def test_values_told_of_are_hidden_in_keys_and_values_too():

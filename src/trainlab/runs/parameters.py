@@ -253,7 +253,7 @@ def _by_defaults(values: Mapping[str, str], defaults: Mapping[str, Any] | None) 
             raise UserError(no_parameter(name, defaults, "the notebook's cell tagged 'parameters'"))
     typed = {name: _like(defaults[name], name, text) for name, text in values.items()}
     literal = {name: value for name, value in defaults.items() if value is not ...}
-    config = {name: value for name, value in literal.items() if not secrets.is_secret_name(name)} | typed
+    config = literal | typed
     return Parameters(typed, record.plain(config))
 
 

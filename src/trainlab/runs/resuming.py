@@ -36,7 +36,7 @@ def check_same(config_class: type[Config] | None, before: Mapping[str, Any], now
         f"{key}: the run has {first.get(key, _ABSENT)!r}, given is {second.get(key, _ABSENT)!r}."
         for key in dict.fromkeys([*first, *second])
         if key not in free
-        and not secrets.is_secret_name(key)
+        and secrets.HIDDEN not in (first.get(key), second.get(key))
         and first.get(key, _ABSENT) != second.get(key, _ABSENT)
     ]
     if differing:

@@ -43,6 +43,8 @@ _OF_TEXT = re.compile(  # tokens of a text, before 'token'
     r"pad|eos|bos|cls|sep|unk|mask|special|image|audio|video|class|start|end|stop|prompt|first|last|next|per"
     r"|num|n|max|min|text|source|target|src|tgt|lang|think|system|user|assistant|by|decoder|encoder"
 )
+_UNCERTAIN = ("key", "keys", "token", "auth", "authorization", "bearer")
+_GIVEN_OUT = re.compile(r"(sk|pk|rk|hf|gh[opsu]|github_pat|glpat|xox[a-z]|pypi|AKIA|eyJ)[-_]?")
 _VARIABLE = re.compile(r"(?i)(key|token|secret|password|passwd)$")
 
 _NAME_IN_JSON = re.compile(
@@ -72,7 +74,7 @@ def is_secret_name(name: str) -> bool:
     token_length) are none.
     """
     words = [word.lower() for word in _WORD.findall(name)]
-    if not words:
+    if not words or "/" in name:  # val/token is a metric
         return False
     *before, last = words
     if last == "token":
@@ -82,9 +84,33 @@ def is_secret_name(name: str) -> bool:
     return _LAST.fullmatch(last) is not None
 
 
+def is_secret(name: str, value: Any) -> bool:
+    """Tell whether what has this name and value is a secret.
+
+    `key`, `token` or `auth` may also name a column, a word or a mode: there the value must look like a key.
+    """
+    if not is_secret_name(name):
+        return False
+    *before, last = [word.lower() for word in _WORD.findall(name)]
+    certain = any(map(_OF_KEYS.fullmatch, before)) or last not in _UNCERTAIN
+    return certain or looks_like_key(str(value))
+
+
+def looks_like_key(text: str) -> bool:
+    """Tell whether a text is like what services give out, and like no word, name or path."""
+    if len(text) < SHORTEST or " " in text:
+        return False
+    mixed = any(map(str.islower, text)) and any(map(str.isupper, text[1:]))
+    return mixed or any(map(str.isdigit, text)) or _GIVEN_OUT.match(text) is not None
+
+
 def remember(values: Iterable[Any]) -> None:
-    """Let this process hide these values too: those of settings named like secrets, say."""
-    _told.update(value for value in values if isinstance(value, str) and _tells(value))
+    """Let this process hide these values too, wherever they stand: those of settings named like secrets, say.
+
+    A plain word is not looked for: it would be cut out of texts and metrics that have nothing to do with it.
+    """
+    texts = (value for value in values if isinstance(value, str) and _tells(value))
+    _told.update(value for value in texts if not (value.isalpha() and value.islower()))
     _lately.cache_clear()
 
 
@@ -92,29 +118,26 @@ def named(value: Any, name: str = "") -> list[Any]:
     """Return the texts and numbers in some settings that stand under a secret's name."""
     if isinstance(value, Mapping):
         return [found for key, each in value.items() for found in named(each, str(key))]
-    if not is_secret_name(name):
-        return []
-    return list(value) if isinstance(value, list | tuple | set) else [value]
+    values = list(value) if isinstance(value, list | tuple | set) else [value]
+    return [each for each in values if is_secret(name, each)]
 
 
 def named_in(code: str) -> list[str]:
     """Return the texts that Python code gives to secrets' names, as in `api_key = "..."`."""
     found = [(name, text, True) for name, text in _IN_CODE.findall(code)]
     found += [(name, text, False) for name, text in _MAGIC.findall(code)]
-    # `key="category"` is what many functions call a column
-    return [
-        _literal(text) if quoted else text
-        for name, text, quoted in found
-        if is_secret_name(name) and name.lower() != "key"
-    ]
+    texts = ((name, _literal(text) if quoted else text) for name, text, quoted in found)
+    return [text for name, text in texts if is_secret(name, text)]
 
 
-def without_secrets(text: str, *, lately: bool = False) -> str:
-    """Return text with `***` in place of each secret that is known by now, and of passwords in addresses.
+def without_secrets(text: str) -> str:
+    """Return text with `***` in place of each secret that is known by now, and of passwords in addresses."""
+    return _without(text, _known())
 
-    With `lately` the secrets are those of `lately_known`.
-    """
-    return _without(text, lately_known() if lately else _known())
+
+def of_tag(tag: str) -> str:
+    """Return the name of a curve with `***` for what looks like a key: a word in it is no secret's doing."""
+    return _without(tag, _keys(lately_known()))
 
 
 def hidden(value: Any, name: str = "", *, by_name: bool = True) -> Any:
@@ -178,10 +201,11 @@ def _begun(text: str, known: Iterable[str]) -> int:
 
 def _hidden(value: Any, name: str | None, known: tuple[str, ...]) -> Any:
     if isinstance(value, str):
-        return HIDDEN if value and name and is_secret_name(name) else _without(value, known)
+        return HIDDEN if value and name and is_secret(name, value) else _without(value, known)
     if isinstance(value, Mapping):
+        keys = _keys(known)  # names of metrics and settings stay what they are
         return {
-            _without(key, known) if isinstance(key, str) else key: _hidden(
+            _without(key, keys) if isinstance(key, str) else key: _hidden(
                 each, None if name is None else str(key), known
             )
             for key, each in value.items()
@@ -189,7 +213,7 @@ def _hidden(value: Any, name: str | None, known: tuple[str, ...]) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         kind = next(each for each in (list, tuple, set, frozenset) if isinstance(value, each))
         return kind(_hidden(each, name, known) for each in value)
-    if name and isinstance(value, int | bytes) and is_secret_name(name) and len(str(value)) >= SHORTEST:
+    if name and isinstance(value, int | bytes) and is_secret(name, value) and len(str(value)) >= SHORTEST:
         return HIDDEN
     return value
 
@@ -202,6 +226,12 @@ def _without(text: str, known: tuple[str, ...]) -> str:
         text = _USER_INFO.sub(HIDDEN, text)
         text = _QUERY.sub(lambda each: each[1] + (HIDDEN if is_secret_name(each[2]) else each[3]), text)
     return _HEADER.sub(rf"\1{HIDDEN}", text) if "uthorization" in text else text
+
+
+@functools.lru_cache(maxsize=4)
+def _keys(known: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of the secrets that look like keys."""
+    return tuple(each for each in known if looks_like_key(each))
 
 
 def _known() -> tuple[str, ...]:

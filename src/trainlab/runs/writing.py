@@ -100,7 +100,7 @@ def _without_secrets(event: Event) -> bytes:
     if not secrets.may_hold(content):
         return content
     for value in event.summary.value:
-        value.tag = secrets.without_secrets(value.tag)
+        value.tag = secrets.of_tag(value.tag)
         value.metadata.summary_description = secrets.without_secrets(value.metadata.summary_description)
         for number, text in enumerate(value.tensor.string_val):
             with suppress(UnicodeDecodeError):  # a picture

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainlab.errors import UserError
 from trainlab.runs import trackers
-from trainlab.runs.secrets import without_secrets
+from trainlab.runs.secrets import of_tag
 from trainlab.runs.trackers import Point, Subject
 from trainlab.runs.trackers.courier import Courier
 
@@ -72,7 +72,7 @@ class Following:
 
 
 def _shown(tag: str) -> str:
-    return without_secrets(tag, lately=True)
+    return of_tag(tag)
 
 
 def chosen(setting: str) -> list[str]:
