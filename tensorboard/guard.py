@@ -54,7 +54,7 @@ def is_local(host: str) -> bool:
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
-        return name == "localhost"
+        return name.lower() == "localhost"
 
 
 def refusal(method: str, headers: HTTPHeaders) -> tuple[int, str] | None:

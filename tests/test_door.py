@@ -129,7 +129,7 @@ def test_a_foreign_host_name_is_refused_even_with_the_token(port, host):
     assert ask(port, "/api/contents", Host=host, Authorization=f"token {TOKEN}")[0] == 403
 
 
-@pytest.mark.parametrize("host", ["localhost", "localhost:1", "127.0.0.1", "127.0.0.1:16006", "[::1]:8888"])
+@pytest.mark.parametrize("host", ["localhost", "LocalHost:1", "127.0.0.1", "127.0.0.1:16006", "[::1]:8888"])
 def test_this_machine_s_own_names_are_let_in(port, host):
     assert ask(port, "/api/contents", Host=host, Authorization=f"token {TOKEN}")[0] == 200
 

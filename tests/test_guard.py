@@ -85,7 +85,7 @@ def test_a_question_that_tensorboard_breaks_on_is_answered(port):
         assert ask(port, method, path="/broken")[0] == 500
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:16006", "[::1]:6006"])
+@pytest.mark.parametrize("host", ["localhost", "LocalHost:1", "127.0.0.1:16006", "[::1]:6006"])
 def test_this_machine_s_names_are_served_with_any_port(port, host):
     assert ask(port, Host=host)[0] == 200
     assert ask(port, "POST", b"", Host=host, Origin=f"http://{host}")[0] == 200
