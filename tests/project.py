@@ -97,12 +97,23 @@ def copy_checkout(folder: Path) -> Path:
     return folder
 
 
-def lend_images(project: str) -> None:
-    """Give the images that `make test` built for this checkout to a clone, too, under its project's name."""
+def images(project: str) -> dict[str, str]:
+    """Return the image of each service of a project."""
+    return {"jupyter": f"trainlab-jupyter:{project}-cpu", "tensorboard": f"trainlab-tensorboard:{project}"}
+
+
+def own_project() -> str:
+    """Return the name of this checkout's own project, whose images `make test` has built."""
     script = "for each in choice settings project; do . stack/$each.sh; done; choose_project; echo $project"
-    ours = subprocess.check_output(["bash", "-c", script], cwd=CHECKOUT, env=clean_environment(), text=True)
-    for image in ("trainlab-jupyter:{}-cpu", "trainlab-tensorboard:{}"):
-        names = image.format(ours.strip()), image.format(project)
+    printed = subprocess.check_output(
+        ["bash", "-c", script], cwd=CHECKOUT, env=clean_environment(), text=True
+    )
+    return printed.strip()
+
+
+def lend_images(project: str) -> None:
+    """Give this checkout's images to a clone, too, under its project's name."""
+    for names in zip(images(own_project()).values(), images(project).values(), strict=True):
         subprocess.run(["docker", "tag", *names], check=False, capture_output=True)  # else Compose builds it
 
 
