@@ -22,7 +22,7 @@ name_of_path() { # prints the folder's last name as far as Compose takes it, and
 }
 
 name_of_folder() { # prints the project name that Compose makes of the folder's last name; it may be empty
-  printf %s "${PWD##*/}" | LC_ALL=C tr A-Z a-z | LC_ALL=C tr -cd a-z0-9_- | sed 's/^[_-]*//'
+  printf %s "${PWD##*/}" | LC_ALL=C tr "[:upper:]" "[:lower:]" | LC_ALL=C tr -cd a-z0-9_- | sed 's/^[_-]*//'
 }
 
 name_used_before() { # prints the name that this folder's containers or volume have already, if there are any

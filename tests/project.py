@@ -14,6 +14,7 @@ from typing import Any
 
 CHECKOUT = Path(__file__).parents[1]
 FOREIGN = (
+    "ARGS",
     "ENGINE",
     "GPU",
     "YES",

@@ -273,7 +273,7 @@ def test_neither_a_first_nor_a_second_signal_cuts_a_save_and_what_was_saved_is_s
 def test_a_long_cell_is_saved_while_it_runs_and_goes_on_when_the_terminal_closes(lab, long_run):
     until(lambda: "step" in lab.printed(), "the saved output", 60)
     long_run.send_signal(signal.SIGHUP)
-    assert long_run.wait(timeout=10) == -signal.SIGHUP
+    assert long_run.wait(timeout=60) == -signal.SIGHUP
     size = len(lab.log())
     until(lambda: len(lab.log()) > size, "further output")
     assert lab.record()["status"] == "running"

@@ -187,7 +187,7 @@ def test_a_script_is_not_read_again_where_the_work_does_without(tmp_path: Path) 
 
 
 def test_what_a_notebook_defines_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(sys.modules["__main__"], "__file__")
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     work = pickle.dumps("__main__")
     with pytest.raises(UserError, match="move what this notebook defines into a module"):
         Team(2, work, tmp_path).__enter__()
