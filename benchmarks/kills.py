@@ -189,7 +189,8 @@ class Killer:
             self.tally.faults.append(f"{folder.name}: went on at {step} where {saved} were saved")
         curve = events.read(folder).curves.get("train/loss")
         logged = 0 if curve is None or not len(curve.steps) else int(curve.steps[-1]) + 1
-        since = logged - self.board.saved
+        # what a session went on from was whole, even where its writer was killed before it could tell the board
+        since = logged - max(self.board.saved, *(each.step or 0 for each in resumes), 0)
         self.tally.most_repeated = max(self.tally.most_repeated, since)
         if since > SAVE_EVERY:
             self.tally.faults.append(f"{folder.name}: {since} steps since the last checkpoint are lost")
