@@ -189,7 +189,7 @@ class Killer:
             self.tally.faults.append(f"{folder.name}: went on at {step} where {saved} were saved")
         curve = events.read(folder).curves.get("train/loss")
         logged = 0 if curve is None or not len(curve.steps) else int(curve.steps[-1]) + 1
-        # what a session went on from was whole, even where its writer was killed before it could tell the board
+        # what a session went on from was whole, even if its writer was killed before it told the board
         since = logged - max(self.board.saved, *(each.step or 0 for each in resumes), 0)
         self.tally.most_repeated = max(self.tally.most_repeated, since)
         if since > SAVE_EVERY:
