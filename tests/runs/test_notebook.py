@@ -354,7 +354,10 @@ def test_sockets_of_workers_that_are_gone_are_removed_and_those_of_others_stay(t
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     ended = subprocess.Popen(["true"])
     ended.wait()
+    zombie = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
     names = [f"trainlab-{ended.pid}-abc", f"trainlab-{os.getpid()}-abc", "trainlab-elsewhere", "trainlab-x-y"]
+    (tmp_path / f"trainlab-{zombie.pid}-abc").mkdir()
     for name in names:
         (tmp_path / name).mkdir()
         (tmp_path / name / "kernel.json").touch()

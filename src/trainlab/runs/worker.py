@@ -193,8 +193,16 @@ def sweep() -> None:
         owner = path.name.removeprefix(SOCKETS).partition("-")[0]
         with contextlib.suppress(OSError):
             ours = path.lstat().st_uid == os.getuid() and owner.isdigit()
-            if ours and not Path("/proc", owner).exists():
+            if ours and _is_gone(owner):
                 shutil.rmtree(path)  # refuses a link
+
+
+def _is_gone(process: str) -> bool:
+    """Tell whether a process has ended, also where nobody has asked for its exit code yet (a zombie)."""
+    try:
+        return Path("/proc", process, "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
 
 
 def _guard(sockets: str) -> subprocess.Popen[bytes]:
