@@ -24,7 +24,6 @@ BLOCK = 1 << 22  # bytes read at once; the memory that reading takes is some tim
 LONGEST = 1 << 26  # bytes of a record that is read: what is longer holds no number that was logged
 _MASK = 0xA282EAD8  # TensorFlow, core/lib/hash/crc32c.h: rotated by 15 bits, and this added
 _FRAME = HEADER.size + _FOOTER_BYTES
-_SHORT = 1 << 16  # bytes; the lengths of shorter events end in six zeros, which are searched for all at once
 
 
 class GarbageError(Exception):
