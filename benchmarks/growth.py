@@ -17,13 +17,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trainlab.backbones import load_tokenizer, locate
-from trainlab.news.data import News
-from trainlab.news.dataset import TripletSet
-from trainlab.news.examples import MOST_UNSEEN, Examples
-from trainlab.news.search import nearest_rows
-from trainlab.news.tokens import load, tokenize
-from trainlab.news.triplets import draw_triplets
+from experiments.news.data import MOST_UNSEEN, Examples, News, draw_triplets
+from experiments.news.recommend import nearest_rows
+from experiments.news.tokens import load, tokenize
+from experiments.news.train import TripletSet
+from trainlab.hub import load_tokenizer, locate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

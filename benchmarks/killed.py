@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from trainlab import files
 from trainlab.config import Config
-from trainlab.runs import atomic, checkpoint, record
-from trainlab.runs.run import Run
+from trainlab.run import checkpoint, record
+from trainlab.run.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,14 +73,14 @@ def watched() -> Board:
     """Return the board, having arranged that what is written is told there."""
     board = Board(Path(os.environ[BOARD]))
     board.phase = RESUME
-    replacing = atomic.replacing
+    replacing = files.replacing
 
     @contextmanager
     def telling(path: Path) -> Iterator[Any]:
         with board.during(RECORD if path.name == record.FILE else SAVE), replacing(path) as file:
             yield file
 
-    atomic.replacing = telling
+    files.replacing = telling
     return board
 
 
@@ -122,8 +123,9 @@ def lightning(logs: Path | None, resume: str) -> None:
     import torch
     from torch.utils.data import DataLoader, TensorDataset
 
-    from trainlab.training import Trainer, TrainingConfig
+    from trainlab.training.config import TrainingConfig
     from trainlab.training.keeping import Keeper
+    from trainlab.training.trainer import Trainer
 
     board, written = watched(), Keeper.written
 

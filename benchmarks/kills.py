@@ -29,7 +29,7 @@ import killed
 import psutil
 from killed import BOARD, PHASES, RESUME, SAVE_EVERY, Board
 
-from trainlab.runs import events, lock, record
+from trainlab.run import events, lock, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,7 @@ LATEST = 0.01  # seconds from a phase's begin to the kill, at most
 LONGEST_RESUME, LONGEST_START = 0.15, 6.0  # seconds of a script, or a kernel, to its first step
 PATIENCE = 900.0  # seconds for a life, on a very busy machine
 ORPHANHOOD = 20.0  # seconds in which what a killed process has started must be gone
-ROLES = {"worker": "trainlab.runs.worker", "kernel": "ipykernel_launcher", "guard": "read -r group"}
+ROLES = {"worker": "trainlab.headless.worker", "kernel": "ipykernel_launcher", "guard": "read -r group"}
 CLOCKS = ("train/samples_per_second", "vitals/")
 PROVEN = (
     "Lost: 0 runs. The curves of each are equal, number by number, to those of the one that was not killed; "

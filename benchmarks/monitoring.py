@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 import trainlab
-from trainlab.runs.monitoring import LOG_SECONDS, SAMPLE_SECONDS, Gauge
+from trainlab.run.monitor import LOG_SECONDS, SAMPLE_SECONDS, Gauge
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 import torch
 
-from trainlab.news.search import nearest_rows
+from experiments.news.recommend import nearest_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,19 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from trainlab.backbones import locate
-from trainlab.news.config import NewsConfig
-from trainlab.news.dataset import TripletSet
-from trainlab.news.examples import draw
-from trainlab.news.model import NewsModel, pool
-from trainlab.news.triplets import draw_triplets
+from experiments.news.config import NewsConfig
+from experiments.news.data import draw, draw_triplets
+from experiments.news.model import NewsModel, pool
+from experiments.news.train import TripletSet
+from trainlab.hub import locate
 from trainlab.training.workers import set_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from trainlab.news.examples import Examples
-    from trainlab.news.tokens import Tokens, TokenTable
+    from experiments.news.data import Examples
+    from experiments.news.tokens import Tokens, TokenTable
 
 REPEATS = 5  # after one more, to warm up
 STEPS = (  # backbone, triplets, bfloat16

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from news_step import as_published, rival_of
 
-from trainlab.backbones import locate
-from trainlab.news.config import NewsConfig
-from trainlab.news.examples import Examples, draw
-from trainlab.news.model import NewsModel
+from experiments.news.config import NewsConfig
+from experiments.news.data import Examples, draw
+from experiments.news.model import NewsModel
+from trainlab.hub import locate
 from trainlab.training.workers import set_threads
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def train_ours(watch: Watch, settings: dict[str, Any]) -> None:
     from lightning.pytorch.callbacks import Callback
 
     import trainlab
-    from trainlab.news.dataset import NewsData
+    from experiments.news.train import NewsData
     from trainlab.training.trainer import Trainer
 
     class Look(Callback):

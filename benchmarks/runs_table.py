@@ -24,7 +24,8 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from trainlab.runs import events, remembered
+from trainlab.run import events
+from trainlab.runs import remembered
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -53,8 +53,8 @@ def measure(policy: str, together: int) -> list[float]:
 def step_seconds() -> float:
     import torch
 
-    from trainlab.news.config import NewsConfig
-    from trainlab.news.model import NewsModel
+    from experiments.news.config import NewsConfig
+    from experiments.news.model import NewsModel
 
     backbone = NewsModel.pretrained(NewsConfig()).backbone.train()
     optimizer = torch.optim.AdamW(backbone.parameters(), 5e-5)

@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2016,SC2034,SC2154
 # Reads .env as Compose does: blanks around `=`, `KEY: value`, `export`, quotes with escapes, `${NAME:-default}`,
 # values over several lines, a byte-order mark. The few forms that are not read here are refused with their line.
-# tests/test_dotenv.py holds this against Compose itself. Sourced by stack/settings.sh.
+# tests/stack/test_dotenv.py holds this against Compose itself. Sourced by stack/settings.sh.
 
 read_env() { # sets dotenv_NAME to each value, and dotenvline_NAME to the line where it stands
   local LC_ALL=C text="" line=1 key ends value # C: what a letter is does not depend on the machine

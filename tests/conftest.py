@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from machine import Machine
+from fake_machine import Machine
+from lab import Lab, processes
 from project import CHECKOUT, Project, copy_checkout
 
 if TYPE_CHECKING:
@@ -127,3 +128,21 @@ def machine(tmp_path: Path, free_port: Callable[[], int]) -> Machine:
     found = Machine(tmp_path / "project", (free_port(), free_port()))
     found.tool("df", "#!/bin/bash\nprintf 'Filesystem 1024-blocks Used Available\\nx 9 9 104857600\\n'\n")
     return found
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    """A project; whatever its tests started is ended."""
+    lab = Lab(tmp_path)
+    yield lab
+    for process in processes(str(tmp_path)):
+        process.kill()
+
+
+@pytest.fixture
+def here(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """The same project, for calls in this process that start nothing."""
+    monkeypatch.setenv("TRAINLAB_ROOT", str(lab.root))
+    for name in ("LOGS", "NOTEBOOKS", "DATA"):
+        monkeypatch.delenv(f"TRAINLAB_{name}", raising=False)
+    return lab

@@ -11,7 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from full_disk import largest_file
-from trainlab import datasets, folders, unpacking
+from trainlab import datasets, paths
+from trainlab import files as unpacking
 from trainlab.errors import UserError
 
 NEWS = {"MINDsmall_train/news.tsv": "N1\tsports\n" * 2000, "MINDsmall_train/deep/er.vec": "0.5\n"}
@@ -89,19 +90,17 @@ def dataset(server: Server, content: bytes, **changes) -> datasets.Dataset:
 
 def left() -> list[str]:
     """Return every file that lies in the data folder."""
-    return sorted(
-        str(path.relative_to(folders.data())) for path in folders.data().rglob("*") if path.is_file()
-    )
+    return sorted(str(path.relative_to(paths.data())) for path in paths.data().rglob("*") if path.is_file())
 
 
 def test_a_data_set_is_downloaded_checked_and_unpacked(server):
     wanted = dataset(server, packed(NEWS))
     seen = []
     assert not datasets.here(wanted)
-    assert datasets.fetch(wanted, lambda *step: seen.append(step)) == [folders.data() / "mind" / "train"]
+    assert datasets.fetch(wanted, lambda *step: seen.append(step)) == [paths.data() / "mind" / "train"]
     assert datasets.here(wanted)
-    assert (folders.data() / "mind/train/news.tsv").read_text() == NEWS["MINDsmall_train/news.tsv"]
-    assert (folders.data() / "mind/train/deep/er.vec").read_text() == "0.5\n"
+    assert (paths.data() / "mind/train/news.tsv").read_text() == NEWS["MINDsmall_train/news.tsv"]
+    assert (paths.data() / "mind/train/deep/er.vec").read_text() == "0.5\n"
     size, unpacked = len(server.content), sum(map(len, NEWS.values()))
     assert ("MINDsmall_train.zip", size, size) in seen
     assert seen[-1] == ("unpacking MINDsmall_train.zip", unpacked, unpacked)
@@ -148,7 +147,7 @@ def test_a_disk_that_fills_up_while_downloading_is_told_and_the_rest_comes_later
     with largest_file(8_000), pytest.raises(UserError, match="can't be written: File too large"):
         datasets.fetch(wanted)
     assert left() == ["mind/MINDsmall_train.zip.part"]
-    assert datasets.fetch(wanted) == [folders.data() / "mind" / "train"]
+    assert datasets.fetch(wanted) == [paths.data() / "mind" / "train"]
     assert server.asked == [None, "bytes=8000-"]
 
 
@@ -159,7 +158,7 @@ def test_a_disk_that_fills_up_while_unpacking_is_told_and_no_half_of_it_stays(se
     with largest_file(12_000), pytest.raises(UserError, match="can't be written: File too large"):
         datasets.fetch(wanted)
     assert left() == ["mind/MINDsmall_train.zip"]
-    assert datasets.fetch(wanted) == [folders.data() / "mind" / "train"]
+    assert datasets.fetch(wanted) == [paths.data() / "mind" / "train"]
 
 
 def test_a_server_that_ignores_ranges_sends_all_again(server):
@@ -184,12 +183,12 @@ def test_a_wrong_file_is_refused_and_nothing_stays(server, flaw):
         assert "is not what was published" in str(error.value)
         assert hashlib.sha256(content).hexdigest() in str(error.value)
         assert left() == []
-    assert not (folders.data() / "mind" / "train").exists()
+    assert not (paths.data() / "mind" / "train").exists()
 
 
 def test_a_wrong_part_is_thrown_away(server):
     wanted = dataset(server, packed(NEWS))
-    part = folders.data() / "mind" / "MINDsmall_train.zip.part"
+    part = paths.data() / "mind" / "MINDsmall_train.zip.part"
     part.parent.mkdir()
     part.write_bytes(b"x" * 5000)
     with pytest.raises(UserError, match="is not what was published"):
@@ -219,9 +218,9 @@ def test_offline_nothing_is_asked_and_a_file_put_by_hand_is_taken(server, monkey
     wanted = dataset(server, packed(NEWS))
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
         datasets.fetch(wanted)
-    assert list(folders.data().iterdir()) == []
-    (folders.data() / "mind").mkdir()
-    (folders.data() / "mind" / "MINDsmall_train.zip").write_bytes(server.content)
+    assert list(paths.data().iterdir()) == []
+    (paths.data() / "mind").mkdir()
+    (paths.data() / "mind" / "MINDsmall_train.zip").write_bytes(server.content)
     datasets.fetch(wanted)
     assert server.asked == []
     assert datasets.verify(wanted) == 2
@@ -270,7 +269,7 @@ def test_an_archive_that_is_none_is_told(server):
 
 def test_a_folder_of_somebody_else_s_is_left_alone(server):
     wanted = dataset(server, packed(NEWS))
-    theirs = folders.data() / "mind" / "train" / "news.tsv"
+    theirs = paths.data() / "mind" / "train" / "news.tsv"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("mine")
     with pytest.raises(UserError, match="Move it away"):
@@ -283,7 +282,7 @@ def test_changed_and_missing_files_are_named(server):
     with pytest.raises(UserError, match="trainlab data fetch mind"):
         datasets.verify(wanted)
     datasets.fetch(wanted)
-    train = folders.data() / "mind" / "train"
+    train = paths.data() / "mind" / "train"
     (train / "news.tsv").write_text("changed")
     (train / "deep" / "er.vec").unlink()
     with pytest.raises(UserError) as error:
@@ -296,7 +295,7 @@ def test_changed_and_missing_files_are_named(server):
 def test_of_very_many_changed_files_a_few_are_named(server):
     wanted = dataset(server, packed({f"{number}.jpg": "x" for number in range(100)}))
     datasets.fetch(wanted)
-    for path in (folders.data() / "mind" / "train").glob("*.jpg"):
+    for path in (paths.data() / "mind" / "train").glob("*.jpg"):
         path.write_text("y")
     with pytest.raises(UserError, match=r"and 80 more\nFix it: ") as error:
         datasets.verify(wanted)

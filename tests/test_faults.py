@@ -22,8 +22,9 @@ import pytest
 import torch
 
 from trainlab.errors import UserError
-from trainlab.runs import checkpoint, events, listing, lock, record, resuming
-from trainlab.runs.run import Run
+from trainlab.run import checkpoint, events, lock, record, resume
+from trainlab.run.run import Run
+from trainlab.runs import listing
 
 KILLS = 40
 LONGEST_LIFE = 0.06  # seconds until a saving process is killed, in the midst of one of some ten saves
@@ -93,7 +94,7 @@ def test_a_training_s_checkpoints_survive_forty_kills_while_they_are_saved_named
         assert known["global_step"] - checkpoint.load(folder / checkpoint.LAST)["global_step"] in (0, 1)
         steps.append(known["global_step"])
         step = steps[-1]
-        resuming.sweep(tmp_path)
+        resume.sweep(tmp_path)
         assert not list(folder.glob(".*"))
     assert steps == sorted(set(steps)), "each is newer than the one before"
     assert capsys.readouterr().out == "", "nothing is damaged"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from full_disk import largest_file
-from trainlab import freezing, unpacking
+from trainlab import files, freezing
 from trainlab.config import Config
 from trainlab.errors import UserError
 from trainlab.freezing import Recipe, freeze, thawed
@@ -182,7 +182,7 @@ def test_a_bomb_is_refused():
 def test_a_full_disk_is_told_and_nothing_stays(data, monkeypatch):
     frozen = freeze(recipe())
     before = frozen.path.read_bytes()
-    monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 5}))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 5}))
     with pytest.raises(UserError, match="5 are free"):
         freeze(recipe(size=4))
     with pytest.raises(UserError, match="5 are free"):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from trainlab.gpus import Gpus
+from trainlab.system import Gpus
 
 GIB = 1 << 30
 

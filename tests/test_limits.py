@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trainlab import limits
+from trainlab import system
 
 GIB = 1 << 30
 
@@ -29,9 +29,9 @@ def tree(tmp_path: Path):
 def test_a_container_s_own_root_holds_its_limits_in_version_2(tree):
     files = {"memory.max": 8 * GIB, "cpu.max": "150000 100000", "memory.current": 3 * GIB}
     made = tree("0::/\n", files | {"memory.stat": f"anon 5\ninactive_file {GIB}"})
-    assert limits.memory_limit(*made) == 8 * GIB
-    assert limits.memory_used(*made) == 2 * GIB
-    assert limits.cpu_limit(*made) == 1.5
+    assert system.memory_limit(*made) == 8 * GIB
+    assert system.memory_used(*made) == 2 * GIB
+    assert system.cpu_limit(*made) == 1.5
 
 
 def test_the_tightest_limit_above_counts(tree):
@@ -42,8 +42,8 @@ def test_the_tightest_limit_above_counts(tree):
         "memory.max": 4 * GIB,
     }
     made = tree("0::/a/b\n", files | {"a/b/cpu.max": "50000 100000"})
-    assert limits.memory_limit(*made) == 2 * GIB
-    assert limits.cpu_limit(*made) == 0.5
+    assert system.memory_limit(*made) == 2 * GIB
+    assert system.cpu_limit(*made) == 0.5
 
 
 def test_version_1_has_a_folder_for_each_controller(tree):
@@ -56,17 +56,17 @@ def test_version_1_has_a_folder_for_each_controller(tree):
         "cpu/cpu.cfs_period_us": 100000,
     }
     made = tree(own, files)
-    assert limits.memory_limit(*made) == 6 * GIB
-    assert limits.memory_used(*made) == GIB
-    assert limits.cpu_limit(*made) == 2
+    assert system.memory_limit(*made) == 6 * GIB
+    assert system.memory_used(*made) == GIB
+    assert system.cpu_limit(*made) == 2
 
 
 def test_cpu_time_and_disk_are_the_container_s_own_in_version_2(tree):
     io = "254:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=5 dios=1\n7:0 rbytes=100 wbytes=0 rios=1 wios=0"
     files = {"cpu.stat": "usage_usec 2500000\nuser_usec 2000000", "io.stat": io}
     made = tree("0::/\n", files | {"cgroup.events": "populated 1"})
-    assert limits.cpu_seconds(*made) == 2.5
-    assert limits.disk_bytes(*made) == (4196, 8192)
+    assert system.cpu_seconds(*made) == 2.5
+    assert system.disk_bytes(*made) == (4196, 8192)
 
 
 def test_cpu_time_and_disk_are_the_container_s_own_in_version_1(tree):
@@ -76,8 +76,8 @@ def test_cpu_time_and_disk_are_the_container_s_own_in_version_1(tree):
         "blkio/blkio.throttle.io_service_bytes_recursive": io,
     }
     made = tree("9:cpu,cpuacct:/docker/abc\n7:blkio:/docker/abc\n0::/docker/abc\n", files)
-    assert limits.cpu_seconds(*made) == 2.5
-    assert limits.disk_bytes(*made) == (4196, 8192)
+    assert system.cpu_seconds(*made) == 2.5
+    assert system.disk_bytes(*made) == (4196, 8192)
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ def test_cpu_time_and_disk_are_the_container_s_own_in_version_1(tree):
 )
 def test_what_a_group_does_not_count_is_unknown(tree, own, files, counted):
     made = tree(own, files)
-    assert limits.disk_bytes(*made) == counted
-    assert limits.cpu_seconds(*made) is None
+    assert system.disk_bytes(*made) == counted
+    assert system.cpu_seconds(*made) is None
 
 
 V1 = "4:memory:/docker/abc\n2:cpuacct:/docker/abc\n0::/docker/abc\n"
@@ -113,7 +113,7 @@ def test_a_container_is_told_by_process_1_being_in_the_same_group(tree, own, fir
     root, mine = tree(own, files)
     path = mine.with_name("first")
     path.write_text(first)
-    assert limits.in_container(root, mine, path) is inside
+    assert system.in_container(root, mine, path) is inside
 
 
 @pytest.mark.parametrize(
@@ -133,13 +133,13 @@ def test_a_container_is_told_by_process_1_being_in_the_same_group(tree, own, fir
 )
 def test_no_limit_is_none(tree, own, files):
     made = tree(own, files)
-    assert limits.memory_limit(*made) is None
-    assert limits.cpu_limit(*made) is None
-    assert limits.memory_used(*made) is None
+    assert system.memory_limit(*made) is None
+    assert system.cpu_limit(*made) is None
+    assert system.memory_used(*made) is None
 
 
 def test_this_machine_s_own_tree_can_be_read():
-    assert limits.memory_limit() is None or limits.memory_limit() > 0
-    assert limits.cpu_limit() is None or limits.cpu_limit() > 0
-    assert limits.cpu_seconds() is None or limits.cpu_seconds() > 0
-    assert limits.disk_bytes() is None or min(limits.disk_bytes()) >= 0
+    assert system.memory_limit() is None or system.memory_limit() > 0
+    assert system.cpu_limit() is None or system.cpu_limit() > 0
+    assert system.cpu_seconds() is None or system.cpu_seconds() > 0
+    assert system.disk_bytes() is None or min(system.disk_bytes()) >= 0

@@ -14,11 +14,12 @@ import nbformat
 import pytest
 
 from compared_runs import record, record_foreign
+from project import CHECKOUT
+from trainlab.headless.parameters import notebook_defaults, settings_class
+from trainlab.run.record import read as record_of
 from trainlab.runs import scalars
-from trainlab.runs.parameters import notebook_defaults, settings_class
-from trainlab.runs.record import read as record_of
 
-ROOT = Path(__file__).parents[1]
+ROOT = CHECKOUT
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 TRAINLAB = [sys.executable, "-c", "from trainlab.cli import main; main()"]
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from project import CHECKOUT, clean_environment
-from trainlab.runs import checkpoint
+from trainlab.run import checkpoint
 
 if TYPE_CHECKING:
     from project import Project
@@ -23,7 +23,7 @@ QUICK = "epochs=1 class_size=4 triplets_per_item=2 max_tokens=16"
 RUN_ELSEWHERE = {
     "make demo": "test_real_engine.py runs it on the engine that people get",
     "make test": "it is what runs this test",
-    "trainlab stop RUN": "needs a run at work; tests/runs/test_stopping.py has one",
+    "trainlab stop RUN": "needs a run at work; tests/run/test_stop.py has one",
     "ssh -N -L 8888:127.0.0.1:8888 -L 6006:127.0.0.1:6006 you@machine": "needs a second machine",
 }
 

@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 from fastparquet import write as write_parquet
 
-from trainlab import textfiles
+from experiments.news import data as news
+from experiments.sentiment import data
+from trainlab import files
 from trainlab.errors import UserError
-from trainlab.news import data as news
-from trainlab.sentiment import tables
 
 TEXTS = ["lovely, warm", "dull", "fünny and clever", "endless 電影"]
 REVIEWS = "text,label\n" + "".join(f'"{text}",{row % 2}\n' for row, text in enumerate(TEXTS))
@@ -64,7 +64,7 @@ READ = {
 def test_reviews_are_read_packed_and_in_utf_16_too(tmp_path: Path, form: str) -> None:
     path = tmp_path / "reviews.csv"
     path.write_bytes(READ[form](REVIEWS))
-    table, digest = tables.read(path, "data")
+    table, digest = data.read_table(path, "data")
     assert table["text"].tolist() == TEXTS
     assert len(digest) == 64
 
@@ -105,7 +105,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_of_what_is_no_text_the_kind_is_named_and_nobody_is_sent_to_iconv(tmp_path: Path, kind: str) -> None:
     content, said = KINDS[kind]
-    for name, read in (("reviews.csv", lambda path: tables.read(path, "data")), ("news.tsv", news.read)):
+    for name, read in (("reviews.csv", lambda path: data.read_table(path, "data")), ("news.tsv", news.read)):
         path = tmp_path / name
         path.write_bytes(content)
         with pytest.raises(UserError) as error:
@@ -120,9 +120,9 @@ def test_a_bomb_is_refused_before_it_is_unpacked(
 ) -> None:
     path = tmp_path / "reviews.csv"
     path.write_bytes(pack(REVIEWS.encode() + bytes(10 << 20)))
-    monkeypatch.setattr(textfiles, "SMALL", 1 << 20)
+    monkeypatch.setattr(files, "SMALL", 1 << 20)
     with pytest.raises(UserError, match=r"unpacks to more than 1,\d+,\d+ bytes.*Refused"):
-        tables.read(path, "data")
+        data.read_table(path, "data")
 
 
 @pytest.mark.parametrize(("mark", "name"), [("\t", "tabs"), (";", "semicolons"), ("|", "vertical bars")])
@@ -135,20 +135,20 @@ def test_reviews_parted_by_something_else_than_commas_are_refused_by_its_name(
     header = mark.join(f"{quoted}{each}{quoted}" for each in ("label", "stars", "text"))
     path.write_text(f"{header}\n1{mark}5{mark}good, and warm, and so on\n0{mark}1{mark}bad\n", encoding)
     with pytest.raises(UserError, match=f"columns are parted by {name}, expected commas"):
-        tables.read(path, "data")
+        data.read_table(path, "data")
 
 
 def test_a_header_of_other_names_and_separators_is_told_both(tmp_path: Path) -> None:
     path = tmp_path / "reviews.csv"
     path.write_text("review;sentiment\ngood;1\nbad;0\n")
     with pytest.raises(UserError, match=r"no column 'text'.* by commas and not by semicolons"):
-        tables.read(path, "data")
+        data.read_table(path, "data")
 
 
 def test_a_semicolon_in_a_table_of_commas_is_text(tmp_path: Path) -> None:
     path = tmp_path / "reviews.csv"
     path.write_text("text,label\ngood; very; very; good,1\nbad;,0\n")
-    assert tables.read(path, "data")[0]["text"].tolist() == ["good; very; very; good", "bad;"]
+    assert data.read_table(path, "data")[0]["text"].tolist() == ["good; very; very; good", "bad;"]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_what_pandas_says_of_a_table_is_said_in_plain_words(tmp_path: Path, rows
     path = tmp_path / "reviews.csv"
     path.write_text(f"text,label\n{rows}")
     with pytest.raises(UserError) as error:
-        tables.read(path, "data")
+        data.read_table(path, "data")
     assert said in str(error.value)
 
 
@@ -180,7 +180,7 @@ def test_parquet_is_known_by_its_content_whatever_its_name_is(tmp_path: Path) ->
     path = tmp_path / "reviews.parquet"
     write_parquet(path, pd.DataFrame({"text": TEXTS, "label": [0, 1, 0, 1], "more": [1, 2, 3, 4]}))
     path = path.rename(tmp_path / "reviews.csv")
-    assert tables.read(path, "data")[0]["text"].tolist() == TEXTS
+    assert data.read_table(path, "data")[0]["text"].tolist() == TEXTS
     with pytest.raises(UserError, match="is a Parquet table"):
         news.read(str(path))
 
@@ -190,13 +190,13 @@ def test_a_parquet_table_that_claims_to_be_huge_is_refused(
 ) -> None:
     path = tmp_path / "reviews.parquet"
     write_parquet(path, pd.DataFrame({"text": ["same"] * 10_000, "label": [0, 1] * 5000}))
-    monkeypatch.setattr(tables, "MOST_ROWS", 9_999)
+    monkeypatch.setattr(data, "MOST_ROWS", 9_999)
     with pytest.raises(UserError, match=r"claims 10,000 rows"):
-        tables.read(path, "data")
+        data.read_table(path, "data")
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: Path(path).symlink_to("/dev/zero")])
 def test_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path: Path, make) -> None:
     make(tmp_path / "reviews.csv")
     with pytest.raises(UserError, match="is a pipe or a device"):
-        tables.read(tmp_path / "reviews.csv", "data")
+        data.read_table(tmp_path / "reviews.csv", "data")

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from trainlab import limits, usage
+from trainlab import system
 
 BUSY = "import time\nwhile time.process_time() < 0.3: pass\nprint('ready', flush=True)\ninput()"
 
@@ -24,7 +24,7 @@ def child():
 
 
 def test_cpu_time_counts_children_while_they_run_and_after_they_have_ended():
-    processes = usage.Processes()
+    processes = system.Processes()
     before = processes.cpu_seconds()
     with subprocess.Popen(
         [sys.executable, "-c", BUSY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -37,14 +37,14 @@ def test_cpu_time_counts_children_while_they_run_and_after_they_have_ended():
 
 
 def test_memory_counts_children(child):
-    processes = usage.Processes()
+    processes = system.Processes()
     alone = processes.memory_bytes()
     processes.cpu_seconds()
     assert processes.memory_bytes() > alone + 2_000_000
 
 
 def test_a_child_that_has_ended_takes_no_memory():
-    processes = usage.Processes()
+    processes = system.Processes()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         processes.cpu_seconds()
         together = processes.memory_bytes()
@@ -53,7 +53,7 @@ def test_a_child_that_has_ended_takes_no_memory():
 
 
 def test_a_child_that_nobody_has_waited_for_disturbs_nothing():
-    processes = usage.Processes()
+    processes = system.Processes()
     child = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # now it is a zombie
     assert processes.cpu_seconds() > 0
@@ -63,7 +63,7 @@ def test_a_child_that_nobody_has_waited_for_disturbs_nothing():
 
 
 def test_written_bytes_are_counted(tmp_path):
-    processes = usage.Processes()
+    processes = system.Processes()
     before = processes.disk_bytes()[1]
     with (tmp_path / "file").open("wb") as file:
         file.write(b"x" * 3_000_000)
@@ -74,28 +74,28 @@ def test_written_bytes_are_counted(tmp_path):
 
 
 def test_the_meter_is_the_container_s_inside_one(monkeypatch):
-    monkeypatch.setattr(limits, "in_container", lambda: True)
-    monkeypatch.setattr(limits, "cpu_seconds", lambda: 5.0)
-    monkeypatch.setattr(limits, "memory_used", lambda: 7)
-    monkeypatch.setattr(limits, "disk_bytes", lambda: (1, 2))
-    meter = usage.meter()
+    monkeypatch.setattr(system, "in_container", lambda: True)
+    monkeypatch.setattr(system, "cpu_seconds", lambda: 5.0)
+    monkeypatch.setattr(system, "memory_used", lambda: 7)
+    monkeypatch.setattr(system, "disk_bytes", lambda: (1, 2))
+    meter = system.meter()
     assert (meter.cpu_seconds(), meter.memory_bytes(), meter.disk_bytes()) == (5.0, 7, (1, 2))
 
 
 def test_a_container_whose_disks_are_not_counted_falls_back_to_its_processes(monkeypatch):
-    monkeypatch.setattr(limits, "in_container", lambda: True)
-    monkeypatch.setattr(limits, "disk_bytes", lambda: None)
-    assert min(usage.meter().disk_bytes()) >= 0
+    monkeypatch.setattr(system, "in_container", lambda: True)
+    monkeypatch.setattr(system, "disk_bytes", lambda: None)
+    assert min(system.meter().disk_bytes()) >= 0
 
 
 def test_outside_a_container_it_is_the_processes_own(monkeypatch):
-    monkeypatch.setattr(limits, "in_container", lambda: False)
-    assert isinstance(usage.meter(), usage.Processes)
-    assert usage.meter().cpu_seconds() >= time.process_time() - 1
+    monkeypatch.setattr(system, "in_container", lambda: False)
+    assert isinstance(system.meter(), system.Processes)
+    assert system.meter().cpu_seconds() >= time.process_time() - 1
 
 
 def test_the_cpus_are_those_allowed_or_fewer(monkeypatch):
-    monkeypatch.setattr(limits, "cpu_limit", lambda: 0.5)
-    assert usage.cpus() == 0.5
-    monkeypatch.setattr(limits, "cpu_limit", lambda: None)
-    assert usage.cpus() == len(os.sched_getaffinity(0))
+    monkeypatch.setattr(system, "cpu_limit", lambda: 0.5)
+    assert system.cpus() == 0.5
+    monkeypatch.setattr(system, "cpu_limit", lambda: None)
+    assert system.cpus() == len(os.sched_getaffinity(0))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trainlab import runs as runs
-    from trainlab.runs.run import Run as Run
+    from trainlab.run.run import Run as Run
 
 __version__ = "0.1.0"
 __all__ = ["Run", "runs"]
@@ -19,7 +19,7 @@ __all__ = ["Run", "runs"]
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for, so that `import trainlab` costs nothing."""
     if name == "Run":
-        from trainlab.runs.run import Run
+        from trainlab.run.run import Run
 
         return Run
     if name == "runs":

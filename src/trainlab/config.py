@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from trainlab import folders
+from trainlab import paths
 from trainlab.errors import UserError, nearest, some
-from trainlab.runs.secrets import is_secret
+from trainlab.secrets import is_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,7 +90,7 @@ class Config(BaseModel):
     @classmethod
     def _read(cls, named: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of texts such as '(3, 4)', for fields that want a list, a tuple or alike."""
-        from trainlab.runs import literals
+        from trainlab import literals
 
         try:
             cls(**named)
@@ -114,7 +114,7 @@ class Config(BaseModel):
             file = Path(inspect.getfile(cls))
         except (OSError, TypeError):  # typed into a notebook
             return f"the class {cls.__name__}"
-        root = folders.root().resolve()
+        root = paths.root().resolve()
         shown = file.relative_to(root) if file.is_relative_to(root) else file
         return f"{shown}: class {cls.__name__} and those that it is made from"
 

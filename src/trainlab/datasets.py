@@ -19,14 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainlab import folders
+from trainlab import paths
 from trainlab.errors import UserError, nearest
-from trainlab.unpacking import BLOCK, digest, need, telling, unpack
+from trainlab.files import BLOCK, digest, need, telling, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trainlab.unpacking import Report
+    from trainlab.files import Report
 
 MANIFEST = ".manifest.json"
 TIMEOUT = 30.0  # seconds without a byte
@@ -133,7 +133,7 @@ def lookup(name: str) -> Dataset:
 
 def here(dataset: Dataset) -> bool:
     """Say whether every part of the data set lies in `data/`."""
-    folder = folders.data() / dataset.name
+    folder = paths.data() / dataset.name
     parts = [folder / archive.part / MANIFEST for archive in dataset.archives]
     return all(path.is_file() for path in [*parts, *(folder / name for name in dataset.shipped)])
 
@@ -151,7 +151,7 @@ def fetch(dataset: Dataset, report: Report = lambda *_: None) -> list[Path]:
     """
     new = []
     for archive in dataset.archives:
-        folder = folders.data() / dataset.name
+        folder = paths.data() / dataset.name
         target = folder / archive.part
         if (target / MANIFEST).is_file():
             continue
@@ -171,7 +171,7 @@ def verify(dataset: Dataset) -> int:
 
     Raises UserError that names each file that is missing or changed, and how to mend it.
     """
-    folder = folders.data() / dataset.name
+    folder = paths.data() / dataset.name
     if not here(dataset) and dataset.archives:
         raise UserError(f"{dataset.name} is not here. Get it: trainlab data fetch {dataset.name}")
     expected = {folder / name: sha256 for name, sha256 in dataset.shipped.items()}

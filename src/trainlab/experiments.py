@@ -8,17 +8,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainlab import folders
+from trainlab import paths
 from trainlab.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trainlab.training.checks.subject import Subject
+    from trainlab.checks.subject import Subject
 
 # Each names a function that makes a subject of the experiment's settings: {} means settings small enough for
 # all checks together to take a minute or two.
-SUBJECTS = {name: f"trainlab.{name}.checks:subject" for name in ("captions", "news", "sentiment")}
+SUBJECTS = {name: f"experiments.{name}.checks:subject" for name in ("captions", "news", "sentiment")}
 
 
 def known(name: str) -> str:
@@ -41,7 +41,7 @@ def subject(name: str, settings: Mapping[str, Any]) -> Subject:
     folder. Raises UserError for an unknown experiment, and for settings that it can't take.
     """
     module, _, function = known(name).partition(":")
-    sys.path += [each for each in (str(folders.notebooks()), str(Path.cwd())) if each not in sys.path]
+    sys.path += [each for each in (str(paths.notebooks()), str(Path.cwd())) if each not in sys.path]
     try:
         with warnings.catch_warnings():  # our bars are plain text, and need no widgets
             warnings.filterwarnings("ignore", "IProgress not found")

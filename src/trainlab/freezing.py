@@ -22,16 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from trainlab import folders
+from trainlab import files as atomic
+from trainlab import paths
 from trainlab.errors import UserError
-from trainlab.runs import atomic
-from trainlab.unpacking import digest, need, refusal, telling, unpack
+from trainlab.files import digest, need, refusal, telling, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from trainlab.config import Config
-    from trainlab.unpacking import Report
+    from trainlab.files import Report
 
 MANIFEST = "frozen.json"  # the archive's first entry
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry: the same data gives the same bytes, whenever it is packed
@@ -170,7 +170,7 @@ def archives() -> list[Path]:
 
 def home() -> Path:
     """Return the folder of archives."""
-    return folders.data() / "frozen"
+    return paths.data() / "frozen"
 
 
 def _pack(recipe: Recipe, folder: Path, report: Report) -> Frozen:

@@ -14,10 +14,12 @@ from typer.testing import CliRunner
 
 from full_disk import largest_file
 from runs_folder import foreign, make
-from trainlab import unpacking
+from trainlab import files
+from trainlab.cli import life
+from trainlab.cli.runs import app
 from trainlab.errors import UserError
-from trainlab.runs import archive, life_commands, listing, lock, remarks, reserve, resuming, trash
-from trainlab.runs.commands import app
+from trainlab.run import lock, remarks, reserve, resume
+from trainlab.runs import archive, listing, trash
 
 SMALL_DISK = 2 << 20  # bytes
 
@@ -221,7 +223,7 @@ def test_a_truncated_archive_is_refused(logs, file, part):
 def test_too_little_room_is_told_before_anything_is_written(logs, file, monkeypatch):
     call(logs, "archive", "a", "-o", file)
     call(logs, "delete", "--purge", "--yes", "a")
-    monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 5}))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 5}))
     with pytest.raises(UserError, match="bytes are needed, 5 are free"):
         call(logs, "archive", "train", "-o", file.with_name("other.zip"))
     assert not file.with_name("other.zip").exists()
@@ -385,9 +387,9 @@ def test_much_that_a_small_file_unpacks_to_is_asked_about_before(logs, file, mon
         entry.compress_type = zipfile.ZIP_DEFLATED
         entries.append((entry, each))
     forge(file, entries, {"news/x": names})
-    monkeypatch.setattr(life_commands, "MUCH", 1_000_000)
+    monkeypatch.setattr(life, "MUCH", 1_000_000)
     refused(file, logs, r"unpacks to 3.0 MB, .* times its size; .* MB are free. Nobody is here to ask")
-    monkeypatch.setattr(life_commands.sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(life.sys.stdin, "isatty", lambda: True, raising=False)
     call(logs, "restore", file, "--yes")
     assert (logs / "news" / "x" / "output.log").stat().st_size == 3_000_000
 
@@ -395,7 +397,7 @@ def test_much_that_a_small_file_unpacks_to_is_asked_about_before(logs, file, mon
 def test_of_a_large_archive_of_weights_the_size_is_asked_about_too(logs, file, monkeypatch):
     call(logs, "archive", "a", "-o", file)
     call(logs, "delete", "--purge", "--yes", "a")
-    monkeypatch.setattr(life_commands, "LARGE", 10_000)
+    monkeypatch.setattr(life, "LARGE", 10_000)
     refused(file, logs, "Nobody is here to ask: add --yes")
     call(logs, "restore", "--yes", file)
 
@@ -463,7 +465,7 @@ def test_weights_alone_are_packed_without_the_states_and_say_so(logs, file):
         "weights-only.txt",
     ]
     with pytest.raises(UserError, match="can't be resumed"):
-        resuming.starting_point(folder)
+        resume.starting_point(folder)
 
 
 def test_a_run_without_best_weights_is_not_packed_without_its_states(logs, file):

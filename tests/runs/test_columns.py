@@ -6,9 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from runs_folder import make
+from trainlab.cli.runs import app
 from trainlab.errors import UserError
 from trainlab.runs import columns
-from trainlab.runs.commands import app
 
 ODD = [
     "loss, smoothed",

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from runs_folder import make, points
-from trainlab.runs import lock
-from trainlab.runs.commands import app
+from trainlab.cli.runs import app
+from trainlab.run import lock
 
 NAME = "20261125-1{}0101-margin{}-seed{}-backbonedistilbert-base-uncased"
 CONSTANTS = {

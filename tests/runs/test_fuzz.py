@@ -12,9 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from runs_folder import foreign, make, points
+from trainlab.cli.runs import app
 from trainlab.errors import UserError
-from trainlab.runs import events, listing, remembered
-from trainlab.runs.commands import app
+from trainlab.run import events
+from trainlab.runs import listing, remembered
 
 ROUNDS = 60  # of each kind of file; some tenths of a second
 SECONDS = 60.0  # for all of them, on a machine with other work: nothing takes time without end

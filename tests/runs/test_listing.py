@@ -15,12 +15,13 @@ from typer.testing import CliRunner
 
 from runs_folder import make, points
 from trainlab import runs
+from trainlab.cli.runs import app
 from trainlab.errors import UserError
-from trainlab.runs import death, listing, lock, lookup, record, trash
-from trainlab.runs.commands import app
+from trainlab.run import death, find, lock, record
+from trainlab.run.run import Run
+from trainlab.runs import listing, trash
 from trainlab.runs.listing import UNKNOWN, UNREADABLE
-from trainlab.runs.run import Run
-from trainlab.runs.trackers.weights_and_biases import FOLDER as WANDB
+from trainlab.trackers.wandb import FOLDER as WANDB
 
 GARBAGE = b"this is no event file at all"
 
@@ -216,7 +217,7 @@ def test_a_hidden_folder_of_a_users_own_is_listed_under_its_name(tmp_path):
     make(tmp_path, ".mine/a")
     assert {row.label for row in listing.rows(tmp_path)} == {".exp/run1", "news/.run2", ".mine/a"}
     assert {row.experiment for row in listing.rows(tmp_path)} == {".exp", "news", ".mine"}
-    assert lookup.find(".exp/run1", tmp_path) == tmp_path / ".exp" / "run1"
+    assert find.find(".exp/run1", tmp_path) == tmp_path / ".exp" / "run1"
 
 
 def test_a_missing_logs_folder_is_an_error_for_people(tmp_path):
@@ -262,7 +263,7 @@ def test_scalars_are_a_data_frame_of_points(tmp_path, monkeypatch):
 
 
 def test_importing_the_package_loads_neither_torch_nor_pandas():
-    code = "import sys, trainlab.runs, trainlab.runs.commands; print({'torch', 'pandas'} & set(sys.modules))"
+    code = "import sys, trainlab.runs, trainlab.cli.runs; print({'torch', 'pandas'} & set(sys.modules))"
     source = str(Path(listing.__file__).parents[2])
     answer = subprocess.check_output(
         [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": source}, text=True

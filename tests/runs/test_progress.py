@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from runs_folder import make, points
+from trainlab.run.run import Run
 from trainlab.runs import listing, progress
-from trainlab.runs.run import Run
 
 
 def said(logs, step, planned=None):

@@ -8,7 +8,8 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from runs_folder import make, points
-from trainlab.runs import events, listing, remembered
+from trainlab.run import events
+from trainlab.runs import listing, remembered
 
 LONG_AGO = 1_700_000_000
 
@@ -129,6 +130,6 @@ def test_logs_that_can_not_be_written_are_listed_all_the_same(tmp_path, monkeypa
         raise PermissionError("read-only")
 
     foreign(tmp_path / "a", [3.0])
-    monkeypatch.setattr("trainlab.runs.atomic.write", refused)
+    monkeypatch.setattr("trainlab.files.write", refused)
     assert last(tmp_path) == {"a": 3.0}
     assert not (tmp_path / remembered.FILE).exists()

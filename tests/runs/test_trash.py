@@ -11,9 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from runs_folder import foreign, make
+from trainlab.cli.runs import app
 from trainlab.errors import UserError
-from trainlab.runs import events, listing, lock, lookup, moving, trash
-from trainlab.runs.commands import app
+from trainlab.run import events, find, lock
+from trainlab.runs import listing, moving, trash
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_a_deleted_run_ours_or_foreign_is_gone_from_sight_and_comes_back_whole(l
     assert labels(logs) == left
     assert not [place for place in seen_by_tensorboard(logs) if trash.FOLDER in place]
     with pytest.raises(UserError, match="No run"):
-        lookup.find("news/a" if run == "news/a" else "keras/train", logs)
+        find.find("news/a" if run == "news/a" else "keras/train", logs)
     call(logs, "restore", run)
     assert content(logs) == before
     assert not list((logs / trash.FOLDER).iterdir())

@@ -6,9 +6,11 @@ import pytest
 from typer.testing import CliRunner
 
 from runs_folder import foreign, make
+from trainlab.cli import life
+from trainlab.cli.runs import app
 from trainlab.errors import UserError
-from trainlab.runs import checkpoint, life_commands, lock, moving, resuming
-from trainlab.runs.commands import app
+from trainlab.run import checkpoint, lock, resume
+from trainlab.runs import moving
 
 NUMBERS = {"numbers": list(range(1000))}
 
@@ -53,15 +55,15 @@ def test_a_trimmed_run_keeps_its_best_weights_alone_and_says_what_it_freed(folde
 def test_a_trimmed_run_is_not_trained_again_from_the_start_by_a_resume(folder):
     trimmed(folder, "a", "--yes")
     with pytest.raises(UserError, match=r"holds its best weights alone.*can't be resumed"):
-        resuming.starting_point(folder)
+        resume.starting_point(folder)
 
 
 def test_it_asks_and_without_a_terminal_is_refused(folder, monkeypatch):
     before = names(folder)
     with pytest.raises(UserError, match=r"would be deleted permanently\. best\.ckpt stays.*add --yes"):
         trimmed(folder, "a")
-    monkeypatch.setattr(life_commands.sys, "stdin", type("Terminal", (), {"isatty": lambda _: True})())
-    monkeypatch.setattr(life_commands.typer, "confirm", lambda *_, **__: (_ for _ in ()).throw(SystemExit(1)))
+    monkeypatch.setattr(life.sys, "stdin", type("Terminal", (), {"isatty": lambda _: True})())
+    monkeypatch.setattr(life.typer, "confirm", lambda *_, **__: (_ for _ in ()).throw(SystemExit(1)))
     assert call(folder, "a").exit_code == 1
     assert names(folder) == before
 

@@ -20,11 +20,13 @@ from torch.utils.data import DataLoader, TensorDataset
 import trainlab
 from noisy_training import STEPS, Data, Noisy, curves, fit, settings
 from trainlab.errors import UserError
-from trainlab.runs import checkpoint, listing
-from trainlab.runs.interruption import Deferral, Terminated
-from trainlab.runs.metrics import Direction
-from trainlab.training import Trainer, TrainingConfig
+from trainlab.run import checkpoint
+from trainlab.run.metrics import Direction
+from trainlab.run.signals import Deferral, Terminated
+from trainlab.runs import listing
 from trainlab.training.checkpoints import States
+from trainlab.training.config import TrainingConfig
+from trainlab.training.trainer import Trainer
 
 
 class Scored(lightning.LightningModule):

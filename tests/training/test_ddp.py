@@ -21,9 +21,11 @@ from nbclient import NotebookClient
 import ddp_work
 import trainlab
 from trainlab.errors import UserError
-from trainlab.runs import checkpoint, scalars
-from trainlab.training import Trainer, TrainingConfig
+from trainlab.run import checkpoint
+from trainlab.runs import scalars
+from trainlab.training.config import TrainingConfig
 from trainlab.training.ddp import Processes, strategy_for
+from trainlab.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 DEADLINE = 180.0  # seconds

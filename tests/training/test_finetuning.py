@@ -18,8 +18,9 @@ import trainlab
 from full_disk import largest_file
 from noisy_tuning import STEPS, Texts, model, settings, tune, tuner
 from trainlab.errors import UserError
-from trainlab.runs import checkpoint, scalars
-from trainlab.training import FineTuner
+from trainlab.run import checkpoint
+from trainlab.runs import scalars
+from trainlab.training.finetuning import FineTuner
 
 
 @pytest.fixture(scope="module")

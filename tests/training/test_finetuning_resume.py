@@ -19,7 +19,7 @@ import trainlab
 from noisy_training import curves
 from noisy_tuning import STEPS, Texts, settings, tune, tuner
 from trainlab.errors import UserError
-from trainlab.runs import checkpoint
+from trainlab.run import checkpoint
 
 
 class InterruptIn(TrainerCallback):

@@ -20,7 +20,9 @@ from lightning.pytorch.callbacks import Callback
 
 import trainlab
 from noisy_training import STEPS, curves, fit, settings
-from trainlab.runs import checkpoint, grace, interruption
+from project import CHECKOUT
+from trainlab.run import checkpoint, grace
+from trainlab.run import signals as interruption
 from trainlab.training import keeping
 
 
@@ -151,7 +153,7 @@ def test_patience_counts_from_the_longest_step() -> None:
 def by_the_engines(folder: Path) -> int:
     """Return how long the container's entry and `make down` wait for a run's step, in seconds."""
     script = 'source jupyter/grace; patience "$1"'
-    root = Path(__file__).parents[2]
+    root = CHECKOUT
     done = subprocess.run(["bash", "-euc", script, "", folder], cwd=root, stdout=subprocess.PIPE, check=True)
     return int(done.stdout)
 
@@ -217,7 +219,7 @@ class Scenarios:
     """A process that has imported everything, and forks a child for each of `stopped_training.py`."""
 
     def __init__(self) -> None:
-        script = Path(__file__).parents[1] / "stopped_training.py"
+        script = CHECKOUT / "tests/support/stopped_training.py"
         self.process = subprocess.Popen(
             [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )

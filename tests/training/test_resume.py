@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 
 import trainlab
 from noisy_training import STEPS, curves, fit, settings
-from trainlab.runs import checkpoint
+from trainlab.run import checkpoint
 
 
 class KeepEach(Callback):

@@ -16,7 +16,7 @@ import pytest
 import team_work
 from team_work import Wait, WaitDeaf, WaitSaving
 from trainlab.errors import UserError
-from trainlab.runs.interruption import Terminated
+from trainlab.run.signals import Terminated
 from trainlab.training.team import Team, pickled
 
 DEADLINE = 60.0  # seconds

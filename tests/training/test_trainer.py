@@ -12,9 +12,12 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import trainlab
-from trainlab.runs import checkpoint, scalars
-from trainlab.training import Trainer, TrainingConfig, workers
+from trainlab.run import checkpoint
+from trainlab.runs import scalars
+from trainlab.training import workers
+from trainlab.training.config import TrainingConfig
 from trainlab.training.recording import VerifiedCheckpoints
+from trainlab.training.trainer import Trainer
 from trainlab.training.workers import set_threads
 
 

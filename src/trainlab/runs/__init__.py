@@ -6,18 +6,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trainlab.run.find import find as find
+    from trainlab.run.run import Run as Run
     from trainlab.runs.frames import scalars as scalars
     from trainlab.runs.frames import table as table
-    from trainlab.runs.lookup import find as find
-    from trainlab.runs.run import Run as Run
 
 __all__ = ["Run", "find", "scalars", "table"]
 
-_MODULES = {"Run": "run", "find": "lookup", "scalars": "frames", "table": "frames"}
+_MODULES = {
+    "Run": "trainlab.run.run",
+    "find": "trainlab.run.find",
+    "scalars": "trainlab.runs.frames",
+    "table": "trainlab.runs.frames",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: pandas and torch cost seconds."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"trainlab.runs.{_MODULES[name]}"), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -21,10 +21,12 @@ from typing import IO, TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from trainlab import unpacking
+from trainlab import files as atomic
+from trainlab import files as unpacking
 from trainlab.errors import UserError
 from trainlab.freezing import EPOCH
-from trainlab.runs import atomic, checkpoint, lock, moving, reserve, trash, trimming
+from trainlab.run import checkpoint, lock, reserve
+from trainlab.runs import moving, trash, trimming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

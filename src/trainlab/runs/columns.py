@@ -7,8 +7,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from trainlab.errors import UserError, nearest
+from trainlab.run.monitor import VITALS
 from trainlab.runs import ranking
-from trainlab.runs.monitoring import VITALS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

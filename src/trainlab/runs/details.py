@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from trainlab.runs import columns, display, progress, stopping
+from trainlab.run import stop
+from trainlab.run.monitor import VITALS
+from trainlab.runs import columns, display, progress
 from trainlab.runs.display import Column, table_text
-from trainlab.runs.monitoring import VITALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from rich.console import Console
 
+    from trainlab.run.record import Git, Record
     from trainlab.runs.listing import Row
-    from trainlab.runs.record import Git, Record
 
 _LONGEST_HEAD = 25  # characters of a run's name above a column
 _SAME = "the same"
@@ -87,7 +88,7 @@ def _process(row: Row) -> str | None:
     if row.record is None or row.status != "running":
         return None
     known = row.record
-    return f"{known.pid} on {known.host or 'this machine'}; to stop it: {stopping.command('stop', row.run)}"
+    return f"{known.pid} on {known.host or 'this machine'}; to stop it: {stop.command('stop', row.run)}"
 
 
 def _sessions(known: Record) -> str:

@@ -6,10 +6,10 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from trainlab.cleaning import printable
-from trainlab.runs import events
+from trainlab.run import events
+from trainlab.run.find import find
 from trainlab.runs.columns import FACTS
 from trainlab.runs.listing import rows
-from trainlab.runs.lookup import find
 
 if TYPE_CHECKING:
     from pathlib import Path

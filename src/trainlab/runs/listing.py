@@ -9,18 +9,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainlab import folders
+from trainlab import paths, untrusted
 from trainlab.errors import UserError, nearest, some
-from trainlab.runs import death, events, lock, metrics, record, remarks, untrusted
-from trainlab.runs.interruption import describe
+from trainlab.run import death, events, lock, metrics, record, remarks
+from trainlab.run.signals import describe
 from trainlab.runs.remembered import Outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from trainlab.runs.events import Outcome
-    from trainlab.runs.metrics import Direction
-    from trainlab.runs.record import Record
+    from trainlab.run.events import Outcome
+    from trainlab.run.metrics import Direction
+    from trainlab.run.record import Record
 
 # hidden folders that hold no runs: of deleted runs, of W&B, of caches; any other one is a user's own
 PASSED = (".trash", ".wandb", ".cache", ".ipynb_checkpoints", ".git", ".venv")
@@ -76,7 +76,7 @@ def rows(
     `directions` say which way metrics improve, whatever the runs themselves have said.
     Raises UserError when `logs` is no folder, or no run belongs to `experiment`.
     """
-    logs = logs or folders.logs()
+    logs = logs or paths.logs()
     outcomes = Outcomes(logs)
     found = [read(folder, logs, reason, outcomes, directions) for folder, reason in run_folders(logs)]
     outcomes.save()

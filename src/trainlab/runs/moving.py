@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from trainlab.errors import UserError
-from trainlab.runs import lock, record
+from trainlab.run import lock, record
 from trainlab.runs.listing import PASSED
 
 if TYPE_CHECKING:

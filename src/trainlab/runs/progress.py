@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from trainlab.run.record import Planned, Record
     from trainlab.runs.listing import Row
-    from trainlab.runs.record import Planned, Record
 
 
 def text(row: Row) -> str:

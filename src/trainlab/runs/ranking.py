@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from trainlab.runs import metrics
+from trainlab.run import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from trainlab.run.metrics import Direction
     from trainlab.runs.listing import Row
-    from trainlab.runs.metrics import Direction
 
 _DIGEST, _PATH, _SPLIT = "sha256", "path", "split"
 _DIGITS = 8  # of a digest, shown

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from trainlab.runs import atomic, events, untrusted
+from trainlab import files, untrusted
+from trainlab.run import events
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trainlab.runs.events import Outcome
+    from trainlab.run.events import Outcome
 
 FILE = ".outcomes.json"  # in logs/; whoever deletes it loses time alone
 _VERSION = 3  # another one where events are read in another way: the file is then made anew
@@ -49,7 +50,7 @@ class Outcomes:
         with suppress(OSError):
             content = json.dumps({"version": _VERSION, "outcomes": self._used}).encode()
             if len(content) <= _LARGEST:
-                atomic.write(self._logs / FILE, content)
+                files.write(self._logs / FILE, content)
 
 
 class _Known(BaseModel):

@@ -19,9 +19,12 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
+from trainlab import files, untrusted
 from trainlab.errors import UserError
-from trainlab.runs import atomic, lookup, moving, naming, untrusted
-from trainlab.unpacking import telling
+from trainlab.files import telling
+from trainlab.run import find as lookup
+from trainlab.run import naming
+from trainlab.runs import moving
 
 FOLDER = ".trash"
 UNPACKING = ".unpacking-"  # what the names of folders start with that archives are unpacked into
@@ -131,7 +134,7 @@ def new_entry(logs: Path, label: str) -> Entry:
             break
     about = _About(label=label, deleted=datetime.now(UTC))
     try:
-        atomic.write(place / _ABOUT, about.model_dump_json().encode() + b"\n")
+        files.write(place / _ABOUT, about.model_dump_json().encode() + b"\n")
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise

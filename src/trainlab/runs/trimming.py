@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from trainlab import files as atomic
 from trainlab.errors import UserError
-from trainlab.runs import atomic, checkpoint, moving
-from trainlab.unpacking import telling
+from trainlab.files import telling
+from trainlab.run import checkpoint
+from trainlab.runs import moving
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

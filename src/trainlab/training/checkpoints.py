@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
-from trainlab.runs import interruption
+from trainlab.run import signals
 from trainlab.training import state
 from trainlab.training.keeping import KEY, Keeper, Ranking
 from trainlab.training.recording import RunLogger
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import lightning
 
-    from trainlab.runs.run import Run
+    from trainlab.run.run import Run
     from trainlab.training.config import TrainingConfig
     from trainlab.training.trainer import Trainer
 
@@ -113,7 +113,7 @@ class States(Keeper, Callback):
             self._write(trainer, self._state(trainer))
             self._between_epochs = between_epochs
 
-    @interruption.held()
+    @signals.held()
     def _write(self, trainer: Trainer, saved: dict[str, Any]) -> None:
         step = saved["global_step"]
         trainer.strategy.save_checkpoint(saved, self.path(step))  # the first process does

@@ -8,9 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from trainlab import trackers
 from trainlab.config import Config
 from trainlab.errors import UserError
-from trainlab.runs import trackers
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}  # of `checkpoint_every`, in seconds
 INTERVAL = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[smh]?)")

@@ -25,7 +25,7 @@ from lightning.pytorch.strategies.launchers.multiprocessing import (
 from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.states import TrainerFn
 
-from trainlab.runs.run import Run
+from trainlab.run.run import Run
 from trainlab.training.team import Team, pickled
 from trainlab.training.workers import threads_for
 

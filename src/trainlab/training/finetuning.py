@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import find_batch_size
 
-from trainlab.runs import interruption
+from trainlab.run import signals
 from trainlab.training.batches import OrderedLoader, ordered
 from trainlab.training.finetuning_callbacks import Bars, Recording, tagged
 from trainlab.training.finetuning_states import FineTuneStates
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from transformers.trainer_utils import TrainOutput
 
-    from trainlab.runs.run import Run
+    from trainlab.run.run import Run
     from trainlab.training.finetuning_config import FineTuneConfig
 
 
@@ -96,7 +96,7 @@ class FineTuner(transformers.Trainer):
         or can't be gone on from.
         """
         transformers.set_seed(self.config.seed)
-        with interruption.deferred() as deferral, tempfile.TemporaryDirectory() as folder:
+        with signals.deferred() as deferral, tempfile.TemporaryDirectory() as folder:
             self.states.deferral = deferral
             deferral.at_once = True  # until the first step
             if self.resumed_from is not None:
@@ -104,7 +104,7 @@ class FineTuner(transformers.Trainer):
                 kwargs = {"resume_from_checkpoint": folder} | kwargs
             try:
                 done = super().train(*args, **kwargs)
-            except (KeyboardInterrupt, interruption.Terminated):
+            except (KeyboardInterrupt, signals.Terminated):
                 self.states.interrupted()
                 raise
             finally:

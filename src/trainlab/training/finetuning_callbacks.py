@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    from trainlab.runs.run import Run
+    from trainlab.run.run import Run
 
 TRAIN = {"loss": "train/loss", "learning_rate": "train/lr", "grad_norm": "train/grad_norm"}
 SPLITS = {"eval": "val", "test": "test"}

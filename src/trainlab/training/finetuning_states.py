@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
-from trainlab.runs import checkpoint, interruption
+from trainlab.run import checkpoint, signals
 from trainlab.training.keeping import KEY, Keeper, Ranking, check_epochs
 from trainlab.training.randomness import random_state, set_random_state
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from transformers import TrainerControl, TrainingArguments
 
-    from trainlab.runs.run import Run
+    from trainlab.run.run import Run
     from trainlab.training.finetuning import FineTuner
     from trainlab.training.finetuning_config import FineTuneConfig
 
@@ -149,7 +149,7 @@ class FineTuneStates(Keeper, TrainerCallback):
         """Save the last whole step, if it is at hand and not yet on the disk."""
         self.rescue(self.write)
 
-    @interruption.held()
+    @signals.held()
     def write(self, saved: dict[str, Any]) -> None:
         """Write a full state."""
         step = saved["global_step"]

@@ -8,16 +8,16 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from trainlab.errors import UserError, nearest
-from trainlab.runs import checkpoint, interruption, record
-from trainlab.runs.checkpoint import STEP
-from trainlab.runs.metrics import KNOWN
+from trainlab.run import checkpoint, record, signals
+from trainlab.run.checkpoint import STEP
+from trainlab.run.metrics import KNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-    from trainlab.runs.interruption import Deferral
-    from trainlab.runs.run import Run
+    from trainlab.run.run import Run
+    from trainlab.run.signals import Deferral
     from trainlab.training.config import CommonConfig
 
 BEST = "best.ckpt"
@@ -155,7 +155,7 @@ class Ranking:
         better = self._most < 0 or len(self.values) < self._most or self._rank(value) < self._worst()
         return better and step not in self.values
 
-    @interruption.held()
+    @signals.held()
     def add(
         self, step: int, value: float, save: Callable[[Path], None], *, first_process: bool = True
     ) -> None:

@@ -14,7 +14,7 @@ from lightning.pytorch.loops.fit_loop import RestartStage, _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
-from trainlab.runs import interruption
+from trainlab.run import signals
 from trainlab.training.keeping import check_epochs
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class NoSignals(_SignalConnector):
-    """Leaves signals to `trainlab.runs.interruption`."""
+    """Leaves signals to `trainlab.run.signals`."""
 
     def register_signal_handlers(self) -> None:
         """Do nothing."""
@@ -39,12 +39,12 @@ class FitLoop(_FitLoop):
     def run(self) -> None:
         """Train."""
         checkpoints = self.trainer.checkpoints
-        with interruption.deferred() as checkpoints.deferral:
+        with signals.deferred() as checkpoints.deferral:
             checkpoints.deferral.at_once = True  # until the first step
             try:
                 checkpoints.resume(self.trainer)
                 super().run()
-            except (KeyboardInterrupt, interruption.Terminated):
+            except (KeyboardInterrupt, signals.Terminated):
                 checkpoints.interrupted(self.trainer)
                 raise
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainlab.runs import record
+from trainlab.run import record
 
 if TYPE_CHECKING:
-    from trainlab.runs.run import Run
+    from trainlab.run.run import Run
     from trainlab.training.config import CommonConfig
 
 WIDTH, WIDER = 384, 1536  # a small transformer's feed-forward layers: larger ones gain no less

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import lightning
     from tqdm import tqdm
 
-    from trainlab.runs.run import Run
+    from trainlab.run.run import Run
 
 LOG_EVERY = 10  # steps between two points of the running loss, at most
 VALIDATION = ("val", "eval")  # how the names of its metrics begin: val/loss, val_loss, valid_loss

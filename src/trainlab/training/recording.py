@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.loggers import Logger
 
-from trainlab.runs import checkpoint
+from trainlab.run import checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trainlab.runs.run import Run
+    from trainlab.run.run import Run
 
 
 class RunLogger(Logger):
@@ -59,7 +59,7 @@ class RunLogger(Logger):
 
 
 class VerifiedCheckpoints(CheckpointIO):
-    """Saves whole or not at all, and loads only what was saved (see `trainlab.runs.checkpoint`)."""
+    """Saves whole or not at all, and loads only what was saved (see `trainlab.run.checkpoint`)."""
 
     def save_checkpoint(self, checkpoint_: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
         """Write a checkpoint with its digest beside it."""

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from trainlab.errors import UserError
-from trainlab.runs import grace
-from trainlab.runs.interruption import LAST_WORD, PATIENCE, Terminated
+from trainlab.run import grace
+from trainlab.run.signals import LAST_WORD, PATIENCE, Terminated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

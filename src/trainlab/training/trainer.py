@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.core.mixins import HyperparametersMixin
 
-from trainlab.runs import checkpoint
+from trainlab.run import checkpoint
 from trainlab.training import loops
 from trainlab.training.checkpoints import Best, States
 from trainlab.training.ddp import log_means, strategy_for
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from lightning.pytorch.callbacks import Callback, Checkpoint
 
-    from trainlab.runs.run import Run
+    from trainlab.run.run import Run
     from trainlab.training.config import TrainingConfig
 
 UNHELPFUL = (

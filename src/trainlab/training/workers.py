@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.utils._pytree import tree_leaves
 
-from trainlab.limits import cpu_limit
+from trainlab.system import cpu_limit
 from trainlab.training.batches import AHEAD, OrderedLoader, random_state
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from torch.utils.tensorboard import SummaryWriter
 from compared_runs import record_foreign, row
 from runs_folder import make, points
 from trainlab.errors import UserError
-from trainlab.runs import record
+from trainlab.run import record
 from trainlab.runs.compare import coordinates
 from trainlab.runs.compare.along import Along
 from trainlab.runs.compare.comparison import CompareConfig, compare, comparison

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from compared_runs import record, record_foreign, row
+from trainlab.run import record as records
+from trainlab.run.events import Curve
 from trainlab.runs import listing
-from trainlab.runs import record as records
 from trainlab.runs.compare import curves
-from trainlab.runs.events import Curve
 
 
 def recursion(values, weight):

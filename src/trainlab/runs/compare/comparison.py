@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from trainlab.config import Config
-from trainlab.runs import columns, filters, listing, ranking
+from trainlab.run.metrics import directions_of
+from trainlab.runs import columns, listing, query, ranking
 from trainlab.runs.compare.along import Along
-from trainlab.runs.metrics import directions_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -196,7 +196,7 @@ def compare(config: CompareConfig, logs: Path | None = None) -> Comparison:
         rows = listing.rows(logs, config.experiment, directions)
     elif config.experiment == NEWEST:
         rows = of_newest(rows)
-    return comparison(filters.select(rows, config.where), config)
+    return comparison(query.select(rows, config.where), config)
 
 
 def comparison(rows: list[Row], config: CompareConfig, most: int = MOST_CURVES) -> Comparison:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from trainlab.run.monitor import VITALS
 from trainlab.runs.compare import curves
 from trainlab.runs.display import labels
-from trainlab.runs.monitoring import VITALS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from trainlab.runs import columns, events
+from trainlab.run import events
+from trainlab.runs import columns
 from trainlab.runs.display import labels, printable, short
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from trainlab.runs.events import Curve, History
+    from trainlab.run.events import Curve, History
     from trainlab.runs.listing import Row
 
 POINTS = ("run", "tag", "step", "time", "examples", "value")
@@ -76,7 +77,7 @@ def at_work(row: Row, wall_times: Sequence[float], first: float | None) -> np.nd
     Moments are in seconds since 1970. The clock starts with the run; without a record, at its `first` event.
     NaN where what was written can't be a moment.
     """
-    from trainlab.runs.gathering import plausible
+    from trainlab.run.gathering import plausible
 
     moments = np.asarray(wall_times, dtype=float)
     moments = np.where(plausible(moments), moments, np.nan)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from trainlab import files
 from trainlab.errors import UserError
-from trainlab.runs import atomic, display
+from trainlab.runs import display
 from trainlab.runs.compare import drawing, importance
 from trainlab.runs.compare.comparison import CompareConfig, check_tag, comparison
 from trainlab.runs.display import Column
@@ -56,7 +57,7 @@ def write(path: Path, rows: Sequence[Row], where: str = "", metric: str = "") ->
     """
     page = html(rows, where, metric).encode(errors="backslashreplace")
     try:
-        atomic.write(path, page)
+        files.write(path, page)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}. Name another file with -o.") from None
 

@@ -1,0 +1,376 @@
+"""Pictures with captions, in three sides: to learn from, to choose by, and to be measured by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
+
+from trainlab import files
+from trainlab.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from experiments.captions.config import CaptionsConfig
+
+    pass  # FOLDED
+    from collections.abc import Iterable
+
+
+NAMED = 5  # pictures left out that are listed; the rest are counted
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """`pictures` [N, H, W, 3] in bytes, each with one caption or more, and which rows are of which side.
+
+    A network sees `crop` times `crop` pixels: another part of the picture each time in training, its middle
+    elsewhere. Rows with equal `keys` show the same; no two sides share a key. `left_out` says what could
+    not be used, and why.
+    """
+
+    name: str
+    pictures: NDArray[np.uint8]
+    captions: Sequence[Sequence[str]]
+    training: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+    crop: int
+    keys: Sequence[str]
+    left_out: Sequence[str] = field(default_factory=tuple)
+    frozen: Path | None = None
+
+    def texts(self, row: int) -> list[str]:
+        """Return a picture's captions as they are compared: lower case, single blanks, no punctuation."""
+        return [" ".join(words_of(caption)) for caption in self.captions[row]]
+
+    def training_captions(self) -> list[str]:
+        """Return all captions that there are to learn from."""
+        return [caption for row in self.training for caption in self.captions[row]]
+
+    @cached_property
+    def sha256(self) -> str:
+        """The digest of pictures and captions."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.pictures).data)
+        digest.update(repr([list(each) for each in self.captions]).encode())
+        return digest.hexdigest()
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what `run.json` keeps of the data."""
+        sides = {name: len(getattr(self, name)) for name in ("training", "validation", "test")}
+        said = {"name": self.name, **sides, "sha256": self.sha256, "left_out": len(self.left_out)}
+        return said | ({"path": str(self.frozen)} if self.frozen else {})
+
+    def summary(self) -> str:
+        """Return a few lines for people: how much there is, and what was left out."""
+        side = self.pictures.shape[1]
+        unseen = "in scenes never trained on" if self.name == "shapes" else "held out"
+        lines = [
+            f"{self.name}: {len(self.training):,} pictures of {side} x {side} to learn from; {unseen}: "
+            f"{len(self.validation):,} to choose by, {len(self.test):,} to be measured by"
+        ]
+        if self.frozen:
+            lines.append(f"  frozen: {self.frozen}")
+        if self.left_out:
+            more = " ..." if len(self.left_out) > NAMED else ""
+            lines.append(f"  left out: {len(self.left_out):,} ({', '.join(self.left_out[:NAMED])}{more})")
+        return "\n".join(lines)
+
+
+def draw_corpus(config: CaptionsConfig) -> Corpus:
+    """Return the pictures and captions of these settings.
+
+    Raises UserError for data=coco that is not frozen, or frozen by other settings.
+    """
+    from experiments.captions import frozen
+
+    return corpus(config) if config.data == "shapes" else frozen.thaw(config)
+
+
+SIDE = 64  # pixels
+COLOURS = {
+    "red": (220, 50, 40),
+    "green": (40, 160, 60),
+    "blue": (40, 80, 220),
+    "yellow": (230, 200, 40),
+    "purple": (150, 60, 180),
+}
+SHAPES = ("circle", "square", "triangle")
+RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}  # (x, y), y downwards
+BACKGROUND = 240
+SMALL, LARGE = (7.0, 9.0), (12.0, 15.0)  # radii, from and to
+APART = (1.25, 1.6)  # between the centres, in sums of both radii
+TILT = 0.4  # radians off the straight line, at most: left of stays left of
+MARGIN = 1.2  # in radii: no shape touches the edge
+MEASURED = 400  # pictures that validation, or the test, looks at
+
+
+class Scene(NamedTuple):
+    """What a picture shows."""
+
+    small_colour: str
+    small_shape: str
+    relation: str
+    large_colour: str
+    large_shape: str
+
+    @property
+    def caption(self) -> str:
+        """The sentence that says all of it."""
+        return (
+            f"a small {self.small_colour} {self.small_shape} {self.relation} "
+            f"a large {self.large_colour} {self.large_shape}"
+        )
+
+
+def scenes() -> list[Scene]:
+    """Return all 900 scenes, always in the same order."""
+    return [Scene(*each) for each in product(COLOURS, SHAPES, RELATIONS, COLOURS, SHAPES)]
+
+
+def split(validation: float, test: float, seed: int) -> tuple[list[Scene], list[Scene], list[Scene]]:
+    """Return the scenes of training, of validation and of the test; each scene is in one of them."""
+    everything = scenes()
+    order = np.random.default_rng(seed).permutation(len(everything))
+    held = max(1, round(len(order) * validation)), max(1, round(len(order) * test))
+    parts = np.split(order, np.cumsum(held))
+    found = [[everything[place] for place in part] for part in parts]
+    return found[2], found[0], found[1]
+
+
+def corpus(config: CaptionsConfig) -> Corpus:
+    """Draw the pictures of all three sides; the same settings give the same bytes."""
+    sides = split(config.validation, config.test, config.seed)
+    counts = (config.pictures, MEASURED, MEASURED)
+    shown = [
+        scene
+        for side, count in zip(sides, counts, strict=True)
+        for scene in (side * -(-count // len(side)))[:count]
+    ]
+    pictures = np.stack([draw_scene(scene, (config.seed, place)) for place, scene in enumerate(shown)])
+    training, validation, test = np.split(np.arange(len(shown)), np.cumsum(counts)[:-1])
+    captions = [[scene.caption] for scene in shown]
+    return Corpus(
+        "shapes", pictures, captions, training, validation, test, SIDE, [scene.caption for scene in shown]
+    )
+
+
+def draw_scene(scene: Scene, seed: tuple[int, int]) -> NDArray[np.uint8]:
+    """Draw a scene [SIDE, SIDE, 3]; where and how large the shapes are comes from the seed."""
+    rng = np.random.default_rng(seed)
+    small, large = rng.uniform(*SMALL), rng.uniform(*LARGE)
+    near, far = _centres(scene.relation, small, large, rng)
+    picture = np.full((SIDE, SIDE, 3), BACKGROUND, np.uint8)
+    picture[_inside(scene.large_shape, far, large)] = COLOURS[scene.large_colour]
+    picture[_inside(scene.small_shape, near, small)] = COLOURS[scene.small_colour]
+    return picture
+
+
+def _centres(
+    relation: str, small: float, large: float, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return where the small shape and the large one lie, (x, y) each, both whole in the picture."""
+    while True:
+        far = rng.uniform(large * MARGIN, SIDE - large * MARGIN, 2)
+        angle, distance = rng.uniform(-TILT, TILT), rng.uniform(*APART) * (small + large)
+        x, y = RELATIONS[relation]
+        turned = np.array([x * np.cos(angle) - y * np.sin(angle), y * np.cos(angle) + x * np.sin(angle)])
+        near = far + distance * turned
+        if near.min() > small * MARGIN and near.max() < SIDE - small * MARGIN:
+            return near, far
+
+
+def _inside(shape: str, centre: NDArray[np.float64], radius: float) -> NDArray[np.bool_]:
+    """Return the pixels [SIDE, SIDE] of a shape."""
+    x, y = _grid()[0] - centre[0], _grid()[1] - centre[1]
+    if shape == "circle":
+        return x**2 + y**2 <= radius**2
+    if shape == "square":
+        return np.maximum(abs(x), abs(y)) <= 0.89 * radius
+    return (y <= 0.8 * radius) & (abs(x) <= 0.6 * (y + 1.2 * radius))
+
+
+@cache
+def _grid() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    y, x = np.mgrid[:SIDE, :SIDE]
+    return x, y
+
+
+class Batch(NamedTuple):
+    """P pictures and their N captions.
+
+    `pictures` [P, 3, H, W] are bytes; `words` [N, L] are numbers, from start to end and then padding;
+    `lengths` [N] count the words to be predicted, the end with them; caption n belongs to picture
+    `places[n]`. `references` are each picture's captions as texts.
+    """
+
+    pictures: Tensor
+    words: Tensor
+    lengths: Tensor
+    places: Tensor
+    references: list[list[str]]
+
+
+class Item(NamedTuple):
+    """A picture [3, H, W], the captions to learn, and all captions that are right."""
+
+    picture: Tensor
+    words: list[list[int]]
+    references: list[str]
+
+
+class CaptionSet(Dataset):
+    """A picture with one of its captions an item (training), or with all of them."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        rows: NDArray[np.int64],
+        vocabulary: Vocabulary,
+        max_words: int,
+        *,
+        training: bool,
+    ) -> None:
+        self.corpus, self.vocabulary, self.max_words = corpus, vocabulary, max_words
+        self.training = training
+        captions = [(int(row), each) for row in rows for each in range(len(corpus.captions[row]))]
+        self.items = captions if training else [(int(row), None) for row in rows]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, place: int) -> Item:
+        row, which = self.items[place]
+        captions = self.corpus.captions[row]
+        chosen = captions if which is None else [captions[which]]
+        words = [self.vocabulary.encode(caption, self.max_words) for caption in chosen]
+        picture = torch.from_numpy(np.array(self.corpus.pictures[row])).permute(2, 0, 1)
+        return Item(crop(picture, self.corpus.crop, random=self.training), words, self.corpus.texts(row))
+
+
+class CaptionsData(lightning.LightningDataModule):
+    """Single captions in random order to train on; the pictures held out, with all their captions."""
+
+    def __init__(self, corpus: Corpus, vocabulary: Vocabulary, max_words: int, batch_size: int) -> None:
+        super().__init__()
+        self.corpus, self.vocabulary = corpus, vocabulary
+        self.max_words, self.batch_size = max_words, batch_size
+
+    def train_dataloader(self) -> DataLoader:
+        """Return batches of captions, shuffled anew each epoch."""
+        items = self._side(self.corpus.training, training=True)
+        alone = len(items) % self.batch_size == 1  # a last batch of one has no variance for batch norm
+        return DataLoader(
+            items, batch_size=self.batch_size, shuffle=True, drop_last=alone, collate_fn=collate
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """Return batches of the pictures that an epoch is chosen by."""
+        items = self._side(self.corpus.validation)
+        return DataLoader(items, batch_size=self.batch_size, collate_fn=collate)
+
+    def test_dataloader(self) -> DataLoader:
+        """Return batches of the pictures that nothing is chosen by."""
+        return DataLoader(self._side(self.corpus.test), batch_size=self.batch_size, collate_fn=collate)
+
+    def _side(self, rows: NDArray[np.int64], *, training: bool = False) -> CaptionSet:
+        return CaptionSet(self.corpus, rows, self.vocabulary, self.max_words, training=training)
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Put items together."""
+    words = [torch.tensor(each) for item in items for each in item.words]
+    places = [place for place, item in enumerate(items) for _ in item.words]
+    return Batch(
+        torch.stack([item.picture for item in items]),
+        pad_sequence(words, batch_first=True, padding_value=PAD),
+        torch.tensor([len(each) - 1 for each in words]),
+        torch.tensor(places),
+        [item.references for item in items],
+    )
+
+
+def crop(picture: Tensor, side: int, *, random: bool) -> Tensor:
+    """Return `side` times `side` pixels of a picture [3, H, W]: anywhere in it, or its middle."""
+    free = [size - side for size in picture.shape[1:]]
+    top, left = [int(torch.randint(each + 1, ())) if random else each // 2 for each in free]
+    return picture[:, top : top + side, left : left + side]
+
+
+PAD, START, END, UNKNOWN = range(4)
+SPECIAL = ("<pad>", "<start>", "<end>", "<unknown>")
+FILE = "vocabulary.json"  # in a run's folder
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+
+
+def words_of(caption: str) -> list[str]:
+    """Return a caption's words in lower case, without punctuation."""
+    return _WORD.findall(caption.lower())
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """All words that a network knows, the four special ones first; a word's number is its place."""
+
+    words: tuple[str, ...]
+
+    @classmethod
+    def of(cls, captions: Iterable[str], min_count: int) -> Self:
+        """Return the words that occur at least `min_count` times, the most frequent first."""
+        counts = Counter(word for caption in captions for word in words_of(caption))
+        kept = sorted((-count, word) for word, count in counts.items() if count >= min_count)
+        return cls((*SPECIAL, *(word for _, word in kept)))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Return what `write` wrote; raise UserError for a file that is none of these."""
+        try:
+            words = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} can't be read as a vocabulary: {error}.") from None
+        if not isinstance(words, list) or tuple(words[: len(SPECIAL)]) != SPECIAL:
+            raise UserError(f"{path} is no vocabulary: expected a list of words that starts with {SPECIAL}.")
+        return cls(tuple(map(str, words)))
+
+    def write(self, path: Path) -> None:
+        """Write the words as a JSON list."""
+        files.write(path, json.dumps(list(self.words), ensure_ascii=False, indent=0).encode())
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Each word's number."""
+        return {word: number for number, word in enumerate(self.words)}
+
+    def encode(self, caption: str, max_words: int) -> list[int]:
+        """Return start, the numbers of at most `max_words` words, end."""
+        words = words_of(caption)[:max_words]
+        return [START, *(self.numbers.get(word, UNKNOWN) for word in words), END]
+
+    def decode(self, numbers: Iterable[int]) -> str:
+        """Return the words up to the first end, without start and padding."""
+        words = []
+        for number in numbers:
+            if number == END:
+                break
+            if number not in (PAD, START):
+                words.append(self.words[number])
+        return " ".join(words)

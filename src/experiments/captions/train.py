@@ -1,0 +1,290 @@
+"""The captions experiment: `train` runs it and returns what came out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import Callback
+from torchmetrics.text import BLEUScore
+
+from experiments.captions.data import FILE, CaptionsData, Corpus, Vocabulary, crop, draw_corpus, words_of
+from experiments.captions.model import CaptionsModel
+from trainlab.errors import UserError
+from trainlab.run.checkpoint import CheckpointError
+from trainlab.run.recorder import VIEWS
+from trainlab.run.restoring import best_of, restore, trained
+from trainlab.run.run import Run
+from trainlab.runs.frames import scalars
+from trainlab.runs.plots import plot_curves
+from trainlab.training.trainer import Trainer, accelerator_of, set_threads
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    pass  # FOLDED
+    from collections.abc import Sequence
+
+    import lightning
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from experiments.captions.config import CaptionsConfig
+    from experiments.captions.data import Corpus
+    from experiments.captions.model import CaptionsModel
+    from trainlab.run.run import Run
+
+    Pixels = NDArray[np.uint8]
+    Images = str | Path | Pixels | Sequence[str | Path | Pixels]
+
+
+METRICS = ("val/loss", "val/bleu", "val/exact_match", "test/bleu", "test/exact_match")
+MEASURED = ("loss", "bleu", "exact_match")
+
+SHOWN = 8  # pictures of the fixed batch
+
+
+@dataclass
+class Result:
+    """What a run gave: its folder, the data, the best epoch's network, and metrics on the test."""
+
+    run: Path
+    config: CaptionsConfig
+    corpus: Corpus
+    model: CaptionsModel
+    metrics: dict[str, dict[str, float]]
+
+    def table(self) -> pd.DataFrame:
+        """Return the metrics on the test, one column a system: trained, and the commonest caption alone."""
+        rows = [name for name in MEASURED if any(name in each for each in self.metrics.values())]
+        return pd.DataFrame(self.metrics).reindex(rows).rename_axis("test")
+
+    def history(self) -> pd.DataFrame:
+        """Return every point of the run's curves: tag, step, wall_time, value."""
+        return scalars(self.run)
+
+    def curves(self) -> Figure:
+        """Draw loss, BLEU and exact match over the steps."""
+        return plot_curves(self.history(), CURVES)
+
+    def pictures(self, count: int = SHOWN, beam: int | None = None) -> Figure:
+        """Draw pictures of the test with what is said of them; green is right, word for word."""
+        return plot_pictures(self.model, self.corpus, self.corpus.test[:count], beam)
+
+    def say(self, images: Images, beam: int | None = None) -> list[str]:
+        """Return a caption for each picture, a path or an array [H, W, 3] of bytes (see `caption`)."""
+        return say(self.model, images, beam)
+
+    def decodings(self, beams: tuple[int, ...] = (1, 3, 5)) -> pd.DataFrame:
+        """Return BLEU and exact match on the test, one row a width of the beam; 1 is greedy."""
+        rows = self.corpus.test
+        references = [self.corpus.texts(row) for row in rows]
+        parts = torch.arange(len(rows)).split(self.config.batch_size)
+        found = {}
+        for beam in beams:
+            said = [
+                text
+                for part in parts
+                for text in self.model.caption(seen(self.corpus, rows[part.numpy()]), beam)
+            ]
+            found[beam] = measures(said, references)
+        return pd.DataFrame(found).T.rename_axis("beam")
+
+
+def train(config: CaptionsConfig) -> Result:
+    """Train, measure the best epoch's network on the test, and record everything in a run's folder.
+
+    Shows what it does on standard output. Raises UserError when data or encoder can't be used, before there
+    is a run.
+    """
+    config.check_machine()
+    corpus = draw_corpus(config)
+    print(corpus.summary(), flush=True)
+    with Run("captions", config, seed=config.seed, data=corpus.fingerprint(), metrics=METRICS) as run:
+        print(f"run: {run.folder}", flush=True)
+        return _record(run, config, corpus)
+
+
+def _record(run: Run, config: CaptionsConfig, corpus: Corpus) -> Result:
+    set_threads()
+    torch.manual_seed(config.seed)  # the first weights
+    vocabulary = Vocabulary.of(corpus.training_captions(), config.min_word_count)
+    vocabulary.write(run.folder / FILE)
+    model = CaptionsModel.fresh(config, vocabulary, side=corpus.pictures.shape[1], crop=corpus.crop)
+    model.expect(corpus.training_captions())
+    data = CaptionsData(corpus, vocabulary, config.max_words, config.batch_size)
+    trainer = Trainer(run, config, callbacks=[Pictures(run, corpus)])
+    trainer.fit(model, data)
+    if trainer.best_checkpoint is not None:
+        model = restore(CaptionsModel, trainer.best_checkpoint)
+    metrics = _test(trainer, run, model, data)
+    model = model.to(accelerator_of(config.accelerator)).eval()
+    return Result(run.folder, config, corpus, model, metrics)
+
+
+def _test(
+    trainer: Trainer, run: Run, model: CaptionsModel, data: CaptionsData
+) -> dict[str, dict[str, float]]:
+    """Measure on the test, beside what needs no network, and log both."""
+    found: Any = trainer.test(model, data, verbose=False)
+    trained = {tag.removeprefix("test/"): float(value) for tag, value in found[0].items()}
+    baseline = commonest(data.corpus, data.corpus.test)
+    if not trainer.fast_dev_run:
+        run.update(tested={"trained": trained, "commonest caption": baseline})
+        validated = commonest(data.corpus, data.corpus.validation)
+        for step in (0, trainer.global_step):  # two points make a line
+            run.log({f"val_commonest/{name}": value for name, value in validated.items()}, step)
+    return {"trained": trained, "commonest caption": baseline}
+
+
+COLUMNS = 4
+CURVES = {
+    "cross entropy": ("train/loss_epoch", "val/loss"),
+    "BLEU": ("val/bleu", "val_commonest/bleu"),
+    "exact match": ("val/exact_match", "val_commonest/exact_match"),
+}
+
+
+class Pictures(Callback):
+    """Writes, after each epoch, what is said of the same few pictures held out."""
+
+    def __init__(self, run: Run, corpus: Corpus) -> None:
+        self._run, self._corpus = run, corpus
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: CaptionsModel) -> None:  # type: ignore[override]
+        """Caption the pictures, and write them at the step of the epoch's other figures."""
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        figure = plot_pictures(module, self._corpus, self._corpus.validation[:SHOWN])
+        self._run.log_figure(f"{VIEWS}captions", figure, max(0, trainer.global_step - 1))
+
+
+def plot_pictures(
+    model: CaptionsModel, corpus: Corpus, rows: NDArray[np.int64], beam: int | None = None
+) -> Figure:
+    """Draw pictures, each under what is said of it; green where that is a caption of it word for word."""
+    import matplotlib.pyplot as plt
+
+    lines = -(-len(rows) // COLUMNS)
+    figure, panels = plt.subplots(
+        lines, COLUMNS, figsize=(2.6 * COLUMNS, 2.9 * lines), layout="constrained", squeeze=False
+    )
+    said = model.caption(seen(corpus, rows), beam)
+    for axes in panels.flat:
+        axes.axis("off")
+    for axes, row, text in zip(panels.flat, rows, said, strict=False):
+        axes.imshow(corpus.pictures[row])
+        right = text in corpus.texts(row)
+        axes.set_title(_wrapped(text), fontsize=9, color="darkgreen" if right else "firebrick")
+        if not right:
+            axes.text(
+                0.5,
+                -0.02,
+                _wrapped(corpus.texts(row)[0]),
+                fontsize=8,
+                ha="center",
+                va="top",
+                transform=axes.transAxes,
+            )
+    plt.close(figure)
+    return figure
+
+
+def seen(corpus: Corpus, rows: NDArray[np.int64]) -> torch.Tensor:
+    """Return what a network sees of these pictures, [N, 3, H, W]: their middles."""
+    pictures = torch.from_numpy(np.array(corpus.pictures[rows])).permute(0, 3, 1, 2)
+    return torch.stack([crop(each, corpus.crop, random=False) for each in pictures])
+
+
+def commonest(corpus: Corpus, rows: NDArray[np.int64]) -> dict[str, float]:
+    """Return what saying the commonest caption of training of every one of these pictures reaches."""
+    counts = Counter(" ".join(words_of(each)) for each in corpus.training_captions())
+    said = min(counts, key=lambda text: (-counts[text], text))
+    return measures([said] * len(rows), [corpus.texts(row) for row in rows])
+
+
+def measures(said: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Return BLEU, and the share of captions that are a reference word for word."""
+    bleu = BLEUScore()
+    bleu.update(said, references)
+    exact = [text in right for text, right in zip(said, references, strict=True)]
+    return {"bleu": float(bleu.compute()), "exact_match": float(np.mean(exact))}
+
+
+def _wrapped(text: Any) -> str:
+    from textwrap import fill
+
+    return fill(str(text) or "(nothing)", 26)
+
+
+AT_ONCE = 64  # pictures in one pass
+# What a checkpoint may ask for that its weights don't show: pixels a side, words a caption, captions at once
+MOST = {"side": 4096, "crop": 4096, "max_words": 1000, "beam": 1000}
+
+
+def caption(run: str | Path, images: Images, beam: int | None = None) -> list[str]:
+    """Return a caption for each picture: paths, or arrays [H, W, 3] of bytes.
+
+    `run` is whatever `trainlab.runs.find` understands. Pictures are made the size that the network was
+    trained with. `beam` captions are pursued at once; 1 is greedy, without it the run's own setting holds.
+    Raises UserError for an unknown run, one of another experiment or without a checkpoint yet, and a
+    picture that can't be read.
+    """
+    path = best_of(trained(run, "captions"), "captions")
+    model = restore(CaptionsModel, path)
+    for name, most in MOST.items():
+        if not 1 <= model.hparams[name] <= most:
+            raise CheckpointError(
+                f"{path} asks for {name}={model.hparams[name]}. Expected 1 to {most}. Choose another run."
+            )
+    return say(model, images, beam)
+
+
+def say(model: CaptionsModel, images: Images, beam: int | None = None) -> list[str]:
+    """Return what a network writes about each picture (see `caption`)."""
+    if beam is not None and beam < 1:
+        raise UserError(f"beam={beam}: expected 1 or more.")
+    side, shown = model.hparams["side"], model.hparams["crop"]
+    single = isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3)
+    listed: Sequence[Any] = [images] if single else images  # type: ignore[assignment]
+    pictures = [crop(_pixels(each, side), shown, random=False) for each in listed]
+    if not pictures:
+        raise UserError("No picture to caption. Expected a path or an array, or several of them.")
+    parts = torch.stack(pictures).split(AT_ONCE)
+    return [text for part in parts for text in model.caption(part, beam)]
+
+
+def _pixels(picture: str | Path | Pixels, side: int) -> Tensor:
+    """Return a picture [3, side, side] in bytes."""
+    from PIL import Image
+
+    image = _from_array(picture) if isinstance(picture, np.ndarray) else _from_file(Path(picture))
+    if image.size != (side, side):
+        image = image.resize((side, side), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _from_array(pixels: Pixels) -> Image:
+    from PIL import Image
+
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        raise UserError(
+            f"A picture of shape {list(pixels.shape)} and type {pixels.dtype}: expected [H, W, 3] of uint8."
+        )
+    return Image.fromarray(pixels)
+
+
+def _from_file(path: Path) -> Image:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} can't be read as a picture: {error}") from None

@@ -1,0 +1,211 @@
+"""The news experiment as a subject of the checks before training."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from experiments.news.config import NewsConfig
+from experiments.news.data import TEXTS, Examples, draw, title_key
+from experiments.news.frozen import tokens_of
+from experiments.news.model import Batch, NewsModel, pool
+from experiments.news.tokens import Tokens
+from experiments.news.train import NewsData, tfidf
+from trainlab.checks.subject import Items, Subject
+from trainlab.errors import UserError
+from trainlab.hub import load_tokenizer, locate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from tokenizers import Tokenizer
+
+# Enough to learn from, and little enough for all checks together to take a minute or so on two cores.
+SMALL = {"class_size": 8, "triplets_per_item": 2, "batch_size": 12, "max_tokens": 24}
+SMALLER_WIDTH = 2  # of the smaller network's embeddings
+
+
+def subject(settings: Mapping[str, Any]) -> NewsSubject:
+    """Return the subject under these settings; those not given are `SMALL`, or the experiment's defaults.
+
+    Raises UserError for settings, data or a backbone that can't be used.
+    """
+    config = NewsConfig.parse(SMALL | NewsConfig.named(settings))
+    if not config.trained:
+        raise UserError("trained=false: nothing is trained, so there is nothing to check. Leave it out.")
+    if config.mining != "sampled":
+        raise UserError(f"mining={config.mining}: the checks look at triplets one by one. Leave it out.")
+    config.check_machine()
+    found = NewsSubject(config)
+    assert found.examples, "read here: data that can't be used is the user's mistake, and no finding"
+    return found
+
+
+class NewsSubject(Subject):
+    """Triplets of news, and the network that learns to place them.
+
+    An example is a triplet, its answer whether the anchor lies nearer to the positive than to the negative,
+    and that is always right. Outputs are the embeddings of a batch's items.
+    """
+
+    steps = 16
+    overfit_steps = 60
+    metric = "precision at 10"
+
+    def __init__(self, config: NewsConfig) -> None:
+        super().__init__("news", self._model, self._data, margin=config.margin)
+        self.config = config
+
+    @cached_property
+    def examples(self) -> Examples:
+        """The news, split, and their triplets."""
+        return draw(self.config)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that belongs to the backbone, whatever the network's own may be."""
+        return load_tokenizer(locate(self.config.backbone), self.config.max_tokens)
+
+    def inputs(self, batch: Batch) -> Tokens:
+        """Return the items' tokens."""
+        return batch.tokens
+
+    def targets(self, batch: Batch) -> Tensor:
+        """Return that the positive is nearer [B]."""
+        return torch.ones(len(batch.places), dtype=torch.long)
+
+    def size(self, batch: Batch | Tokens) -> int:
+        """Return the number of triplets in training, of items in validation."""
+        return len(batch.places if isinstance(batch, Batch) else batch.ids)
+
+    def zeroed(self, batch: Batch) -> Batch:
+        """Return the same triplets of items that are all one and the same token."""
+        ids, mask, _ = batch.tokens
+        first = torch.zeros_like(mask)
+        first[..., 0] = 1
+        return Batch(Tokens(torch.zeros_like(ids), first), batch.places)
+
+    def neutral(self, batch: Batch) -> Batch:
+        """Return each triplet twice, the second time with positive and negative exchanged.
+
+        With d = ‖a-p‖ - ‖a-n‖ the two losses are max(0, margin + d) and max(0, margin - d). Their mean is the
+        margin, whatever the network knows already, as long as no |d| exceeds it; beyond, it is half of
+        |d| - margin more. So a pretrained network too starts at the margin, unless its distances are far too
+        large for it.
+        """
+        return Batch(batch.tokens, torch.cat([batch.places, batch.places[:, [0, 2, 1]]]))
+
+    def initial_loss(self) -> tuple[float, str]:
+        """Return the margin."""
+        return self.config.margin, "the margin, each triplet read both ways"
+
+    def outputs(self, module: NewsModel, batch: Batch) -> Tensor:  # type: ignore[override]
+        """Return the embeddings [N, D] of the batch's items."""
+        return module(batch.tokens)
+
+    def followed(self, module: NewsModel, batch: Batch) -> Tensor:  # type: ignore[override]
+        """Return the embeddings made with padding.
+
+        Packed embeddings hold tokens, not items; that packed items leak nothing into each other is what the
+        comparison with every text alone finds.
+        """
+        attention, module.attention = module.attention, None
+        try:
+            return self.outputs(module, batch)
+        finally:
+            module.attention = attention
+
+    def predictions(self, module: NewsModel, batch: Batch) -> Tensor:  # type: ignore[override]
+        """Return whether the positive is nearer [B]."""
+        near, far = self._distances(module, batch)
+        return (near < far).long()
+
+    def slow(self, module: NewsModel, batch: Batch) -> Tensor:  # type: ignore[override]
+        """Return the embeddings made triplet by triplet, three passes each, every text alone and unpadded."""
+        embeddings = torch.empty_like(self.outputs(module, batch))
+        for item in batch.places.flatten().tolist():
+            texts = zip(batch.tokens.ids[item], batch.tokens.mask[item], strict=True)
+            vectors = [_alone(module, ids[mask > 0], self.config.pooling) for ids, mask in texts]
+            embeddings[item] = module.head(torch.cat(vectors))
+        return embeddings
+
+    def smaller(self) -> NewsModel:
+        """Return a network with a single layer on top that leaves two numbers of each item."""
+        model = self._model()
+        width = model.backbone.config.hidden_size * TEXTS[self.config.text]
+        model.head = nn.Sequential(nn.Linear(width, SMALLER_WIDTH))
+        return model
+
+    def decode(self, batch: Batch) -> list[str]:
+        """Return the texts of the batch's items, one after the other."""
+        return self.tokenizer.decode_batch(batch.tokens.ids.flatten(0, 1).tolist())
+
+    def texts(self, data: NewsData, rows: Sequence[int]) -> list[str]:  # type: ignore[override]  # noqa: ARG002
+        """Return the texts of the items of these triplets, in the order of their rows."""
+        texts = self.examples.news.texts(self.config.text)
+        items = np.unique(self.examples.training[list(rows)])
+        return [text for item in items for text in texts[item]]
+
+    def describe(self, module: NewsModel, batch: Batch) -> list[str]:  # type: ignore[override]
+        """Return a line a triplet: its anchor, and how far it is to the other two."""
+        items, texts = self.decode(batch), batch.tokens.ids.shape[1]
+        distances = torch.stack(self._distances(module, batch), 1).tolist()
+        return [
+            f"{'right' if near < far else 'wrong'}: {near:.2f} to positive, {far:.2f} to negative: "
+            f"{items[anchor * texts]}"
+            for anchor, (near, far) in zip(batch.places[:, 0].tolist(), distances, strict=True)
+        ]
+
+    def items(self, data: NewsData, split: str) -> Items | None:  # type: ignore[override]  # noqa: ARG002
+        """Return the items of training triplets, or the unseen ones; equal titles are the same item."""
+        rows = {"train": np.unique(self.examples.training), "validation": self.examples.unseen}.get(split)
+        if rows is None:
+            return None
+        table = self.examples.news.table.iloc[rows]
+        return Items(
+            title_key(table["title"]).tolist(),
+            table["category"].tolist(),
+            [len(title.split()) for title in table["title"]],
+        )
+
+    def validation_size(self, data: NewsData) -> int:  # type: ignore[override]  # noqa: ARG002
+        """Return the number of unseen items."""
+        return len(self.examples.unseen)
+
+    def measure(self, module: NewsModel, data: NewsData) -> float:  # type: ignore[override]
+        """Return the precision at 10 among unseen items."""
+        return self._precision(module.embed(data.unseen()).double().numpy())
+
+    def baselines(self, data: NewsData) -> dict[str, float]:  # type: ignore[override]  # noqa: ARG002
+        """Return the precision at 10 of TF-IDF and of vectors drawn at random."""
+        chance = np.random.default_rng(self.config.seed).normal(size=(len(self.examples.unseen), 16))
+        return {
+            "random order": self._precision(chance),
+            "TF-IDF": self._precision(tfidf(self.examples, self.config.text)),
+        }
+
+    def _precision(self, vectors: NDArray[Any]) -> float:
+        return self.examples.measure(vectors, self.config.margin)["precision_at_10"]
+
+    def _distances(self, module: NewsModel, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return how far the anchors are from their positives and from their negatives, both [B]."""
+        anchor, positive, negative = self.outputs(module, batch)[batch.places].unbind(1)
+        return (anchor - positive).norm(dim=-1), (anchor - negative).norm(dim=-1)
+
+    def _model(self) -> NewsModel:
+        return NewsModel.pretrained(self.config)
+
+    def _data(self) -> NewsData:
+        tokens = tokens_of(self.examples, self._model(), self.config.text)
+        return NewsData(self.examples, tokens, self.config)
+
+
+def _alone(module: NewsModel, ids: Tensor, pooling: str) -> Tensor:
+    """Return the backbone's vector [H] of one text [L]."""
+    mask = torch.ones_like(ids)[None]
+    return pool(module.backbone(input_ids=ids[None], attention_mask=mask).last_hidden_state, mask, pooling)[0]

@@ -1,0 +1,98 @@
+"""The news experiment's settings: the notebook's parameters and the command line's keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from trainlab.errors import UserError
+from trainlab.training.config import TrainingConfig
+
+NAMED = ("sample", "mind-small", "minilm")  # names of data sets and backbones, whatever files are called so
+
+
+class NewsConfig(TrainingConfig):
+    """Settings of the news experiment (after V. Visheratin, "Deep learning with containers", 2021).
+
+    Data: `data` is sample, mind-small or the path of a news.tsv; `text` says what of an item is read;
+    `class_size` items of a category at most are drawn, each the anchor of `triplets_per_item` triplets;
+    categories with fewer than `min_class_items` items are left out. `split=item` holds out the share
+    `validation` of the items; `split=triplet` holds out triplets, as the original did.
+
+    Network: `backbone` is minilm, a Hub id or a folder; `pooling` makes one vector of its tokens, at most
+    `max_tokens` of them. `trained=false` measures the backbone as it is.
+
+    Training: AdamW with `learning_rate` for the backbone and `head_learning_rate` for the head. A step takes
+    `batch_size` of the triplets drawn with `mining=sampled`, such as share items; with `all` and `hard` it
+    takes `items_per_class` of the same items from each of `classes_per_batch` categories, and either every
+    triplet among them, `average` being over all or over those that violate the margin, or each anchor's
+    hardest.
+
+    With `freeze=4` the backbone's token embeddings and its lowest four layers stay as published, without
+    dropout; with `fast` they are computed once for all epochs.
+
+    `fast` leaves padding out of what a BERT or DistilBERT computes, and fuses AdamW's steps; `fast=false` is
+    the plain way to the same losses, but for the numbers that dropout draws.
+    """
+
+    data: str = Field("sample", min_length=1)
+    text: Literal["title", "title+abstract"] = "title"
+    class_size: int = Field(60, ge=1)
+    triplets_per_item: int = Field(5, ge=1)
+    min_class_items: int = Field(1, ge=1)
+    split: Literal["item", "triplet"] = "item"
+    validation: float = Field(0.2, gt=0, lt=1)
+    backbone: str = Field("minilm", min_length=1)
+    pooling: Literal["mean", "cls"] = "mean"
+    max_tokens: int = Field(40, ge=3, le=512)
+    trained: bool = True
+    margin: float = Field(3.0, gt=0)
+    learning_rate: float = Field(1e-4, gt=0)
+    head_learning_rate: float = Field(1e-3, gt=0)
+    batch_size: int = Field(256, ge=1)
+    mining: Literal["sampled", "all", "hard"] = "sampled"
+    average: Literal["all", "violating"] = "all"
+    classes_per_batch: int = Field(16, ge=2)
+    items_per_class: int = Field(8, ge=2)
+    freeze: int = Field(0, ge=0)
+    fast: bool = True
+    monitor: str = Field("val/precision_at_10", min_length=1)  # the loss grows with the margin
+
+    # Like another device: the same network is learned, with other random numbers in dropout.
+    MAY_CHANGE: ClassVar[frozenset[str]] = TrainingConfig.MAY_CHANGE | {"fast"}
+
+    @field_validator("data", "backbone")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        """Make a path whole: the notebook's kernel works in another folder than the command line."""
+        path = Path(value).expanduser()
+        looks_like_path = value.startswith(("~", ".", "/")) or path.exists()
+        named = value in NAMED
+        return str(path.absolute()) if looks_like_path and not named else value
+
+    def preflight(self) -> None:
+        """Check the data, the device and the backbone, within seconds and before a run exists.
+
+        Raises UserError that says what was found, what was expected, and what to do.
+        """
+        from experiments.news import data as examples
+
+        examples.draw(self)
+        self.check_machine()
+
+    def check_machine(self) -> None:
+        """Check that this machine has the device and can get the backbone, with layers enough to freeze.
+
+        Raises UserError otherwise.
+        """
+        from trainlab import hub
+
+        super().check_machine()
+        source = hub.locate(self.backbone)
+        layers = hub.layer_count(source) if self.freeze else 0
+        if self.freeze > layers:
+            raise UserError(
+                f"freeze={self.freeze}: {self.backbone} has {layers} layers. Expected that many at most."
+            )

@@ -1,0 +1,149 @@
+"""Tokens made once: all texts of a data set as flat ids on disk, mapped into memory, cut into batches."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from experiments.news.data import TEXTS
+from trainlab import paths
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from experiments.news.data import News
+
+AT_ONCE = 20_000  # texts that the tokenizer is given in one call: its own form of them takes 1 kB each
+FILES = ("ids", "ends")
+
+
+class Tokens(NamedTuple):
+    """Token ids and their mask, both [N, T, L]: N items of T texts, padded to L tokens.
+
+    `lower` [S, H] are the states of the S real tokens behind the layers that are not trained, if known.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    lower: Tensor | None = None
+
+    def to(self, device: torch.device) -> Tokens:
+        """Return the same tokens on another device."""
+        lower = None if self.lower is None else self.lower.to(device)
+        return Tokens(self.ids.to(device), self.mask.to(device), lower)
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """The tokens of N items of `texts` texts each, one after the other, without padding.
+
+    `ids` [S] are unsigned, of 16 bits where the vocabulary allows; `ends` [N·T] say where each text ends.
+    `padding` is the id that fills up a batch, `lower` [S, H] what `Tokens` says.
+    """
+
+    ids: NDArray[Any]
+    ends: NDArray[np.int64]
+    texts: int
+    padding: int
+    lower: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.ends) // self.texts
+
+    def rows(self, items: Tensor | NDArray[Any] | Sequence[int]) -> Tokens:
+        """Return the tokens of some items [N], padded to the longest text among them."""
+        wanted = np.asarray(items)[:, None] * self.texts + np.arange(self.texts)
+        starts = np.where(wanted > 0, self.ends[wanted - 1], 0)
+        lengths = self.ends[wanted] - starts
+        columns = np.arange(lengths.max(initial=1))
+        mask = columns < lengths[..., None]
+        places = (starts[..., None] + columns)[mask]
+        ids = np.full(mask.shape, self.padding, np.int64)
+        ids[mask] = self.ids[places]
+        lower = None if self.lower is None else self.lower[torch.from_numpy(places)]
+        return Tokens(torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64)), lower)
+
+    def batches(self, size: int) -> Iterator[Tokens]:
+        """Give the tokens of all items in turn, so many items at once."""
+        for start in range(0, len(self), size):
+            yield self.rows(np.arange(start, min(start + size, len(self))))
+
+    def save(self, folder: Path) -> None:
+        """Write the ids and where the texts end."""
+        for name in FILES:
+            np.save(folder / f"{name}.npy", getattr(self, name))
+
+
+def tokenize(tokenizer: Tokenizer, items: Sequence[Sequence[str]]) -> TokenTable:
+    """Return the tokens of N items of T texts each; T is the first item's."""
+    plain = Tokenizer.from_str(tokenizer.to_str())
+    plain.no_padding()
+    kind = np.uint16 if plain.get_vocab_size() <= 2**16 else np.uint32
+    parts: list[NDArray[Any]] = []
+    lengths: list[int] = []
+    texts = list(chain.from_iterable(items))
+    for start in range(0, len(texts), AT_ONCE):
+        encoded = [each.ids for each in plain.encode_batch_fast(texts[start : start + AT_ONCE])]
+        lengths += map(len, encoded)
+        parts.append(np.fromiter(chain.from_iterable(encoded), kind))
+    ids = np.concatenate(parts) if parts else np.empty(0, kind)
+    return TokenTable(ids, np.cumsum(lengths), len(items[0]) if items else 1, padding_of(tokenizer))
+
+
+def padding_of(tokenizer: Tokenizer) -> int:
+    """Return the id that a tokenizer pads with."""
+    return int((tokenizer.padding or {}).get("pad_id", 0))
+
+
+def load(folder: Path, tokenizer: Tokenizer, texts: int) -> TokenTable:
+    """Map a saved table into memory. Raises OSError or ValueError for files that are missing or damaged."""
+    ids, ends = (np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in FILES)
+    if len(ends) % texts or len(ids) != (ends[-1] if len(ends) else 0):
+        raise ValueError(f"{folder}: its files don't belong together")
+    return TokenTable(ids, ends, texts, padding_of(tokenizer))
+
+
+def home() -> Path:
+    """Return the folder of the tables."""
+    return paths.data() / "tokens"
+
+
+def tokens_of(news: News, text: str, tokenizer: Tokenizer) -> TokenTable:
+    """Return the tokens of all news: those made before of the same data by the same tokenizer, or new ones.
+
+    They are kept in data/tokens/, where that can be written.
+    """
+    key = "\0".join((tokenizer.to_str(), news.sha256, text))
+    folder = home() / hashlib.sha256(key.encode()).hexdigest()[:16]
+    try:
+        return load(folder, tokenizer, TEXTS[text])
+    except (OSError, ValueError):
+        made = tokenize(tokenizer, news.texts(text))
+    try:
+        _keep(made, folder)
+        return load(folder, tokenizer, made.texts)
+    except (OSError, ValueError):  # a full disk, a folder of somebody else's: next time they are made again
+        return made
+
+
+def _keep(table: TokenTable, folder: Path) -> None:
+    """Write a table so that its folder is either whole or not there, whoever else writes it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # damaged, or it would have been loaded
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as temporary:
+        half = Path(temporary) / folder.name
+        half.mkdir()
+        table.save(half)
+        half.rename(folder)

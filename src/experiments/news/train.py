@@ -1,0 +1,401 @@
+"""The news experiment: `train` runs it and returns what came out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch.utils.data import DataLoader, Dataset
+
+from experiments.news.data import Examples, draw
+from experiments.news.frozen import tokens_of
+from experiments.news.metrics import distances, triplet_distances
+from experiments.news.model import Batch, Group, NewsModel
+from experiments.news.recommend import BEST, check_query, nearest
+from trainlab.run import checkpoint
+from trainlab.run.recorder import VIEWS
+from trainlab.run.restoring import restore
+from trainlab.run.run import Run
+from trainlab.runs.frames import scalars
+from trainlab.runs.plots import plot_curves
+from trainlab.training.trainer import Trainer, accelerator_of, set_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import lightning
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from experiments.news.config import NewsConfig
+    from experiments.news.data import Examples
+    from experiments.news.tokens import Tokens, TokenTable
+    from trainlab.run.metrics import Direction
+    from trainlab.run.run import Run
+
+
+METRICS: dict[str, Direction] = {  # the loss grows with the margin: what comes first compares any two runs
+    "val/precision_at_10": "max",
+    "val/precision_at_10_subcategory": "max",
+    "val/mrr": "max",
+    "val/triplet_accuracy": "max",
+    "val/loss": "min",
+}
+QUERIES = 3  # titles that recommendations are shown for
+
+
+@dataclass
+class Result:
+    """What a run gave: folder, examples, metrics of each system, network, embeddings [N, D] of all news."""
+
+    run: Path
+    config: NewsConfig
+    examples: Examples
+    metrics: dict[str, dict[str, float]]
+    model: NewsModel
+    vectors: NDArray[Any]
+
+    def table(self) -> pd.DataFrame:
+        """Return the metrics on unseen items, one column a system: untrained, trained, TF-IDF.
+
+        All of `trained` is of one epoch, the best by the settings' `monitor`; in `trainlab runs` each metric
+        has its own best epoch. Losses compare within a column's own scale only; all other rows compare across
+        columns.
+        """
+        columns = [name for name in ("untrained", "trained", "tfidf") if name in self.metrics]
+        rows = [tag.removeprefix("val/") for tag in METRICS]
+        return pd.DataFrame(self.metrics).loc[rows, columns].rename_axis("unseen items")
+
+    def history(self) -> pd.DataFrame:
+        """Return every point of the run's curves: tag, step, wall_time, value."""
+        return scalars(self.run)
+
+    def recommendations(self, titles: str | Sequence[str] | None = None, k: int = 10) -> pd.DataFrame:
+        """Return the k nearest news to each title (see `recommend`); without titles, to a few unseen ones."""
+        titles = self.titles() if titles is None else titles
+        check_query(titles, k)
+        return nearest(self.model, self.examples.news, self.vectors, titles, k)
+
+    def unseen(self) -> NDArray[Any]:
+        """Return the embeddings [U, D] of the unseen items."""
+        return self.vectors[self.examples.unseen]
+
+    def titles(self) -> list[str]:
+        """Return a few unseen titles, of different categories."""
+        table = self.examples.news.table.iloc[self.examples.unseen]
+        return table.drop_duplicates("category")["title"].head(QUERIES).tolist()
+
+    def curves(self) -> Figure:
+        """Draw losses and metrics over the steps, baselines beside them."""
+        return plot_curves(self.history(), CURVES)
+
+    def similarity(self) -> Figure:
+        """Draw how far apart the categories of the unseen items lie."""
+        return plot_similarity(category_distances(self.examples, self.unseen()))
+
+
+def train(config: NewsConfig) -> Result:
+    """Train, or with `trained=false` only measure; everything is recorded in a run's folder.
+
+    With `resume` a run goes on from its newest checkpoint, or with its last measuring if only that is left.
+    With `fast_dev_run` a few batches are trained on, to see that all of it works, and nothing is recorded.
+
+    Shows what it does on standard output and standard error. Raises UserError when data or backbone can't be
+    used, before there is a run.
+    """
+    examples = draw(config)
+    config.check_machine()
+    _say(examples.news.summary())
+    _say(examples.summary())
+    with Run("news", config, seed=config.seed, data=examples.news.fingerprint(), metrics=METRICS) as run:
+        _say(f"run: {run.folder}")
+        return _record(run, config, examples)
+
+
+def _record(run: Run, config: NewsConfig, examples: Examples) -> Result:
+    set_threads()
+    torch.manual_seed(config.seed)  # the head's first weights
+    model = NewsModel.pretrained(config).to(accelerator_of(config.accelerator))
+    _say(
+        f"measuring {Path(config.backbone).name}, untrained, and TF-IDF on the {len(examples.unseen):,} items"
+    )
+    tokens = tokens_of(examples, model, config.text)
+    data = NewsData(examples, tokens, config)
+    metrics = _baselines(run, config, data, model)
+    if config.trained:
+        model, steps = _train(run, config, data, model)
+    else:
+        steps = _keep_untrained(run, model, metrics["untrained"])
+    vectors = model.embed(tokens).double().numpy()
+    if config.trained:
+        metrics["trained"] = examples.measure(vectors[examples.unseen], config.margin)
+    result = Result(run.folder, config, examples, metrics, model, vectors)
+    if config.fast_dev_run:
+        _say("fast_dev_run: all of it works. No curves, no checkpoint: leave fast_dev_run out to train.")
+    else:
+        _finish(run, result, steps)
+    return result
+
+
+def _baselines(run: Run, config: NewsConfig, data: NewsData, model: NewsModel) -> dict[str, dict[str, float]]:
+    """Measure the backbone's own vectors and TF-IDF, and log them at step 0."""
+    raw = model.embed(data.unseen(), raw=True).double().numpy()
+    metrics = {
+        "untrained": data.examples.measure(raw, config.margin),
+        "tfidf": data.examples.measure(tfidf(data.examples, config.text), config.margin),
+    }
+    if not config.fast_dev_run and not run.has("val_untrained/loss", 0):  # a resumed run has logged them
+        _log_baselines(run, metrics, 0)
+    return metrics
+
+
+def _log_baselines(run: Run, metrics: dict[str, dict[str, float]], step: int) -> None:
+    for system in ("untrained", "tfidf"):
+        run.log({f"val_{system}/{name}": value for name, value in metrics[system].items()}, step)
+
+
+def _train(run: Run, config: NewsConfig, data: NewsData, model: NewsModel) -> tuple[NewsModel, int]:
+    """Train; return the best epoch's network and the number of steps made."""
+    if config.devices == 1:  # other processes would each get a copy
+        data.tokens = model.remembering(data.tokens)
+    callbacks: list[Callback] = [Evaluation(run, data.examples, config.margin)]
+    trainer = Trainer(run, config, callbacks=callbacks)
+    trainer.fit(model, data)
+    if trainer.best_checkpoint is not None:
+        model = restore(NewsModel, trainer.best_checkpoint)
+        _say(f"trained, below: the weights with the best {config.monitor}")
+    return model.to(accelerator_of(config.accelerator)).eval(), trainer.global_step
+
+
+def _keep_untrained(run: Run, model: NewsModel, metrics: dict[str, float]) -> int:
+    """Record a network that is not to be trained as it is, so that it can recommend like any other."""
+    run.log({f"val/{name}": value for name, value in metrics.items()}, 0)
+    state = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
+    checkpoint.save(state, run.folder / BEST)
+    return 0
+
+
+def _finish(run: Run, result: Result, steps: int) -> None:
+    """Write what the trained network looks like: projector, similarity, distances, neighbours."""
+    if steps:
+        _log_baselines(run, result.metrics, steps)  # a second point makes a line of them
+    else:
+        log_distances(run, result.examples, result.unseen(), steps)
+    log_embeddings(run, result.examples, result.unseen(), steps)
+    run.log_text("recommendations", as_markdown(result.recommendations()), steps)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+class TripletSet(Dataset):
+    """Triplets [T, 3] of rows of `tokens`, fetched a whole batch at a time.
+
+    `labels` [N] are the items' categories as codes.
+    """
+
+    def __init__(self, tokens: TokenTable, triplets: NDArray[Any], labels: NDArray[Any]) -> None:
+        self.tokens, self.labels = tokens, labels
+        self.triplets = torch.from_numpy(triplets)
+
+    def __len__(self) -> int:
+        return len(self.triplets)
+
+    def __getitem__(self, row: int) -> Batch:
+        return self.__getitems__([row])
+
+    def __getitems__(self, rows: list[int]) -> Batch:
+        """Return a batch: each item's tokens once, however many of the triplets it is part of."""
+        items, places = torch.unique(self.triplets[rows], return_inverse=True)
+        return Batch(self.tokens.rows(items), places)
+
+    def shuffled(self, rng: np.random.Generator, batch_size: int) -> NDArray[np.int64]:
+        """Return the triplets' rows in a random order in which a batch shares items.
+
+        Categories are paired at random; a batch holds the triplets between one pair or two and another, and
+        with 256 triplets half of the texts that as many drawn from all of them have. Batches are shuffled.
+        """
+        pair = rng.permutation(self.labels.max() + 1)[self.labels] // 2
+        sides = np.sort(pair[self.triplets.numpy()[:, [0, 2]]], axis=1)
+        rows = np.lexsort((rng.random(len(sides)), sides[:, 1], sides[:, 0]))
+        whole = len(rows) // batch_size * batch_size
+        return np.append(rng.permutation(rows[:whole].reshape(-1, batch_size)), rows[whole:])
+
+
+class GroupSet(Dataset):
+    """Groups of up to `size` items of one category, drawn anew each time one is fetched.
+
+    A category of n items has n / size of them, rounded up: an epoch takes each item once, on the average.
+    `items` [N] are rows of `tokens`, `labels` [N] their categories as codes. A group that a batch holds
+    twice is one of more items.
+    """
+
+    def __init__(self, tokens: TokenTable, items: NDArray[Any], labels: NDArray[Any], size: int) -> None:
+        self.tokens, self.size = tokens, size
+        order = np.argsort(labels, kind="stable")
+        starts = np.unique(labels[order], return_index=True)[1]
+        self.pools = [torch.from_numpy(pool) for pool in np.split(items[order], starts[1:])]
+        self.categories = [
+            category for category, pool in enumerate(self.pools) for _ in range(0, len(pool), size)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.categories)
+
+    def __getitem__(self, group: int) -> Group:
+        return self.__getitems__([group])
+
+    def __getitems__(self, groups: list[int]) -> Group:
+        """Return a batch of groups, each item once."""
+        wanted = Counter(self.categories[group] for group in groups)
+        drawn = [self._draw(category, count * self.size) for category, count in wanted.items()]
+        labels = torch.tensor(list(wanted)).repeat_interleave(torch.tensor([len(each) for each in drawn]))
+        return Group(self.tokens.rows(torch.cat(drawn)), labels)
+
+    def _draw(self, category: int, count: int) -> Tensor:
+        """Return some of a category's items, by torch's random numbers, which the Trainer seeds."""
+        pool = self.pools[category]
+        return pool[torch.randperm(len(pool))[:count]]
+
+
+class NewsData(lightning.LightningDataModule):
+    """Shuffled triplets to train on; the unseen items, all at once, to validate on."""
+
+    def __init__(self, examples: Examples, tokens: TokenTable, config: NewsConfig) -> None:
+        super().__init__()
+        self.examples, self.tokens, self.config = examples, tokens, config
+
+    def unseen(self) -> Tokens:
+        """Return the tokens of the unseen items."""
+        return self.tokens.rows(self.examples.unseen)
+
+    def train_dataloader(self) -> DataLoader:
+        """Return batches, shuffled; order, and workers where they pay, are the Trainer's."""
+        sampled = self.config.mining == "sampled"
+        chosen = self._triplets() if sampled else self._groups()
+        size = self.config.batch_size if sampled else self.config.classes_per_batch
+        return DataLoader(chosen, batch_size=size, shuffle=True, collate_fn=_as_it_is)
+
+    def _triplets(self) -> TripletSet:
+        return TripletSet(self.tokens, self.examples.training, self.examples.news.codes("category"))
+
+    def _groups(self) -> GroupSet:
+        items = np.unique(self.examples.training)
+        labels = self.examples.news.codes("category")[items]
+        return GroupSet(self.tokens, items, labels, self.config.items_per_class)
+
+    def val_dataloader(self) -> DataLoader:
+        """Return one batch: the unseen items."""
+        return DataLoader([self.unseen()], batch_size=None)  # type: ignore[arg-type]
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+SHOWN = ("val/loss", "val/precision_at_10")  # on the progress bar
+PROJECTED = 5_000  # points the projector in a browser still turns smoothly
+CURVES = {
+    "triplet loss": ("train/loss_epoch", "val/loss"),
+    "precision at 10": ("val/precision_at_10", "val_untrained/precision_at_10", "val_tfidf/precision_at_10"),
+    "mean reciprocal rank": ("val/mrr", "val_untrained/mrr", "val_tfidf/mrr"),
+}
+
+
+class Evaluation(Callback):
+    """Measures the unseen items' embeddings after each epoch: `val/...` and the histograms of distances."""
+
+    def __init__(self, run: Run, examples: Examples, margin: float) -> None:
+        self._run, self._examples, self._margin = run, examples, margin
+
+    def on_validation_batch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, *_: Any
+    ) -> None:
+        """Measure the one batch of validation: all unseen items."""
+        vectors = outputs.double().cpu().numpy()
+        for name, value in self._examples.measure(vectors, self._margin).items():
+            tag = f"val/{name}"
+            module.log(tag, value, prog_bar=tag in SHOWN, batch_size=len(vectors))
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            log_distances(self._run, self._examples, vectors, trainer.global_step)
+
+
+def log_distances(run: Run, examples: Examples, vectors: NDArray[Any], step: int) -> None:
+    """Write histograms of the unseen triplets' distances; vectors [U, D]."""
+    positive, negative = triplet_distances(vectors, examples.validation)
+    run.log_histogram(f"{VIEWS}distances_positive", positive, step)
+    run.log_histogram(f"{VIEWS}distances_negative", negative, step)
+
+
+def log_embeddings(run: Run, examples: Examples, vectors: NDArray[Any], step: int) -> None:
+    """Write the unseen items' vectors [U, D] to the projector, and the picture of their categories."""
+    table = examples.news.table.iloc[examples.unseen[:PROJECTED]]
+    columns = ["title", "category", "subcategory"]
+    run.log_embedding("unseen", vectors[:PROJECTED], table[columns].to_numpy().tolist(), columns, step)
+    run.log_figure(f"{VIEWS}similarity", plot_similarity(category_distances(examples, vectors)), step)
+
+
+def category_distances(examples: Examples, vectors: NDArray[Any]) -> pd.DataFrame:
+    """Return the mean distance between unseen items of each two categories, never an item and itself."""
+    categories = examples.news.table["category"].to_numpy()[examples.unseen]
+    names, codes = np.unique(categories.astype(str), return_inverse=True)
+    members = np.eye(len(names))[codes]  # [U, C]
+    sizes = members.sum(axis=0)
+    pairs = np.outer(sizes, sizes) - np.diag(sizes)
+    near = distances(vectors, vectors)
+    np.fill_diagonal(near, 0)
+    with np.errstate(invalid="ignore"):  # a single item has no distance within its category: NaN, left blank
+        mean = (members.T @ near @ members) / pairs
+    return pd.DataFrame(mean, index=names, columns=names)
+
+
+def plot_similarity(near: pd.DataFrame) -> Figure:
+    """Draw the distances between categories; the darker, the more alike."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 6), layout="constrained")
+    image = axes.imshow(near, cmap="viridis")
+    axes.set_xticks(range(len(near)), near.columns, rotation=90)
+    axes.set_yticks(range(len(near)), near.index)
+    axes.set_title("Mean distance between unseen news: dark is similar")
+    figure.colorbar(image, shrink=0.8)
+    plt.close(figure)
+    return figure
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """Return recommendations as Markdown: one table for each query."""
+    parts = []
+    for query, rows in table.groupby("query", sort=False):
+        lines = [f"**{_cell(query)}**", "", "| rank | title | category | distance |", "|--:|---|---|--:|"]
+        lines += [
+            f"| {row.rank} | {_cell(row.title)} | {_cell(row.category)} | {row.distance:.3f} |"
+            for row in rows.itertuples()
+        ]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _cell(text: Any) -> str:
+    return str(text).replace("|", "\\|")
+
+
+def tfidf(examples: Examples, text: str) -> Any:
+    """Return the unseen items' TF-IDF vectors, sparse [U, V] of length 1.
+
+    The words' weights come from all news: they need no categories, so nothing is given away. Euclidean
+    distance orders vectors of length 1 as the cosine does.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    texts = [" ".join(each) for each in examples.news.texts(text)]
+    return TfidfVectorizer().fit_transform(texts).tocsr()[examples.unseen]

@@ -1,0 +1,64 @@
+"""The sentiment experiment's settings: the notebook's parameters and the command line's keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from trainlab.training.finetuning_config import FineTuneConfig
+
+NAMED = ("sample", "imdb", "minilm")  # names of data sets and backbones, whatever files are called so
+
+
+class SentimentConfig(FineTuneConfig):
+    """Settings of the sentiment experiment (after "Mastering Transformers", chapters 5 and 11).
+
+    Data: `data` is sample, imdb or the path of a CSV or Parquet table with the columns text and label (0 or
+    1). Of a table the shares `validation` and `test` are held out, drawn by `seed` with as many of each label
+    as there are in the whole; imdb comes in the chapter's slices.
+
+    Network: `backbone` is minilm, a Hub id or a folder; it reads the first `max_tokens` of a review.
+
+    Training: the defaults fit the sample. The chapter's own: data=imdb backbone=distilbert-base-uncased
+    max_tokens=512 epochs=3 batch_size=16 learning_rate=5e-5 warmup_steps=100 logging_steps=50
+    precision=16-mixed.
+    """
+
+    data: str = Field("sample", min_length=1)
+    validation: float = Field(0.15, gt=0, lt=1)
+    test: float = Field(0.25, gt=0, lt=1)
+    backbone: str = Field("minilm", min_length=1)
+    max_tokens: int = Field(128, ge=3, le=512)
+    epochs: int = Field(4, ge=1)
+    batch_size: int = Field(8, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    warmup_steps: int = Field(15, ge=0)
+    logging_steps: int = Field(4, ge=1)
+    metric_for_best: Literal["val/loss", "val/accuracy", "val/f1", "val/precision", "val/recall"] = "val/loss"
+
+    @field_validator("data", "backbone")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        """Make a path whole: the notebook's kernel works in another folder than the command line."""
+        path = Path(value).expanduser()
+        looks_like_path = value.startswith(("~", ".", "/")) or path.exists()
+        return str(path.absolute()) if looks_like_path and value not in NAMED else value
+
+    def preflight(self) -> None:
+        """Check the data, the device and the backbone, within seconds and before a run exists.
+
+        Raises UserError that says what was found, what was expected, and what to do.
+        """
+        from experiments.sentiment import data
+
+        data.draw(self)
+        self.check_machine()
+
+    def check_machine(self) -> None:
+        """Check that this machine has the device and can get the backbone; raise UserError otherwise."""
+        from trainlab import hub
+
+        super().check_machine()
+        hub.locate(self.backbone)

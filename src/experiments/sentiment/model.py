@@ -1,0 +1,144 @@
+"""The network: a backbone with a classifier of two classes on top, and the tokens that it reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch.utils.data import Dataset
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from trainlab import hub
+from trainlab.errors import UserError
+from trainlab.hub import load_tokenizer, locate, quiet
+from trainlab.run import checkpoint, restoring
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from experiments.sentiment.config import SentimentConfig
+
+AT_ONCE = 32  # reviews in one pass
+
+
+@dataclass
+class Classifier:
+    """A network for the classification of texts, as Transformers has it, and its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: Tokenizer
+
+    @classmethod
+    def pretrained(cls, config: SentimentConfig) -> Self:
+        """Return the backbone with its published weights and a fresh classifier on top.
+
+        Raises UserError when the backbone can't be found (see `backbones.locate`), or classifies no texts.
+        """
+        quiet()
+        source = locate(config.backbone)
+        try:
+            model = hub.load(AutoModelForSequenceClassification, source, num_labels=2)
+        except ValueError as error:
+            raise UserError(
+                f"backbone={config.backbone} can't classify texts: {str(error).splitlines()[0]}"
+            ) from None
+        return cls(model, load_tokenizer(source, config.max_tokens))
+
+    @property
+    def pad_id(self) -> int:
+        """The id of the token that fills a batch."""
+        assert self.tokenizer.padding is not None, "load_tokenizer enables it, and a checkpoint keeps it"
+        return self.tokenizer.padding["pad_id"]
+
+    def hyper_parameters(self) -> dict[str, Any]:
+        """Return what a checkpoint needs besides the network's own configuration to stand on its own."""
+        return {"tokenizer": self.tokenizer.to_str()}
+
+    def adopt(self, path: Path) -> Self:
+        """Take over the weights of a checkpoint; raises CheckpointError for a damaged file."""
+        restoring.fill(self.model, path)
+        return self
+
+    def probabilities(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Return the probability [N] that each text is positive; no dropout."""
+        reviews = Encoded(self.tokenizer, texts)
+        order = np.argsort([len(reviews[row]["input_ids"]) for row in range(len(texts))], kind="stable")
+        found = np.empty(len(texts))
+        self.model.eval()
+        with torch.inference_mode():
+            for start in range(0, len(order), AT_ONCE):
+                rows = order[start : start + AT_ONCE]
+                batch = self.collate([reviews[row] for row in rows])
+                inputs = {name: values.to(self.model.device) for name, values in batch.items()}
+                found[rows] = positive(self.model(**inputs).logits.double().cpu().numpy())
+        return found
+
+    def collate(self, reviews: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return reviews as one batch, padded to the longest of them."""
+        padding = {"input_ids": self.pad_id, "attention_mask": 0}
+        batch = {
+            name: torch.nn.utils.rnn.pad_sequence(
+                [torch.tensor(review[name]) for review in reviews], batch_first=True, padding_value=value
+            )
+            for name, value in padding.items()
+        }
+        if "labels" in reviews[0]:
+            batch["labels"] = torch.tensor([review["labels"] for review in reviews])
+        return batch
+
+
+class Encoded(Dataset):
+    """Texts as tokens, cut where the tokenizer cuts, and their labels where they are known."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[int] | None = None
+    ) -> None:
+        unpadded = Tokenizer.from_str(tokenizer.to_str())  # a batch is padded when it is made
+        unpadded.no_padding()
+        self.encodings = unpadded.encode_batch(list(texts))
+        self.labels = labels
+
+    def __len__(self) -> int:
+        """Return the number of texts."""
+        return len(self.encodings)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        """Return a text's ids and mask, and its label."""
+        encoding = self.encodings[row]
+        review: dict[str, Any] = {"input_ids": encoding.ids, "attention_mask": encoding.attention_mask}
+        return review if self.labels is None else review | {"labels": self.labels[row]}
+
+    @property
+    def cut(self) -> int:
+        """The number of texts that were longer than what is read of them."""
+        return sum(bool(encoding.overflowing) for encoding in self.encodings)
+
+
+def load(run: str | Path) -> Classifier:
+    """Return the network of a run's best checkpoint; `run` is whatever `trainlab.runs.find` understands.
+
+    Needs no hub. Raises UserError for an unknown run, and one of another experiment or without a checkpoint.
+    """
+    quiet()
+    path = restoring.best_of(restoring.trained(run, "sentiment"), "sentiment")
+    saved = checkpoint.load(path)
+    model = restoring.build(path, saved, _network)
+    with restoring.explained(path):
+        return Classifier(model, hub.tokenizer(saved["hyper_parameters"]["tokenizer"]))
+
+
+def _network(known: dict[str, Any]) -> PreTrainedModel:
+    return AutoModelForSequenceClassification.from_config(
+        hub.architecture(known["config"]), trust_remote_code=False
+    )
+
+
+def positive(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the probability [N] of the second class, from the scores [N, 2] of both."""
+    return 1 / (1 + np.exp(logits[:, 0].astype(np.float64) - logits[:, 1]))

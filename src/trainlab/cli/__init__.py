@@ -1,0 +1,187 @@
+"""The command `trainlab`. What costs seconds to import is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import trainlab
+from experiments.sentiment import commands as sentiment
+from trainlab.cleaning import lines, printable
+from trainlab.cli import data, runs, trackers, work
+from trainlab.errors import UserError
+from trainlab.secrets import without_secrets
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+    from trainlab.checks.finding import Finding
+    from trainlab.checks.run import CheckConfig, Checked
+    from trainlab.cli.doctor import Line
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # it would print local variables, data and all
+    help="An experiment stack for deep learning: run notebooks, compare their runs.",
+)
+app.add_typer(runs.app, name="runs")
+app.add_typer(data.app, name="data")
+app.command()(sentiment.predict)
+app.command()(trackers.export)
+app.command()(work.stop)
+app.command("logs")(work.show_log)
+
+PIPED_WIDTH = 160  # columns of a table where no terminal tells its width
+COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
+
+
+class Format(StrEnum):
+    """What findings are printed as."""
+
+    text = "text"
+    json = "json"
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"trainlab {trainlab.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(  # noqa: PLR0913, PLR0917
+    notebook: Annotated[str, typer.Argument(help="A name under notebooks/, or a path.")],
+    parameters: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run; default: the parameters.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Set the notebook's parameter `seed`.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Go on with this run: its name, a path, or 'last'.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Start it and return at once.")] = False,
+) -> None:
+    """Execute a notebook headless and record it as a run."""
+    from trainlab.headless import launcher as headless
+
+    words = parameters or []
+    raise typer.Exit(headless.run(notebook, words, name=name, seed=seed, resume=resume, detach=detach))
+
+
+@app.command()
+def check(
+    experiment: Annotated[str, typer.Argument(help="Such as news; or your own module:function.")],
+    settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    only: Annotated[str, typer.Option(metavar="NUMBERS", help="Only these checks, such as 7,11.")] = "",
+    format: Annotated[Format, typer.Option(help="How to print it.")] = Format.text,
+) -> None:
+    """Check an experiment before training it: data, first loss, overfitting, leaks, baselines ..."""
+    import shlex
+
+    from trainlab.checks import run as checking
+
+    config = checking.CheckConfig(experiment=experiment, settings=shlex.join(settings or []), only=only)
+    if format is Format.json:
+        checked = checking.check(config)
+        print(checked.as_json())
+    else:
+        checked = _checked(config)
+    if checked.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def recommend(
+    reference: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run's name or part of it, a path, or 'last'.")
+    ],
+    titles: Annotated[list[str], typer.Argument(metavar="TITLE...")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many for each title.")] = 10,
+) -> None:
+    """Print the news nearest to each title, by a trained run of the news experiment."""
+    from experiments.news.recommend import recommend as nearest_news
+
+    _print(*_recommendations(nearest_news(reference, titles, k=k)))
+
+
+@app.command()
+def doctor(format: Annotated[Format, typer.Option(help="How to print it.")] = Format.text) -> None:
+    """Look at engine, GPU, memory, disk, ports, permissions, hub and versions, and say what mends them."""
+    from trainlab.cli import doctor as examination
+
+    if format is Format.json:
+        found = list(examination.examine())
+        print(examination.as_json(found))
+    else:
+        found = [_shown(line) for line in examination.examine()]
+    if any(line.level == "error" for line in found):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command; a mistake of the user's ends with a sentence and code 2."""
+    try:
+        app()
+    except UserError as error:
+        sys.stdout.flush()
+        print(f"error: {lines(without_secrets(str(error)))}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _checked(config: CheckConfig) -> Checked:
+    """Check, and show the table while it grows."""
+    import shutil
+
+    from rich.console import Console
+    from rich.live import Live
+
+    from trainlab.checks import run as checking
+
+    console = Console(highlight=False, width=shutil.get_terminal_size((PIPED_WIDTH, 24)).columns)
+    findings: list[Finding] = []
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+
+        def tell(finding: Finding) -> None:
+            findings.append(finding)
+            live.update(checking.table(findings), refresh=True)
+
+        checked = checking.check(config, tell)
+    console.print(checked.table())
+    print(f"run: {checked.run}")
+    return checked
+
+
+def _shown(line: Line) -> Line:
+    from rich.markup import escape
+
+    mend = f"\n  [bold]fix:[/bold] {escape(lines(line.mend))}" if line.level != "ok" and line.mend else ""
+    subject, found = escape(lines(line.subject)), escape(lines(line.found))
+    _print(f"[{COLOURS[line.level]}]{line.level:7}[/] {subject}: {found}{mend}")
+    return line
+
+
+def _recommendations(frame: pd.DataFrame) -> list[Table]:
+    from rich.table import Table
+    from rich.text import Text  # a title may hold square brackets, which are no markup
+
+    tables = []
+    for query, rows in frame.groupby("query", sort=False):
+        table = Table(
+            "", "title", "category", "distance", title=Text(printable(str(query))), title_justify="left"
+        )
+        for row in rows.to_dict("records"):
+            cells = (row["rank"], row["title"], row["category"], f"{row['distance']:.3f}")
+            table.add_row(*(Text(printable(str(cell))) for cell in cells))
+        tables.append(table)
+    return tables
+
+
+def _print(*what: Table | str) -> None:
+    from rich.console import Console
+
+    for each in what:
+        Console(highlight=False, soft_wrap=isinstance(each, str)).print(each)

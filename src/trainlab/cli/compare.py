@@ -1,0 +1,118 @@
+"""`trainlab runs plot` and `trainlab runs report`: pictures of several runs, and one page about them."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trainlab.cleaning import printable
+from trainlab.cli.options import Ending, Experiment, Logs, Mode, Since, Where, chosen, row
+from trainlab.runs.compare.along import Along
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from trainlab.runs.compare.comparison import Comparison
+
+Metric = Annotated[str, typer.Option(help="What says which run is better; default: the main one.")]
+FORMATS = (".png", ".svg", ".pdf")
+
+
+class Kind(StrEnum):
+    """What a picture shows."""
+
+    curves = "curves"
+    parallel = "parallel"
+    importance = "importance"
+
+
+def plot(  # noqa: PLR0913, PLR0917
+    context: typer.Context,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file: .png, .svg or .pdf.")],
+    references: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN", help="Runs; default: those that the options choose."),
+    ] = None,
+    kind: Annotated[
+        Kind, typer.Option(help="Curves, settings against a metric, or their importance.")
+    ] = Kind.curves,
+    tag: Annotated[list[str] | None, typer.Option(help="A curve to draw; may be repeated.")] = None,
+    metric: Metric = "",
+    mode: Mode = "auto",
+    smooth: Annotated[float, typer.Option(min=0, max=0.999, help="TensorBoard's smoothing.")] = 0.0,
+    x: Annotated[Along, typer.Option(help="What curves are drawn over.")] = Along.step,
+    experiment: Experiment = None,
+    where: Where = "",
+    status: Ending = "",
+    since: Since = "",
+    logs: Logs = None,
+) -> None:
+    """Draw several runs into one picture."""
+    from trainlab.run.metrics import directions_of
+    from trainlab.runs import columns, ranking
+    from trainlab.runs.compare.comparison import MOST_CURVES, CompareConfig, comparison
+
+    _check_format(output)
+    logs = logs or context.obj
+    directions = directions_of(metric, mode)
+    rows = [row(each, logs, directions) for each in references or []]
+    rows = rows or chosen(logs, experiment, where, status, since, directions)
+    if not rows:
+        raise typer.Exit(1)
+    config = CompareConfig.parse(
+        {"metric": metric, "tags": columns.join(tag or []), "smooth": smooth, "x": x}
+    )
+    compared = comparison(rows, config, most=len(references or []) or MOST_CURVES)
+    _save(_drawn(compared, kind), output)
+    said = compared.left_out() if kind is Kind.curves else [ranking.remark(rows, compared.metric)]
+    for sentence in filter(None, said):
+        print(printable(sentence), file=sys.stderr)
+    print(output)
+
+
+def report(  # noqa: PLR0913, PLR0917
+    context: typer.Context,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("report.html"),
+    metric: Metric = "",
+    experiment: Experiment = None,
+    where: Where = "",
+    status: Ending = "",
+    since: Since = "",
+    logs: Logs = None,
+) -> None:
+    """Write tables and pictures of runs into one HTML page that can be mailed."""
+    from trainlab.runs.compare import report as page
+
+    rows = chosen(logs or context.obj, experiment, where, status, since)
+    if not rows:
+        raise typer.Exit(1)
+    page.write(output, rows, where, metric)
+    print(output)
+
+
+def _check_format(output: Path) -> None:
+    from trainlab.errors import UserError
+
+    if output.suffix.lower() not in FORMATS:
+        raise UserError(f"{output}: expected a name that ends with {', '.join(FORMATS)}.")
+
+
+def _drawn(compared: Comparison, kind: Kind) -> Figure:
+    if kind is Kind.importance:
+        return compared.importance()
+    return (compared.curves() if kind is Kind.curves else compared.parallel()).static
+
+
+def _save(figure: Figure, output: Path) -> None:
+    from trainlab import files
+    from trainlab.errors import UserError
+
+    try:
+        with files.replacing(output) as file:
+            figure.savefig(file, format=output.suffix.lower().removeprefix("."), dpi=150)
+    except OSError as error:
+        raise UserError(f"{output}: {error.strerror}. Name another file with -o.") from None

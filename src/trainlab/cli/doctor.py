@@ -1,0 +1,281 @@
+"""`trainlab doctor`: looks at what a training needs and says what is wrong, and what mends it.
+
+It never imports torch: versions and builds are read from the packages' own files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import psutil
+from packaging.version import Version
+
+from trainlab import datasets, paths, system
+from trainlab.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+GIB = 1 << 30
+LITTLE_MEMORY = 4 * GIB  # torch, the default backbone and JupyterLab together take half of it
+LITTLE_DISK, NO_DISK = 5 * GIB, GIB // 2
+LITTLE_SHM = 256 << 20  # bytes; an engine's own default of 64 MiB breaks data loaders with workers
+PATIENCE = 3.0  # seconds for each address
+OLDEST_COMPOSE = "2.17"
+OLDEST = {  # known holes below these
+    "jupyter-server": "2.21",
+    "jupyterlab": "4.6.2",
+    "tensorboard": "2.21",
+    "torch": "2.13",
+}
+# https://docs.nvidia.com/deploy/cuda-compatibility/: what each major version of CUDA needs
+OLDEST_DRIVER = {"11": "450.80", "12": "525.60", "13": "580.65"}
+HUB = "https://huggingface.co"
+READ_ENV = "source stack/settings.sh && fail() { exit 2; } && in_file $1"  # there is one reader of .env
+
+
+@dataclass(frozen=True)
+class Line:
+    """One finding: `mend` says what to do where `level` is not ok."""
+
+    subject: str
+    level: Literal["ok", "warning", "error"]
+    found: str
+    mend: str = ""
+
+
+def examine() -> Iterator[Line]:
+    """Yield every finding, as it is made."""
+    yield engine()
+    yield gpu(_nvidia(), *torch_build())
+    yield memory()
+    yield processors()
+    yield disk(shutil.disk_usage(paths.root()).free)
+    yield shared_memory(Path("/dev/shm"))
+    yield from ports()
+    yield from permissions()
+    yield from unfinished_saves()
+    yield hub()
+    yield from versions()
+
+
+def engine() -> Line:
+    """Look for the engine that runs the services."""
+    if paths.in_stack_container():
+        return Line("engine", "ok", "inside the container")
+    if not shutil.which("docker"):
+        return Line("engine", "ok", "no Docker here: the local engine")
+    server = _output("docker", "info", "--format", "{{.ServerVersion}}")
+    if not server:
+        mend = "sudo systemctl start docker; or ENGINE=local make up"
+        return Line("engine", "warning", "Docker is installed and no engine answers", mend)
+    compose = _output("docker", "compose", "version", "--short")
+    if not compose or Version(compose.lstrip("v").partition("-")[0]) < Version(OLDEST_COMPOSE):
+        mend = f"install the plugin docker-compose-plugin, {OLDEST_COMPOSE} or newer"
+        return Line("engine", "error", f"Docker {server}, Compose {compose or 'missing'}", mend)
+    return Line("engine", "ok", f"Docker {server}, Compose {compose}")
+
+
+def torch_build() -> tuple[str | None, str | None]:
+    """Return torch's version and the CUDA version that it was built for (None for a CPU build)."""
+    try:
+        version = metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return None, None
+    found = util.find_spec("torch")
+    text = Path(found.origin).with_name("version.py").read_text() if found and found.origin else ""
+    cuda = re.search(r"^cuda\b[^=]*=\s*['\"]([\d.]+)", text, re.MULTILINE)
+    return version, cuda[1] if cuda else None
+
+
+def gpu(found: list[tuple[str, str]] | None, torch: str | None, cuda: str | None) -> Line:
+    """Hold GPUs, (name, driver) each or None without a driver, against torch's build."""
+    if torch is None:
+        return Line("GPU", "error", "torch is not installed", "make build")
+    built = f"torch {torch} for {f'CUDA {cuda}' if cuda else 'the CPU'}"
+    if found is None:
+        return Line("GPU", "ok", f"no NVIDIA GPU: the CPU computes; {built}")
+    if not found:
+        return Line("GPU", "warning", f"nvidia-smi finds no GPU; {built}", "nvidia-smi says why")
+    name, driver = found[0]
+    seen = f"{len(found)} {name}, driver {driver}; {built}"
+    if cuda is None:
+        return Line("GPU", "warning", f"{seen}: the GPU is not used", "GPU=1 make up")
+    oldest = OLDEST_DRIVER.get(cuda.partition(".")[0], "0")
+    if Version(driver) < Version(oldest):
+        mend = f"install driver {oldest} or newer, or build with TORCH_INDEX of an older CUDA"
+        return Line("GPU", "error", f"{seen}: the driver is too old", mend)
+    return Line("GPU", "ok", seen)
+
+
+def memory() -> Line:
+    """Weigh the memory that this process may use: the container's limit where it is the smaller one."""
+    machine = psutil.virtual_memory()
+    limit = system.memory_limit()
+    total, free = machine.total, machine.available
+    if limit is not None and limit < total:
+        total, free = limit, min(free, limit - (system.memory_used() or 0))
+    found = f"{free / GIB:.1f} of {total / GIB:.1f} GiB free" + (", a limit" if total == limit else "")
+    mend = "raise JUPYTER_MEMORY in .env, or stop other kernels"
+    return Line(
+        "memory", "warning" if free < LITTLE_MEMORY / 2 or total < LITTLE_MEMORY else "ok", found, mend
+    )
+
+
+def processors() -> Line:
+    """Count the CPUs that this process may use."""
+    usable, limit = len(os.sched_getaffinity(0)), system.cpu_limit()
+    limited = f", limited to {limit:g}" if limit is not None and limit < usable else ""
+    mend = "raise JUPYTER_CPUS in .env"
+    return Line("CPUs", "warning" if limit and limit < 1 else "ok", f"{usable}{limited}", mend)
+
+
+def disk(free: int) -> Line:
+    """Weigh the free bytes of the project's disk."""
+    level: Literal["ok", "warning", "error"] = (
+        "error" if free < NO_DISK else "warning" if free < LITTLE_DISK else "ok"
+    )
+    return Line("disk", level, f"{free / GIB:.1f} GiB free", "docker builder prune; rm old runs in logs/")
+
+
+def shared_memory(folder: Path) -> Line:
+    """Weigh what data loaders with workers pass batches through."""
+    if not folder.is_dir():
+        return Line("shared memory", "warning", f"no {folder}", "mount a tmpfs there")
+    total = shutil.disk_usage(folder).total
+    mend = "raise JUPYTER_SHM in .env; until then num_workers=0"
+    return Line("shared memory", "warning" if total < LITTLE_SHM else "ok", f"{total / GIB:.2f} GiB", mend)
+
+
+def ports() -> Iterator[Line]:
+    """See whether the two ports are free, served by these services, or taken."""
+    tensorboard = "tensorboard" if paths.in_stack_container() else "127.0.0.1"
+    yield port("JUPYTER_PORT", "127.0.0.1", int(_port_setting("JUPYTER_PORT", "8888")), "/api", b"version")
+    yield port(
+        "TENSORBOARD_PORT",
+        tensorboard,
+        int(_port_setting("TENSORBOARD_PORT", "6006")),
+        "/data/environment",
+        b"data_location",
+    )
+
+
+def port(variable: str, host: str, number: int, path: str, expected: bytes) -> Line:
+    """Ask a port for a page that only the right service has."""
+    service = "JupyterLab" if variable.startswith("JUPYTER") else "TensorBoard"
+    try:
+        with socket.create_connection((host, number), PATIENCE):
+            pass
+    except OSError:
+        return Line(f"port {number}", "ok", f"free for {service}")
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        # both services refuse other names than this machine's own: "tensorboard" within a container, too
+        question = urllib.request.Request(f"http://{host}:{number}{path}", headers={"Host": "localhost"})
+        with direct.open(question, timeout=PATIENCE) as answer:
+            ours = expected in answer.read(10_000)
+    except (OSError, ValueError):
+        ours = False
+    if ours:
+        return Line(f"port {number}", "ok", f"{service} answers")
+    mend = f"choose another: {variable}={number + 1} in .env"
+    return Line(f"port {number}", "warning", f"something else than {service} answers", mend)
+
+
+def permissions() -> Iterator[Line]:
+    """See whether this user may write where runs, data and notebooks are kept."""
+    for folder in (paths.logs(), paths.data(), paths.notebooks()):
+        if not folder.is_dir():
+            yield Line(folder.name, "error", f"{folder} is missing", f"mkdir -p {folder}")
+        elif not os.access(folder, os.W_OK | os.X_OK):
+            mend = f"on the host: sudo chown -R {os.getuid()}:{os.getgid()} {folder.name}"
+            yield Line(folder.name, "error", f"user {os.getuid()} can't write {folder}", mend)
+        else:
+            yield Line(folder.name, "ok", f"{folder} can be written")
+
+
+def unfinished_saves() -> Iterator[Line]:
+    """Find notebooks whose saving was killed: Jupyter's copy from before still lies beside them."""
+    for before in sorted(paths.notebooks().rglob(".~*.ipynb")):
+        from trainlab.headless import notebook
+
+        path = before.with_name(before.name.removeprefix(".~"))
+        try:
+            notebook.read(path)
+            mend = f"it is whole: rm {shlex.quote(str(before))}"
+        except (UserError, OSError):
+            mend = notebook.way_back(path) or f"look at both: {path}, {before}"
+        yield Line(path.name, "warning", f"saving it was cut off; the copy from before is {before}", mend)
+
+
+def hub(address: str = HUB) -> Line:
+    """See whether models and data sets can be downloaded."""
+    if datasets.offline():
+        return Line("hub", "ok", "offline, as HF_HUB_OFFLINE says")
+    try:
+        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=PATIENCE).close()
+    except urllib.error.HTTPError:
+        pass  # it answers
+    except (OSError, ValueError) as error:
+        mend = "backbone=minilm and data=sample need no hub; HF_HUB_OFFLINE=1 saves the waiting"
+        return Line("hub", "warning", f"{address} can't be reached ({getattr(error, 'reason', error)})", mend)
+    return Line("hub", "ok", f"{address} answers")
+
+
+def versions() -> Iterator[Line]:
+    """Hold the versions that matter against the oldest that are safe."""
+    for package, oldest in OLDEST.items():
+        try:
+            version = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            yield Line(package, "error", "not installed", "make build")
+            continue
+        level: Literal["ok", "error"] = "ok" if Version(version) >= Version(oldest) else "error"
+        yield Line(package, level, version, f"at least {oldest}: make build")
+
+
+def _nvidia() -> list[tuple[str, str]] | None:
+    """Return each GPU's name and driver, or None where there is no NVIDIA driver."""
+    if not shutil.which("nvidia-smi"):
+        return None
+    text = _output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+    return [
+        (name.strip(), driver.strip())
+        for name, _, driver in (row.rpartition(",") for row in text.splitlines())
+    ]
+
+
+def _port_setting(name: str, default: str) -> str:
+    """Return a port: the environment's, or the running local engine's, or .env's, or the default."""
+    if value := os.environ.get(name):
+        return value
+    started = paths.root() / ".stack" / name.lower().replace("_", ".")
+    if started.is_file():
+        return started.read_text().strip()
+    return _output("bash", "-c", f'cd "$0" && {READ_ENV}', str(paths.root()), name) or default
+
+
+def _output(*command: str) -> str:
+    """Return what a command prints, '' where it fails or does not answer."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=15, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def as_json(lines: list[Line]) -> str:
+    """Return the findings as a JSON list with one object each."""
+    return json.dumps([vars(line) for line in lines], indent=2)

@@ -1,0 +1,75 @@
+"""What the commands about runs share: options that choose runs, and the runs chosen."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trainlab.run.metrics import Direction
+    from trainlab.runs.listing import Row
+
+Experiment = Annotated[str | None, typer.Option(help="Only this experiment's runs.")]
+Logs = Annotated[Path | None, typer.Option("--logs", help="The folder of runs; default: logs/.")]
+Where = Annotated[str, typer.Option(help="Only these, such as 'margin>=5 and val/loss<0.2'.")]
+Ending = Annotated[str, typer.Option("--status", help="Only those that are finished, failed, running ...")]
+Since = Annotated[str, typer.Option(help="Only those started in the last 7d, 12h, 30m ...")]
+Everything = Annotated[
+    bool, typer.Option("--all", help="Also those that only looked at others, such as compare.")
+]
+Reference = Annotated[str, typer.Argument(help="A run's name or a unique part of it, a path, or 'last'.")]
+
+
+Mode = Annotated[
+    Literal["auto", "min", "max"],
+    typer.Option(help="Whether less or more of the metric is better, where the runs don't say."),
+]
+
+
+def chosen(  # noqa: PLR0913, PLR0917
+    logs: Path | None,
+    experiment: str | None = None,
+    where: str = "",
+    status: str = "",
+    since: str = "",
+    directions: Mapping[str, Direction] | None = None,
+    everything: bool = False,
+) -> list[Row]:
+    """Return the runs that the options choose, the newest first, and say so where there is none.
+
+    Those that only look at others are left out, and that is said, unless their experiment is named or
+    `everything` is wanted.
+    """
+    from trainlab import paths
+    from trainlab.runs import listing, query
+
+    rows = listing.rows(logs, experiment, directions)
+    if not rows:
+        print(f"No runs in {logs or paths.logs()} yet. Start one: trainlab run news", file=sys.stderr)
+    options = [where, f'status="{status}"' if status else "", f'age<="{since}"' if since else ""]
+    left = query.select(rows, *options)
+    if rows and not left:
+        print(f"None of {len(rows)} runs fulfils {' and '.join(filter(None, options))}.", file=sys.stderr)
+    if everything or experiment:
+        return left
+    if looks := sorted(each.experiment for each in left if each.looks):
+        of = ", ".join(dict.fromkeys(looks))
+        print(f"Left out: {len(looks)} that only looked ({of}). All: trainlab runs --all", file=sys.stderr)
+    return [each for each in left if not each.looks]
+
+
+def row(reference: str, logs: Path | None, directions: Mapping[str, Direction] | None = None) -> Row:
+    """Return the run that somebody means; raise UserError when none is meant, or more than one."""
+    from trainlab import paths
+    from trainlab.run.find import find
+    from trainlab.runs import listing
+
+    folder = find(reference, logs).resolve()
+    logs = (logs or paths.logs()).resolve()
+    logs = logs if folder.is_relative_to(logs) else folder.parents[1]
+    return listing.read(folder, logs, directions=directions)

@@ -1,0 +1,235 @@
+"""Checkpoints that are whole or not there, and are known to be what was saved.
+
+A SHA-256 lies beside each file, in the format of `sha256sum`: torch loads a flipped byte without a word.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from typing import IO, TYPE_CHECKING, Any, cast
+
+from trainlab import files
+from trainlab.cleaning import printable
+from trainlab.errors import UserError
+from trainlab.run import signals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+FOLDER = "checkpoints"  # in a run's folder
+LAST = "last.ckpt"
+LARGEST_PICKLE = 1 << 28  # bytes of what isn't tensors: read, it takes many times as much memory
+WEIGHTS_ONLY = "weights-only.txt"  # beside them, where what a training needs was left out
+STEP = "step-"  # the others that hold all that a training needs: step-00000240.ckpt
+
+
+class CheckpointError(UserError):
+    """A checkpoint that can't be written, or is missing, damaged, not ours or not safe to load."""
+
+
+@signals.held()
+def save(state: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint: tensors, numbers, texts and containers of them.
+
+    Whatever goes wrong, or dies, on the way: the checkpoint that was there before can still be loaded.
+    SIGTERM and Ctrl-C wait until it is written.
+    Raises CheckpointError when the disk refuses, or for an object that `load` would refuse.
+    """
+    import torch
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(path) as file:
+            hashing = _Hashing(file)
+            torch.save(dict(state), cast("IO[bytes]", hashing))  # torch writes and flushes, nothing else
+            file.flush()
+            _refuse_unsafe(path, file.name)
+            with open(file.name, "rb") as written:  # noqa: PTH123
+                _refuse_bomb(path, written)
+            # Two files can't be renamed in one step. In between, either digest is right.
+            _write_digests(path, [hashing.digest(), *_digests(path)])
+        _write_digests(path, [hashing.digest()])
+    except (OSError, RuntimeError) as error:
+        # torch's writer, failing to close, hides a full disk behind an error of its own
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise CheckpointError(f"{path} can't be written: {reason}. The one before, if any, is kept.") from (
+            None if isinstance(reason, OSError) else error
+        )
+
+
+def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Return what was saved, its tensors on `map_location`.
+
+    Raises CheckpointError for a file that is missing, has no SHA-256 beside it or another than that,
+    is no checkpoint, or holds objects other than tensors, numbers, texts and containers of them.
+    """
+    import torch
+
+    try:
+        with path.open("rb") as file:
+            _verify(path, hashlib.file_digest(file, "sha256").hexdigest())
+            _refuse_bomb(path, file)
+            file.seek(0)
+            return torch.load(file, map_location=map_location, weights_only=True)
+    except (CheckpointError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such checkpoint.") from None
+    except Exception as error:  # RuntimeError, EOFError, UnpicklingError ...: torch has one for each damage
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(f"{path} is not a checkpoint that can be loaded: {reason}") from error
+
+
+def check(path: Path) -> None:
+    """Raise CheckpointError for a file that is missing, or is not what its SHA-256 says."""
+    try:
+        with path.open("rb") as file:
+            _verify(path, hashlib.file_digest(file, "sha256").hexdigest())
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such checkpoint.") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}.") from None
+
+
+def newest(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint of a run's folder that a training can go on from, if there is one.
+
+    Each damaged one on the way is named in a warning on standard output.
+    """
+    for path in full_states(folder):
+        try:
+            check(path)
+        except CheckpointError as error:
+            print(printable(f"warning: {error} Looking for the one before."), flush=True)
+        else:
+            return path
+    return None
+
+
+def full_states(folder: Path) -> list[Path]:
+    """Return a run's checkpoints that hold all that a training needs, whole or not, the newest first.
+
+    `last.ckpt`, where it is no link, stands behind the `step-*.ckpt` that it is a copy of; behind all, where
+    that is gone.
+    """
+    found = (folder / FOLDER).glob(f"{STEP}*.ckpt")
+    steps = [path for path in found if path.stem.removeprefix(STEP).isdigit()]
+    steps.sort(key=lambda path: int(path.stem.removeprefix(STEP)), reverse=True)
+    last = folder / FOLDER / LAST
+    if last.is_file() and not any(last.samefile(path) for path in steps):
+        copied = (place for place, path in enumerate(steps, 1) if set(_digests(path)) & set(_digests(last)))
+        steps.insert(next(copied, len(steps)), last)
+    return steps
+
+
+def is_state(path: Path) -> bool:
+    """Tell by its name whether a file is what `full_states` returns, or the digest of one."""
+    name = path.name.removesuffix(".sha256")
+    return path.parent.name == FOLDER and (name == LAST or (name.startswith(STEP) and name.endswith(".ckpt")))
+
+
+@signals.held()
+def alias(path: Path, name: str) -> Path:
+    """Give a checkpoint a second name in its folder, in place of whatever has that name, and return it.
+
+    It is a hard link, or a copy where the file system has none. Whatever dies on the way: the name loads,
+    as the old checkpoint or as the new one. Raises CheckpointError when the disk refuses.
+    """
+    target = path.with_name(name)
+    digests = _digests(path)
+    try:
+        _write_digests(target, [*digests, *_digests(target)])
+        files.link(path, target)
+        _write_digests(target, digests)
+    except OSError as error:
+        raise CheckpointError(
+            f"{target} can't be written: {error}. The one before, if any, is kept."
+        ) from None
+    return target
+
+
+def remove(path: Path) -> None:
+    """Delete a checkpoint, and then its digest: one without it would look damaged."""
+    path.unlink(missing_ok=True)
+    digest_file(path).unlink(missing_ok=True)
+
+
+def digest_file(path: Path) -> Path:
+    """Return the path of the SHA-256 beside a checkpoint."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+class _Hashing:
+    """A file to write to that computes the SHA-256 of what was meant to reach the disk."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._sha256 = hashlib.sha256()
+
+    def write(self, content: Any) -> int:
+        self._sha256.update(content)
+        return self._file.write(content)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def digest(self) -> str:
+        return self._sha256.hexdigest()
+
+
+def _refuse_unsafe(path: Path, written: str) -> None:
+    from torch.serialization import get_unsafe_globals_in_checkpoint
+
+    unsafe = get_unsafe_globals_in_checkpoint(written)
+    if unsafe:
+        raise CheckpointError(
+            f"{path} is not written: it would hold {', '.join(unsafe)}, which is not safe to load. "
+            "Save tensors, numbers, texts, lists and dicts (a module's state_dict(), not the module)."
+        )
+
+
+def _refuse_bomb(path: Path, file: IO[bytes]) -> None:
+    """Raise CheckpointError for a file that would unfold to more than it is; torch's own are zip files."""
+    with zipfile.ZipFile(file) as packed:
+        entries = packed.infolist()
+    unfolded = sum(each.file_size for each in entries)
+    if unfolded > file.seek(0, 2) or any(each.compress_type for each in entries):
+        raise CheckpointError(
+            f"{path} is packed, and would unfold to {unfolded:,} bytes: torch packs nothing. Refused. "
+            "Take another checkpoint."
+        )
+    largest = max((each.file_size for each in entries if each.filename.endswith(".pkl")), default=0)
+    if largest > LARGEST_PICKLE:
+        raise CheckpointError(
+            f"{path} holds {largest:,} bytes besides tensors, expected {LARGEST_PICKLE:,} at most. Refused."
+        )
+
+
+def _verify(path: Path, found: str) -> None:
+    expected = _digests(path)
+    if not expected:
+        raise CheckpointError(
+            f"{path}: no SHA-256 beside it ({digest_file(path).name}), so nobody knows whether it is whole. "
+            f"If you trust the file: cd {path.parent} && sha256sum {path.name} > {digest_file(path).name}"
+        )
+    if found not in expected:
+        raise CheckpointError(
+            f"{path} is damaged or was replaced: its SHA-256 is {found}, expected {expected[0]}. "
+            "Take another checkpoint, or train again."
+        )
+
+
+def _digests(path: Path) -> list[str]:
+    """Return the digests beside a checkpoint: one, or two where a save was cut off, or none."""
+    try:
+        lines = digest_file(path).read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    return [line.split()[0].lower() for line in lines if line.split()]
+
+
+def _write_digests(path: Path, digests: Iterable[str]) -> None:
+    lines = (f"{digest}  {path.name}\n" for digest in dict.fromkeys(digests))
+    files.write(digest_file(path), "".join(lines).encode())

@@ -1,0 +1,95 @@
+"""Names of runs and their folders: `logs/<experiment>/<UTC time>[-<name>]`."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+import unicodedata
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from trainlab import secrets
+from trainlab.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+_LONGEST = 50  # characters, of up to four bytes each: with the time still a valid file name
+_LONGEST_WORD = 30  # characters of one setting, where not all fit
+_MARK = 4  # characters
+
+
+def slug(text: str) -> str:
+    """Return `text` as one harmless path component, maybe empty: 'a/../b c' becomes 'a-..-b-c'."""
+    return _harmless(text)[:_LONGEST].rstrip(".-")
+
+
+def of_changes(changes: Mapping[str, Any]) -> str:
+    """Return a name that tells a run from one with default settings: {'margin': 5.0} becomes 'margin5'.
+
+    Of too many, the seed and the last ones stay: a series of runs mostly differs in these. Four signs at the
+    end then tell apart what looks alike. Secrets are left out.
+    """
+    told = {key: value for key, value in changes.items() if not secrets.is_secret_name(key)}
+    words = {key: secrets.without_secrets(f"{key}{_short(value)}") for key, value in told.items()}
+    return _fitting(words, [*(key for key in words if key == "seed"), *reversed(words)])
+
+
+def _fitting(words: Mapping[str, str], order: Iterable[str]) -> str:
+    """Return as many words as fit into a name, those that come first in `order`, each where it was."""
+    whole = _harmless("-".join(words.values()))
+    if len(whole) <= _LONGEST:
+        return whole
+    mark = hashlib.sha256("\n".join(words.values()).encode(errors="replace")).hexdigest()[:_MARK]
+    room = _LONGEST - _MARK
+    kept: dict[str, str] = {}
+    for key in order:
+        word = _harmless(re.sub(r"/.*/", "", words[key]))[:_LONGEST_WORD]  # of a path the last part
+        if word and key not in kept and len(word) < room:
+            kept[key] = word
+            room -= len(word) + 1
+    return "-".join([*(kept[key] for key in words if key in kept), mark])
+
+
+def _harmless(text: str) -> str:
+    words = re.sub(r"[^\w.=+-]+", "-", unicodedata.normalize("NFC", text))
+    return words.strip(".-")
+
+
+def new_folder(logs: Path, experiment: str, name: str | None = None) -> Path:
+    """Make and return a run's folder that nobody else has, `logs/<experiment>/<time>[-<name>][-<n>]`.
+
+    Raises UserError when the experiment's name is empty, or `logs` can't be written.
+    """
+    if not slug(experiment):
+        raise UserError(
+            f"{experiment!r} can't name an experiment. Expected letters or digits, such as 'news'."
+        )
+    parent = logs / slug(experiment)
+    told = _harmless(secrets.without_secrets(name or ""))
+    words = {str(place): word for place, word in enumerate(told.split("-"))}
+    fitted = _fitting(words, reversed(words))
+    stem = "-".join(filter(None, [datetime.now(UTC).strftime("%Y%m%d-%H%M%S"), fitted]))
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            folder = parent / (stem if number == 1 else f"{stem}-{number}")
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            return folder
+    except OSError as error:
+        raise UserError(
+            f"{parent} can't be written: {error.strerror}. "
+            f"Runs are kept there; check its owner and free space: ls -ld {logs}; df {logs}"
+        ) from error
+    raise AssertionError("unreachable")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return short if float(short := f"{value:g}") == value else repr(value)
+    return str(value)

@@ -1,0 +1,174 @@
+"""What a run is told while it trains: numbers, texts, pictures, vectors."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from trainlab import secrets
+from trainlab.errors import UserError
+from trainlab.run.metrics import Summary
+from trainlab.trackers.following import Following
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from trainlab.run.writing import Writer
+
+
+# Pictures and histograms: after train/, val/ and val_tfidf/ in the alphabet, as `VITALS` is, which see
+VIEWS = "views/"
+
+
+class Recorder:
+    """Writes into the event files of one folder, and keeps the last and the best of each number."""
+
+    folder: Path
+
+    def __init__(self) -> None:
+        self._summary = Summary()
+        self._writer: Writer | None = None
+        self._ended = False
+        self._following = Following()
+
+    @property
+    def writer(self) -> Writer:
+        """Torch's SummaryWriter on the run's own folder, made when first used.
+
+        Raises UserError once the run has ended.
+        """
+        if self._ended:
+            raise UserError(
+                f"The run {self.folder.name} has ended: nothing can be logged to it any more. "
+                "Start a new Run, or go on with this one: resume=RUN."
+            )
+        if self._writer is None:
+            from trainlab.run.writing import Writer
+
+            self._writer = Writer(self.folder)
+        return self._writer
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Write scalars, {tag: number}, at a step. NaN and infinity are numbers too."""
+        for tag, value in metrics.items():
+            number = float(value)
+            with self._telling():
+                self.writer.add_scalar(tag, number, step)
+            self._summary.add(tag, number, int(step))
+        self._following.log(metrics, int(step))
+
+    def has(self, tag: str, step: int) -> bool:
+        """Tell whether a number of this tag stands at this step or a later one."""
+        last = self._summary.last.get(tag)
+        return last is not None and last["step"] >= step
+
+    def log_text(self, tag: str, text: str, step: int) -> None:
+        """Write a text, which TensorBoard shows as Markdown."""
+        with self._telling():
+            self.writer.add_text(tag, text, step)
+
+    def log_figure(self, tag: str, figure: Any, step: int) -> None:
+        """Write a Matplotlib figure as a picture, and close it."""
+        with self._telling():
+            self.writer.add_figure(tag, figure, step)
+
+    def log_image(self, tag: str, array: Any, step: int) -> None:
+        """Write a picture: [H, W], [H, W, C] or [C, H, W] with C of 1, 3 or 4; floats in 0..1, or bytes."""
+        with self._telling():
+            self.writer.add_image(tag, array, step, dataformats=_image_layout(array.shape))
+
+    def log_histogram(self, tag: str, values: Any, step: int) -> None:
+        """Write the distribution of an array of numbers of any shape."""
+        with self._telling():
+            self.writer.add_histogram(tag, values, step)
+
+    def log_embedding(
+        self,
+        tag: str,
+        vectors: Any,
+        metadata: Sequence[Sequence[Any]] | None = None,
+        header: Sequence[str] | None = None,
+        step: int = 0,
+    ) -> None:
+        """Write vectors [N, D] for the embedding projector, with N rows of metadata under `header`.
+
+        Raises ValueError when the numbers of rows or of columns differ.
+        """
+        rows, names = _projector_table(len(vectors), metadata, header)
+        with self._telling():
+            # a resumed run writes it again, and torch would wonder aloud about the folder
+            written = self.folder / f"{step:05d}" / self.writer._encode(tag)
+            shutil.rmtree(written, ignore_errors=True)
+            self.writer.add_embedding(vectors, rows, None, step, tag, names)
+
+    @contextmanager
+    def _telling(self, folder: Path | None = None) -> Iterator[None]:
+        """Turn the disk's refusal into a sentence."""
+        folder = folder or self.folder
+        try:
+            yield
+        except OSError as error:
+            raise UserError(unwritable(folder, error)) from None
+
+
+def unwritable(folder: Path, error: OSError | UserError) -> str:
+    """Return what to say where nothing can be written into a run's folder any more."""
+    if not folder.is_dir():
+        return gone(folder)
+    if isinstance(error, UserError):
+        return str(error)
+    return (
+        f"The run can't be written to {folder}: {error.strerror or error}. "
+        "Free some space or correct the folder's owner, then start again: "
+        f"df {folder}; ls -ld {folder}"
+    )
+
+
+def gone(folder: Path) -> str:
+    """Return what to say of a run whose folder was there a moment ago."""
+    return (
+        f"The run's folder {folder} is no longer there: it was moved, deleted or replaced while the run was "
+        "at work. Put it back, then go on with the run."
+    )
+
+
+def _image_layout(shape: Sequence[int]) -> str:
+    if len(shape) == 2:
+        return "HW"
+    if len(shape) == 3 and shape[2] in (1, 3, 4):
+        return "HWC"
+    if len(shape) == 3 and shape[0] in (1, 3, 4):
+        return "CHW"
+    raise ValueError(
+        f"An image of shape {list(shape)}: expected [H, W], [H, W, C] or [C, H, W], C of 1, 3 or 4."
+    )
+
+
+def _projector_table(
+    count: int, metadata: Sequence[Sequence[Any]] | None, header: Sequence[str] | None
+) -> tuple[list[Any] | None, list[str] | None]:
+    """Return metadata rows and header as the projector's TSV needs them: no tabs, no line breaks.
+
+    The projector takes the first line for a header when there are several columns, and only then.
+    """
+    if metadata is None:
+        return None, None
+    rows = [[_cell(each) for each in ([row] if isinstance(row, str) else row)] for row in metadata]
+    rows = secrets.hidden(rows, by_name=False)
+    if len(rows) != count:
+        raise ValueError(
+            f"{count} vectors, but {len(rows)} rows of metadata: expected one row for each vector."
+        )
+    names = [_cell(each) for each in header or []] or [
+        f"column {1 + i}" for i in range(len(rows[0]) if rows else 0)
+    ]
+    if any(len(row) != len(names) for row in rows):
+        raise ValueError(f"Metadata under {names}: expected {len(names)} columns in each row.")
+    return (rows, names) if len(names) > 1 else ([row[0] for row in rows], None)
+
+
+def _cell(value: Any) -> str:
+    return " ".join(str(value).split()) or "-"  # an empty line would vanish, and shift the rows below it

@@ -1,0 +1,390 @@
+"""A run: one folder that holds everything about one training.
+
+with Run("news", config) as run:
+    run.log({"train/loss": loss}, step)
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from trainlab import paths, secrets
+from trainlab.config import Config
+from trainlab.errors import UserError, without_traceback
+from trainlab.run import checkpoint, death, events, hparams, lock, naming, record, reserve, signals, stop
+from trainlab.run import resume as resuming
+from trainlab.run.metrics import AUTO, Summary, check_same, said
+from trainlab.run.monitor import Monitor
+from trainlab.run.recorder import Recorder
+from trainlab.trackers import following
+from trainlab.trackers.following import Following
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from trainlab.run.metrics import Direction
+    from trainlab.run.record import Status
+
+ADOPT = "TRAINLAB_RUN"  # the headless runner names here the folder that the notebook's first Run takes over
+_FLUSH_SECONDS = 3.0  # how old the metrics in a running run's run.json may be
+
+
+class Run(Recorder):
+    """Records one training in `logs/<experiment>/<UTC time>[-<name>]`.
+
+    Use it as a context manager: leaving the block marks the run finished; an exception marks it failed and
+    goes on up; Ctrl-C and SIGTERM mark it interrupted. `name` defaults to the settings that differ from
+    their defaults; a resumed run keeps its own. `metrics` names the tags that matter most: the table of runs
+    shows them first. {"val/wer": "min"} also says which way they improve, where no well-known name does.
+
+    `resume` names a run of this experiment to go on with, in its own folder (see `resuming.find`); without
+    it the config's own `resume`, if it has one, decides. Its settings must be those that it had. Whoever
+    goes on calls `rewind` with the number of steps done, before anything is logged.
+
+    `tracker` names where the run can be followed beside TensorBoard (see `trackers.parse`); without it the
+    config's own decides.
+
+    Settings named like secrets (`api_key`, `password`), and the values of environment variables named so, are
+    written as `***` wherever the run is recorded.
+
+    `monitor` logs what the machine does meanwhile, as `vitals/...`. A pickled copy in another process logs
+    into the same folder; this one then takes it in by `refresh`.
+
+    Attributes: `folder`, `name` (the folder's), `experiment`, `config` (a dict), `writer`; `resumed`, and
+    the `checkpoint` to go on from, which is None where there is none yet.
+    Raises UserError when the folder can't be made, or the run can't go on.
+    """
+
+    def __init__(  # noqa: PLR0913
+        self,
+        experiment: str,
+        config: Config | Mapping[str, Any] | None = None,
+        *,
+        name: str | None = None,
+        seed: int | None = None,
+        data: Mapping[str, Any] | None = None,
+        metrics: Sequence[str] | Mapping[str, Direction] = (),
+        logs: Path | None = None,
+        resume: str | Path | None = None,
+        tracker: str | None = None,
+        monitor: bool = True,
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = (
+            config.model_dump() if isinstance(config, Config) else dict(config or {})
+        )
+        seed = self.config.get("seed") if seed is None else seed
+        directions = said(metrics)
+        secrets.remember(secrets.named(self.config))
+        fields = {"config": secrets.hidden(record.plain(self.config)), "seed": seed, "data": data}
+        fields |= {"metrics": list(metrics), "directions": directions}
+        if name is None and isinstance(config, Config):
+            changes = config.changes()
+            changes.pop("tracker", None)  # where it is followed tells nothing about the run
+            name = naming.of_changes(changes)
+
+        self._aside = hparams.aside(config) if isinstance(config, Config) else frozenset()
+        reference = getattr(config, "resume", "") if resume is None else resume
+        self._settings = type(config) if isinstance(config, Config) else None
+
+        followed = following.chosen(getattr(config, "tracker", "") if tracker is None else tracker)
+
+        death.go_first()
+        self._process = os.getpid()
+        self._blocks = ExitStack()
+        self._began = self._flushed = time.monotonic()
+        self._monitored = monitor
+        self._monitor: Monitor | None = None
+        self._step: int | None = None  # the last one logged
+        self.resumed = bool(reference)
+        self.checkpoint: Path | None = None
+        found = resuming.find(reference, experiment, logs) if reference else None
+        self._adopted = self._adopt(found, fields)
+        if not self._adopted and found:
+            resuming.check_experiment(found[0], [experiment], self._settings)
+            self._resume(*found, fields)
+        elif not self._adopted:
+            self._start(logs or paths.logs(), experiment, name, fields)
+        try:
+            self._open()
+            self._following.start(followed, self.folder, secrets.hidden(record.plain(self.config)), self._ids)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self) -> None:
+        """Get ready to log."""
+        reserve.keep(self.folder)
+        self._seconds_before = self._record.resumes[-1].seconds if self._record.resumes else 0.0
+        self._summary = Summary(self._record.directions)
+        # without a checkpoint the training starts again, and so do the curves, unless `rewind` says otherwise
+        self._astray = self.resumed and self.checkpoint is None
+        if self.resumed and not self._astray:
+            self._summary = self._summed(events.read(self.folder).curves)
+        if self.config:
+            with self._telling():
+                shown = {key: value for key, value in self.config.items() if key not in self._aside}
+                self.writer._get_file_writer().add_summary(hparams.session_start(secrets.hidden(shown)))
+
+    @property
+    def _ids(self) -> dict[str, str]:
+        """What each tracker calls this run, now or in an earlier session."""
+        before: dict[str, str] = (self._record.model_extra or {}).get("trackers", {})
+        return before | self._following.ids
+
+    def _adopt(self, found: tuple[Path, Path | None] | None, fields: dict[str, Any]) -> bool:
+        """Take over the folder that the headless runner made, if there is one and nobody else has it."""
+        folder = Path(os.environ.get(ADOPT, ""))
+        if not folder.name or not folder.is_dir() or (found and not found[0].samefile(folder)):
+            return False
+        if not found and record.read(folder).resumes:
+            raise UserError(
+                f"The run {folder.name} is to go on, and the notebook doesn't hand its `resume` on. "
+                "Write it into the call: trainlab.Run(..., resume=resume)."
+            )
+        del os.environ[ADOPT]  # later runs, and child processes, make their own
+        held = lock.hold(folder)
+        if held is None:
+            return False
+        self._place(folder, held)
+        if found:
+            self._reopen(found[1], fields, adopted=True)
+        else:
+            self._record = record.update(folder, **_said(fields), pid=self._process)
+        return True
+
+    def _resume(self, folder: Path, chosen: Path | None, fields: dict[str, Any]) -> None:
+        """Go on in the folder of a run that has ended or died."""
+        with self._telling(folder):
+            self._place(folder, resuming.take(folder))
+        self._reopen(chosen, fields)
+
+    def _reopen(self, chosen: Path | None, fields: dict[str, Any], *, adopted: bool = False) -> None:
+        """Check that the run may go on; then, and only then, write that it does."""
+        try:
+            before = record.read(self.folder)
+            resuming.check_same(self._settings, before.config, self.config)
+            check_same(before.directions, fields["directions"])
+            fields = fields | {"directions": before.directions | fields["directions"]}
+            self.checkpoint = resuming.starting_point(self.folder, chosen)
+            with self._telling():
+                resuming.sweep(self.folder)
+                self._record = record.reopen(self.folder, adopted=adopted, **_said(fields))
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _start(self, logs: Path, experiment: str, name: str | None, fields: dict[str, Any]) -> None:
+        self.folder = naming.new_folder(logs, experiment, name)
+        with self._telling():
+            held = lock.hold(self.folder)
+            assert held is not None, "a folder made a moment ago has no other holder"
+            self._place(self.folder, held)
+            self._record = record.create(self.folder, self.experiment, **fields)
+
+    def _place(self, folder: Path, held: lock.Lock) -> None:
+        self._lock, self.folder, self.name, self.experiment = held, folder, folder.name, folder.parent.name
+
+    def __enter__(self) -> Self:
+        """Start to watch how the block is left."""
+        self._blocks.enter_context(signals.sigterm_raises())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write how the block was left."""
+        status, reason = signals.ending(error)
+        try:
+            self.finish(status, reason)
+        except UserError as failure:
+            if error is None:
+                without_traceback(failure)
+                raise
+            if str(failure) != str(error):
+                warnings.warn(f"The end of the run could not be written: {failure}", stacklevel=2)
+        finally:
+            self._explain(status, reason, error)
+            self._blocks.__exit__(kind, error, trace)
+
+    def _explain(self, status: Status, reason: str | None, error: BaseException | None) -> None:
+        """Put a sentence in place of the traceback where that would explain less; the runner has its own."""
+        if isinstance(error, UserError):
+            without_traceback(error)
+        elif error is not None and status == "interrupted":
+            if self._adopted:
+                without_traceback(error, told=True)
+            else:
+                stop.tell(self.folder, error, reason)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the run's checkpoints, which may not be there yet."""
+        return self.folder / checkpoint.FOLDER
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Write scalars, {tag: number}, at a step. NaN and infinity are numbers too."""
+        if self._astray:
+            self.rewind(0)
+        super().log(metrics, step)
+        self._step = int(step)
+        self._watch()
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self.update()
+
+    def rewind(self, step: int, checkpoint: Path | None = None) -> None:
+        """Take back what was logged at `step` and later: the resumed training goes on after `step` steps."""
+        self._astray = False
+        with self._telling():
+            self.writer.start_again(step)
+        self._following.rewind(step)
+        self._summary = self._summed(events.read(self.folder).curves)
+        sessions = self._record.model_dump()["resumes"]
+        if sessions:
+            relative = os.path.relpath(checkpoint, self.folder) if checkpoint else None
+            sessions[-1] |= {"step": step, "checkpoint": relative}
+            self.update(resumes=sessions)
+
+    def direction(self, tag: str, wanted: str = AUTO) -> Direction | None:
+        """Return which way a metric improves, None where nobody has said so and the name is not well known.
+
+        A `wanted` direction, 'min' or 'max', is kept in `run.json`, and decides which value is the best.
+        Raises UserError for another one than was said before.
+        """
+        directions = said({tag: wanted} if wanted != AUTO else {})
+        check_same(self._summary.directions, directions)
+        if directions and not directions.items() <= self._summary.directions.items():
+            self._summary.directions |= directions
+            self.update()
+        return self._summary.direction(tag)
+
+    def refresh(self) -> None:
+        """Take in what another process has logged to this run: a copy of it that was pickled and sent there.
+
+        What is logged from here on goes into a new event file, behind that process's.
+        """
+        self._unwatch()
+        self._astray = False
+        if self._writer is not None:
+            with self._telling():
+                self._writer.close()
+            self._writer = None
+        curves = events.read(self.folder).curves
+        self._following.catch_up(curves, self._summary.last)
+        with suppress(record.RecordError):
+            self._record = record.read(self.folder)
+        self._summary.directions |= self._record.directions
+        self._summary = self._summed(curves)
+
+    def plan(self, steps: int | None, epochs: int | None = None, done: int = 0) -> None:
+        """Say how far the training is to go, with `done` steps made: the table then shows what is left."""
+        planned = {"steps": steps, "epochs": epochs, "step": done, "at": datetime.now(UTC)}
+        self.update(planned=planned)
+
+    def update(self, **fields: Any) -> None:
+        """Set further fields of `run.json`, such as the data's fingerprint; metrics so far go along."""
+        self._flushed = time.monotonic()
+        self._save(record.update, record.changed, **self._measured(), **fields)
+
+    @signals.held()
+    def finish(self, status: Status = "finished", reason: str | None = None) -> None:
+        """Write the end of the run; a second call, or one from another process, does nothing.
+
+        Raises UserError when the disk refuses; the run is marked failed where that can still be written.
+        """
+        if self._ended or os.getpid() != self._process:
+            return
+        self._unwatch()
+        failure: UserError | None = None
+        try:
+            self._close_writer(status)
+        except UserError as error:
+            if status == "finished":
+                failure, status, reason = error, "failed", str(error)
+        try:
+            self._end(status, reason)
+        finally:
+            self._ended = True
+            self._lock.release()
+            self._end_following(status, reason)
+        if failure is not None:
+            raise failure
+
+    def _end_following(self, status: Status, reason: str | None) -> None:
+        """Tell the trackers, once the record has it; a short run ends before they have said their names."""
+        self._following.finish(status, reason)
+        if self._ids != (self._record.model_extra or {}).get("trackers", {}):
+            with suppress(UserError):
+                record.update(self.folder, trackers=self._ids)
+
+    def _end(self, status: Status, reason: str | None) -> None:
+        """Write the last fields, on a full disk into the room that was kept for them."""
+        try:
+            self._last_words(status, reason)
+        except UserError:
+            reserve.release(self.folder)
+            self._last_words(status, reason)
+        reserve.release(self.folder)
+
+    def _last_words(self, status: Status, reason: str | None) -> None:
+        """Write how it ended; the headless runner alone says that all went well, after the last cell."""
+        if self._adopted and status == "finished":
+            self.update()
+        else:
+            self._save(record.end, record.ended, status=status, reason=reason, **self._measured())
+
+    def _measured(self) -> dict[str, Any]:
+        """Return the metrics so far, and the seconds at work by a clock that nobody sets."""
+        seconds = self._seconds_before + time.monotonic() - self._began
+        ids = {"trackers": self._ids} if self._ids else {}
+        return {**self._summary.snapshot(), **ids, "seconds": round(seconds, 3)}
+
+    def _save(
+        self, in_file: Callable[..., record.Record], in_memory: Callable[..., record.Record], **fields: Any
+    ) -> None:
+        """Change `run.json`; one that somebody has broken or removed meanwhile is written anew."""
+        with self._telling():
+            try:
+                self._record = in_file(self.folder, **fields)
+            except record.RecordError:
+                self._record = record.write(self.folder, in_memory(self._record, **fields))
+
+    def _summed(self, curves: Mapping[str, events.Curve]) -> Summary:
+        return Summary.of(curves, self._summary.directions)
+
+    def _watch(self) -> None:
+        """Start to monitor, once something is logged: most short runs of tests and notebooks log nothing."""
+        if self._monitored and self._monitor is None:
+            self._monitor = Monitor(super().log, lambda: self._step, self.folder)
+            self._monitor.start()
+
+    def _unwatch(self) -> None:
+        if self._monitor is not None:
+            self._monitor.stop()
+            self._monitor = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy in another process needs: not the lock, the open file and the threads."""
+        left = ("_lock", "_writer", "_monitor", "_blocks", "_settings")
+        return self.__dict__ | dict.fromkeys(left) | {"_following": Following()}
+
+    def _close_writer(self, status: Status) -> None:
+        if self._writer is None:
+            return
+        with self._telling():
+            if self.config:
+                self._writer._get_file_writer().add_summary(hparams.session_end(status))
+            self._writer.close()
+
+
+def _said(fields: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what this run says nothing about: what the runner or an earlier session knew stays."""
+    return {key: value for key, value in fields.items() if value not in (None, {}, [])}

@@ -1,0 +1,181 @@
+"""Stopping a run that is at work, and what is said then: what was saved, and how to go on."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainlab import paths
+from trainlab.errors import UserError, without_traceback
+from trainlab.run import checkpoint, grace, lock, record
+from trainlab.run.signals import PATIENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAKE = (
+    "TRAINLAB_MAKE"  # set where `make` hands a command on, to a container or not: what to type is make's, too
+)
+PROC = Path("/proc")
+GLANCE = 0.1  # seconds between two looks
+TOLD_AFTER = 5.0  # seconds of waiting, until it is said what for
+MARGIN = 20.0  # seconds for a process to end, beside all that it may have to finish
+
+
+def command(verb: str, run: str) -> str:
+    """Return what to type to `stop` a run, or to see its `logs`, from where this command was typed."""
+    return (
+        f"make {verb} RUN={shlex.quote(run)}" if MAKE in os.environ else f"trainlab {verb} {shlex.quote(run)}"
+    )
+
+
+def resume_command(notebook: str, run: str) -> str:
+    """Return what to type to go on with a run of a notebook, from where this command was typed."""
+    path = Path(notebook)
+    name = path.stem if path.parent == paths.notebooks().resolve() else str(path)
+    words = f"{shlex.quote(name)} --resume {shlex.quote(run)}"
+    return f'make run ARGS="{words}"' if MAKE in os.environ else f"trainlab run {words}"
+
+
+def outcome(folder: Path) -> str:
+    """Return what a run that was stopped has saved, and how to go on with it."""
+    states = checkpoint.full_states(folder)
+    if not states:
+        return "no checkpoint was saved."
+    step = states[0].stem.removeprefix(checkpoint.STEP)
+    saved = f"saved at step {int(step)}" if step.isdigit() else f"saved as {states[0].name}"
+    try:
+        notebook = record.read(folder).model_dump().get("notebook")
+    except record.RecordError:
+        notebook = None
+    if notebook:
+        return f"{saved}. Go on: {resume_command(str(notebook), folder.name)}"
+    return f'{saved}. Go on with resume="{folder.name}"'
+
+
+def tell(folder: Path, error: BaseException, reason: str | None) -> None:
+    """Say, in place of the exception's traceback, what a run has saved that somebody has just stopped."""
+    by = "Ctrl-C" if reason == "KeyboardInterrupt" else reason
+    with suppress(OSError, ValueError):  # nobody may be there to read it
+        print(f"interrupted by {by}: {outcome(folder)}", flush=True)
+    without_traceback(error, told=True)
+
+
+def stop(folder: Path) -> str:
+    """End a run as `kill` does: it saves a checkpoint first. Wait until it has ended; return how it did.
+
+    A notebook's kernel is interrupted, as by Jupyter's stop button, and lives on. Raises UserError for a run
+    that is not at work, whose process is out of reach, or that does not end.
+    """
+    if not lock.alive(folder):
+        raise UserError(f"The run {folder.name} is not at work. All that are: trainlab runs --status running")
+    found = next(holders(folder), None)
+    if found is None:
+        raise UserError(
+            f"The run {folder.name} is at work, but not here: {_whereabouts(folder)}. Stop it there."
+        )
+    kernel = is_kernel(found)
+    if not signalled(folder, found, signal.SIGINT if kernel else signal.SIGTERM):
+        return _end(folder)
+    deadline = grace.Deadline(folder, PATIENCE + MARGIN + grace.for_step(folder))
+    told = time.monotonic() + TOLD_AFTER
+    while lock.alive(folder):
+        if deadline.over():
+            raise UserError(_still_at_work(folder, found, kernel))
+        if time.monotonic() > told:
+            told = float("inf")
+            what = (
+                "a checkpoint is being written"
+                if grace.saving(folder)
+                else "the step at work is finished first"
+            )
+            print(f"{what} ...", file=sys.stderr, flush=True)
+        time.sleep(GLANCE)
+    return _end(folder)
+
+
+def holders(folder: Path) -> Iterator[int]:
+    """Yield the processes in reach that hold a run's locks: the headless runner first, then whoever logs."""
+    for name in (lock.RUNNER, lock.RUN):
+        for each in PROC.glob("[0-9]*"):
+            if _holds(int(each.name), folder / name):
+                yield int(each.name)
+
+
+def runs_of(process: int) -> list[Path]:
+    """Return the folders of the runs that a process logs to."""
+    links = []
+    with suppress(OSError):
+        links = [each.readlink() for each in (PROC / str(process) / "fd").iterdir()]
+    return [path.parent for path in links if path.name == lock.RUN]
+
+
+def is_kernel(process: int) -> bool:
+    """Tell whether a process is a notebook's kernel."""
+    with suppress(OSError):
+        return b"ipykernel_launcher" in (PROC / str(process) / "cmdline").read_bytes()
+    return False
+
+
+def signalled(folder: Path, process: int, number: signal.Signals) -> bool:
+    """Send a signal to a process if it still holds a run's lock: its number may be another's by now."""
+    try:
+        handle = os.pidfd_open(process)
+    except ProcessLookupError:
+        return False
+    try:
+        held = any(_holds(process, folder / name) for name in (lock.RUNNER, lock.RUN))
+        if held:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, number)
+        return held
+    finally:
+        os.close(handle)
+
+
+def _holds(process: int, path: Path) -> bool:
+    """Tell whether a process that we may look at holds a lock on a file."""
+    with suppress(OSError):
+        known = path.stat()
+        for each in (PROC / str(process) / "fd").iterdir():
+            with suppress(OSError):
+                if not each.readlink().name.endswith(path.name):
+                    continue
+                info = (PROC / str(process) / "fdinfo" / each.name).read_text()
+                if os.path.samestat(each.stat(), known) and "FLOCK" in info and "WRITE" in info:
+                    return True
+    return False
+
+
+def _whereabouts(folder: Path) -> str:
+    try:
+        known = record.read(folder)
+    except record.RecordError:
+        return "in another container, or as another user's process"
+    return f"process {known.pid} on {known.host or 'another host'}, in another container or as another user's"
+
+
+def _still_at_work(folder: Path, process: int, kernel: bool) -> str:
+    if kernel:
+        return (
+            f"The cell that trained {folder.name} was interrupted, and its notebook holds the run still. "
+            "There: run.finish(), or restart the kernel."
+        )
+    return f"The run {folder.name} does not end. Without saving anything: kill -9 {process}"
+
+
+def _end(folder: Path) -> str:
+    """Return how a run has ended."""
+    try:
+        status = record.read(folder).status
+    except record.RecordError as error:
+        return str(error)
+    if status == "finished":
+        return f"{folder.name}: finished before it was stopped."
+    return f"{folder.name}: {'interrupted' if status == 'running' else status}, {outcome(folder)}"

@@ -1,0 +1,76 @@
+"""Every point of a run as a line of `metrics.csv` in its folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import IO, TYPE_CHECKING
+
+from trainlab import files, untrusted
+from trainlab.cleaning import sheet
+from trainlab.trackers import Point, Subject, Tracker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from trainlab.run.record import Status
+
+FILE = "metrics.csv"
+
+
+class Table(Tracker):
+    """Appends to the file; a rewound run's file is written anew without the points taken back."""
+
+    def start(self, subject: Subject) -> str:
+        """Begin the file where there is none."""
+        self._path = subject.folder / FILE
+        self._file = self._opened()
+        return ""
+
+    def log(self, points: Sequence[Point]) -> None:
+        """Append the points, on disk at once."""
+        csv.writer(self._file, lineterminator="\n").writerows(_row(point) for point in points)
+        self._file.flush()
+
+    def rewind(self, step: int) -> None:
+        """Take the points at `step` and later out of the file."""
+        self._file.close()
+        kept = [point for point in read(self._path) if point.step < step]
+        files.write(self._path, _text(kept).encode())
+        self._file = self._opened()
+
+    def finish(self, status: Status, reason: str | None) -> None:  # noqa: ARG002 - run.json, beside it, has both
+        """Close the file."""
+        self._file.close()
+
+    def _opened(self) -> IO[str]:
+        file = io.TextIOWrapper(untrusted.appended(self._path), encoding="utf-8", newline="")
+        if not file.tell():
+            file.write(_text([]))
+        return file
+
+
+def read(path: Path) -> list[Point]:
+    """Return a file's points; a line that a killed process left unfinished is none."""
+    found = []
+    with io.TextIOWrapper(untrusted.opened(path), encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if all(row.get(name) for name in Point._fields):
+                found.append(Point(int(row["step"]), float(row["time"]), row["tag"], float(row["value"])))
+    return found
+
+
+def _row(point: Point) -> Point:
+    return point._replace(tag=sheet(point.tag))
+
+
+def _text(points: Iterable[Point]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Point._fields)
+    writer.writerows(_row(point) for point in points)
+    return text.getvalue()
+
+
+TRACKER = Table

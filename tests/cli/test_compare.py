@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+import trainlab
+from compared_runs import record, record_foreign
+from trainlab.cli.runs import app
+from trainlab.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    logs = tmp_path_factory.mktemp("logs")
+    for margin in (3.0, 5.0, 10.0):
+        record(logs, f"margin{margin:g}", {"margin": margin, "batch_size": 8}, [margin, 1.0])
+    record_foreign(logs / "theirs", [1.0, 0.5])
+    return logs
+
+
+def call(logs, *words):
+    return CliRunner().invoke(app, [*words, "--logs", str(logs)], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "begins"),
+    [
+        ("a.png", ["--smooth", "0.6"], b"\x89PNG"),
+        ("a.svg", ["margin3", "theirs", "--x", "time", "--tag", "val/loss"], b"<?xml"),
+        ("a.SVG", ["--where", "margin>3", "--x", "examples"], b"<?xml"),
+        ("a.pdf", ["--kind", "parallel", "--metric", "train/loss"], b"%PDF"),
+        ("b.png", ["--kind", "importance", "--experiment", "news"], b"\x89PNG"),
+    ],
+)
+def test_a_picture_is_written_in_the_format_of_its_name(logs, tmp_path, name, words, begins):
+    done = call(logs, "plot", *words, "-o", str(tmp_path / name))
+    assert (done.exit_code, done.stdout) == (0, f"{tmp_path / name}\n"), done.stderr
+    assert (tmp_path / name).read_bytes().startswith(begins)
+
+
+def test_curves_whose_tags_hold_commas_are_drawn(tmp_path):
+    with trainlab.Run("odd", logs=tmp_path, monitor=False) as run:
+        run.log({"loss, smoothed": 1.0, 'say "x"': 2.0}, 0)
+    words = ["--tag", "loss, smoothed", "--tag", 'say "x"', "-o", str(tmp_path / "a.png")]
+    done = call(tmp_path, "plot", *words)
+    assert (done.exit_code, done.stderr) == (0, "")
+
+
+def test_what_is_missing_from_the_picture_is_told(logs, tmp_path):
+    done = call(logs, "plot", "--x", "examples", "--tag", "train/loss", "-o", str(tmp_path / "a.png"))
+    assert "1 of 4 runs have no train/loss." in done.stderr
+    done = call(logs, "plot", "theirs", "margin3", "--x", "examples", "-o", str(tmp_path / "a.png"))
+    assert "theirs can't be drawn over the examples seen" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["plot", "-o", "a.gif"], "ends with .png, .svg, .pdf"),
+        (["plot", "-o", "a.png", "--tag", "val/los"], "Did you mean 'val/loss'?"),
+        (["plot", "-o", "a.png", "--metric", "val/los"], "Did you mean 'val/loss'?"),
+        (["plot", "-o", "a.png", "--where", "margn>3"], "Did you mean 'margin'?"),
+        (["plot", "-o", "a.png", "nowhere"], "No run 'nowhere'"),
+        (["plot", "-o", "no/such/folder/a.png"], "No such file or directory"),
+        (["report", "--metric", "val/los"], "Did you mean 'val/loss'?"),
+        (["report", "--where", "margin>"], "it ends where a value should stand"),
+        (["--where", "margin>3", "report"], "Write it behind: trainlab runs report --where"),
+    ],
+)
+def test_a_mistake_is_told_and_nothing_is_written(logs, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        call(logs, *words)
+    assert said in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_report_is_written_of_the_runs_that_were_chosen(logs, tmp_path):
+    page = tmp_path / "report.html"
+    assert call(logs, "report", "-o", str(page), "--where", "margin>3").exit_code == 0
+    text = page.read_text()
+    assert "2 runs with margin&gt;3" in text
+    assert "margin3<" not in text
+
+
+@pytest.mark.parametrize("command", [["plot"], ["report"]])
+def test_without_runs_there_is_a_sentence_and_no_file(tmp_path, command):
+    done = call(tmp_path, *command, "-o", str(tmp_path / "a.png"))
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "No runs in" in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,130 @@
+"""A copy of this checkout in a folder of its own, driven with `make` as a person would."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).parents[2]
+FOREIGN = (
+    "ARGS",
+    "ENGINE",
+    "GPU",
+    "YES",
+    "CI",
+    "MAKE",
+    "MFLAGS",
+    "COMPOSE_",
+    "JUPYTER_",
+    "TENSORBOARD_",
+    "TRAINLAB_",
+    "TRACKERS",
+    "WANDB_",
+    "MLFLOW_",
+)
+
+
+@dataclass
+class Project:
+    """A checkout: where it lies, and what its commands see in their environment."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def make(self, *arguments: str, check: bool = True, **changes: str) -> subprocess.CompletedProcess[str]:
+        """Run `make ARGUMENTS` with nobody at the keyboard; return its exit code and all it printed."""
+        done = subprocess.run(
+            ["make", "--no-print-directory", *arguments],
+            cwd=self.folder,
+            env=clean_environment() | self.environment | changes,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0 or not check, done.stdout
+        return done
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Return what `make runs` lists, from its standard output alone."""
+        command = ["make", "--no-print-directory", "runs", "ARGS=--format json"]
+        environment = clean_environment() | self.environment
+        return json.loads(subprocess.check_output(command, cwd=self.folder, env=environment))
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What .env says."""
+        lines = (self.folder / ".env").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+    @property
+    def token(self) -> str:
+        return self.settings["JUPYTER_TOKEN"]
+
+    @property
+    def jupyter(self) -> str:
+        return f"http://127.0.0.1:{self.environment['JUPYTER_PORT']}"
+
+    @property
+    def tensorboard(self) -> str:
+        return f"http://127.0.0.1:{self.environment['TENSORBOARD_PORT']}"
+
+
+def clean_environment() -> dict[str, str]:
+    """Return our environment without what would steer the copy's `make`."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+
+
+def copy_checkout(folder: Path) -> Path:
+    """Copy what git would: tracked files and new ones, none that it ignores."""
+    names = subprocess.check_output(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=CHECKOUT, text=True
+    )
+    for name in names.splitlines():
+        if (CHECKOUT / name).is_file():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(CHECKOUT / name, target)
+    (folder / "notebooks").mkdir(exist_ok=True)
+    folder.chmod(0o755)  # the containers' user looks into it
+    return folder
+
+
+def images(project: str) -> dict[str, str]:
+    """Return the image of each service of a project."""
+    return {"jupyter": f"trainlab-jupyter:{project}-cpu", "tensorboard": f"trainlab-tensorboard:{project}"}
+
+
+def own_project() -> str:
+    """Return the name of this checkout's own project, whose images `make test` has built."""
+    script = "for each in choice settings project; do . stack/$each.sh; done; choose_project; echo $project"
+    printed = subprocess.check_output(
+        ["bash", "-c", script], cwd=CHECKOUT, env=clean_environment(), text=True
+    )
+    return printed.strip()
+
+
+def lend_images(project: str) -> None:
+    """Give this checkout's images to a clone, too, under its project's name."""
+    for names in zip(images(own_project()).values(), images(project).values(), strict=True):
+        subprocess.run(["docker", "tag", *names], check=False, capture_output=True)  # else Compose builds it
+
+
+def status_of(url: str, **headers: str) -> int:
+    """Return the HTTP status of a GET; 0 where nobody answers."""
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
