@@ -1,7 +1,9 @@
-"""The article's series: its eight settings in turn, split as it split and split by item, in one table."""
+"""What two notebooks call: the article's eight settings (article.ipynb), small trainings (training.ipynb)."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,18 +13,28 @@ import pandas as pd
 from pydantic import Field
 
 from experiments.news.config import NewsConfig
+from trainlab import paths
 from trainlab.config import Config
+from trainlab.errors import UserError
+from trainlab.run import record
+from trainlab.runs.frames import scalars
 from trainlab.training.config import Precision
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from matplotlib.figure import Figure
 
-    from experiments.news.train import Result
     from trainlab.run.metrics import Direction
 
 Split = Literal["triplet", "item"]
 SPLITS: tuple[Split, ...] = ("triplet", "item")
 METRICS = ("loss", "precision_at_10")
+LOSSES: dict[str, Direction] = {f"val/loss_{split}": "min" for split in SPLITS}
+
+PATIENCE = 180.0  # seconds for another process to get as far as its first checkpoint
+LOOK_EVERY = 0.05  # seconds
+TRAIN = "import sys; from experiments.news import *; train(NewsConfig.model_validate_json(sys.argv[1]))"
 
 
 class Setting(NamedTuple):
@@ -37,7 +49,7 @@ class Setting(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Return a name such as 'M=5 CS=60 TI=20 title'."""
+        """A name such as 'M=5 CS=60 TI=20 title'."""
         if not self.trained:
             return f"M={self.margin:g} untrained"
         return f"M={self.margin:g} CS={self.class_size} TI={self.triplets_per_item} {self.text}"
@@ -54,9 +66,6 @@ SETTINGS = (
     Setting(10, 100, 30, "title", "validation under 0.1 after epoch 4"),
     Setting(30, 200, 50, "title", "validation 0.13 after epoch 5"),
 )
-
-
-LOSSES: dict[str, Direction] = {f"val/loss_{split}": "min" for split in SPLITS}
 
 
 class ArticleConfig(Config):
@@ -89,7 +98,7 @@ class ArticleConfig(Config):
         self.news(SETTINGS[0], "item").preflight()
 
 
-class Outcome(NamedTuple):
+class SettingResult(NamedTuple):
     """One trained setting: its run's folder, how many triplets, the best epoch's metrics, seconds."""
 
     setting: Setting
@@ -104,12 +113,17 @@ class Outcome(NamedTuple):
 class Series:
     """The runs so far, each setting with both splits."""
 
-    outcomes: list[Outcome] = field(default_factory=list)
+    results: list[SettingResult] = field(default_factory=list)
 
     def table(self) -> pd.DataFrame:
-        """Return a row a setting: the triplets, what was published, and ours with either split."""
+        """Put ours beside what was published.
+
+        Returns:
+            A row for each setting: its triplets, what was published, and with either split the best epoch's
+            loss and precision at 10, and the training's seconds.
+        """
         rows: dict[str, dict[str, Any]] = {}
-        for each in self.outcomes:
+        for each in self.results:
             row = rows.setdefault(each.setting.name, {"triplets": each.triplets})
             row |= {f"{name}, by {each.split}": each.metrics[name] for name in METRICS}
             row |= {f"seconds, by {each.split}": each.seconds, "published": each.setting.published}
@@ -121,11 +135,9 @@ class Series:
         """Draw the validation loss over the epochs, in units of the margin; a panel for each split."""
         import matplotlib.pyplot as plt
 
-        from trainlab.runs.frames import scalars
-
         figure, panels = plt.subplots(1, len(SPLITS), figsize=(11, 4), layout="constrained", sharey=True)
         for axes, split in zip(panels, SPLITS, strict=True):
-            for each in (found for found in self.outcomes if found.split == split and found.setting.trained):
+            for each in (found for found in self.results if found.split == split and found.setting.trained):
                 history = scalars(each.run)
                 curve = history[history["tag"] == "val/loss"]["value"] / each.setting.margin
                 axes.plot(range(1, len(curve) + 1), curve, "o-", label=each.setting.name)
@@ -139,29 +151,38 @@ class Series:
 def series(config: ArticleConfig) -> Series:
     """Train every setting with both splits, each as a run of its own, and record the table beside them.
 
-    Prints a line a run. Raises UserError when data or backbone can't be used, before there is a run.
+    Args:
+        config: What the settings share, and how many of them are trained.
+
+    Returns:
+        The results so far; a line is printed for each.
+
+    Raises:
+        UserError: Before there is a run, where data or backbone can't be used.
     """
     from trainlab.run.run import Run
 
     config.preflight()
     found = Series()
+    chosen = [(setting, split) for setting in SETTINGS[: config.only] for split in SPLITS]
     with Run("article", config, seed=config.seed, metrics=LOSSES) as run:
-        for number, (setting, split) in enumerate(_all(config), 1):
-            outcome = _train(config, setting, split)
-            found.outcomes.append(outcome)
-            tag = f"val/loss_{split}"
-            run.log({tag: outcome.metrics["loss"]}, number)
-            run.update(runs=[str(each.run.name) for each in found.outcomes])
-            print(f"{setting.name}, split by {split}: {_line(outcome)}", flush=True)
-        run.log_text("series", _markdown(found.table()), 0)
+        for number, (setting, split) in enumerate(chosen, 1):
+            result = _train(config, setting, split)
+            found.results.append(result)
+            run.log({f"val/loss_{split}": result.metrics["loss"]}, number)
+            run.update(runs=[each.run.name for each in found.results])
+            figures = ", ".join(f"{name} {result.metrics[name]:.3f}" for name in METRICS)
+            print(
+                f"{setting.name}, split by {split}: {figures}, {result.seconds:.0f} s, {result.run.name}",
+                flush=True,
+            )
+        table = found.table().map(lambda cell: f"{cell:.3f}" if isinstance(cell, float) else str(cell))
+        lines = [("setting", *table.columns), ("---",) * (1 + len(table.columns)), *table.itertuples()]
+        run.log_text("series", "\n".join(f"| {' | '.join(line)} |" for line in lines), 0)
     return found
 
 
-def _all(config: ArticleConfig) -> list[tuple[Setting, Split]]:
-    return [(setting, split) for setting in SETTINGS[: config.only] for split in SPLITS]
-
-
-def _train(config: ArticleConfig, setting: Setting, split: Split) -> Outcome:
+def _train(config: ArticleConfig, setting: Setting, split: Split) -> SettingResult:
     """Train one setting; what it prints on the way would fill the screen eight times."""
     from contextlib import redirect_stdout
     from io import StringIO
@@ -170,26 +191,97 @@ def _train(config: ArticleConfig, setting: Setting, split: Split) -> Outcome:
 
     began = time.monotonic()
     with redirect_stdout(StringIO()):
-        result = train_news(config.news(setting, split))
-    return _outcome(result, setting, split, time.monotonic() - began)
-
-
-def _outcome(result: Result, setting: Setting, split: Split, seconds: float) -> Outcome:
+        result = news.train(config.news(setting, split))
     metrics: dict[str, Any] = result.metrics["trained" if setting.trained else "untrained"]
     triplets = len(result.examples.training) + (len(result.examples.validation) if split == "triplet" else 0)
-    return Outcome(setting, split, result.run, triplets, metrics, seconds)
+    return SettingResult(setting, split, result.run, triplets, metrics, time.monotonic() - began)
 
 
-def _line(outcome: Outcome) -> str:
-    figures = ", ".join(f"{name} {outcome.metrics[name]:.3f}" for name in METRICS)
-    return f"{figures}, {outcome.seconds:.0f} s, {outcome.run.name}"
+class TourConfig(Config):
+    """How small `training.ipynb` makes it.
+
+    Items of a category, triplets an item, tokens a title, triplets a step, epochs.
+    """
+
+    class_size: int = Field(12, ge=2)
+    triplets_per_item: int = Field(4, ge=1)
+    max_tokens: int = Field(16, ge=3)
+    batch_size: int = Field(32, ge=1)
+    epochs: int = Field(2, ge=1)
+    seed: int = Field(0, ge=0, lt=2**32)
+
+    def news(self, **changes: Any) -> NewsConfig:
+        """Return the news experiment's settings of this size, with some of them changed."""
+        return NewsConfig.parse(self.model_dump() | changes)
 
 
-def _markdown(table: pd.DataFrame) -> str:
-    head = ["setting", *table.columns]
-    rows = [[name, *map(_cell, row)] for name, *row in table.itertuples()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
+def train_and_kill(config: NewsConfig, step: int) -> Path:
+    """Train in a process of its own, and kill that (SIGKILL) once it has saved a checkpoint.
+
+    Args:
+        config: The training's settings; `checkpoint_every` says how often it saves.
+        step: It is killed as soon as the checkpoint of this step, or of a later one, is there.
+
+    Returns:
+        The folder of its run.
+
+    Raises:
+        UserError: Where it ended before, or did not get so far in three minutes.
+    """
+    # of its own altogether: what a killed process leaves behind is not this one's to complain about
+    command = [sys.executable, "-c", TRAIN, config.model_dump_json()]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + PATIENCE
+    try:
+        while process.poll() is None and time.monotonic() < deadline:
+            for file in paths.logs().glob("news/*/run.json"):
+                saved = [int(each.stem[5:]) for each in file.parent.glob("checkpoints/step-*.ckpt")]
+                if max(saved, default=0) >= step and record.read(file.parent).pid == process.pid:
+                    return file.parent
+            time.sleep(LOOK_EVERY)
+    finally:
+        process.kill()
+        code = process.wait()
+    raise UserError(
+        f"The training was to be killed once it had saved step {step}, and ended before that or took more "
+        f"than {PATIENCE:.0f} s (exit code {code}). Take a smaller step, or look at the newest run in "
+        f"{paths.logs()}."
+    )
 
 
-def _cell(found: Any) -> str:
-    return f"{found:.3f}" if isinstance(found, float) else str(found)
+def overlay(runs: Mapping[str, Path], tags: Sequence[str]) -> Figure:
+    """Draw the same curves of several runs over each other.
+
+    Args:
+        runs: Run folders by the name that the legend has; later ones are drawn thinner.
+        tags: One panel for each.
+    """
+    import matplotlib.pyplot as plt
+
+    histories = {name: scalars(run) for name, run in runs.items()}
+    figure, panels = plt.subplots(
+        1, len(tags), figsize=(4.5 * len(tags), 3.2), layout="constrained", squeeze=False
+    )
+    for axes, tag in zip(panels[0], tags, strict=True):
+        for place, (name, history) in enumerate(histories.items()):
+            curve = history[history["tag"] == tag]
+            axes.plot(curve["step"], curve["value"], ".-", label=name, linewidth=4 / (1 + place))
+        axes.set(title=tag, xlabel="step")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    plt.close(figure)
+    return figure
+
+
+def worker_rates(config: NewsConfig, candidates: Sequence[int] = (0, 1, 2)) -> pd.DataFrame:
+    """Measure how many batches of training triplets so many workers make in a second."""
+    from experiments.news.data import draw
+    from experiments.news.model import NewsModel
+    from experiments.news.tokens import tokens_of
+    from experiments.news.train import NewsData
+    from trainlab.training.workers import measure_workers
+
+    examples = draw(config)
+    tokens = tokens_of(examples.news, config.text, NewsModel.pretrained(config).tokenizer)
+    rates = measure_workers(NewsData(examples, tokens, config).train_dataloader(), candidates)
+    return pd.DataFrame({"batches a second": rates}).rename_axis("workers")

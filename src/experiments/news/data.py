@@ -206,12 +206,6 @@ def draw_triplets(
     return np.column_stack([np.concatenate(pairs), negatives])
 
 
-def triplet_count(sizes: NDArray[np.integer], class_size: int, triplets_per_item: int) -> int:
-    """Return how many triplets categories of these sizes give: n·min(triplets_per_item, n-1) for each."""
-    drawn = np.minimum(np.asarray(sizes), class_size)
-    return int((drawn * np.minimum(triplets_per_item, drawn - 1)).sum())
-
-
 def _pools(
     categories: NDArray[np.integer], class_size: int, rng: np.random.Generator
 ) -> list[NDArray[np.int64]]:
