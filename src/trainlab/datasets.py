@@ -3,139 +3,93 @@
     data/<name>/<archive>.zip      as published, never changed
     data/<name>/<part>/            what was in it, with a manifest of digests
 
-A download goes to `<archive>.zip.part`, and takes its name once size and SHA-256 are right.
+A download goes to `<archive>.zip.part`, and takes its name once size and SHA-256 are right. Which data sets
+there are, the experiments say, each in its `datasets.toml`.
 """
 
 from __future__ import annotations
 
-import http.client
+import io
 import json
 import os
 import tempfile
-import time
-import urllib.error
-import urllib.request
-from dataclasses import dataclass, field
+import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
-from trainlab import paths
+from pydantic import BaseModel, ConfigDict, Field
+
+from trainlab import experiments, paths
 from trainlab.errors import UserError, nearest
-from trainlab.files import BLOCK, digest, need, telling, unpack
+from trainlab.files import digest, need, telling, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from trainlab.files import Report
 
 MANIFEST = ".manifest.json"
-TIMEOUT = 30.0  # seconds without a byte
-ATTEMPTS = 4  # in a row without a new byte; each goes on where the one before broke off
-PAUSE = 1.0  # seconds before the second attempt; doubled for each further one in a row
 NAMED = 20  # changed files listed by name; the rest are counted
 MAX_RATIO = 20  # unpacked over packed bytes; text packs about 4 to 1, a zip bomb 1,000 to 1
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # of a file or folder
 
 
-@dataclass(frozen=True)
-class Archive:
-    """One file to download, and the folder that its content goes to."""
+class Archive(BaseModel):
+    """One zip file to download, of `size` bytes, and the folder `part` that its content goes to."""
 
-    address: str
-    size: int  # bytes
-    sha256: str
-    part: str
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: str = Field(pattern=r"^https?://.+/\w[\w.-]*$")
+    size: int = Field(gt=0)
+    sha256: Sha256
+    part: Name
 
     @property
     def file(self) -> str:
-        """Return the file's own name."""
+        """The file's own name."""
         return self.address.rpartition("/")[2]
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """A data set: archives to fetch, or files that are shipped with their digests."""
+class Dataset(BaseModel):
+    """A data set: archives to fetch, or files `shipped` with the project, each with its SHA-256."""
 
-    name: str
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name
     what: str
     licence: str
     archives: tuple[Archive, ...] = ()
-    shipped: Mapping[str, str] = field(default_factory=dict)
+    shipped: dict[Name, Sha256] = {}
 
     @property
-    def size(self) -> int:
-        """Return the bytes to download."""
-        return sum(archive.size for archive in self.archives)
+    def folder(self) -> Path:
+        """Where it lies."""
+        return paths.data() / self.name
+
+    @property
+    def here(self) -> bool:
+        """Whether every part of it lies there."""
+        files = [*(f"{archive.part}/{MANIFEST}" for archive in self.archives), *self.shipped]
+        return all((self.folder / file).is_file() for file in files)
 
 
-_MIND = "https://huggingface.co/datasets/yjw1029/MIND/resolve/main"
-# COCO publishes no digests. These stand in pytorch/vision (torchvision/prototype/datasets/_builtin/coco.py)
-# and, for the pictures, in two copies' LFS pointers on the Hugging Face Hub (danasone/coco2017,
-# nyanko7/coco-hosted); their MD5s, that many projects state, agree.
-_COCO = "http://images.cocodataset.org"  # its certificate is the storage provider's: https fails there
-_KNOWN = (
-    Dataset(
-        "sample",
-        "860 news items in MIND's layout and 400 film reviews, written for this project",
-        "MIT, as the project",
-        shipped={
-            "news.tsv": "8899e4a80ebf1da44291772878edfc1208b2aee91e16ff7c570b41b2943def3b",
-            "reviews.csv": "2629719ad0aa66d9cf54e79ce3e74254d0e7fc44bc9efeaf0c5858463a9a77af",
-        },
-    ),
-    Dataset(
-        "mind-small",
-        "Microsoft News, small: train (51,282 news) and dev",
-        "Microsoft Research License: non-commercial research only, no redistribution (https://msnews.github.io)",
-        archives=(
-            Archive(
-                f"{_MIND}/MINDsmall_train.zip",
-                52_994_575,
-                "6ef97a271580b98ccfc4301ada55cc639423cb0576a78b8dcfcf74a4dbcc3194",
-                "train",
-            ),
-            Archive(
-                f"{_MIND}/MINDsmall_dev.zip",
-                30_948_560,
-                "d6ce515dcaa6b6d47ddf0a326eebc8a31b84735ae410285c9882ca2a06eec669",
-                "dev",
-            ),
-        ),
-    ),
-    Dataset(
-        "coco",
-        "COCO 2017: 118,287 pictures to train on, five captions each, and the boxes of their objects",
-        "annotations CC BY 4.0; each picture has its own licence, named in them (https://cocodataset.org)",
-        archives=(
-            Archive(
-                f"{_COCO}/annotations/annotations_trainval2017.zip",
-                252_907_541,
-                "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
-                "annotations",
-            ),
-            Archive(
-                f"{_COCO}/zips/train2017.zip",
-                19_336_861_798,
-                "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
-                "train2017",
-            ),
-        ),
-    ),
-)
-DATASETS = {dataset.name: dataset for dataset in _KNOWN}
+def known() -> dict[str, Dataset]:
+    """Return the data sets of all experiments by name; raise UserError for a table that can't be read."""
+    found: dict[str, Dataset] = {}
+    for path in experiments.with_file("datasets.toml").values():
+        try:
+            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+            found |= {name: Dataset(name=name, **table) for name, table in tables.items()}
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{path} can't be read: {error}") from None
+    return found
 
 
 def lookup(name: str) -> Dataset:
     """Return the data set of that name; raise UserError with the nearest name where there is none."""
-    if name not in DATASETS:
-        raise UserError(f"no data set {name!r}.{nearest(name, DATASETS)} Known: {', '.join(DATASETS)}.")
-    return DATASETS[name]
-
-
-def here(dataset: Dataset) -> bool:
-    """Say whether every part of the data set lies in `data/`."""
-    folder = paths.data() / dataset.name
-    parts = [folder / archive.part / MANIFEST for archive in dataset.archives]
-    return all(path.is_file() for path in [*parts, *(folder / name for name in dataset.shipped)])
+    found = known()
+    if name not in found:
+        raise UserError(f"no data set {name!r}.{nearest(name, found)} Known: {', '.join(found)}.")
+    return found[name]
 
 
 def offline() -> bool:
@@ -144,137 +98,147 @@ def offline() -> bool:
 
 
 def fetch(dataset: Dataset, report: Report = lambda *_: None) -> list[Path]:
-    """Download, check and unpack what is not here yet; return the folders that are new.
+    """Download, check and unpack what is not here yet.
 
-    Raises UserError when offline, unreachable, of a wrong digest, or the disk is full; a download that broke
-    off stays as `.part` and goes on the next time, and of anything else nothing half-done stays.
+    Args:
+        dataset: One that `lookup` returns.
+        report: Called with what is done, how many bytes of it so far, and how many in all.
+
+    Returns:
+        The folders that are new.
+
+    Raises:
+        UserError: Offline, unreachable, another size or digest, or a full disk. A download that broke off
+            stays as `.part` and goes on the next time; of anything else nothing half-done stays.
     """
     new = []
     for archive in dataset.archives:
-        folder = paths.data() / dataset.name
-        target = folder / archive.part
+        path, target = dataset.folder / archive.file, dataset.folder / archive.part
         if (target / MANIFEST).is_file():
             continue
         if target.exists():
             raise UserError(
                 f"{target} is there and was not made by `trainlab data`. Move it away, then again."
             )
-        with telling(folder):
-            _obtain(archive, folder / archive.file, report)
-            _unpack(archive, folder / archive.file, target, report)
+        with telling(dataset.folder):
+            if path.exists():
+                _check(archive, path)
+            else:
+                _download(archive, path, report)
+            with tempfile.TemporaryDirectory(prefix=f".{archive.part}-", dir=dataset.folder) as temporary:
+                made = Path(temporary, archive.part)  # one level down: the outer one is private to this user
+                made.mkdir()
+                digests = unpack(path, made, MAX_RATIO * archive.size, report)
+                (made / MANIFEST).write_text(json.dumps(digests, indent=2))
+                made.replace(target)
         new.append(target)
     return new
 
 
 def verify(dataset: Dataset) -> int:
-    """Read every file of the data set again and return how many are as they should be.
+    """Read every file of a data set again and compare its SHA-256.
 
-    Raises UserError that names each file that is missing or changed, and how to mend it.
+    Returns:
+        How many files are as they should be: all of them.
+
+    Raises:
+        UserError: Names each file that is missing or changed, and the command that mends it.
     """
-    folder = paths.data() / dataset.name
-    if not here(dataset) and dataset.archives:
+    if not dataset.here and dataset.archives:
         raise UserError(f"{dataset.name} is not here. Get it: trainlab data fetch {dataset.name}")
-    expected = {folder / name: sha256 for name, sha256 in dataset.shipped.items()}
-    for archive in dataset.archives:
-        target = folder / archive.part
-        manifest = json.loads((target / MANIFEST).read_text())
-        expected |= {target / name: sha256 for name, sha256 in manifest.items()}
+    expected = {dataset.folder / name: sha256 for name, sha256 in dataset.shipped.items()}
+    parts = [dataset.folder / archive.part for archive in dataset.archives]
+    for part in parts:
+        expected |= {
+            part / name: sha256 for name, sha256 in json.loads((part / MANIFEST).read_text()).items()
+        }
     found = {path: digest(path) if path.is_file() else None for path in expected}
     wrong = [path for path in expected if found[path] != expected[path]]
     if wrong:
         listed = [f"{path}: {'changed' if found[path] else 'missing'}" for path in wrong[:NAMED]]
         more = [f"and {len(wrong) - NAMED:,} more"] if len(wrong) > NAMED else []
-        parts = [folder / archive.part for archive in dataset.archives]
         bad = [str(part) for part in parts if any(part in path.parents for path in wrong)]
         again = f"rm -r {' '.join(bad)}; trainlab data fetch {dataset.name}"
-        mend = f"git checkout {folder}" if dataset.shipped else again
-        raise UserError("\n".join([*listed, *more, f"Fix it: {mend}"]))
+        fix = f"git checkout {dataset.folder}" if dataset.shipped else again
+        raise UserError("\n".join([*listed, *more, f"Fix it: {fix}"]))
     return len(expected)
 
 
-def _obtain(archive: Archive, path: Path, report: Report) -> None:
-    """Have the archive at `path`, checked: it lies there, or is downloaded."""
-    if path.exists():
-        _check(archive, path)
-        return
-    part = path.with_name(f"{path.name}.part")
+def _download(archive: Archive, path: Path, report: Report) -> None:
+    """Write the archive to `path`, going on where an earlier download broke off."""
     if offline():
         raise UserError(
             f"HF_HUB_OFFLINE is set, so {archive.address} is not fetched. Unset it, or put that file by hand "
             f"at {path} and call this again."
         )
+    part = path.with_name(f"{path.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
-    _download(archive, part, path, report)
     try:
+        while not _completed(archive, part, report):
+            pass  # it broke off, and got on
         _check(archive, part)
-    except UserError:
+        part.replace(path)
+    except _NotPublishedError:
         part.unlink()
         raise
-    part.replace(path)
+    except UserError as error:
+        raise UserError(
+            f"{archive.address} can't be fetched: {error}. Check the network and call this again: it goes on "
+            f"where it stopped. Or put that file by hand at {path}."
+        ) from None
+    finally:
+        if part.exists() and not part.stat().st_size:
+            part.unlink()
 
 
-def _download(archive: Archive, part: Path, path: Path, report: Report) -> None:
-    furthest = failures = 0
-    while failures < ATTEMPTS:
-        if failures:
-            time.sleep(PAUSE * 2 ** (failures - 1))
-        try:
-            _continue(archive, part, report)
-            return
-        except urllib.error.HTTPError as error:
-            reason: object = f"{error.code} {error.reason}"
-            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # the file there is another one
-                part.unlink(missing_ok=True)
-            elif error.code < 500:
-                break
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-            reason = getattr(error, "reason", None) or error
-        done = part.stat().st_size if part.exists() else 0
-        failures = 1 if done > furthest else failures + 1
-        furthest = max(furthest, done)
-    raise UserError(
-        f"{archive.address} can't be fetched: {reason}. Check the network and call this again: it goes on "
-        f"where it stopped. Or put that file by hand at {path}."
-    )
+def _completed(archive: Archive, part: Path, report: Report) -> bool:
+    """Download what `part` lacks; say whether that was all, and raise UserError where it does not get on."""
+    from huggingface_hub.file_download import http_get  # goes on by itself where a connection breaks off
+    from huggingface_hub.utils import silent_tqdm
 
-
-def _continue(archive: Archive, part: Path, report: Report) -> None:
-    """Download what `part` lacks; raise ConnectionError when the server stops early."""
-    done = part.stat().st_size if part.exists() else 0
-    if done >= archive.size:
-        return
-    request = urllib.request.Request(archive.address, headers={"User-Agent": "trainlab"})
-    if done:
-        request.add_header("Range", f"bytes={done}-")
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-        resumed = response.status == 206 and response.headers["Content-Range"].startswith(f"bytes {done}-")
-        if response.status == 206 and not resumed:
-            raise ConnectionError(f"the server sent {response.headers['Content-Range']}, not bytes {done}-")
-        done = done if resumed else 0
+    with _Part(archive, part, report) as file:
+        done = file.tell()
         need(part.parent, 2 * archive.size - done)  # what is in it takes as much again at least
-        with part.open("ab" if resumed else "wb") as file:
-            while done < archive.size and (block := response.read(min(BLOCK, archive.size - done + 1))):
-                file.write(block)
-                done += len(block)
-                report(archive.file, done, archive.size)
-    if done < archive.size:
-        raise ConnectionError(f"the connection broke off after {done:,} of {archive.size:,} bytes")
+        try:
+            if done < archive.size:
+                http_get(archive.address, file, resume_size=done, tqdm_class=silent_tqdm)
+        except Exception as error:  # whatever the HTTP library raises for no route, no name, no answer
+            if isinstance(error, UserError) or getattr(error, "errno", None):  # the disk's refusals have one
+                raise
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            if status == 416 and done:  # the file there is another, shorter one
+                file.truncate(0)
+            elif file.tell() <= done:
+                raise UserError(str(status or str(error).partition("\n")[0])) from None
+            return False
+        return True
+
+
+class _Part(io.BufferedWriter):
+    """The file of a download: it says how far that is, and takes no more bytes than were published."""
+
+    def __init__(self, archive: Archive, path: Path, report: Report) -> None:
+        super().__init__(io.FileIO(path, "a"))
+        self.archive, self.report = archive, report
+
+    def write(self, block: Any, /) -> int:
+        """Write a block, as the base class does."""
+        done = self.tell() + len(block)
+        if done > self.archive.size:
+            raise _NotPublishedError(self.archive, f"{self.archive.address}: more than {self.archive.size:,}")
+        self.report(self.archive.file, done, self.archive.size)
+        return super().write(block)
+
+
+class _NotPublishedError(UserError):
+    def __init__(self, archive: Archive, found: str) -> None:
+        super().__init__(
+            f"{archive.file} is not what was published: found {found}; expected {archive.size:,} bytes, "
+            f"SHA-256 {archive.sha256}. Remove it and fetch again."
+        )
 
 
 def _check(archive: Archive, path: Path) -> None:
     size, found = path.stat().st_size, digest(path)
     if (size, found) != (archive.size, archive.sha256):
-        raise UserError(
-            f"{path} is not what was published: found {size:,} bytes, SHA-256 {found}; expected "
-            f"{archive.size:,} bytes, {archive.sha256}. Remove it and fetch again."
-        )
-
-
-def _unpack(archive: Archive, path: Path, target: Path, report: Report) -> None:
-    """Unpack into a temporary folder beside `target`, which takes the name once it is whole."""
-    with tempfile.TemporaryDirectory(prefix=f".{archive.part}-", dir=target.parent) as temporary:
-        made = Path(temporary, archive.part)  # one level down: the outer one is private to this user
-        made.mkdir()
-        digests = unpack(path, made, MAX_RATIO * archive.size, report)
-        (made / MANIFEST).write_text(json.dumps(digests, indent=2))
-        made.replace(target)
+        raise _NotPublishedError(archive, f"{path} of {size:,} bytes, SHA-256 {found}")

@@ -1,53 +1,44 @@
-"""The experiments that can be checked before a training, by name."""
+"""Finds experiments by their folders: a new one is a folder in `PACKAGE`, and nothing else has to name it.
+
+<name>/config.py        its settings; what makes the folder an experiment
+<name>/checks.py        subject(settings), for `trainlab check <name>`; optional, as are:
+<name>/datasets.toml    data sets for `trainlab data`
+<name>/commands.py      app, a typer.Typer whose commands become the tool's
+"""
 
 from __future__ import annotations
 
-import sys
-import warnings
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from trainlab import paths
-from trainlab.errors import UserError, nearest
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from types import ModuleType
 
-    from trainlab.checks.subject import Subject
-
-# Each names a function that makes a subject of the experiment's settings: {} means settings small enough for
-# all checks together to take a minute or two.
-SUBJECTS = {name: f"experiments.{name}.checks:subject" for name in ("captions", "news", "sentiment")}
+PACKAGE = "trainlab"
 
 
-def known(name: str) -> str:
-    """Return the `module:function` behind a name, or behind one's own `module:function`.
+def with_file(file: str) -> dict[str, Path]:
+    """Find the experiments that have a file.
 
-    Raises UserError for an experiment that there is none of, with the nearest name.
+    Args:
+        file: Its name, such as "checks.py".
+
+    Returns:
+        The file's path by the experiment's name, sorted. Nothing of an experiment is imported.
     """
-    if name not in SUBJECTS and ":" not in name:
-        names = ", ".join(sorted(SUBJECTS))
-        raise UserError(
-            f"{name}: no such experiment.{nearest(name, SUBJECTS)} Known: {names}; or your module:function."
-        )
-    return SUBJECTS.get(name, name)
-
-
-def subject(name: str, settings: Mapping[str, Any]) -> Subject:
-    """Return what is checked of an experiment under these settings.
-
-    `name` may also be a `module:function` of one's own, looked for beside the notebooks and in the working
-    folder. Raises UserError for an unknown experiment, and for settings that it can't take.
-    """
-    module, _, function = known(name).partition(":")
-    sys.path += [each for each in (str(paths.notebooks()), str(Path.cwd())) if each not in sys.path]
     try:
-        with warnings.catch_warnings():  # our bars are plain text, and need no widgets
-            warnings.filterwarnings("ignore", "IProgress not found")
-            make = getattr(import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        if name in SUBJECTS:
-            raise
-        raise UserError(f"{name}: {error}. Expected module:function that returns a Subject.") from error
-    return make(settings)
+        places = list(import_module(PACKAGE).__path__)
+    except ModuleNotFoundError:  # the tool is installed without experiments
+        return {}
+    folders = [folder for place in places for folder in Path(place).glob("*/") if folder.name.isidentifier()]
+    return {
+        folder.name: folder / file
+        for folder in sorted(folders, key=lambda folder: folder.name)
+        if (folder / "config.py").is_file() and (folder / file).is_file()
+    }
+
+
+def load(name: str, module: str) -> ModuleType:
+    """Import a module of an experiment, such as `load("news", "checks")`."""
+    return import_module(f"{PACKAGE}.{name}.{module}")

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import nbformat
@@ -25,9 +26,19 @@ ALL = range(1, 15)
 
 
 @pytest.fixture(autouse=True)
-def sound_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def sound_experiment(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """An experiment without a defect, and logs of the test's own."""
-    monkeypatch.setitem(experiments.SUBJECTS, "sound", "tiny_classifier:subject")
+    folder = tmp_path_factory.mktemp("more") / "sound"
+    folder.mkdir()
+    for name, content in (
+        ("config.py", ""),
+        ("checks.py", "from tiny_classifier import subject as subject\n"),
+    ):
+        (folder / name).write_text(content)
+    package = import_module(experiments.PACKAGE)
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder.parent)])
     monkeypatch.setenv("TRAINLAB_LOGS", str(tmp_path))
     monkeypatch.delenv("TRAINLAB_RUN", raising=False)
     return tmp_path
@@ -151,7 +162,7 @@ def test_the_notebook_shows_the_same_headless(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("experiment", sorted(experiments.SUBJECTS))
+@pytest.mark.parametrize("experiment", experiments.with_file("checks.py"))
 def test_every_experiment_passes_all_checks(experiment: str) -> None:
     started = time.process_time()
     findings = check(CheckConfig(experiment=experiment)).findings

@@ -4,8 +4,7 @@ import sys
 
 import pytest
 
-from trainlab import cli, freezing, paths
-from trainlab.config import Config
+from trainlab import cli, experiments
 
 
 @pytest.fixture(autouse=True)
@@ -14,77 +13,47 @@ def data(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def toy(monkeypatch):
-    """Stands for the news experiment, so that freezing takes no time."""
-
-    class Settings(Config):
-        data: str = "toy"
-        size: int = 3
-        epochs: int = 1
-
-    class Module:
-        CONFIG = Settings
-
-        @staticmethod
-        def recipe(config):
-            def prepare(folder, report):
-                (folder / "numbers.bin").write_bytes(bytes(config.size * 1000))
-
-            return freezing.Recipe("news", config, ("data", "size"), {}, prepare)
-
-    monkeypatch.setitem(sys.modules, "experiments.news.frozen", Module)
-
-
 def call(monkeypatch, capsys, *words: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["trainlab", "data", *words])
+    monkeypatch.setattr(sys, "argv", ["trainlab", *words])
     with pytest.raises(SystemExit) as end:
         cli.main()
     told = capsys.readouterr()
     return int(end.value.code or 0), told.out, told.err
 
 
-def test_freezing_says_where_and_how_much(toy, monkeypatch, capsys):
-    code, out, _ = call(monkeypatch, capsys, "freeze", "news", "size=500")
+def test_the_data_sets_of_all_experiments_are_listed(monkeypatch, capsys):
+    code, out, _ = call(monkeypatch, capsys, "data", "list")
     assert code == 0
-    assert f"frozen: {paths.data() / 'frozen' / 'news-toy.zip'}" in out
-    assert "1 files, 0.5 MB" in out
+    for shown in ("coco", "mind-small", "sample", "shipped", "84 MB"):
+        assert shown in out
 
 
-def test_frozen_data_is_listed_with_its_settings_and_a_damaged_archive_is_told(toy, monkeypatch, capsys):
-    call(monkeypatch, capsys, "freeze", "news")
-    (paths.data() / "frozen" / "other.zip").write_text("none")
-    code, out, _ = call(monkeypatch, capsys, "list")
-    assert code == 0
-    assert "coco" in out
-    assert "data=toy size=3" in " ".join(out.split())
-    assert "damaged" in out
+def test_a_table_that_cannot_be_read_is_named(monkeypatch, capsys, tmp_path):
+    table = tmp_path / "datasets.toml"
+    monkeypatch.setattr(experiments, "with_file", lambda _: {"mine": table})
+    for text, said in [
+        ("[mine", "datasets.toml"),
+        ("[mine]\nwhat = 'x'\n", "licence"),
+        ("mine = 1", "mapping"),
+    ]:
+        table.write_text(text)
+        code, _, err = call(monkeypatch, capsys, "data", "list")
+        assert code == 2
+        assert "can't be read" in err
+        assert said in err
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["newz"], "Did you mean 'news'"),
-        (["news", "epochs=2"], "epochs: makes no difference to the data"),
-        (["news", "size=x"], "size=x"),
-        (["news", "sise=2"], "Did you mean 'size'"),
+        (["epochs=2"], "epochs: makes no difference to what is prepared"),
+        (["per_category=x"], "per_category=x"),
+        (["per_categry=2"], "Did you mean 'per_category'"),
+        (["per_category=2"], "instances_train2017.json is not here"),
     ],
 )
-def test_a_mistake_is_told_and_nothing_is_frozen(toy, monkeypatch, capsys, words, told):
-    code, _, err = call(monkeypatch, capsys, "freeze", *words)
+def test_a_mistake_is_told_and_nothing_is_prepared(data, monkeypatch, capsys, words, told):
+    code, _, err = call(monkeypatch, capsys, "prepare-coco", *words)
     assert code == 2
     assert told in err
-    assert freezing.archives() == []
-
-
-def test_every_experiment_that_can_be_frozen_makes_its_recipe():
-    from importlib import import_module
-
-    from trainlab.cli.data import FREEZABLE
-
-    for name in FREEZABLE:
-        module = import_module(f"trainlab.{name}.frozen")
-        recipe = module.recipe(module.CONFIG())
-        assert recipe.experiment == name
-        assert set(recipe.keys) <= set(module.CONFIG.model_fields)
-        assert "data" in recipe.settings
+    assert not [path for path in data.rglob("*") if path.is_file()]

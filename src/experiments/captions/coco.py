@@ -1,13 +1,18 @@
 """COCO 2017 as the chapter uses it: four categories, the largest pictures of each, 256 x 256 pixels.
 
-data/coco/annotations/{instances,captions}_train2017.json
-data/coco/train2017/000000000009.jpg ...
+    data/coco/annotations/{instances,captions}_train2017.json
+    data/coco/train2017/000000000009.jpg ...
+    data/prepared/coco/     what `trainlab prepare-coco` makes of them once, and runs read
+
+What was prepared serves a run whose settings made it, on a machine without the raw data too; where these are,
+they must be what they were. Anything else is refused: nobody trains on other data than they asked for.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.captions.data import words_of
-from trainlab import paths as folders
+from experiments.captions.data import Corpus, words_of
+from trainlab import paths
 from trainlab.errors import UserError
+from trainlab.files import digest, need, telling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,8 +34,11 @@ if TYPE_CHECKING:
 CATEGORIES = (4, 5, 22, 43)  # motorcycle, airplane, elephant, tennis racket: the chapter's
 SIDE, CROP = 256, 224  # pixels: of a picture, and of what a network sees of it
 INSTANCES, CAPTIONS, PICTURES = "instances_train2017.json", "captions_train2017.json", "train2017"
-FETCH = "trainlab data fetch coco && trainlab data freeze captions"
 SIDES = ("validation", "test", "training")
+KEYS = ("per_category", "validation", "test")  # the settings that make the data
+MANIFEST, PIXELS, LIST = "prepared.json", "pictures.bin", "captions.json"
+VERSION = 1  # of what `prepare` writes
+COMMAND = "trainlab prepare-coco"
 
 
 @dataclass(frozen=True)
@@ -42,45 +51,85 @@ class Picture:
     side: str
 
 
-def folder() -> Path:
+def raw_folder() -> Path:
     """Return where `trainlab data fetch coco` puts COCO."""
-    return folders.data() / "coco"
+    return paths.data() / "coco"
 
 
-def raw_files() -> list[Path]:
-    """Return the annotations that are here."""
-    paths = [folder() / "annotations" / name for name in (INSTANCES, CAPTIONS)]
-    return [path for path in paths if path.is_file()]
+def cache_folder() -> Path:
+    """Return the folder of what was prepared."""
+    return paths.data() / "prepared" / "coco"
 
 
-def prepare(config: CaptionsConfig, target: Path, report: Report) -> None:
-    """Write `pictures.bin`, [N, SIDE, SIDE, 3] in bytes, and `captions.json`, which lists them in this order.
+def prepare(config: CaptionsConfig, report: Report = lambda *_: None) -> Path:
+    """Read, shrink and cache the pictures and captions of these settings, in place of those cached before.
 
-    A picture that is missing or unreadable, or has no caption, is left out; `captions.json` names it.
-    Raises UserError when COCO is not here or is not what it should be, or a side would be empty.
+    A picture that is missing or unreadable, or has no caption, is left out and named in the list. The same
+    settings and raw files give the same bytes.
+
+    Args:
+        config: `per_category`, `validation` and `test` choose the pictures and their sides.
+        report: Called with what is done, how much of it so far, and how much in all.
+
+    Returns:
+        The folder: the pixels [N, SIDE, SIDE, 3] in bytes, the list of pictures in their order, a manifest.
+
+    Raises:
+        UserError: COCO is not here or not what it should be, a side would be empty, or the disk refuses.
+            Nothing half-done stays.
     """
-    chosen, left_out = _choose(config)
-    kept = []
-    with (target / "pictures.bin").open("wb") as file:
-        for done, picture in enumerate(chosen, 1):
-            pixels = _read(folder() / PICTURES / picture.file)
-            if isinstance(pixels, str):
-                left_out.append(f"{picture.file}: {pixels}")
-            else:
-                file.write(pixels.tobytes())
-                kept.append(picture)
-            report("reading pictures", done, len(chosen))
-    _refuse_empty(kept, left_out)
-    said = {"pictures": [vars(each) for each in kept], "left_out": left_out}
-    (target / "captions.json").write_text(json.dumps(said, indent=0))
+    cache = cache_folder()
+    with telling(cache.parent):
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".coco-", dir=cache.parent) as temporary:
+            made = Path(temporary, "new")
+            made.mkdir()
+            _write_pictures(config, made, report)
+            manifest = _wanted(config) | {"files": {name: digest(made / name) for name in (PIXELS, LIST)}}
+            (made / MANIFEST).write_text(json.dumps(manifest, indent=1))
+            if cache.exists():
+                cache.rename(Path(temporary, "old"))  # a run that has its files open keeps them
+            made.rename(cache)
+    return cache
 
 
-def load(made: Path) -> tuple[NDArray[np.uint8], list[Picture], list[str]]:
-    """Return what `prepare` wrote: pixels [N, SIDE, SIDE, 3], the pictures, and what was left out."""
-    said = json.loads((made / "captions.json").read_text())
-    pictures = [Picture(**each) for each in said["pictures"]]
-    shape = (len(pictures), SIDE, SIDE, 3)
-    return np.memmap(made / "pictures.bin", np.uint8, "r", shape=shape), pictures, said["left_out"]
+def load(config: CaptionsConfig) -> Corpus:
+    """Return the cached pictures and captions, every byte compared with the manifest's SHA-256.
+
+    Raises:
+        UserError: Nothing is cached, or it was made by other settings or from other raw files, or is damaged.
+    """
+    cache = cache_folder()
+    again = f"{COMMAND} {' '.join(f'{key}={getattr(config, key)}' for key in KEYS)}"
+    if not (cache / MANIFEST).is_file():
+        raise UserError(
+            "data=coco: COCO is not prepared here. It takes a download of 19.6 GB, once: trainlab data fetch "
+            f"coco && {COMMAND}\ndata=shapes (the default) needs nothing."
+        )
+    try:
+        found = json.loads((cache / MANIFEST).read_text())
+        if differences := _differences(found, _wanted(config)):
+            listed = "\n  ".join(differences)
+            raise UserError(f"{cache} holds other data than this asks for:\n  {listed}\nAgain: {again}")
+        if found["files"] != {name: digest(cache / name) for name in (PIXELS, LIST)}:
+            raise ValueError("its files are not those that were written")
+        listed = json.loads((cache / LIST).read_text())
+        pictures = [Picture(**each) for each in listed["pictures"]]
+        pixels = np.memmap(cache / PIXELS, np.uint8, "r", shape=(len(pictures), SIDE, SIDE, 3))
+        return Corpus(
+            "coco",
+            pixels,
+            [each.captions for each in pictures],
+            **{side: np.flatnonzero([each.side == side for each in pictures]) for side in SIDES},
+            crop=CROP,
+            keys=[each.file for each in pictures],
+            left_out=listed["left_out"],
+            cache=cache,
+        )
+    except UserError:
+        raise
+    except Exception as error:  # numpy and json raise a dozen kinds for what an enemy may write
+        raise UserError(f"{cache} is damaged: {str(error)[:200]}. Prepare it again: {again}") from None
 
 
 def side_of(number: int, validation: float, test: float) -> str:
@@ -89,6 +138,52 @@ def side_of(number: int, validation: float, test: float) -> str:
     if place < validation:
         return "validation"
     return "test" if place < validation + test else "training"
+
+
+def _wanted(config: CaptionsConfig) -> dict[str, Any]:
+    """Return what the manifest says of data made by these settings from the raw files that are here."""
+    raw = [raw_folder() / "annotations" / name for name in (INSTANCES, CAPTIONS)]
+    return {
+        "version": VERSION,
+        "settings": {key: getattr(config, key) for key in KEYS},
+        "raw": {path.name: digest(path) for path in raw if path.is_file()},
+    }
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    pairs = {key: (found["settings"].get(key), value) for key, value in wanted["settings"].items()}
+    pairs["layout"] = (found["version"], wanted["version"])
+    said = [
+        f"{key}: prepared with {old!r}, wanted {new!r}" for key, (old, new) in pairs.items() if old != new
+    ]
+    raw = found["raw"]
+    return said + [
+        f"{name}: changed since" for name, new in wanted["raw"].items() if raw.get(name, new) != new
+    ]
+
+
+def _write_pictures(config: CaptionsConfig, target: Path, report: Report) -> None:
+    chosen, left_out = _choose(config)
+    need(target, len(chosen) * SIDE * SIDE * 3)
+    kept = []
+    with (target / PIXELS).open("wb") as file:
+        for done, picture in enumerate(chosen, 1):
+            pixels = _read(raw_folder() / PICTURES / picture.file)
+            if isinstance(pixels, str):
+                left_out.append(f"{picture.file}: {pixels}")
+            else:
+                file.write(pixels.tobytes())
+                kept.append(picture)
+            report("reading pictures", done, len(chosen))
+    counts = {side: sum(each.side == side for each in kept) for side in SIDES}
+    if not all(counts.values()):
+        found = ", ".join(f"{side} {count}" for side, count in counts.items())
+        raise UserError(
+            f"{raw_folder()}: too few pictures: {found}; {len(left_out)} left out. Expected one on each "
+            "side: raise per_category, or the shares validation and test."
+        )
+    listed = {"pictures": [vars(each) for each in kept], "left_out": left_out}
+    (target / LIST).write_text(json.dumps(listed, indent=0))
 
 
 def _choose(config: CaptionsConfig) -> tuple[list[Picture], list[str]]:
@@ -124,11 +219,13 @@ def _largest(annotations: list[dict[str, Any]], count: int) -> list[int]:
 
 
 def _json(name: str) -> dict[str, Any]:
-    path = folder() / "annotations" / name
+    path = raw_folder() / "annotations" / name
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise UserError(f"{path} is not here. Get COCO (19.6 GB): {FETCH}") from None
+        raise UserError(
+            f"{path} is not here. Get COCO (19.6 GB): trainlab data fetch coco && {COMMAND}"
+        ) from None
     except ValueError as error:
         raise UserError(f"{path} is no JSON: {error}. Look at it, or: trainlab data verify coco") from None
 
@@ -144,13 +241,3 @@ def _read(path: Path) -> NDArray[np.uint8] | str:
         return "missing"
     except (OSError, ValueError, Image.DecompressionBombError):
         return "unreadable"
-
-
-def _refuse_empty(kept: list[Picture], left_out: list[str]) -> None:
-    counts = {side: sum(each.side == side for each in kept) for side in SIDES}
-    if not all(counts.values()):
-        found = ", ".join(f"{side} {count}" for side, count in counts.items())
-        raise UserError(
-            f"{folder()}: too few pictures: {found}; {len(left_out)} left out. Expected one on each side: "
-            "raise per_category, or the shares validation and test."
-        )

@@ -67,9 +67,9 @@ class CaptionsConfig(TrainingConfig):
         Raises UserError that says what was found, what was expected, and what to do.
         """
         if self.data == "coco":
-            from experiments.captions import frozen
+            from experiments.captions import coco
 
-            frozen.thaw(self)
+            coco.load(self)
         self.check_machine()
 
     def check_machine(self) -> None:

@@ -54,7 +54,7 @@ class Corpus:
     crop: int
     keys: Sequence[str]
     left_out: Sequence[str] = field(default_factory=tuple)
-    frozen: Path | None = None
+    cache: Path | None = None
 
     def texts(self, row: int) -> list[str]:
         """Return a picture's captions as they are compared: lower case, single blanks, no punctuation."""
@@ -75,7 +75,7 @@ class Corpus:
         """Return what `run.json` keeps of the data."""
         sides = {name: len(getattr(self, name)) for name in ("training", "validation", "test")}
         said = {"name": self.name, **sides, "sha256": self.sha256, "left_out": len(self.left_out)}
-        return said | ({"path": str(self.frozen)} if self.frozen else {})
+        return said | ({"path": str(self.cache)} if self.cache else {})
 
     def summary(self) -> str:
         """Return a few lines for people: how much there is, and what was left out."""
@@ -85,8 +85,8 @@ class Corpus:
             f"{self.name}: {len(self.training):,} pictures of {side} x {side} to learn from; {unseen}: "
             f"{len(self.validation):,} to choose by, {len(self.test):,} to be measured by"
         ]
-        if self.frozen:
-            lines.append(f"  frozen: {self.frozen}")
+        if self.cache:
+            lines.append(f"  prepared: {self.cache}")
         if self.left_out:
             more = " ..." if len(self.left_out) > NAMED else ""
             lines.append(f"  left out: {len(self.left_out):,} ({', '.join(self.left_out[:NAMED])}{more})")
@@ -96,11 +96,11 @@ class Corpus:
 def draw_corpus(config: CaptionsConfig) -> Corpus:
     """Return the pictures and captions of these settings.
 
-    Raises UserError for data=coco that is not frozen, or frozen by other settings.
+    Raises UserError for data=coco that is not prepared, or prepared with other settings.
     """
-    from experiments.captions import frozen
+    from experiments.captions import coco
 
-    return corpus(config) if config.data == "shapes" else frozen.thaw(config)
+    return corpus(config) if config.data == "shapes" else coco.load(config)
 
 
 SIDE = 64  # pixels

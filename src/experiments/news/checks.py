@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from experiments.news.config import NewsConfig
 from experiments.news.data import TEXTS, Examples, draw, title_key
-from experiments.news.frozen import tokens_of
 from experiments.news.model import Batch, NewsModel, pool
-from experiments.news.tokens import Tokens
+from experiments.news.tokens import Tokens, tokens_of
 from experiments.news.train import NewsData, tfidf
 from trainlab.checks.subject import Items, Subject
 from trainlab.errors import UserError
@@ -201,7 +200,7 @@ class NewsSubject(Subject):
         return NewsModel.pretrained(self.config)
 
     def _data(self) -> NewsData:
-        tokens = tokens_of(self.examples, self._model(), self.config.text)
+        tokens = tokens_of(self.examples.news, self.config.text, self._model().tokenizer)
         return NewsData(self.examples, tokens, self.config)
 
 

@@ -16,8 +16,6 @@ from trainlab.errors import UserError
 from trainlab.files import decode, parted_otherwise, read_bytes, separator, unpacked
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from experiments.news.config import NewsConfig
@@ -256,7 +254,6 @@ class Examples:
     training: NDArray[np.int64]
     unseen: NDArray[np.int64]
     validation: NDArray[np.int64]
-    frozen: Path | None = None  # the folder that they were taken from, if they were
 
     def measure(self, vectors: Vectors, margin: float) -> dict[str, float]:
         """Return all metrics of the unseen items' vectors [U, D]; those that are not defined are left out."""
@@ -271,24 +268,13 @@ class Examples:
 
     def summary(self) -> str:
         """Return a line for people: how much there is to learn from and to be measured by."""
-        frozen = f"\n  frozen: {self.frozen}" if self.frozen else ""
         return (
             f"  {len(self.training):,} triplets to learn from; {len(self.validation):,} to be measured by, "
-            f"among {len(self.unseen):,} items held out{frozen}"
+            f"among {len(self.unseen):,} items held out"
         )
 
 
 def draw(config: NewsConfig) -> Examples:
-    """Return the examples: frozen ones where `trainlab data freeze news` was called, or prepared anew.
-
-    Raises UserError when the frozen ones are of other settings or data, or what `prepare` raises.
-    """
-    from experiments.news import frozen  # it freezes what `prepare` returns
-
-    return frozen.thaw(config) or prepare(config)
-
-
-def prepare(config: NewsConfig) -> Examples:
     """Read the news, split them and draw the triplets; the same settings and file give the same examples.
 
     Raises UserError when the file can't be used (see `data.read`), or one side is left without triplets.

@@ -80,14 +80,17 @@ class TokenTable:
         for start in range(0, len(self), size):
             yield self.rows(np.arange(start, min(start + size, len(self))))
 
-    def save(self, folder: Path) -> None:
-        """Write the ids and where the texts end."""
-        for name in FILES:
-            np.save(folder / f"{name}.npy", getattr(self, name))
-
 
 def tokenize(tokenizer: Tokenizer, items: Sequence[Sequence[str]]) -> TokenTable:
-    """Return the tokens of N items of T texts each; T is the first item's."""
+    """Tokenize texts without padding.
+
+    Args:
+        tokenizer: Its truncation applies, its padding does not.
+        items: N items of T texts each; T is the first item's.
+
+    Returns:
+        Their ids, in 16 bits where the vocabulary has at most 65,536 tokens, else in 32.
+    """
     plain = Tokenizer.from_str(tokenizer.to_str())
     plain.no_padding()
     kind = np.uint16 if plain.get_vocab_size() <= 2**16 else np.uint32
@@ -108,7 +111,7 @@ def padding_of(tokenizer: Tokenizer) -> int:
 
 
 def load(folder: Path, tokenizer: Tokenizer, texts: int) -> TokenTable:
-    """Map a saved table into memory. Raises OSError or ValueError for files that are missing or damaged."""
+    """Map a cached table into memory; raise OSError or ValueError for files that are missing or damaged."""
     ids, ends = (np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in FILES)
     if len(ends) % texts or len(ids) != (ends[-1] if len(ends) else 0):
         raise ValueError(f"{folder}: its files don't belong together")
@@ -121,9 +124,15 @@ def home() -> Path:
 
 
 def tokens_of(news: News, text: str, tokenizer: Tokenizer) -> TokenTable:
-    """Return the tokens of all news: those made before of the same data by the same tokenizer, or new ones.
+    """Tokenize all news, or load what an earlier call made of the same data with the same tokenizer.
 
-    They are kept in data/tokens/, where that can be written.
+    Args:
+        news: The items; their file's SHA-256 is part of the cache's key.
+        text: Which texts of an item: "title" or "title+abstract".
+        tokenizer: The backbone's.
+
+    Returns:
+        The tokens, mapped from the cache in data/tokens/; in memory where that can't be written.
     """
     key = "\0".join((tokenizer.to_str(), news.sha256, text))
     folder = home() / hashlib.sha256(key.encode()).hexdigest()[:16]
@@ -145,5 +154,6 @@ def _keep(table: TokenTable, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as temporary:
         half = Path(temporary) / folder.name
         half.mkdir()
-        table.save(half)
+        for name in FILES:
+            np.save(half / f"{name}.npy", getattr(table, name))
         half.rename(folder)

@@ -15,10 +15,10 @@ from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader, Dataset
 
 from experiments.news.data import Examples, draw
-from experiments.news.frozen import tokens_of
 from experiments.news.metrics import distances, triplet_distances
 from experiments.news.model import Batch, Group, NewsModel
 from experiments.news.recommend import BEST, check_query, nearest
+from experiments.news.tokens import tokens_of
 from trainlab.run import checkpoint
 from trainlab.run.recorder import VIEWS
 from trainlab.run.restoring import restore
@@ -127,7 +127,7 @@ def _record(run: Run, config: NewsConfig, examples: Examples) -> Result:
     _say(
         f"measuring {Path(config.backbone).name}, untrained, and TF-IDF on the {len(examples.unseen):,} items"
     )
-    tokens = tokens_of(examples, model, config.text)
+    tokens = tokens_of(examples.news, config.text, model.tokenizer)
     data = NewsData(examples, tokens, config)
     metrics = _baselines(run, config, data, model)
     if config.trained:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import shlex
+import sys
+import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from trainlab import experiments
+from trainlab import experiments, paths
 from trainlab.config import Config, assignments
-from trainlab.errors import UserError
+from trainlab.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Mapping, Sequence
 
     from matplotlib.figure import Figure
     from rich.table import Table
 
     from trainlab.checks.finding import Finding
+    from trainlab.checks.subject import Subject
 
 COUNT = 14  # checks of the recipe
 
@@ -36,7 +40,7 @@ class CheckConfig(Config):
 
     def preflight(self) -> None:
         """Raise UserError for an unknown experiment, a word that is no setting, or a number of no check."""
-        experiments.known(self.experiment)
+        _module(self.experiment)
         self.given()
         self.numbers()
 
@@ -92,7 +96,7 @@ def check(config: CheckConfig, tell: Callable[[Finding], None] | None = None) ->
     experiment, settings or numbers that there are none of.
     """
     config.preflight()
-    subject = experiments.subject(config.experiment, config.given())
+    subject = _subject(config.experiment, config.given())
     from trainlab.checks import report, run_all
     from trainlab.run.run import Run
 
@@ -109,3 +113,34 @@ def table(findings: Sequence[Finding]) -> Table:
     from trainlab.checks import report
 
     return report.table(findings)
+
+
+def _module(name: str) -> str:
+    """Return the `module:function` behind a name, or behind one's own `module:function`."""
+    if ":" in name:
+        return name
+    found = experiments.with_file("checks.py")
+    if name not in found:
+        raise UserError(
+            f"{name}: no such experiment.{nearest(name, found)} Known: {', '.join(found)}; or your "
+            "module:function."
+        )
+    return f"{experiments.PACKAGE}.{name}.checks:subject"
+
+
+def _subject(name: str, settings: Mapping[str, Any]) -> Subject:
+    """Return what is checked of an experiment under these settings.
+
+    A `module:function` of one's own is looked for beside the notebooks and in the working folder.
+    """
+    module, _, function = _module(name).partition(":")
+    sys.path += [each for each in (str(paths.notebooks()), str(Path.cwd())) if each not in sys.path]
+    try:
+        with warnings.catch_warnings():  # our bars are plain text, and need no widgets
+            warnings.filterwarnings("ignore", "IProgress not found")
+            make = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        if ":" not in name:
+            raise
+        raise UserError(f"{name}: {error}. Expected module:function that returns a Subject.") from error
+    return make(settings)

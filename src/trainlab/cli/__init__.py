@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import trainlab
-from experiments.sentiment import commands as sentiment
-from trainlab.cleaning import lines, printable
+from trainlab import experiments
+from trainlab.cleaning import lines
 from trainlab.cli import data, runs, trackers, work
 from trainlab.errors import UserError
 from trainlab.secrets import without_secrets
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from rich.table import Table
-
     from trainlab.checks.finding import Finding
     from trainlab.checks.run import CheckConfig, Checked
     from trainlab.cli.doctor import Line
@@ -31,10 +28,14 @@ app = typer.Typer(
 )
 app.add_typer(runs.app, name="runs")
 app.add_typer(data.app, name="data")
-app.command()(sentiment.predict)
 app.command()(trackers.export)
 app.command()(work.stop)
 app.command("logs")(work.show_log)
+for _name in experiments.with_file("commands.py"):
+    try:
+        app.add_typer(experiments.load(_name, "commands").app)
+    except Exception as error:  # whatever it is, all other commands have to go on working
+        print(f"warning: the commands of the experiment {_name} can't be read: {error}", file=sys.stderr)
 
 PIPED_WIDTH = 160  # columns of a table where no terminal tells its width
 COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
@@ -95,20 +96,6 @@ def check(
 
 
 @app.command()
-def recommend(
-    reference: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run's name or part of it, a path, or 'last'.")
-    ],
-    titles: Annotated[list[str], typer.Argument(metavar="TITLE...")],
-    k: Annotated[int, typer.Option("-k", min=1, help="How many for each title.")] = 10,
-) -> None:
-    """Print the news nearest to each title, by a trained run of the news experiment."""
-    from experiments.news.recommend import recommend as nearest_news
-
-    _print(*_recommendations(nearest_news(reference, titles, k=k)))
-
-
-@app.command()
 def doctor(format: Annotated[Format, typer.Option(help="How to print it.")] = Format.text) -> None:
     """Look at engine, GPU, memory, disk, ports, permissions, hub and versions, and say what mends them."""
     from trainlab.cli import doctor as examination
@@ -156,32 +143,12 @@ def _checked(config: CheckConfig) -> Checked:
 
 
 def _shown(line: Line) -> Line:
+    from rich.console import Console
     from rich.markup import escape
 
     mend = f"\n  [bold]fix:[/bold] {escape(lines(line.mend))}" if line.level != "ok" and line.mend else ""
     subject, found = escape(lines(line.subject)), escape(lines(line.found))
-    _print(f"[{COLOURS[line.level]}]{line.level:7}[/] {subject}: {found}{mend}")
+    Console(highlight=False, soft_wrap=True).print(
+        f"[{COLOURS[line.level]}]{line.level:7}[/] {subject}: {found}{mend}"
+    )
     return line
-
-
-def _recommendations(frame: pd.DataFrame) -> list[Table]:
-    from rich.table import Table
-    from rich.text import Text  # a title may hold square brackets, which are no markup
-
-    tables = []
-    for query, rows in frame.groupby("query", sort=False):
-        table = Table(
-            "", "title", "category", "distance", title=Text(printable(str(query))), title_justify="left"
-        )
-        for row in rows.to_dict("records"):
-            cells = (row["rank"], row["title"], row["category"], f"{row['distance']:.3f}")
-            table.add_row(*(Text(printable(str(cell))) for cell in cells))
-        tables.append(table)
-    return tables
-
-
-def _print(*what: Table | str) -> None:
-    from rich.console import Console
-
-    for each in what:
-        Console(highlight=False, soft_wrap=isinstance(each, str)).print(each)

@@ -1,60 +1,48 @@
-"""`trainlab data`: list, fetch and verify data sets; freeze what an experiment makes of one."""
+"""`trainlab data`: list, fetch and verify the experiments' data sets."""
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
-from importlib import import_module
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trainlab.errors import UserError, nearest
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-    from rich.progress import ProgressColumn
-    from rich.table import Table
+    from rich.progress import TaskID
 
     from trainlab.files import Report
-    from trainlab.freezing import Recipe
 
-app = typer.Typer(no_args_is_help=True, help="List, fetch and verify data sets; freeze processed data.")
+app = typer.Typer(no_args_is_help=True, help="List, fetch and verify data sets.")
 
-FREEZABLE = ("news", "captions")  # experiments with a module `frozen`, which has CONFIG and recipe(config)
 Name = Annotated[str, typer.Argument(help="A name that `trainlab data list` shows.")]
 
 
 @app.command("list")
 def list_() -> None:
-    """List the data sets: what they are, whether they are here, and their licence; and what is frozen."""
+    """List the data sets: what they are, whether they are here, and their licence."""
     from rich.console import Console
     from rich.table import Table
 
-    from trainlab import datasets, freezing
+    from trainlab import datasets
 
     table = Table("name", "what", "here", "download", "licence")
-    for each in datasets.DATASETS.values():
-        size = f"{each.size / 1e6:,.0f} MB" if each.size else "shipped"
-        table.add_row(each.name, each.what, "yes" if datasets.here(each) else "no", size, each.licence)
-    console = Console(highlight=False)
-    console.print(table)
-    if archives := freezing.archives():
-        console.print(_frozen(archives))
+    for each in datasets.known().values():
+        size = sum(archive.size for archive in each.archives)
+        shown = f"{size / 1e6:,.0f} MB" if size else "shipped"
+        table.add_row(each.name, each.what, "yes" if each.here else "no", shown, each.licence)
+    Console(highlight=False).print(table)
 
 
 @app.command()
 def fetch(name: Name) -> None:
     """Download a data set, check it and unpack it; a download that broke off goes on."""
-    from rich.progress import DownloadColumn
-
     from trainlab import datasets
 
     dataset = datasets.lookup(name)
     print(f"{dataset.name}: {dataset.what}\nlicence: {dataset.licence}")
-    with _bars(DownloadColumn()) as report:
+    with progress(in_bytes=True) as report:
         new = datasets.fetch(dataset, report)
     for folder in new:
         print(f"unpacked: {folder}")
@@ -71,71 +59,22 @@ def verify(name: Name) -> None:
     print(f"{dataset.name}: {datasets.verify(dataset)} files as they should be")
 
 
-@app.command()
-def freeze(
-    name: Annotated[str, typer.Argument(help=f"An experiment: {', '.join(FREEZABLE)}.")],
-    parameters: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
-) -> None:
-    """Prepare an experiment's data once and pack it into one archive, which its runs then use."""
-    from rich.progress import TaskProgressColumn
-
-    from trainlab import freezing
-
-    recipe = _recipe(name, parameters or [])
-    start = time.monotonic()
-    with _bars(TaskProgressColumn()) as report:
-        frozen = freezing.freeze(recipe, report)
-    size, seconds = frozen.size / 1e6, time.monotonic() - start
-    print(f"frozen: {frozen.path}\n{len(frozen.files):,} files, {size:,.1f} MB, {seconds:.1f} s")
-
-
-def _recipe(name: str, words: list[str]) -> Recipe:
-    """Return what an experiment freezes; settings that do not make its data are refused."""
-    from trainlab.config import assignments
-
-    if name not in FREEZABLE:
-        raise UserError(
-            f"{name!r} is no experiment to freeze.{nearest(name, FREEZABLE)} Known: {', '.join(FREEZABLE)}."
-        )
-    module = import_module(f"experiments.{name}.frozen")
-    values = module.CONFIG.named(assignments(words))
-    recipe = module.recipe(module.CONFIG.parse(values))
-    if idle := [key for key in values if key not in recipe.keys]:
-        raise UserError(
-            f"{', '.join(idle)}: makes no difference to the data that {name} freezes. These settings do: "
-            f"{', '.join(recipe.keys)}."
-        )
-    return recipe
-
-
-def _frozen(archives: list[Path]) -> Table:
-    from rich.table import Table
-
-    from trainlab import freezing
-
-    table = Table("frozen", "files", "size", "settings")
-    for path in archives:
-        try:
-            frozen = freezing.read(path)
-        except UserError:
-            table.add_row(path.name, "damaged", "", "")
-            continue
-        settings = " ".join(f"{key}={value}" for key, value in frozen.settings.items())
-        table.add_row(path.name, f"{len(frozen.files):,}", f"{frozen.size / 1e6:,.1f} MB", settings)
-    return table
-
-
 @contextmanager
-def _bars(column: ProgressColumn) -> Iterator[Report]:
-    """Show a bar for each thing that is reported; on a terminal alone."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+def progress(*, in_bytes: bool = False) -> Iterator[Report]:
+    """Give a function that draws a bar for each thing it is told of; on a terminal alone.
 
-    with Progress(TextColumn("{task.description}"), BarColumn(), column, TimeRemainingColumn()) as bars:
-        tasks: dict[str, object] = {}
+    Args:
+        in_bytes: What it is told are bytes; otherwise shares are shown.
+    """
+    from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColumn, TimeRemainingColumn
+
+    shown = DownloadColumn() if in_bytes else TaskProgressColumn()
+    with Progress("{task.description}", BarColumn(), shown, TimeRemainingColumn()) as bars:
+        tasks: dict[str, TaskID] = {}
 
         def report(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done)  # type: ignore[arg-type]
+            bars.update(tasks[what], completed=done)
 
         yield report

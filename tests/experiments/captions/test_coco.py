@@ -8,13 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments.captions.coco import SIDE, side_of
+from experiments.captions.coco import SIDE, cache_folder, prepare, side_of
 from experiments.captions.config import CaptionsConfig
 from experiments.captions.data import CaptionsData, Vocabulary, crop, draw_corpus
-from experiments.captions.frozen import CONFIG, recipe
 from experiments.captions.train import caption, train
+from full_disk import largest_file
 from trainlab.errors import UserError
-from trainlab.freezing import freeze
 
 LEFT_OUT = [
     "000000000005.jpg: no caption",
@@ -31,17 +30,17 @@ def config(tiny: CaptionsConfig) -> CaptionsConfig:
 
 def test_without_coco_the_commands_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRAINLAB_DATA", str(tmp_path))
-    with pytest.raises(UserError, match="trainlab data fetch coco && trainlab data freeze captions"):
+    with pytest.raises(UserError, match="trainlab data fetch coco && trainlab prepare-coco"):
         CaptionsConfig(data="coco").preflight()
     with pytest.raises(UserError, match=r"instances_train2017\.json is not here.*trainlab data fetch coco"):
-        freeze(recipe(CONFIG()))
-    assert not list(tmp_path.rglob("*.zip"))
+        prepare(CaptionsConfig(data="coco"))
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
 def test_the_largest_pictures_of_the_categories_are_taken_and_the_broken_ones_named(
     coco_folder: Path, config: CaptionsConfig
 ) -> None:
-    freeze(recipe(config))
+    prepare(config)
     corpus = draw_corpus(config)
     expected = [0, 1, 2, *range(7, 17)]  # not 6, a crowd; nor 17 and later, too small or of another category
     assert list(corpus.keys) == [f"{number:012}.jpg" for number in expected]
@@ -60,12 +59,12 @@ def test_a_picture_that_two_categories_choose_comes_once(coco_folder: Path, conf
     said = json.loads(path.read_text())
     said["annotations"].append({"image_id": 0, "category_id": 43, "area": 5.0, "iscrowd": 0})
     path.write_text(json.dumps(said))
-    freeze(recipe(config))
+    prepare(config)
     assert list(draw_corpus(config).keys).count("000000000000.jpg") == 1
 
 
 def test_sides_are_held_out_by_picture_whatever_the_seed(coco_folder: Path, config: CaptionsConfig) -> None:
-    freeze(recipe(config))
+    prepare(config)
     corpora = [draw_corpus(config.model_copy(update={"seed": seed})) for seed in (0, 1)]
     for side in ("training", "validation", "test"):
         first, second = (getattr(each, side) for each in corpora)
@@ -84,7 +83,7 @@ def test_the_shares_of_the_sides_are_those_asked_for() -> None:
 def test_training_sees_another_part_each_time_and_each_caption_alone(
     coco_folder: Path, config: CaptionsConfig
 ) -> None:
-    freeze(recipe(config))
+    prepare(config)
     corpus = draw_corpus(config)
     data = CaptionsData(corpus, Vocabulary.of(corpus.training_captions(), 1), 20, 4)
     training, validation = data.train_dataloader().dataset, data.val_dataloader().dataset
@@ -103,35 +102,84 @@ def test_a_crop_lies_anywhere_in_training_and_in_the_middle_elsewhere() -> None:
 
 
 @pytest.mark.parametrize(("setting", "value"), [("per_category", 5), ("validation", 0.2)])
-def test_frozen_by_other_settings_is_refused(
+def test_what_other_settings_prepared_is_refused(
     coco_folder: Path, config: CaptionsConfig, setting: str, value: float
 ) -> None:
-    freeze(recipe(config))
-    with pytest.raises(UserError, match=f"{setting}: frozen .*, wanted {value}"):
+    prepare(config)
+    with pytest.raises(UserError, match=f"{setting}: prepared with .*, wanted {value}"):
         draw_corpus(config.model_copy(update={setting: value}))
 
 
-def test_a_side_without_pictures_is_refused_and_nothing_is_frozen(
+def test_a_side_without_pictures_is_refused_and_nothing_is_prepared(
     coco_folder: Path, config: CaptionsConfig
 ) -> None:
     small = config.model_copy(update={"per_category": 1})
     with pytest.raises(UserError, match=r"too few pictures: .*raise per_category"):
-        freeze(recipe(small))
-    assert not list((coco_folder.parent / "frozen").iterdir())
+        prepare(small)
+    assert not list(cache_folder().parent.iterdir())
 
 
 def test_annotations_that_are_no_json_are_named(coco_folder: Path, config: CaptionsConfig) -> None:
     (coco_folder / "annotations" / "captions_train2017.json").write_text("{")
     with pytest.raises(UserError, match=r"captions_train2017\.json is no JSON.*trainlab data verify coco"):
-        freeze(recipe(config))
+        prepare(config)
 
 
-def test_a_run_on_frozen_coco_needs_no_raw_data(
+def test_a_run_on_prepared_coco_needs_no_raw_data(
     coco_folder: Path, config: CaptionsConfig, tmp_path: Path
 ) -> None:
-    freeze(recipe(config))
+    prepare(config)
     coco_folder.rename(tmp_path / "gone")
     result = train(config)
     assert set(result.history()["tag"]) >= {"val/loss", "val/bleu", "val/exact_match", "test/bleu"}
     Image.new("RGB", (300, 200), "red").save(tmp_path / "own.png")
     assert len(caption(result.run, tmp_path / "own.png")) == 1
+
+
+def test_the_same_settings_and_files_give_the_same_bytes(coco_folder: Path, config: CaptionsConfig) -> None:
+    first = {path.name: path.read_bytes() for path in prepare(config).iterdir()}
+    assert first == {path.name: path.read_bytes() for path in prepare(config).iterdir()}
+    assert first.keys() == {"pictures.bin", "captions.json", "prepared.json"}
+
+
+def test_preparing_again_replaces_what_was_there(coco_folder: Path, config: CaptionsConfig) -> None:
+    prepare(config)
+    wider = config.model_copy(update={"per_category": 9})
+    prepare(wider)
+    assert draw_corpus(wider).cache == cache_folder()
+    assert [path.name for path in cache_folder().parent.iterdir()] == ["coco"]
+
+
+def test_settings_that_do_not_make_the_data_may_differ(coco_folder: Path, config: CaptionsConfig) -> None:
+    prepare(config)
+    assert draw_corpus(config.model_copy(update={"epochs": 7, "beam": 3})).name == "coco"
+
+
+def test_annotations_that_changed_since_are_refused(coco_folder: Path, config: CaptionsConfig) -> None:
+    prepare(config)
+    with (coco_folder / "annotations" / "captions_train2017.json").open("a") as file:
+        file.write(" ")
+    with pytest.raises(
+        UserError, match=r"captions_train2017\.json: changed since\nAgain: trainlab prepare-coco"
+    ):
+        draw_corpus(config)
+
+
+@pytest.mark.parametrize("name", ["pictures.bin", "captions.json", "prepared.json"])
+@pytest.mark.parametrize("content", [b"", b"[" * 100_000, b'{"files": {}}'])
+def test_a_damaged_cache_is_told(
+    coco_folder: Path, config: CaptionsConfig, name: str, content: bytes
+) -> None:
+    (prepare(config) / name).write_bytes(content)
+    with pytest.raises(UserError, match=r"is damaged: .*trainlab prepare-coco per_category=8"):
+        draw_corpus(config)
+
+
+def test_a_disk_that_fills_up_is_told_and_the_old_cache_stays(
+    coco_folder: Path, config: CaptionsConfig
+) -> None:
+    prepare(config)
+    with largest_file(200_000), pytest.raises(UserError, match="can't be written: File too large"):
+        prepare(config.model_copy(update={"per_category": 9}))
+    assert draw_corpus(config).name == "coco"
+    assert [path.name for path in cache_folder().parent.iterdir()] == ["coco"]

@@ -9,7 +9,6 @@ import pytest
 import tiny_models
 from experiments.news import tokens
 from experiments.news.config import NewsConfig
-from trainlab import freezing
 
 CATEGORIES = {
     "sports": ["game", "team", "coach", "win", "cup"],
@@ -57,16 +56,8 @@ def tiny(tiny_bert: Path, news_tsv: Path) -> NewsConfig:
 
 
 @pytest.fixture(autouse=True)
-def own_frozen(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the user has frozen is none of the tests' business."""
-    folder = tmp_path_factory.mktemp("data") / "frozen"
-    monkeypatch.setattr(freezing, "home", lambda: folder)
-    return folder
-
-
-@pytest.fixture(autouse=True)
 def own_tokens(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Tokens that were kept are none of the tests' business either."""
+    """Tokens that the user has kept are none of the tests' business."""
     folder = tmp_path_factory.mktemp("data") / "tokens"
     monkeypatch.setattr(tokens, "home", lambda: folder)
     return folder
