@@ -26,6 +26,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content = b""
         self.ranges = True
+        self.refuses_ranges = False
         self.breaks: list[int] = []  # after how many bytes each answer to come breaks off
         self.status = 0
         self.asked: list[str | None] = []
@@ -36,8 +37,8 @@ class Handler(BaseHTTPRequestHandler):
         server: Server = self.server
         asked = self.headers["Range"]
         server.asked.append(asked)
-        if server.status:
-            self.send_error(server.status)
+        if server.status or (asked and server.refuses_ranges):
+            self.send_error(server.status or 416)
             return
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.ranges else 0
         body = server.content[start:]
@@ -194,6 +195,17 @@ def test_a_wrong_part_is_thrown_away(server):
     with pytest.raises(UserError, match="is not what was published"):
         datasets.fetch(wanted)
     datasets.fetch(wanted)
+    assert datasets.verify(wanted) == 2
+
+
+def test_a_part_of_a_longer_file_than_there_is_now_is_thrown_away(server):
+    wanted = dataset(server, packed(NEWS))
+    part = paths.data() / "mind" / "MINDsmall_train.zip.part"
+    part.parent.mkdir()
+    part.write_bytes(b"x" * 5000)
+    server.refuses_ranges = True
+    datasets.fetch(wanted)
+    assert server.asked == ["bytes=5000-", None]
     assert datasets.verify(wanted) == 2
 
 

@@ -174,44 +174,43 @@ def _download(archive: Archive, path: Path, report: Report) -> None:
     part = path.with_name(f"{path.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
     try:
-        while not _completed(archive, part, report):
-            pass  # it broke off, and got on
-        _check(archive, part)
-        part.replace(path)
-    except _NotPublishedError:
+        failure = _transfer(archive, part, report)
+        if not failure:
+            _check(archive, part)
+            part.replace(path)
+    except UserError:  # not what was published
         part.unlink()
         raise
-    except UserError as error:
-        raise UserError(
-            f"{archive.address} can't be fetched: {error}. Check the network and call this again: it goes on "
-            f"where it stopped. Or put that file by hand at {path}."
-        ) from None
-    finally:
-        if part.exists() and not part.stat().st_size:
+    if failure:
+        if not part.stat().st_size:
             part.unlink()
+        raise UserError(
+            f"{archive.address} can't be fetched: {failure}. Check the network and call this again: it goes "
+            f"on where it stopped. Or put that file by hand at {path}."
+        )
 
 
-def _completed(archive: Archive, part: Path, report: Report) -> bool:
-    """Download what `part` lacks; say whether that was all, and raise UserError where it does not get on."""
+def _transfer(archive: Archive, part: Path, report: Report) -> str:
+    """Download what `part` lacks, as long as that gets on; return why it does not, or ''."""
     from huggingface_hub.file_download import http_get  # goes on by itself where a connection breaks off
     from huggingface_hub.utils import silent_tqdm
 
-    with _Part(archive, part, report) as file:
-        done = file.tell()
+    while True:
+        done = part.stat().st_size if part.exists() else 0
         need(part.parent, 2 * archive.size - done)  # what is in it takes as much again at least
-        try:
-            if done < archive.size:
-                http_get(archive.address, file, resume_size=done, tqdm_class=silent_tqdm)
-        except Exception as error:  # whatever the HTTP library raises for no route, no name, no answer
-            if isinstance(error, UserError) or getattr(error, "errno", None):  # the disk's refusals have one
-                raise
-            status = getattr(getattr(error, "response", None), "status_code", None)
-            if status == 416 and done:  # the file there is another, shorter one
-                file.truncate(0)
-            elif file.tell() <= done:
-                raise UserError(str(status or str(error).partition("\n")[0])) from None
-            return False
-        return True
+        with _Part(archive, part, report) as file:
+            try:
+                if done < archive.size:
+                    http_get(archive.address, file, resume_size=done, tqdm_class=silent_tqdm)
+                return ""
+            except Exception as error:  # whatever the HTTP library raises for no route, no name, no answer
+                if isinstance(error, UserError) or getattr(error, "errno", None):  # the disk's have a number
+                    raise
+                status = getattr(getattr(error, "response", None), "status_code", None)
+                if status == 416 and done:  # the file there is another, shorter one
+                    file.truncate(0)
+                elif file.tell() <= done:
+                    return str(status or str(error).partition("\n")[0])
 
 
 class _Part(io.BufferedWriter):
@@ -225,20 +224,19 @@ class _Part(io.BufferedWriter):
         """Write a block, as the base class does."""
         done = self.tell() + len(block)
         if done > self.archive.size:
-            raise _NotPublishedError(self.archive, f"{self.archive.address}: more than {self.archive.size:,}")
+            raise _not_published(self.archive, f"{self.archive.address} of more bytes")
         self.report(self.archive.file, done, self.archive.size)
         return super().write(block)
-
-
-class _NotPublishedError(UserError):
-    def __init__(self, archive: Archive, found: str) -> None:
-        super().__init__(
-            f"{archive.file} is not what was published: found {found}; expected {archive.size:,} bytes, "
-            f"SHA-256 {archive.sha256}. Remove it and fetch again."
-        )
 
 
 def _check(archive: Archive, path: Path) -> None:
     size, found = path.stat().st_size, digest(path)
     if (size, found) != (archive.size, archive.sha256):
-        raise _NotPublishedError(archive, f"{path} of {size:,} bytes, SHA-256 {found}")
+        raise _not_published(archive, f"{path} of {size:,} bytes, SHA-256 {found}")
+
+
+def _not_published(archive: Archive, found: str) -> UserError:
+    return UserError(
+        f"{archive.file} is not what was published: found {found}; expected {archive.size:,} bytes, SHA-256 "
+        f"{archive.sha256}. Remove it and fetch again."
+    )
