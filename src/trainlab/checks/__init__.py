@@ -12,29 +12,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainlab.checks.finding import Finding as Finding
-    from trainlab.checks.report import record as record
-    from trainlab.checks.report import table as table
-    from trainlab.checks.runner import run_all as run_all
+    from trainlab.checks.run import Finding as Finding
+    from trainlab.checks.run import run_all as run_all
+    from trainlab.checks.run import table as table
     from trainlab.checks.subject import Items as Items
     from trainlab.checks.subject import MissingFactError as MissingFactError
     from trainlab.checks.subject import Subject as Subject
 
-__all__ = ["Finding", "Items", "MissingFactError", "Subject", "record", "run_all", "table"]
-
-_MODULES = {
-    "Finding": "finding",
-    "Items": "subject",
-    "MissingFactError": "subject",
-    "Subject": "subject",
-    "record": "report",
-    "run_all": "runner",
-    "table": "report",
-}
+__all__ = ["Finding", "Items", "MissingFactError", "Subject", "run_all", "table"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is asked for: a subject costs Lightning, its settings nothing."""
-    if name not in _MODULES:
+    """Import what is asked for when it is asked for: a subject costs Lightning, settings nothing."""
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"trainlab.checks.{_MODULES[name]}"), name)
+    module = "trainlab.checks.run" if name in {"Finding", "run_all", "table"} else "trainlab.checks.subject"
+    return getattr(import_module(module), name)

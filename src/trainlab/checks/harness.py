@@ -1,15 +1,15 @@
-"""The workbench of the checks: fresh seeded modules, batches, and short trainings on the CPU."""
+"""What every check works with: fresh seeded modules, batches, and short trainings on the CPU."""
 
 from __future__ import annotations
 
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lightning
 import torch
@@ -32,9 +32,57 @@ FIXED = 8  # examples of the fixed batch
 BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 
 
+class CheckResult(NamedTuple):
+    """What one check came to.
+
+    Attributes:
+        passed: Whether what it demands is so.
+        found: What was found, in words and figures.
+        curves: Losses by TensorBoard's tag, one a step.
+        texts: Markdown by TensorBoard's tag, one an epoch.
+    """
+
+    passed: bool
+    found: str
+    curves: Mapping[str, Sequence[float]] = {}
+    texts: Mapping[str, Sequence[str]] = {}
+
+
+class Check(NamedTuple):
+    """A check: its name, what it demands, what a failure usually means, and the function that makes it."""
+
+    name: str
+    threshold: str
+    means: str
+    run: Callable[[CheckContext], CheckResult]
+
+
+CHECKS: dict[int, Check] = {}  # by the number in the recipe; filled by the modules `learning` and `data`
+
+
+def check(number: int, name: str, *, passes: str, means: str) -> Callable[[Any], Any]:
+    """Register a function as the check of this number.
+
+    Args:
+        number: The check's number in the recipe.
+        name: What it is called in tables.
+        passes: When it passes, in words.
+        means: What a failure usually means.
+
+    Returns:
+        A decorator for a function that takes a `CheckContext` and returns a `CheckResult`.
+    """
+
+    def register(run: Callable[[CheckContext], CheckResult]) -> Callable[[CheckContext], CheckResult]:
+        CHECKS[number] = Check(name, passes, means, run)
+        return run
+
+    return register
+
+
 @dataclass
 class Training:
-    """A short training: the loss of each step, and what the fixed batch's outputs were after each epoch."""
+    """A short training: each step's loss, and what came of the fixed batch before it and after each epoch."""
 
     module: LightningModule
     losses: list[float] = field(default_factory=list)
@@ -48,10 +96,7 @@ class Training:
         return sum(last) / len(last) if last else math.nan
 
 
-Until = Callable[[Training], bool]
-
-
-class Bench:
+class CheckContext:
     """A subject with its data set up, and what several checks share; everything is drawn from `seed`."""
 
     def __init__(self, subject: Subject, seed: int = 0) -> None:
@@ -69,19 +114,19 @@ class Bench:
         return next(iter(self.loader()))
 
     @cached_property
-    def fixed(self) -> Any:
+    def fixed_batch(self) -> Any:
         """A few examples that predictions are looked at for, again and again."""
         return self.examples(FIXED)
 
     @cached_property
-    def started(self) -> LightningModule:
+    def warm_module(self) -> LightningModule:
         """A module after one step, to be looked at: a last layer that began at zero hid all before it."""
         return self.train(self.module(), [self.batch]).module
 
     @cached_property
-    def real(self) -> Training:
+    def baseline_run(self) -> Training:
         """The subject's own training, a short one; checks compare others with it."""
-        return self.course(self.module(), watch=True)
+        return self.train_full(self.module(), watch=True)
 
     def reseed(self) -> None:
         """Set all random states to the seed."""
@@ -103,53 +148,70 @@ class Bench:
         return (make or self.subject.module)().cpu()
 
     def loader(self, data: LightningDataModule | None = None) -> Any:
-        """Return the data loader of training."""
+        """Return the data loader of training; raise MissingFactError where there is none."""
         loader = loader_of(data or self.data, "train")
         if loader is None:
             raise MissingFactError("a train_dataloader")
         return loader
 
     def examples(self, count: int, *, repeat: int = 1) -> Any:
-        """Return the first examples of the training set as one batch, each `repeat` times."""
+        """Return the first `count` examples of the training set as one batch, each `repeat` times."""
         loader = self.loader()
         dataset = rows_of(loader)
         rows = list(range(min(count, len(dataset)))) * repeat
         batches = DataLoader(Subset(dataset, rows), batch_size=len(rows), collate_fn=loader.collate_fn)
         return next(iter(batches))
 
-    def course(
+    def train_full(
         self, module: LightningModule, change: Callable[[Any], Any] | None = None, *, watch: bool = False
     ) -> Training:
-        """Train on the training set for the subject's `steps`, each batch changed where asked."""
-        steps = self.subject.steps
-        watcher = _Watcher(self, Training(module), watch=watch)
-        loader = Stream(self.loader(), change)
-        return self._train(watcher, loader, max_steps=steps, limit_train_batches=max(1, steps // EPOCHS))
+        """Train on the training set for the subject's `steps`.
+
+        Args:
+            module: A fresh one; its weights change.
+            change: What each batch goes through first.
+            watch: Look at the fixed batch after each of `EPOCHS` epochs.
+        """
+        batches, steps = _Batches(self.loader(), change), self.subject.steps
+        if watch:
+            try:
+                self.outputs(self.warm_module, self.fixed_batch)
+            except MissingFactError:  # the check that needs outputs says what is missing
+                watch = False
+        watcher = _Watcher(self, Training(module), watch)
+        return self._fit(watcher, batches, max_steps=steps, limit_train_batches=max(1, steps // EPOCHS))
 
     def train(
         self,
         module: LightningModule,
         batches: Iterable[Any],
         *,
-        until: Until | None = None,
-        still: bool = False,
+        until: Callable[[Training], bool] | None = None,
+        freeze_weights: bool = False,
     ) -> Training:
-        """Train on these batches, or until `until` says so; `still` leaves the weights as they are."""
-        watcher = _Watcher(self, Training(module), until=until, still=still)
-        return self._train(watcher, Stream(batches), max_epochs=1)
+        """Train on these batches, each once.
 
-    def _train(self, watcher: _Watcher, batches: Stream, **options: Any) -> Training:
+        Args:
+            module: A fresh one; its weights change.
+            batches: As the training's data loader gives them.
+            until: Called after each step; the training ends where it returns True.
+            freeze_weights: Leave the weights as they are: the losses are wanted alone.
+        """
+        watcher = _Watcher(self, Training(module), until=until, freeze_weights=freeze_weights)
+        return self._fit(watcher, _Batches(batches), max_epochs=1)
+
+    def _fit(self, watcher: _Watcher, batches: _Batches, **options: Any) -> Training:
         self.reseed()
         with quiet():
             plain_trainer(watcher, **options).fit(watcher.training.module, batches)
         return watcher.training
 
     def outputs(self, module: LightningModule, batch: Any) -> Tensor:
-        """Return the outputs of a batch in evaluation mode, without gradients."""
+        """Return the outputs [N, ...] of a batch in evaluation mode, without gradients."""
         with evaluating(module), torch.no_grad():
             return self.subject.outputs(module, batch).detach().clone()
 
-    def right(self, module: LightningModule, batch: Any) -> tuple[int, int]:
+    def count_right(self, module: LightningModule, batch: Any) -> tuple[int, int]:
         """Return how many predictions of a batch are right, and of how many.
 
         Batch norm works as in training: its running figures lag behind a network that learns quickly.
@@ -160,7 +222,7 @@ class Bench:
         return int((found == targets)[counted].sum()), int(counted.sum())
 
 
-class Stream:
+class _Batches:
     """Batches for a Trainer, which takes a list for several loaders; each changed on its way where asked."""
 
     def __init__(self, batches: Iterable[Any], change: Callable[[Any], Any] | None = None) -> None:
@@ -173,28 +235,23 @@ class Stream:
         return len(self._batches)  # type: ignore[arg-type]  # TypeError where there is no length: as it is asked
 
 
+@dataclass(eq=False)
 class _Watcher(Callback):
     """Notes losses and predictions, holds the learning rate constant, and stops a training that is done."""
 
-    def __init__(
-        self,
-        bench: Bench,
-        training: Training,
-        *,
-        watch: bool = False,
-        until: Until | None = None,
-        still: bool = False,
-    ) -> None:
-        self._bench, self.training = bench, training
-        self._watch, self._until, self._still = watch and _watchable(bench), until, still
+    context: CheckContext
+    training: Training
+    watch: bool = False
+    until: Callable[[Training], bool] | None = None
+    freeze_weights: bool = False
 
     def on_train_start(self, trainer: lightning.Trainer, module: LightningModule) -> None:
         """Take the schedules away: a warm-up would not get beyond its first steps here."""
         trainer.strategy.lr_scheduler_configs = []
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = 0.0 if self._still else group.get("initial_lr", group["lr"])
-        self._look(module)
+                group["lr"] = 0.0 if self.freeze_weights else group.get("initial_lr", group["lr"])
+        self.on_train_epoch_end(trainer, module)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *arguments: Any) -> None:
         """Note the step's loss."""
@@ -203,35 +260,21 @@ class _Watcher(Callback):
         if loss is None:
             raise MissingFactError("a training_step that returns the loss")
         self.training.losses.append(float(loss))
-        if self._until and self._until(self.training):
+        if self.until and self.until(self.training):
             trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: LightningModule) -> None:  # noqa: ARG002
         """Look at the fixed batch."""
-        self._look(module)
-
-    def _look(self, module: LightningModule) -> None:
-        if self._watch:
-            self.training.outputs.append(self._bench.outputs(module, self._bench.fixed))
-            self.training.texts.append(_described(self._bench, module))
-
-
-def _watchable(bench: Bench) -> bool:
-    """Say whether outputs can be looked at; the check that needs them says what is missing."""
-    try:
-        bench.outputs(bench.started, bench.fixed)
-    except MissingFactError:
-        return False
-    return True
-
-
-def _described(bench: Bench, module: LightningModule) -> str:
-    with evaluating(module), torch.no_grad():
-        try:
-            lines = bench.subject.describe(module, bench.fixed)
-        except MissingFactError:
-            lines = [str(row) for row in bench.subject.outputs(module, bench.fixed).tolist()]
-    return "".join(f"    {line}\n" for line in lines)  # Markdown: as it is
+        if not self.watch:
+            return
+        batch = self.context.fixed_batch
+        self.training.outputs.append(self.context.outputs(module, batch))
+        with evaluating(module), torch.no_grad():
+            try:
+                lines = self.context.subject.describe(module, batch)
+            except MissingFactError:
+                lines = [str(row) for row in self.training.outputs[-1].tolist()]
+        self.training.texts.append("".join(f"    {line}\n" for line in lines))  # Markdown: as it is
 
 
 def plain_trainer(*callbacks: Callback, **options: Any) -> lightning.Trainer:
@@ -250,7 +293,7 @@ def plain_trainer(*callbacks: Callback, **options: Any) -> lightning.Trainer:
 
 @contextmanager
 def evaluating(module: nn.Module, *, batch_norm: bool = False) -> Iterator[None]:
-    """Put a module into evaluation mode, its batch norm excepted where asked, and back again."""
+    """Put a module into evaluation mode, with `batch_norm` all but its batch norm, and back again."""
     before = [(each, each.training) for each in module.modules()]
     module.eval()
     for each in module.modules():
@@ -266,14 +309,11 @@ def evaluating(module: nn.Module, *, batch_norm: bool = False) -> Iterator[None]
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence what Lightning says of trainings that are this short on purpose; Ctrl-C stays Ctrl-C."""
-    logs = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-    levels = [log.level for log in logs]
+    disabled = logging.root.manager.disable
     with warnings.catch_warnings(), interruptible():
         warnings.simplefilter("ignore")
-        for log in logs:
-            log.setLevel(logging.ERROR)
+        logging.disable(logging.WARNING)
         try:
             yield
         finally:
-            for log, level in zip(logs, levels, strict=True):
-                log.setLevel(level)
+            logging.disable(disabled)

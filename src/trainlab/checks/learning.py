@@ -1,21 +1,25 @@
-"""Checks of short trainings: repeatable, better than knowing nothing, and able to learn by heart."""
+"""Checks of the first loss and of short trainings: repeatable, better than knowing nothing, able to learn."""
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainlab.checks.finding import Outcome, check
-from trainlab.checks.subject import MissingFactError
+from trainlab.checks.harness import CheckResult, check
+from trainlab.checks.subject import MissingFactError, NotApplicableError
 
 if TYPE_CHECKING:
-    from lightning import LightningModule
+    from collections.abc import Callable
 
-    from trainlab.checks.harness import Bench, Training
+    from trainlab.checks.harness import CheckContext, Training
 
 REPEATED = 5  # steps that are made twice
+TOLERANCE = 0.1  # share of the expected first loss
+BATCHES = 4  # that the first loss is the mean of, at most
 CLEARLY = 0.8  # of the loss on inputs that say nothing
 LOWER = 0.9  # of the smaller network's loss: two seeds differ by less
 NEAR_ZERO = 0.05  # of the first loss, or of that expected of an untrained network
@@ -29,13 +33,51 @@ FEW = (1, 10)  # examples to be learned by heart
     means="something draws from a random state of its own: a generator without the seed, the order of a set "
     "or of files, threads",
 )
-def determinism(bench: Bench) -> Outcome:
+def determinism(context: CheckContext) -> CheckResult:
     """Train twice with one seed, data and module made anew, and compare each step's loss."""
-    one, other = _losses(bench), _losses(bench)
+    runs = []
+    for _ in range(2):
+        data, module = context.fresh_data(), context.module()
+        context.reseed()
+        runs.append(context.train(module, list(islice(context.loader(data), REPEATED))).losses)
+    one, other = runs
     if one == other:
-        return Outcome(True, f"{len(one)} steps twice: identical")
+        return CheckResult(True, f"{len(one)} steps twice: identical")
     first = next(step for step, pair in enumerate(zip(one, other, strict=True)) if pair[0] != pair[1])
-    return Outcome(False, f"step {first}: {one[first]!r}, then {other[first]!r}")
+    return CheckResult(False, f"step {first}: {one[first]!r}, then {other[first]!r}")
+
+
+@check(
+    3,
+    "loss at initialisation",
+    passes="within 10 % of ln(classes), or of the prior's entropy; triplet loss of the margin",
+    means="a sum in place of a mean, a factor, softmax or logarithm twice, another margin, or first weights "
+    "far too large",
+)
+def initial_loss(context: CheckContext) -> CheckResult:
+    """Hold the untrained network's loss against the one that a network without knowledge has."""
+    expected = [context.subject.initial_loss()]
+    with suppress(MissingFactError):
+        expected.append((_prior_entropy(context), "the prior's entropy"))
+    loss = _first_loss(context, context.subject.neutral)
+    words = " or ".join(f"{value:.3f}, {reason}" for value, reason in expected)
+    return CheckResult(any(_near(loss, value) for value, _ in expected), f"{loss:.3f}; expected {words}")
+
+
+@check(
+    4,
+    "bias at the class prior",
+    passes="the first loss is within 10 % of the prior's entropy",
+    means="the final bias starts at 0: the first steps only learn how frequent the classes are. Set it to "
+    "the logarithm of their shares",
+)
+def prior_bias(context: CheckContext) -> CheckResult:
+    """Hold the first loss against the entropy of the classes' shares."""
+    if context.subject.classes is None and context.subject.margin is not None:
+        raise NotApplicableError("a triplet loss has no classes that a bias could be set to")
+    entropy = _prior_entropy(context)
+    loss = _first_loss(context, lambda batch: batch)
+    return CheckResult(_near(loss, entropy), f"{loss:.3f}; expected {entropy:.3f}, the prior's entropy")
 
 
 @check(
@@ -44,13 +86,14 @@ def determinism(bench: Bench) -> Outcome:
     passes="the loss is at most 0.8 of that on zeroed inputs",
     means="the inputs do not reach the network, the labels are not theirs, or the learning rate is far off",
 )
-def zeroed_inputs(bench: Bench) -> Outcome:
+def zeroed_inputs(context: CheckContext) -> CheckResult:
     """Train on inputs that say nothing, and compare the loss with the real training's."""
-    bench.subject.zeroed(bench.batch)  # says what is missing before anything is trained
-    blind = bench.course(bench.module(), bench.subject.zeroed)
-    found = f"after {bench.subject.steps} steps {bench.real.loss:.4f}, with zeroed inputs {blind.loss:.4f}"
-    curves = {"training/real": bench.real.losses, "training/zeroed": blind.losses}
-    return Outcome(bench.real.loss <= CLEARLY * blind.loss, found, curves)
+    context.subject.zeroed(context.batch)  # says what is missing before anything is trained
+    blind = context.train_full(context.module(), context.subject.zeroed)
+    real = context.baseline_run
+    found = f"after {context.subject.steps} steps {real.loss:.4f}, with zeroed inputs {blind.loss:.4f}"
+    curves = {"training/real": real.losses, "training/zeroed": blind.losses}
+    return CheckResult(real.loss <= CLEARLY * blind.loss, found, curves)
 
 
 @check(
@@ -60,19 +103,19 @@ def zeroed_inputs(bench: Bench) -> Outcome:
     means="labels that do not belong to their inputs, a learning rate far off, or a problem that needs no "
     "network",
 )
-def baselines(bench: Bench) -> Outcome:
+def baselines(context: CheckContext) -> CheckResult:
     """Hold the trained network's metric against what simpler ways reach."""
-    subject = bench.subject
-    simple = subject.baselines(bench.data)
+    subject = context.subject
+    simple = subject.baselines(context.data)
     if not simple:
         raise MissingFactError("baselines(data) with at least one figure")
     with torch.no_grad():
-        module = bench.real.module.eval()
-        reached = subject.measure(module, bench.data)
+        module = context.baseline_run.module.eval()
+        reached = subject.measure(module, context.data)
     beaten = [reached > each if subject.higher_is_better else reached < each for each in simple.values()]
     others = ", ".join(f"{name} {value:.3f}" for name, value in simple.items())
     found = f"{subject.metric} {reached:.3f} after {subject.steps} steps; {others}"
-    return Outcome(all(beaten), found)
+    return CheckResult(all(beaten), found)
 
 
 @check(
@@ -82,10 +125,9 @@ def baselines(bench: Bench) -> Outcome:
     means="gradients do not reach the weights, inputs and labels are out of step, the learning rate is far "
     "off, or the loss is not that of the predictions",
 )
-def overfit_batch(bench: Bench) -> Outcome:
+def overfit_batch(context: CheckContext) -> CheckResult:
     """Learn one batch by heart."""
-    passed, found, training = _overfit(bench, bench.batch)
-    return Outcome(passed, found, {"overfit/batch": training.losses})
+    return _overfit(context, context.batch, "batch")
 
 
 @check(
@@ -94,12 +136,15 @@ def overfit_batch(bench: Bench) -> Outcome:
     passes="loss at most 5 % of the first, and predictions equal labels",
     means="a change broke what the network could learn before: see the overfitted batch's reasons",
 )
-def overfit_few(bench: Bench) -> Outcome:
+def overfit_few(context: CheckContext) -> CheckResult:
     """Learn 1 and 10 examples by heart."""
-    results = {count: _overfit(bench, _few(bench, count)) for count in FEW}
-    found = "; ".join(f"{count}: {result[1]}" for count, result in results.items())
-    curves = {f"overfit/{count}": training.losses for count, (_, _, training) in results.items()}
-    return Outcome(all(passed for passed, _, _ in results.values()), found, curves)
+    results = {
+        count: _overfit(context, context.examples(count, repeat=2 if count == 1 else 1), str(count))
+        for count in FEW  # a single one twice, as batch norm needs two
+    }
+    found = "; ".join(f"{count}: {each.found}" for count, each in results.items())
+    curves = {tag: losses for each in results.values() for tag, losses in each.curves.items()}
+    return CheckResult(all(each.passed for each in results.values()), found, curves)
 
 
 @check(
@@ -109,15 +154,19 @@ def overfit_few(bench: Bench) -> Outcome:
     means="no weight that matters is trained: frozen layers, a detached tensor, parameters that the "
     "optimizer does not know",
 )
-def predictions(bench: Bench) -> Outcome:
+def predictions(context: CheckContext) -> CheckResult:
     """Look at the same few examples after each epoch."""
-    bench.outputs(bench.started, bench.fixed)  # says what is missing before anything is trained
-    looks = bench.real.outputs
+    context.outputs(
+        context.warm_module, context.fixed_batch
+    )  # says what is missing before anything is trained
+    looks = context.baseline_run.outputs
     changes = [float((after - before).abs().max()) for before, after in pairwise(looks)]
     found = f"{len(changes)} epochs"
     if changes:
         found += f", largest change of an output in one between {min(changes):.3g} and {max(changes):.3g}"
-    return Outcome(bool(changes) and min(changes) > 0, found, texts={"predictions": bench.real.texts})
+    return CheckResult(
+        bool(changes) and min(changes) > 0, found, texts={"predictions": context.baseline_run.texts}
+    )
 
 
 @check(
@@ -126,69 +175,64 @@ def predictions(bench: Bench) -> Outcome:
     passes="the training loss is at most 0.9 of a smaller network's",
     means="the size is not what holds the network back: a bottleneck elsewhere, the data, or the optimizer",
 )
-def capacity(bench: Bench) -> Outcome:
+def capacity(context: CheckContext) -> CheckResult:
     """Train a smaller network as long, and compare the losses."""
-    smaller = bench.course(bench.module(bench.subject.smaller))
-    sizes = [_weights(each.module) for each in (smaller, bench.real)]
+    small, real = context.train_full(context.module(context.subject.smaller)), context.baseline_run
+    sizes = [
+        sum(each.numel() for each in run.module.parameters() if each.requires_grad) for run in (small, real)
+    ]
     found = (
-        f"{bench.real.loss:.4f} with {sizes[1]:,} weights, {smaller.loss:.4f} with {sizes[0]:,}, "
-        f"after {bench.subject.steps} steps"
+        f"{real.loss:.4f} with {sizes[1]:,} weights, {small.loss:.4f} with {sizes[0]:,}, "
+        f"after {context.subject.steps} steps"
     )
-    return Outcome(bench.real.loss <= LOWER * smaller.loss, found, {"training/smaller": smaller.losses})
+    return CheckResult(real.loss <= LOWER * small.loss, found, {"training/smaller": small.losses})
 
 
-def _losses(bench: Bench) -> list[float]:
-    data, module = bench.fresh_data(), bench.module()
-    bench.reseed()
-    return bench.train(module, list(islice(bench.loader(data), REPEATED))).losses
+def _first_batches(context: CheckContext) -> list[Any]:
+    """Return the first batches of training, always the same ones."""
+    context.reseed()
+    return list(islice(context.loader(), BATCHES))
 
 
-def _few(bench: Bench, count: int) -> Any:
-    """Return that many examples; a single one twice, as batch norm needs two."""
-    return bench.examples(count, repeat=2 if count == 1 else 1)
+def _first_loss(context: CheckContext, change: Callable[[Any], Any]) -> float:
+    """Return the mean loss of a fresh network, in training mode, over the first batches."""
+    batches = [change(batch) for batch in _first_batches(context)]
+    losses = context.train(context.module(), batches, freeze_weights=True).losses
+    return sum(losses) / len(losses)
 
 
-def _overfit(bench: Bench, batch: Any) -> tuple[bool, str, Training]:
-    """Train on one batch until it is known by heart; return whether it is, in words, and the training."""
-    module, expected = bench.module(), _expected(bench)
+def _prior_entropy(context: CheckContext) -> float:
+    """Return the prior's entropy over the first batches: the mean of -ln(share) of their targets.
 
-    def near_zero(training: Training) -> bool:
-        return training.losses[-1] <= NEAR_ZERO * max(expected, training.losses[0])
+    Over all of training it would be the same but for the chance of the draw, which the loss shares here.
+    """
+    shares = context.subject.prior(context.data)
+    targets = torch.cat([context.subject.targets(batch).flatten() for batch in _first_batches(context)])
+    return float(-shares.log()[targets[targets >= 0]].mean())
+
+
+def _near(loss: float, expected: float) -> bool:
+    return math.isclose(loss, expected, rel_tol=0, abs_tol=TOLERANCE * expected)
+
+
+def _overfit(context: CheckContext, batch: Any, name: str) -> CheckResult:
+    """Train on one batch until it is known by heart: loss near zero, and predictions equal to labels."""
+    module, expected = context.module(), 0.0
+    with suppress(MissingFactError):
+        expected = context.subject.initial_loss()[0]  # a batch may start nearer to 0 by chance
+
+    def compared() -> tuple[bool, str]:
+        try:
+            right, counted = context.count_right(module, batch)
+        except MissingFactError as missing:
+            return True, f"predictions not compared: give {missing}"
+        return right == counted, f"{right} of {counted} predictions right"
 
     def known(training: Training) -> bool:
-        return near_zero(training) and _known(bench, module, batch)
+        losses = training.losses
+        return losses[-1] <= NEAR_ZERO * max(expected, losses[0]) and compared()[0]
 
-    training = bench.train(module, [batch] * bench.subject.overfit_steps, until=known)
-    found = (
-        f"loss {training.losses[0]:.3f} to {training.losses[-1]:.4f} in {len(training.losses)} steps"
-        f"{_rightness(bench, module, batch)}"
-    )
-    return known(training), found, training
-
-
-def _expected(bench: Bench) -> float:
-    """Return the loss expected of an untrained network: a batch may start nearer to 0 by chance."""
-    try:
-        return bench.subject.initial_loss()[0]
-    except MissingFactError:
-        return 0.0
-
-
-def _known(bench: Bench, module: LightningModule, batch: Any) -> bool:
-    try:
-        right, counted = bench.right(module, batch)
-    except MissingFactError:
-        return True
-    return right == counted
-
-
-def _rightness(bench: Bench, module: LightningModule, batch: Any) -> str:
-    try:
-        right, counted = bench.right(module, batch)
-    except MissingFactError as missing:
-        return f", predictions not compared: give {missing}"
-    return f", {right} of {counted} predictions right"
-
-
-def _weights(module: LightningModule) -> int:
-    return sum(weights.numel() for weights in module.parameters() if weights.requires_grad)
+    training = context.train(module, [batch] * context.subject.overfit_steps, until=known)
+    losses = training.losses
+    found = f"loss {losses[0]:.3f} to {losses[-1]:.4f} in {len(losses)} steps, {compared()[1]}"
+    return CheckResult(known(training), found, {f"overfit/{name}": losses})

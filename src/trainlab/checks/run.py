@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
+import time
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -17,15 +20,43 @@ from trainlab.config import Config, assignments
 from trainlab.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     from matplotlib.figure import Figure
     from rich.table import Table
 
-    from trainlab.checks.finding import Finding
     from trainlab.checks.subject import Subject
+    from trainlab.run.run import Run
 
 COUNT = 14  # checks of the recipe
+LONGEST = 300  # characters of an error that are shown
+Status = Literal["passed", "failed", "skipped"]
+STYLES: dict[Status, str] = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check came to.
+
+    Attributes:
+        number: The check's number in the recipe.
+        name: What the check is called.
+        status: Skipped where the subject does not give what the check needs.
+        found: What was found, in words and figures.
+        threshold: When it passes, in words.
+        means: What a failure usually means.
+        seconds: How long it took.
+        curves: Losses by TensorBoard's tag, one a step.
+        texts: Markdown by TensorBoard's tag, one an epoch.
+    """
+
+    number: int
+    name: str
+    status: Status
+    found: str
+    threshold: str
+    means: str
+    seconds: float
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict, repr=False)
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
 
 
 class CheckConfig(Config):
@@ -40,7 +71,7 @@ class CheckConfig(Config):
 
     def preflight(self) -> None:
         """Raise UserError for an unknown experiment, a word that is no setting, or a number of no check."""
-        _module(self.experiment)
+        _place(self.experiment)
         self.given()
         self.numbers()
 
@@ -62,7 +93,7 @@ class CheckConfig(Config):
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found, and the run that shows it in TensorBoard."""
+    """What was found, and the folder of the run that shows it in TensorBoard."""
 
     findings: list[Finding]
     run: Path
@@ -77,46 +108,140 @@ class Checked:
         return table(self.findings)
 
     def curves(self) -> Figure:
-        """Draw the losses of the checks' trainings."""
-        from trainlab.checks import report
+        """Draw the losses of the checks' trainings: a panel for each of their tags' first parts."""
+        from trainlab.runs.frames import scalars
+        from trainlab.runs.plots import plot_curves
 
-        return report.plot_curves(self.findings)
+        panels: dict[str, list[str]] = {}
+        for tag in (tag for each in self.findings for tag in each.curves):
+            panels.setdefault(tag.partition("/")[0], []).append(tag)
+        return plot_curves(scalars(self.run), panels or {"no check with a training": []})
 
     def as_json(self) -> str:
-        """Return the findings as a JSON list with one object a check."""
-        from trainlab.checks import report
-
-        return report.as_json(self.findings)
+        """Return a JSON list with one object a check; curves and texts go to TensorBoard alone."""
+        left_out = ("curves", "texts")
+        found = [{k: v for k, v in vars(each).items() if k not in left_out} for each in self.findings]
+        return json.dumps(found, indent=2)
 
 
 def check(config: CheckConfig, tell: Callable[[Finding], None] | None = None) -> Checked:
     """Check an experiment, and record the findings as a run of the experiment 'checks'.
 
-    `tell` hears each finding as soon as it is made. Raises UserError, before there is a run, for an
-    experiment, settings or numbers that there are none of.
+    Args:
+        config: What is checked, and by which checks.
+        tell: Hears each finding as soon as it is made.
+
+    Returns:
+        The findings in the checks' order, and the run.
+
+    Raises:
+        UserError: Before there is a run, for an experiment, settings or numbers that there are none of.
     """
     config.preflight()
     subject = _subject(config.experiment, config.given())
-    from trainlab.checks import report, run_all
     from trainlab.run.run import Run
 
     name = f"{config.experiment} {config.settings}"
     with Run("checks", config, name=name, metrics={"check/failed": "min", "check/passed": "max"}) as run:
         run.update(looks=True)  # what it trains is small on purpose: the table is no place for it
         findings = run_all(subject, config.numbers(), tell=tell)
-        report.record(run, findings)
+        _record(run, findings)
     return Checked(findings, run.folder)
 
 
+def run_all(
+    subject: Subject,
+    only: Iterable[int] = (),
+    *,
+    seed: int = 0,
+    tell: Callable[[Finding], None] | None = None,
+) -> list[Finding]:
+    """Make the checks of a subject, one after the other. Random states are afterwards as before.
+
+    Args:
+        subject: A module, its data, and what is known of them.
+        only: Numbers of the checks to make; all where empty.
+        seed: Of weights, batches and whatever else is drawn.
+        tell: Hears each finding as soon as it is made.
+
+    Returns:
+        The findings by number. A check whose facts the subject does not give is skipped, and says which; one
+        that raises has failed.
+
+    Raises:
+        UserError: Data or module can't be made.
+    """
+    from lightning.pytorch.utilities.seed import isolate_rng
+
+    from trainlab.checks import data, learning  # noqa: F401 - they register their checks
+    from trainlab.checks.harness import CHECKS, CheckContext, CheckResult
+    from trainlab.checks.subject import MissingFactError
+    from trainlab.training.trainer import set_threads
+
+    set_threads()
+    findings = []
+    with isolate_rng():
+        context = CheckContext(subject, seed)
+        for number in sorted(set(only) or CHECKS):
+            check, began = CHECKS[number], time.perf_counter()
+            try:
+                result = check.run(context)
+                status: Status = "passed" if result.passed else "failed"
+            except MissingFactError as reason:
+                status, result = "skipped", CheckResult(False, f"{reason.prefix} {reason}")
+            except UserError:
+                raise
+            except Exception as error:  # a defect of what is checked is a finding, whatever it raises
+                status, result = "failed", CheckResult(False, f"{type(error).__name__}: {error}"[:LONGEST])
+            words = (check.name, status, result.found, check.threshold, check.means)
+            seconds = time.perf_counter() - began
+            findings.append(Finding(number, *words, seconds, result.curves, result.texts))
+            if tell:
+                tell(findings[-1])
+    return findings
+
+
 def table(findings: Sequence[Finding]) -> Table:
-    """Return findings as a table for a terminal or a notebook."""
-    from trainlab.checks import report
+    """Return a table with a row for each check; a failed one says what that usually means."""
+    from rich.table import Table
+    from rich.text import Text
 
-    return report.table(findings)
+    shown = Table("", "check", "", "found", "passes when", "seconds", show_lines=True)
+    for each in findings:
+        found = Text(each.found)
+        if each.status == "failed":
+            found.append(f"\nusually: {each.means}", style="italic")
+        status = Text(each.status, style=STYLES[each.status])
+        shown.add_row(str(each.number), each.name, status, found, Text(each.threshold), f"{each.seconds:.1f}")
+    return shown
 
 
-def _module(name: str) -> str:
-    """Return the `module:function` behind a name, or behind one's own `module:function`."""
+def _record(run: Run, findings: Sequence[Finding]) -> None:
+    """Write the table, 1 or 0 for each check that passed or failed, and what the trainings showed."""
+    lines = [
+        "| | check | | found | passes when | a failure usually means | seconds |",
+        "|--:|---|---|---|---|---|--:|",
+    ]
+    for each in findings:
+        words = (each.name, f"**{each.status}**", each.found, each.threshold, each.means)
+        cells = " | ".join(word.replace("|", "\\|").replace("\n", " ") for word in words)
+        lines.append(f"| {each.number} | {cells} | {each.seconds:.1f} |")
+    run.log_text("checks", "\n".join(lines), 0)
+    run.log({f"check/{status}": sum(each.status == status for each in findings) for status in STYLES}, 0)
+    for each in findings:
+        if each.status != "skipped":
+            tag = f"check/{each.number:02}-{each.name.replace(' ', '-')}"
+            run.log({tag: each.status == "passed"}, 0)
+        for tag, losses in each.curves.items():
+            for step, loss in enumerate(losses):
+                run.log({tag: loss}, step)
+        for tag, texts in each.texts.items():
+            for epoch, text in enumerate(texts):
+                run.log_text(tag, text, epoch)
+
+
+def _place(name: str) -> str:
+    """Return the `module:function` of an experiment's subject, or `name` where it is one already."""
     if ":" in name:
         return name
     found = experiments.with_file("checks.py")
@@ -133,7 +258,7 @@ def _subject(name: str, settings: Mapping[str, Any]) -> Subject:
 
     A `module:function` of one's own is looked for beside the notebooks and in the working folder.
     """
-    module, _, function = _module(name).partition(":")
+    module, _, function = _place(name).partition(":")
     sys.path += [each for each in (str(paths.notebooks()), str(Path.cwd())) if each not in sys.path]
     try:
         with warnings.catch_warnings():  # our bars are plain text, and need no widgets

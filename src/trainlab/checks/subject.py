@@ -23,16 +23,23 @@ SPLITS = {"train": "train_dataloader", "validation": "val_dataloader", "test": "
 class MissingFactError(Exception):
     """What a check needs and the subject does not give; the text says which. The check is skipped."""
 
+    prefix = "the subject does not give"  # of the text, in a finding
+
 
 class NotApplicableError(MissingFactError):
     """A check that has no meaning for such a subject; the text says why. The check is skipped."""
 
+    prefix = "not applicable:"
+
 
 @dataclass(frozen=True)
 class Items:
-    """The items of a split, one entry each: what makes two of them the same, their labels, their lengths.
+    """The items of a split, one entry each.
 
-    A length of 0 is an empty item. `labels` and `lengths` may be left out.
+    Attributes:
+        keys: Equal keys are the same item.
+        labels: The items' classes, where they have any.
+        lengths: In words, say; an item of length 0 is empty.
     """
 
     keys: Sequence[Hashable]
@@ -41,19 +48,21 @@ class Items:
 
 
 class Subject:
-    """A module, its data, and what is known of them.
-
-    `module` and `data` are called, without arguments, for a fresh one: the classes themselves will do.
+    """What is checked: a module, its data, and what is known of them.
 
         Subject("mine", MyModel, MyData, classes=10)
 
     is enough where batches are pairs (inputs [N, ...], labels [N]) and the module, called with the inputs,
-    returns scores [N, ..., classes]. Anything else is told by a subclass, which overrides what raises
+    returns scores [N, ..., classes]. Anything else is said by a subclass, which overrides what raises
     `MissingFactError` below, or guesses wrongly. A check without its facts is skipped, never passed.
 
-    `classes` is the number of classes of a cross entropy, `margin` that of a triplet loss. A training of a
-    check takes `steps` steps of the module's own optimizer, at a constant learning rate; overfitting takes at
-    most `overfit_steps`. `metric` names what `measure` returns, and `higher_is_better` its direction.
+    Attributes:
+        classes: Of a cross entropy.
+        margin: Of a triplet loss.
+        steps: Of a check's training, by the module's own optimizer at a constant learning rate.
+        overfit_steps: The most that learning a few examples by heart may take.
+        metric: The name of what `measure` returns.
+        higher_is_better: The metric's direction.
     """
 
     classes: int | None = None
@@ -70,7 +79,17 @@ class Subject:
         data: Callable[[], LightningDataModule],
         **facts: Any,
     ) -> None:
-        """Raise TypeError for a fact that there is no such of."""
+        """Make a subject.
+
+        Args:
+            name: Shown where it is checked.
+            module: Called without arguments for a fresh module: the class itself will do.
+            data: Called without arguments for fresh data: the class itself will do.
+            **facts: Values of the class's attributes, such as `classes=10`.
+
+        Raises:
+            TypeError: A fact that is none of these attributes.
+        """
         self.name, self.module, self.data = name, module, data
         for fact, value in facts.items():
             if fact not in Subject.__annotations__:
@@ -80,7 +99,7 @@ class Subject:
     # Batches, as the training's data loader gives them.
 
     def inputs(self, batch: Any) -> Any:
-        """Return what the network reads."""
+        """Return what the network reads of a batch, in the form that the module is called with."""
         return self._pair(batch, "inputs")[0]
 
     def targets(self, batch: Any) -> Tensor:
@@ -92,22 +111,22 @@ class Subject:
         return extract_batch_size(batch)
 
     def zeroed(self, batch: Any) -> Any:
-        """Return the batch with inputs that say nothing, and the same targets."""
+        """Return the batch with inputs that say nothing, zeros for instance, and the same targets."""
         inputs, targets = self._pair(batch, "zeroed")
         if not isinstance(inputs, Tensor):
             raise MissingFactError("zeroed(batch): the inputs are no tensor")
         return [torch.zeros_like(inputs), targets]
 
     def neutral(self, batch: Any) -> Any:
-        """Return the batch on which the loss of an untrained network is known: see `initial_loss`."""
+        """Return the batch, changed where an untrained network's loss would not be `initial_loss`."""
         return batch
 
     def decode(self, batch: Any) -> list[str]:  # noqa: ARG002
-        """Return the texts that the batch's ids mean: what the network really reads."""
+        """Turn a batch's ids back into texts, one for each: what the network really reads."""
         raise MissingFactError("decode(batch), and texts(data, rows)")
 
     def texts(self, data: LightningDataModule, rows: Sequence[int]) -> list[str]:  # noqa: ARG002
-        """Return the source texts of these rows of the training set, in the order of `decode`."""
+        """Return the source texts of these rows of the training set, in `decode`'s order."""
         raise MissingFactError("texts(data, rows)")
 
     # The network. Its mode is set by the check, mostly to evaluation; gradients are on where one needs them.
@@ -119,17 +138,20 @@ class Subject:
         return module(self.inputs(batch))
 
     def followed(self, module: LightningModule, batch: Any) -> Tensor:
-        """Return the outputs by a way on which embeddings keep the batch's dimension; the same, mostly."""
+        """Return `outputs` by a way that the leak check can follow: embeddings keep the batch's dimension.
+
+        To be overridden where the module packs a batch's tokens into one row.
+        """
         return self.outputs(module, batch)
 
     def predictions(self, module: LightningModule, batch: Any) -> Tensor:
-        """Return the network's answers, of the shape of `targets`."""
+        """Return the network's answers, whole numbers of the shape of `targets`."""
         if self.classes is None:
             raise MissingFactError("classes, or predictions(module, batch)")
         return self.outputs(module, batch).argmax(-1)
 
     def slow(self, module: LightningModule, batch: Any) -> Tensor:
-        """Return `outputs` made the plain way; as it stands, by a loop over the examples."""
+        """Return `outputs` [N, ...] made the plain way; unless overridden, by a loop over the examples."""
         inputs, targets = self._pair(batch, "slow")
         rows = range(len(inputs))
         return torch.cat([self.outputs(module, [inputs[i : i + 1], targets[i : i + 1]]) for i in rows])
@@ -146,10 +168,11 @@ class Subject:
     # What is known beforehand.
 
     def initial_loss(self) -> tuple[float, str]:
-        """Return the loss of an untrained network on `neutral` batches, and where the figure comes from.
+        """Return the loss that an untrained network has on `neutral` batches.
 
-        Cross entropy: ln(classes), for a network that takes all classes for alike. Triplet loss: the margin,
-        for one that places everything at the same distance.
+        Returns:
+            The loss, and in words where it comes from. Cross entropy: ln(classes), for a network that takes
+            all classes for alike. Triplet loss: the margin, for one that places everything at one distance.
         """
         if self.classes is not None:
             return math.log(self.classes), f"ln({self.classes})"
@@ -158,7 +181,15 @@ class Subject:
         raise MissingFactError("classes, margin or initial_loss()")
 
     def items(self, data: LightningDataModule, split: str) -> Items | None:
-        """Return the items of train, validation or test; None where there is no such split."""
+        """Return the items of a split, to be counted and compared with those of other splits.
+
+        Args:
+            data: The data module, set up.
+            split: "train", "validation" or "test".
+
+        Returns:
+            All of them, or None where there is no such split.
+        """
         loader = loader_of(data, split)
         if loader is None:
             return None
@@ -173,7 +204,7 @@ class Subject:
         )
 
     def validation_size(self, data: LightningDataModule) -> int:
-        """Return how many examples validation has to see, in the unit of `size`."""
+        """Return how many examples a whole validation takes, counted as `size` counts them."""
         loader = loader_of(data, "validation")
         if loader is None:
             raise MissingFactError("a val_dataloader")
@@ -182,7 +213,7 @@ class Subject:
         return len(rows_of(loader))
 
     def measure(self, module: LightningModule, data: LightningDataModule) -> float:
-        """Return `metric` of a trained network; as it stands, the share of right answers in validation."""
+        """Return `metric` of a trained network; the share of right answers in validation."""
         loader = loader_of(data, "validation")
         if loader is None:
             raise MissingFactError("a val_dataloader, or measure(module, data)")
@@ -191,7 +222,10 @@ class Subject:
         return hits.double().mean().item()
 
     def baselines(self, data: LightningDataModule) -> dict[str, float]:
-        """Return `metric` of what is simpler; as it stands, of always answering the commonest class."""
+        """Return `metric` of simpler ways, by their names, which training has to beat.
+
+        Unless overridden: of always answering the class that is commonest in training.
+        """
         if self.classes is None:
             raise MissingFactError("classes, or baselines(data) and measure(module, data)")
         commonest = self.prior(data).argmax()
@@ -200,7 +234,7 @@ class Subject:
         return {"majority": (targets[targets >= 0] == commonest).double().mean().item()}
 
     def prior(self, data: LightningDataModule) -> Tensor:
-        """Return the share [classes] of each class in training: an epoch's targets, counted.
+        """Return each class's share of training [classes]: an epoch's targets, counted.
 
         A classifier whose final bias is the logarithm of this starts with the prior's entropy as its loss.
         """

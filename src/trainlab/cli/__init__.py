@@ -16,8 +16,7 @@ from trainlab.errors import UserError
 from trainlab.secrets import without_secrets
 
 if TYPE_CHECKING:
-    from trainlab.checks.finding import Finding
-    from trainlab.checks.run import CheckConfig, Checked
+    from trainlab.checks.run import CheckConfig, Checked, Finding
     from trainlab.cli.doctor import Line
 
 app = typer.Typer(
