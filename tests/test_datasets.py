@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import socket
+import struct
 import threading
+import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from unittest import mock
 
 import pytest
 from huggingface_hub import constants
@@ -28,6 +32,7 @@ class Server(ThreadingHTTPServer):
         self.ranges = True
         self.refuses_ranges = False
         self.breaks: list[int] = []  # after how many bytes each answer to come breaks off
+        self.resets = False  # with a reset of the connection
         self.status = 0
         self.asked: list[str | None] = []
 
@@ -49,7 +54,14 @@ class Handler(BaseHTTPRequestHandler):
             )
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body[: server.breaks.pop(0)] if server.breaks else body)
+        broken = bool(server.breaks)
+        self.wfile.write(body[: server.breaks.pop(0)] if broken else body)
+        if broken and server.resets:
+            self.wfile.flush()
+            time.sleep(0.2)  # what was sent before a reset arrives only if it is read in time
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.connection = socket.socket()  # which the server closes in its place
 
     def log_message(self, *args) -> None:
         pass
@@ -60,7 +72,9 @@ def server(monkeypatch, tmp_path):
     monkeypatch.setenv("TRAINLAB_DATA", str(tmp_path))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.setattr(
+        "huggingface_hub.file_download.time", mock.Mock()
+    )  # it sleeps a second before each retry
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
     monkeypatch.setattr(unpacking, "BLOCK", 1000)
     with Server() as server:
@@ -143,6 +157,14 @@ def test_a_download_may_break_off_often_as_long_as_it_gets_on(server):
     server.breaks = [2000] * 9
     datasets.fetch(wanted)
     assert len(server.asked) == 10
+    assert datasets.verify(wanted) == 2
+
+
+def test_a_connection_that_is_reset_is_taken_up_again(server):
+    wanted = dataset(server, packed(NEWS))
+    server.breaks, server.resets = [5000, 3000], True
+    datasets.fetch(wanted)
+    assert server.asked == [None, "bytes=5000-", "bytes=8000-"]
     assert datasets.verify(wanted) == 2
 
 
