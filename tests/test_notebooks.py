@@ -176,7 +176,7 @@ def test_the_comparing_notebook_runs_whole_with_our_runs_and_foreign_ones(tmp_pa
     assert {each["experiment"] for each in json.loads(listed)} == {"news"}
     executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
     kinds = [kind for cell in code(executed) for output in cell.outputs for kind in output.get("data", {})]
-    assert kinds.count("application/vnd.vegalite.v5+json") == 2
+    assert kinds.count("application/vnd.vegalite.v5+json") == 3
     assert kinds.count("image/png") == 3
 
 

@@ -26,8 +26,8 @@ def call(logs, *words):
     ("name", "words", "begins"),
     [
         ("a.png", ["--smooth", "0.6"], b"\x89PNG"),
-        ("a.svg", ["margin3", "theirs", "--x", "time", "--tag", "val/loss"], b"<?xml"),
-        ("a.SVG", ["--where", "margin>3", "--x", "examples"], b"<?xml"),
+        ("a.svg", ["margin3", "theirs", "--x", "time", "--tag", "val/loss"], b"<svg"),
+        ("a.SVG", ["--where", "margin>3", "--x", "examples"], b"<svg"),
         ("a.pdf", ["--kind", "parallel", "--metric", "train/loss"], b"%PDF"),
         ("b.png", ["--kind", "importance", "--experiment", "news"], b"\x89PNG"),
     ],
@@ -63,6 +63,7 @@ def test_what_is_missing_from_the_picture_is_told(logs, tmp_path):
         (["plot", "-o", "a.png", "nowhere"], "No run 'nowhere'"),
         (["plot", "-o", "no/such/folder/a.png"], "No such file or directory"),
         (["report", "--metric", "val/los"], "Did you mean 'val/loss'?"),
+        (["report", "--mode", "max"], "mode=max says nothing without the metric"),
         (["report", "--where", "margin>"], "it ends where a value should stand"),
         (["--where", "margin>3", "report"], "Write it behind: trainlab runs report --where"),
     ],
@@ -81,6 +82,12 @@ def test_a_report_is_written_of_the_runs_that_were_chosen(logs, tmp_path):
     text = page.read_text()
     assert "2 runs with margin&gt;3" in text
     assert "margin3<" not in text
+
+
+def test_a_report_takes_the_direction_that_is_said(logs, tmp_path):
+    page = tmp_path / "report.html"
+    assert call(logs, "report", "-o", str(page), "--metric", "val/loss", "--mode", "max").exit_code == 0
+    assert "val/loss, higher is better" in page.read_text()
 
 
 @pytest.mark.parametrize("command", [["plot"], ["report"]])

@@ -5,18 +5,13 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from trainlab.cleaning import printable
 from trainlab.cli.options import Ending, Experiment, Logs, Mode, Since, Where, chosen, row
-from trainlab.runs.compare.along import Along
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from trainlab.runs.compare.comparison import Comparison
+from trainlab.runs.compare import XAxis
 
 Metric = Annotated[str, typer.Option(help="What says which run is better; default: the main one.")]
 FORMATS = (".png", ".svg", ".pdf")
@@ -44,7 +39,7 @@ def plot(  # noqa: PLR0913, PLR0917
     metric: Metric = "",
     mode: Mode = "auto",
     smooth: Annotated[float, typer.Option(min=0, max=0.999, help="TensorBoard's smoothing.")] = 0.0,
-    x: Annotated[Along, typer.Option(help="What curves are drawn over.")] = Along.step,
+    x: Annotated[XAxis, typer.Option(help="What curves are drawn over.")] = XAxis.step,
     experiment: Experiment = None,
     where: Where = "",
     status: Ending = "",
@@ -52,11 +47,13 @@ def plot(  # noqa: PLR0913, PLR0917
     logs: Logs = None,
 ) -> None:
     """Draw several runs into one picture."""
+    from trainlab.errors import UserError
     from trainlab.run.metrics import directions_of
-    from trainlab.runs import columns, ranking
+    from trainlab.runs import columns, plots, ranking
     from trainlab.runs.compare.comparison import MOST_CURVES, CompareConfig, comparison
 
-    _check_format(output)
+    if output.suffix.lower() not in FORMATS:
+        raise UserError(f"{output}: expected a name that ends with {', '.join(FORMATS)}.")
     logs = logs or context.obj
     directions = directions_of(metric, mode)
     rows = [row(each, logs, directions) for each in references or []]
@@ -67,8 +64,12 @@ def plot(  # noqa: PLR0913, PLR0917
         {"metric": metric, "tags": columns.join(tag or []), "smooth": smooth, "x": x}
     )
     compared = comparison(rows, config, most=len(references or []) or MOST_CURVES)
-    _save(_drawn(compared, kind), output)
-    said = compared.left_out() if kind is Kind.curves else [ranking.remark(rows, compared.metric)]
+    if kind is Kind.curves:
+        picture, said = compared.curves(for_file=True), compared.left_out()
+    else:
+        picture = compared.parallel() if kind is Kind.parallel else compared.importance()
+        said = [ranking.remark(rows, compared.metric)]
+    plots.save(output, picture.image(output.suffix.lower().removeprefix(".")))
     for sentence in filter(None, said):
         print(printable(sentence), file=sys.stderr)
     print(output)
@@ -78,6 +79,7 @@ def report(  # noqa: PLR0913, PLR0917
     context: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("report.html"),
     metric: Metric = "",
+    mode: Mode = "auto",
     experiment: Experiment = None,
     where: Where = "",
     status: Ending = "",
@@ -85,34 +87,12 @@ def report(  # noqa: PLR0913, PLR0917
     logs: Logs = None,
 ) -> None:
     """Write tables and pictures of runs into one HTML page that can be mailed."""
+    from trainlab.run.metrics import directions_of
     from trainlab.runs.compare import report as page
 
-    rows = chosen(logs or context.obj, experiment, where, status, since)
+    directions = directions_of(metric, mode)
+    rows = chosen(logs or context.obj, experiment, where, status, since, directions)
     if not rows:
         raise typer.Exit(1)
     page.write(output, rows, where, metric)
     print(output)
-
-
-def _check_format(output: Path) -> None:
-    from trainlab.errors import UserError
-
-    if output.suffix.lower() not in FORMATS:
-        raise UserError(f"{output}: expected a name that ends with {', '.join(FORMATS)}.")
-
-
-def _drawn(compared: Comparison, kind: Kind) -> Figure:
-    if kind is Kind.importance:
-        return compared.importance()
-    return (compared.curves() if kind is Kind.curves else compared.parallel()).static
-
-
-def _save(figure: Figure, output: Path) -> None:
-    from trainlab import files
-    from trainlab.errors import UserError
-
-    try:
-        with files.replacing(output) as file:
-            figure.savefig(file, format=output.suffix.lower().removeprefix("."), dpi=150)
-    except OSError as error:
-        raise UserError(f"{output}: {error.strerror}. Name another file with -o.") from None

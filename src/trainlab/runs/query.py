@@ -13,6 +13,7 @@ quote behind it. A run without a value fulfils `!=` and `=none` alone.
 
 from __future__ import annotations
 
+import ast
 import operator
 import re
 from datetime import UTC, datetime
@@ -40,18 +41,27 @@ OPERATORS = {
 }
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}  # of a time span, in seconds
 SPANS = ("age", "seconds")  # columns that are compared with time spans
+_EXPECTED = {
+    "name": "a name such as margin or val/loss",
+    "sign": "one of = != < <= > >=",
+    "value": "a value",
+    "link": "'and', 'or' or the end",
+    "bracket": "')'",
+}
+_WORDS = ("and", "or", "not")
+_MOST_NESTED = 500  # brackets and nots: more would be too deep for Python, too
 _TOKEN = re.compile(
     r"""\s*(?:(?P<sign><=|>=|!=|==|[=<>])|(?P<bracket>[()])|(?P<quoted>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|(?P<word>[^\s()<>=!"']+))"""
 )
 _ESCAPED = re.compile(r"""\\([\\"'])""")
 _SPAN = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[smhdw])")
-_TRUTH = {"true": True, "false": False}
 
 
 def select(rows: Sequence[Row], *filters: str) -> list[Row]:
     """Return the rows that every filter lets through, in their order; an empty filter lets all.
 
-    Raises UserError for a filter that can't be read, an unknown name, or a value of the wrong kind.
+    Raises:
+        UserError: A filter can't be read, a name is unknown, or a value is of the wrong kind.
     """
     fulfilled = [parse(text, rows) for text in filters if text.strip()]
     return [row for row in rows if all(holds(row) for holds in fulfilled)]
@@ -60,77 +70,59 @@ def select(rows: Sequence[Row], *filters: str) -> list[Row]:
 def parse(text: str, rows: Sequence[Row]) -> Predicate:
     """Return a filter as a function of a row; names and values are checked against `rows`.
 
-    Raises UserError that shows the place, and the nearest name for one that no row has.
+    The words between comparisons are Python's, and so is which of them binds more tightly: Python parses
+    the filter with a number in the place of each comparison.
+
+    Raises:
+        UserError: It shows the place, or the nearest name for one that no row has.
     """
-    return _Parser(text, rows).parse()
+    comparisons: list[Predicate] = []
+    python: list[str] = []
+    expected, open_brackets, nested = "name", 0, 0
+    name = sign = ""
+    for kind, word, at in _tokens(text):
+        lower = word.lower() if kind in ("word", "bracket") else ""
+        if expected == "name" and lower in ("not", "("):
+            python.append(lower)
+            open_brackets += lower == "("
+            nested += 1
+            if nested > _MOST_NESTED:
+                raise _too_deep()
+        elif expected == "name" and kind in ("word", "quoted") and lower not in _WORDS:
+            name, expected = word, "sign"
+        elif expected == "sign" and kind == "sign":
+            sign, expected = word, "value"
+        elif expected == "value" and kind in ("word", "quoted") and lower not in _WORDS:
+            python.append(str(len(comparisons)))
+            comparisons.append(_comparison(name, sign, word, rows))
+            expected = "link"
+        elif expected == "link" and lower in ("and", "or"):
+            python.append(lower)
+            expected = "name"
+        elif expected == "link" and lower == ")" and open_brackets:
+            python.append(lower)
+            open_brackets -= 1
+        elif expected != "link" or kind != "end" or open_brackets:
+            wanted = "bracket" if expected == "link" and open_brackets else expected
+            raise _unreadable(text, at, f"found {word!r}" if word else "it ends", _EXPECTED[wanted])
+    try:
+        return _predicate(ast.parse(" ".join(python), mode="eval").body, comparisons)
+    except (SyntaxError, RecursionError, MemoryError):
+        raise _too_deep() from None
 
 
-class _Parser:
-    """Reads a filter from left to right; each method takes what it understands and moves on."""
-
-    def __init__(self, text: str, rows: Sequence[Row]) -> None:
-        self._text, self._rows = text, rows
-        self._tokens = list(_tokens(text))
-        self._place = 0
-
-    def parse(self) -> Predicate:
-        try:
-            whole = self._any()
-        except RecursionError:
-            raise UserError("The filter has too many brackets inside brackets. Write it flatter.") from None
-        if self._kind != "end":
-            raise self._unexpected("'and', 'or' or the end")
-        return whole
-
-    def _any(self) -> Predicate:
-        terms = [self._all()]
-        while self._takes("or"):
-            terms.append(self._all())
-        return lambda row: any(term(row) for term in terms)
-
-    def _all(self) -> Predicate:
-        factors = [self._factor()]
-        while self._takes("and"):
-            factors.append(self._factor())
-        return lambda row: all(factor(row) for factor in factors)
-
-    def _factor(self) -> Predicate:
-        if self._takes("not"):
-            refused = self._factor()
+def _predicate(node: ast.expr, comparisons: Sequence[Predicate]) -> Predicate:
+    match node:
+        case ast.Constant(value=int(number)):
+            return comparisons[number]
+        case ast.UnaryOp(operand=operand):
+            refused = _predicate(operand, comparisons)
             return lambda row: not refused(row)
-        if self._takes("("):
-            inner = self._any()
-            if not self._takes(")"):
-                raise self._unexpected("')'")
-            return inner
-        return self._comparison()
-
-    def _comparison(self) -> Predicate:
-        name = self._take(("word", "quoted"), "a name such as margin or val/loss")
-        sign = self._take(("sign",), "one of = != < <= > >=")
-        wanted = self._take(("word", "quoted"), "a value")
-        return _comparison(name, sign, wanted, self._rows)
-
-    @property
-    def _kind(self) -> str:
-        return self._tokens[self._place][0]
-
-    def _takes(self, expected: str) -> bool:
-        kind, text, _ = self._tokens[self._place]
-        found = kind in ("word", "bracket") and text.lower() == expected
-        self._place += found
-        return found
-
-    def _take(self, kinds: tuple[str, ...], expected: str) -> str:
-        kind, text, _ = self._tokens[self._place]
-        if kind not in kinds or (kind == "word" and text.lower() in ("and", "or", "not")):
-            raise self._unexpected(expected)
-        self._place += 1
-        return text
-
-    def _unexpected(self, expected: str) -> UserError:
-        _, text, at = self._tokens[self._place]
-        return _error(self._text, at, f"found {text!r}" if text else "it ends", expected)
+        case ast.BoolOp(op=op, values=values):
+            parts = [_predicate(each, comparisons) for each in values]
+            join = all if isinstance(op, ast.And) else any
+            return lambda row: join(part(row) for part in parts)
+    raise TypeError(node)  # no filter that `parse` has read
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
@@ -140,64 +132,69 @@ def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
         found = _TOKEN.match(text, place)
         if found is None:
             at = place + len(text[place:]) - len(text[place:].lstrip())
-            raise _error(text, at, f"found {text[at]!r}", "a name, a sign such as >=, or quotes that close")
+            expected = "a name, a sign such as >=, or quotes that close"
+            raise _unreadable(text, at, f"found {text[at]!r}", expected)
         kind = str(found.lastgroup)
-        text_of = _ESCAPED.sub(r"\1", found[kind][1:-1]) if kind == "quoted" else found[kind]
-        yield kind, text_of, found.start(kind)
+        yield (
+            kind,
+            _ESCAPED.sub(r"\1", found[kind][1:-1]) if kind == "quoted" else found[kind],
+            found.start(kind),
+        )
         place = found.end()
     yield "end", "", len(text)
 
 
-def _error(text: str, at: int, found: str, expected: str) -> UserError:
+def _unreadable(text: str, at: int, found: str, expected: str) -> UserError:
     return UserError(
         f"The filter can't be read: {found} where {expected} should stand.\n  {text}\n  {' ' * at}^"
     )
 
 
+def _too_deep() -> UserError:
+    return UserError("The filter has too many brackets inside brackets. Write it flatter.")
+
+
 def _comparison(name: str, sign: str, wanted: str, rows: Sequence[Row]) -> Predicate:
-    column = _column(name, rows)
+    column = "tags" if name == "tag" else name
+    if name != "age" and rows:
+        column = columns.resolve(column, rows, also=["age", "tag"])
     if column in SPANS:
         wanted = str(seconds(wanted, name))
-    _check(name, column, sign, wanted, rows)
+
+    def value(row: Row) -> Any:
+        if column != "age":
+            return columns.value(row, column)
+        return None if row.started is None else (datetime.now(UTC) - row.started).total_seconds()
+
+    if rows and wanted.lower() != "none":
+        _check(f"{name}{sign}{wanted}", name, column, wanted, [value(row) for row in rows])
     if sign == "!=":
-        return lambda row: not _holds(_value(row, column), "=", wanted)
-    return lambda row: _holds(_value(row, column), sign, wanted)
+        return lambda row: not _holds(value(row), "=", wanted)
+    return lambda row: _holds(value(row), sign, wanted)
 
 
 def seconds(span: str, name: str) -> float:
     """Return a time span such as '7d' or '90' in seconds; raise UserError that names what it is for."""
     if found := _SPAN.fullmatch(span):
         return float(found["number"]) * UNITS[found["unit"]]
-    if (number := _number(span)) is None:
+    if (number := _alike(span, 0.0)) is None:
         raise UserError(f"{name}: {span!r} is no time. Expected a number with s, m, h, d or w, such as 7d.")
-    return number
+    return float(number)
 
 
-def _column(name: str, rows: Sequence[Row]) -> str:
-    if name == "age" or not rows:
-        return name
-    return columns.resolve("tags" if name == "tag" else name, rows, also=["age", "tag"])
-
-
-def _value(row: Row, column: str) -> Any:
-    if column != "age":
-        return columns.value(row, column)
-    return None if row.started is None else (datetime.now(UTC) - row.started).total_seconds()
-
-
-def _check(name: str, column: str, sign: str, wanted: str, rows: Sequence[Row]) -> None:
+def _check(said: str, name: str, column: str, wanted: str, found: Sequence[Any]) -> None:
     """Refuse a value that no run could have: a status that doesn't exist, text where all have numbers."""
-    if wanted.lower() == "none" or not rows:
-        return
-    values = [each for row in rows for each in _flat(_value(row, column)) if each is not None]
+    flat = [each for one in found for each in (one if isinstance(one, list) else [one]) if each is not None]
     if column == "status":
-        values += [*get_args(Status), UNKNOWN, UNREADABLE]
-    if column in ("status", "experiment", "tags") and wanted not in values:
-        known = sorted(set(values))
+        flat += [*get_args(Status), UNKNOWN, UNREADABLE]
+    if column in ("status", "experiment", "tags") and wanted not in flat:
+        known = sorted(set(flat))
         near = nearest(wanted, known, most=3)
-        raise UserError(f"{name}{sign}{wanted}: no such {name}.{near} There: {some(known, 6)}.")
-    if values and all(_pair(each, wanted) is None for each in values):
-        raise UserError(f"{name}{sign}{wanted}: {name} is {_kind_of(values[0])}, {values[0]} for instance.")
+        raise UserError(f"{said}: no such {name}.{near} There: {some(known, 6)}.")
+    if flat and all(_alike(wanted, each) is None for each in flat):
+        number = "a number" if isinstance(flat[0], int | float) else "a date"
+        kind = "true or false" if isinstance(flat[0], bool) else number
+        raise UserError(f"{said}: {name} is {kind}, {flat[0]} for instance.")
 
 
 def _holds(found: Any, sign: str, wanted: str) -> bool:
@@ -205,45 +202,21 @@ def _holds(found: Any, sign: str, wanted: str) -> bool:
         return sign in ("=", "==") and wanted.lower() == "none"
     if isinstance(found, list):
         return any(_holds(each, sign, wanted) for each in found)
-    pair = _pair(found, wanted)
-    return pair is not None and bool(OPERATORS[sign](*pair))
+    other = _alike(wanted, found)
+    plain = found if isinstance(found, int | float | datetime) else str(found)
+    return other is not None and bool(OPERATORS[sign](plain, other))
 
 
-def _pair(found: Any, wanted: str) -> tuple[Any, Any] | None:
-    """Return what was found and what is wanted as values of one type, None where they have none in common."""
-    other: Any = wanted
-    if isinstance(found, bool):
-        other = _TRUTH.get(wanted.lower())
-    elif isinstance(found, int | float):
-        other = _number(wanted)
-    elif isinstance(found, datetime):
-        other = _moment(wanted)
-    return None if other is None else (found if isinstance(found, _COMPARED) else str(found), other)
-
-
-_COMPARED = (bool, int, float, datetime, str)
-
-
-def _number(text: str) -> float | None:
+def _alike(wanted: str, found: Any) -> Any:
+    """Return what is wanted as a value of the type of what was found, None where it can't be one."""
     try:
-        return float(text)
+        if isinstance(found, bool):
+            return {"true": True, "false": False}.get(wanted.lower())
+        if isinstance(found, int | float):
+            return float(wanted)
+        if isinstance(found, datetime):
+            moment = datetime.fromisoformat(wanted)
+            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     except ValueError:
         return None
-
-
-def _moment(text: str) -> datetime | None:
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
-def _flat(found: Any) -> list[Any]:
-    return found if isinstance(found, list) else [found]
-
-
-def _kind_of(found: Any) -> str:
-    if isinstance(found, bool):
-        return "true or false"
-    return "a number" if isinstance(found, int | float) else "a date"
+    return wanted

@@ -9,8 +9,8 @@ from compared_runs import record_foreign, row
 from runs_folder import make, points
 from trainlab.errors import UserError
 from trainlab.run import record
-from trainlab.runs.compare import coordinates
-from trainlab.runs.compare.along import Along
+from trainlab.runs import plots
+from trainlab.runs.compare import XAxis
 from trainlab.runs.compare.comparison import CompareConfig, compare, comparison
 
 
@@ -71,9 +71,8 @@ def test_without_runs_every_table_is_empty_and_every_picture_says_so(tmp_path, n
     for table in (compared.table(), compared.leaders(), compared.differences(), compared.cost()):
         assert table.empty
     assert compared.left_out() == []
-    for picture in (compared.curves(), compared.parallel()):
-        assert picture.spec == {}
-    assert compared.importance().axes[0].texts
+    for picture in (compared.curves(), compared.parallel(), compared.importance()):
+        assert picture.spec["mark"]["text"]
 
 
 def test_one_run_and_a_foreign_one_alone_can_be_looked_at(tmp_path):
@@ -102,7 +101,7 @@ def test_all_runs_that_were_named_are_drawn():
 
 def test_runs_that_cannot_be_placed_along_the_axis_are_named(tmp_path):
     record_foreign(tmp_path / "theirs", [3.0, 2.0])
-    said = compare(CompareConfig.parse({"x": Along.examples}), tmp_path).left_out()
+    said = compare(CompareConfig.parse({"x": XAxis.examples}), tmp_path).left_out()
     assert said == [
         "Neither a batch size nor a tag such as train/examples is recorded: theirs can't be drawn over the "
         "examples seen."
@@ -130,7 +129,7 @@ def test_the_best_are_ranked_within_the_same_data_and_split():
     assert "are ranked apart: 2 with sha256 aaaaaaaa, split item; 1 with" in str(compared)
     assert "What follows of settings is about the first 2." in str(compared)
     assert [each.run for each in compared.comparable] == ["old", "new"]
-    assert [axis.name for axis in coordinates.axes(compared.comparable, "val/loss")[1]] == ["lr", "val/loss"]
+    assert [axis.name for axis in plots.axes(compared.comparable, "val/loss")[1]] == ["lr", "val/loss"]
 
 
 def test_the_same_data_in_another_place_is_the_same(tmp_path):
@@ -166,7 +165,7 @@ def test_points_without_steps_are_all_drawn_and_it_is_said(tmp_path):
     assert compared.left_out() == [
         "Logged without steps, and drawn at one: theirs. Over time (x=time) the points lie apart."
     ]
-    assert compare(CompareConfig.parse({"x": Along.time}), tmp_path).left_out() == []
+    assert compare(CompareConfig.parse({"x": XAxis.time}), tmp_path).left_out() == []
 
 
 def test_runs_of_opposite_directions_are_not_ranked():

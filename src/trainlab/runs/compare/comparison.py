@@ -11,23 +11,22 @@ from pydantic import Field
 from trainlab.config import Config
 from trainlab.run.metrics import directions_of
 from trainlab.runs import columns, listing, query, ranking
-from trainlab.runs.compare.along import Along
+from trainlab.runs.compare import XAxis
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     import pandas as pd
-    from matplotlib.figure import Figure
 
-    from trainlab.runs.compare.interactive import Interactive
     from trainlab.runs.listing import Row
+    from trainlab.runs.plots import Picture
 
 NEWEST, ALL = "newest", "all"
 MOST_CURVES = 10  # runs: more lines can't be told apart
 _PLACELESS = {  # why runs are missing along an axis
-    Along.time: "The times of the points can't be right: {} can't be drawn over the time at work.",
-    Along.examples: "Neither a batch size nor a tag such as train/examples is recorded: {} can't be drawn "
+    XAxis.time: "The times of the points can't be right: {} can't be drawn over the time at work.",
+    XAxis.examples: "Neither a batch size nor a tag such as train/examples is recorded: {} can't be drawn "
     "over the examples seen.",
 }
 
@@ -48,7 +47,7 @@ class CompareConfig(Config):
     mode: Literal["auto", "min", "max"] = "auto"
     tags: str = ""
     smooth: float = Field(0.6, ge=0, lt=1)
-    x: Along = Along.step
+    x: XAxis = XAxis.step
     best: int = Field(3, ge=1)
 
 
@@ -107,24 +106,25 @@ class Comparison:
 
         return cost.table(self.rows)
 
-    def curves(self) -> Interactive:
+    def curves(self, for_file: bool = False) -> Picture:
         """Return the curves of the runs; of the best where there are too many."""
-        from trainlab.runs.compare import interactive
+        from trainlab.runs import plots
 
-        return interactive.curves(self.points, self.tags, self.config.smooth, self.config.x)
+        return plots.curves(self.points, self.tags, self.config.smooth, self.config.x, for_file)
 
-    def parallel(self) -> Interactive:
+    def parallel(self) -> Picture:
         """Return the runs across parallel axes: the settings that differ, and the metric."""
-        from trainlab.runs.compare import interactive
+        from trainlab.runs import plots
 
-        return interactive.parallel(self.comparable, self.metric)
+        return plots.parallel(self.comparable, self.metric)
 
-    def importance(self) -> Figure:
+    def importance(self) -> Picture:
         """Return how much each setting matters, or how many runs it takes to tell."""
-        from trainlab.runs.compare import drawing, importance
+        from trainlab.runs import plots
+        from trainlab.runs.compare import importance
 
         reason = importance.missing(self.comparable, self.metric)
-        return drawing.importance(importance.table(self.comparable, self.metric), reason)
+        return plots.importance(importance.table(self.comparable, self.metric), reason)
 
     @cached_property
     def ranked(self) -> list[Row]:
@@ -160,7 +160,7 @@ class Comparison:
             f"Of {len(having)} runs with curves the {first} {self.most} are drawn.": len(having) > self.most,
             _PLACELESS.get(self.config.x, "").format(", ".join(placeless)): placeless,
             f"Logged without steps, and drawn at one: {', '.join(self._stepless)}. Over time (x=time) the "
-            "points lie apart.": self._stepless and self.config.x is Along.step,
+            "points lie apart.": self._stepless and self.config.x is XAxis.step,
         }
         return [sentence for sentence, holds in found.items() if holds]
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
-import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
@@ -13,10 +11,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from trainlab import files
-from trainlab.errors import UserError
-from trainlab.runs import display
-from trainlab.runs.compare import drawing, importance
+from trainlab.runs import display, plots
+from trainlab.runs.compare import importance
 from trainlab.runs.compare.comparison import CompareConfig, check_tag, comparison
 from trainlab.runs.display import Column
 
@@ -24,10 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from matplotlib.figure import Figure
-
     from trainlab.runs.compare.comparison import Comparison
     from trainlab.runs.listing import Row
+    from trainlab.runs.plots import Picture
 
 
 @dataclass(frozen=True)
@@ -55,11 +50,7 @@ def write(path: Path, rows: Sequence[Row], where: str = "", metric: str = "") ->
     `metric` says which run is better where an experiment has it; by default the main one does. Raises
     UserError for a metric that no run has, and when the file can't be written.
     """
-    page = html(rows, where, metric).encode(errors="backslashreplace")
-    try:
-        files.write(path, page)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}. Name another file with -o.") from None
+    plots.save(path, html(rows, where, metric).encode(errors="backslashreplace"))
 
 
 def html(rows: Sequence[Row], where: str = "", metric: str = "") -> str:
@@ -94,11 +85,8 @@ def _about_metric(compared: Comparison) -> list[Part]:
     parts = [Part(f"The best by {metric}", apart, _table(leaders)), _differences(compared)]
     smoothed = f"Smoothed by {config.smooth:g} as in TensorBoard; the exact curves are faint."
     notes = " ".join([smoothed, *compared.left_out()])
-    curves = drawing.curves(compared.points, compared.tags, config.smooth, config.x)
-    parts.append(Part("Curves", notes, picture=_picture(curves)))
-    parts.append(
-        Part("Settings against the metric", picture=_picture(drawing.parallel(compared.comparable, metric)))
-    )
+    parts.append(Part("Curves", notes, picture=_picture(compared.curves(for_file=True))))
+    parts.append(Part("Settings against the metric", picture=_picture(compared.parallel())))
     if reason:
         return [*parts, Part("Importance of settings", reason)]
     note = "How much of the order of the runs each setting accounts for, by forests on 30 draws of the runs."
@@ -141,13 +129,9 @@ def _table(frame: pd.DataFrame) -> list[Column]:
     ]
 
 
-def _picture(figure: Figure) -> str:
-    """Return a figure as an address that holds it: as an image, an SVG runs no script and loads nothing."""
-    svg = io.BytesIO()
-    with warnings.catch_warnings():  # a letter that no font has becomes a box, which is enough
-        warnings.filterwarnings("ignore", "Glyph")
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.getvalue()).decode()
+def _picture(picture: Picture) -> str:
+    """Return a picture as an address that holds it: as an image, an SVG runs no script and loads nothing."""
+    return "data:image/svg+xml;base64," + base64.b64encode(picture.image("svg")).decode()
 
 
 def _experiments(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
