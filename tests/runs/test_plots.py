@@ -30,17 +30,9 @@ def panels(picture):
 
 
 def values(picture):
-    """Return the points of runs that are drawn, of all panels."""
-
-    def found(part):
-        if isinstance(part, list):
-            return [each for inner in part for each in found(inner)]
-        if not isinstance(part, dict):
-            return []
-        own = part.get("data", {}).get("values", [])
-        return [each for each in own if "run" in each] or found(list(part.values()))
-
-    return found(picture.spec)
+    """Return the points of runs that are drawn, of all panels; each data set lies in the picture once."""
+    found = [each for values in picture.spec["datasets"].values() for each in values]
+    return [each for each in found if "run" in each]
 
 
 def words(picture):

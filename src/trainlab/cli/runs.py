@@ -83,17 +83,17 @@ def runs(  # noqa: PLR0913, PLR0917
 @app.command()
 def show(context: typer.Context, run: Reference, logs: Logs = None) -> None:
     """Show everything that is known about one run."""
-    from trainlab.runs import details
+    from trainlab.runs import display
 
-    details.show(row(run, logs or context.obj))
+    display.show(row(run, logs or context.obj))
 
 
 @app.command()
 def diff(context: typer.Context, first: Reference, second: Reference, logs: Logs = None) -> None:
     """Show what differs between two runs: config, code, packages, machine, metrics."""
-    from trainlab.runs import details
+    from trainlab.runs import display
 
-    details.diff(row(first, logs or context.obj), row(second, logs or context.obj))
+    display.diff(row(first, logs or context.obj), row(second, logs or context.obj))
 
 
 def _refuse_options(context: typer.Context) -> None:
@@ -108,12 +108,12 @@ def _refuse_options(context: typer.Context) -> None:
 
 
 def _print(rows: list[Row], format: Format, chosen: list[str] | None) -> None:
-    from trainlab.runs import display
+    from trainlab.runs import display, frames
 
     if format is Format.json:
-        sys.stdout.write(display.json_text(rows, chosen))
+        sys.stdout.write(frames.json_text(rows, chosen))
     elif format is Format.csv:
-        sys.stdout.write(display.csv_text(rows, chosen))
+        sys.stdout.write(frames.csv_text(rows, chosen))
     elif rows and format is Format.markdown:
         sys.stdout.write(display.markdown_text(rows, chosen))
     elif rows:

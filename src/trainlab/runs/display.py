@@ -1,11 +1,8 @@
-"""The table of runs as text: for a terminal, as CSV, JSON and Markdown."""
+"""Runs as text: the table for a terminal and as Markdown, one run in full, two runs side by side."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import math
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from trainlab import cleaning
 from trainlab.cleaning import printable
+from trainlab.run import stop as stopping
+from trainlab.run.monitor import VITALS
 from trainlab.runs import columns, progress
 from trainlab.runs.listing import UNREADABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
     from rich.text import Text
 
+    from trainlab.run.record import Git, Record
     from trainlab.runs.listing import Row
 
 _LONGEST_TEXT = 10_000  # characters of a value that are looked at
@@ -30,6 +30,7 @@ _GAP = 2  # spaces between columns
 _NAMES_SHARE = 0.35  # of the width, for a run's name or a setting, where the table must fit into a terminal
 _MOST_REASONS = 10  # below the table: the newest, or the first by what it is sorted by
 _LONGEST_REASON = 300  # characters
+_LONGEST_HEAD = 25  # characters of a run's name above a column
 _PIPED_WIDTH = 160  # columns to choose for where no terminal tells its width
 _STYLES = {
     "running": "cyan",
@@ -102,36 +103,17 @@ def text_console(shown: Sequence[Column] = ()) -> Console:
     return Console(highlight=False, soft_wrap=True, width=width, markup=False, emoji=False)
 
 
-def csv_text(rows: Sequence[Row], chosen: Sequence[str] | None) -> str:
-    """Return all columns, or the chosen ones, as CSV with a header."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = list(chosen or columns.known(rows))
-    writer.writerow(map(_cell, names))
-    full = [columns.resolve(name, rows) for name in names]
-    writer.writerows([_cell(columns.value(row, name)) for name in full] for row in rows)
-    return text.getvalue()
-
-
-def json_text(rows: Sequence[Row], chosen: Sequence[str] | None) -> str:
-    """Return a list with one object a run; numbers that JSON has no word for are null."""
-    if chosen:
-        full = {name: columns.resolve(name, rows) for name in chosen}
-        objects = [{name: columns.value(row, column) for name, column in full.items()} for row in rows]
-    else:
-        facts = ("experiment", "run", "status", "started", "seconds", "tags", "note", "reason")
-        names = (*facts, "config", "last", "best")
-        objects = [{name: getattr(row, name) for name in names} for row in rows]
-    text = json.dumps(_strict(objects), indent=2, allow_nan=False, default=_exact)
-    return text.replace("\x7f", "\\u007f") + "\n"  # all others are escaped
-
-
 def markdown_text(rows: Sequence[Row], chosen: Sequence[str] | None) -> str:
     """Return the table that a terminal would show, with every column, as Markdown."""
-    shown = _chosen(rows, chosen) if chosen else whole(rows)
-    lines = [[column.title for column in shown], ["--:" if column.right else "---" for column in shown]]
-    lines += [list(cells) for cells in zip(*(column.cells for column in shown), strict=True)]
-    return "".join("| " + " | ".join(map(cleaning.markdown, line)) + " |\n" for line in lines)
+    return markdown(_chosen(rows, chosen) if chosen else whole(rows))
+
+
+def markdown(shown: Sequence[Column]) -> str:
+    """Return columns of text as a Markdown table, in which no letter of theirs is markup."""
+    lines = [["--:" if column.right else "---" for column in shown]]
+    cells = zip(*([column.title, *column.cells] for column in shown), strict=True)
+    texts = [[cleaning.markdown(cell) for cell in line] for line in cells]
+    return "".join("| " + " | ".join(line) + " |\n" for line in [*texts[:1], *lines, *texts[1:]])
 
 
 def whole(rows: Sequence[Row]) -> list[Column]:
@@ -218,26 +200,20 @@ def _fitting(rows: Sequence[Row], width: int, limit: int | None) -> list[Column]
 
 
 def _facts(rows: Sequence[Row], limit: int | None = None) -> list[Column]:
-    return [
-        Column("run", [_cut(name, limit) for name in labels(rows)]),
-        Column("status", [row.status for row in rows]),
-    ]
+    names = [_cut(name, limit) for name in labels(rows)]
+    return [Column("run", names), Column("status", [row.status for row in rows])]
 
 
 def _circumstances(rows: Sequence[Row], limit: int | None = None) -> list[Column]:
     return [
         Column("age", [age(row.started) for row in rows], right=True),
         Column("duration", [duration(row.seconds) for row in rows], right=True),
-        *([_tags(rows, limit)] if any(row.tags for row in rows) else []),
+        *(_chosen(rows, ["tags"], limit) if any(row.tags for row in rows) else []),
     ]
 
 
-def _tags(rows: Sequence[Row], limit: int | None = None) -> Column:
-    return Column("tags", [_cut(printable(" ".join(row.tags)), limit) for row in rows])
-
-
 def _settings(rows: Sequence[Row], limit: int | None = None) -> list[Column]:
-    return _chosen(rows, columns.differing(rows), limit)
+    return _chosen(rows, [f"config.{key}" for key in columns.differing(rows)], limit)
 
 
 def _metrics(rows: Sequence[Row]) -> list[Column]:
@@ -262,18 +238,21 @@ def best_and_last(row: Row, tag: str) -> str:
 
 
 def _chosen(rows: Sequence[Row], names: Sequence[str], limit: int | None = None) -> list[Column]:
-    return [_column(rows, name, limit) for name in names]
-
-
-def _column(rows: Sequence[Row], name: str, limit: int | None) -> Column:
-    title = name.removeprefix("config.")
-    if name in ("age", "duration"):
-        return next(column for column in _circumstances(rows) if column.title == name)
-    if name == "tags":
-        return _tags(rows, limit)
-    values = [columns.value(row, columns.resolve(name, rows)) for row in rows]
-    right = any(isinstance(each, int | float) and not isinstance(each, bool) for each in values)
-    return Column(title, [_cut(short(each), limit) for each in values], right)
+    """Return the columns of some names, 'age' and 'duration' among them."""
+    found = []
+    for name in names:
+        if name in ("age", "duration"):
+            found += [each for each in _circumstances(rows) if each.title == name]
+            continue
+        column = columns.resolve(name, rows)
+        values = [columns.value(row, column) for row in rows]
+        if column == "tags":
+            values = [" ".join(each) for each in values]
+        right = any(isinstance(each, int | float) and not isinstance(each, bool) for each in values)
+        found.append(
+            Column(name.removeprefix("config."), [_cut(short(each), limit) for each in values], right)
+        )
+    return found
 
 
 def _width(text: str) -> int:
@@ -287,28 +266,116 @@ def _cut(text: str, limit: int | None) -> str:
     return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _cell(found: Any) -> Any:
-    """Return a value as a cell of a sheet: exact where it is a number, harmless where it is text."""
-    exact = _exact(found)
-    return cleaning.sheet(exact) if isinstance(exact, str) else exact
+def show(row: Row) -> None:
+    """Print everything that is known about a run."""
+    _section(printable(row.label), _known(row))
+    if tags := _ordered_tags(row):
+        best = [short(row.best.get(tag)) for tag in tags]
+        steps = [str(row.best_steps.get(tag, "")) for tag in tags]
+        last = [short(row.last[tag]) for tag in tags]
+        _print_columns(("metrics", tags), ("best", best), ("at step", steps), ("last", last))
+    _section("config", row.config)
+    if row.record is not None:
+        _section("packages", row.record.packages)
 
 
-def _exact(found: Any) -> Any:
-    """Return a value as CSV and JSON hold it."""
-    if isinstance(found, datetime):
-        return found.isoformat(timespec="milliseconds")
-    return (
-        json.dumps(found)
-        if isinstance(found, list | dict)
-        else str(found)
-        if hasattr(found, "parts")
-        else found
-    )
+def diff(first: Row, second: Row) -> None:
+    """Print what differs between two runs (config, code, packages, machine), and the metrics of both."""
+    console, both = text_console(), (first, second)
+    heads = [printable(row.label) for row in both]
+    if max(map(len, heads)) > _LONGEST_HEAD:
+        console.print(f"first:  {heads[0]}\nsecond: {heads[1]}\n", markup=False)
+        heads = ["first", "second"]
+    aspects = {
+        "config": [row.config for row in both],
+        "code": [_code(row.record) for row in both],
+        "packages": [row.record.packages if row.record else {} for row in both],
+        "machine": [row.record.hardware if row.record else {} for row in both],
+    }
+    for title, (one, other) in aspects.items():
+        if keys := [key for key in dict.fromkeys([*one, *other]) if one.get(key) != other.get(key)]:
+            cells = [[_whole_text(each.get(key)) for key in keys] for each in (one, other)]
+            _print_columns((title, keys), *zip(heads, cells, strict=True))
+        else:
+            console.print(f"{title}: {'the same' if one or other else 'not recorded'}\n", markup=False)
+    if tags := _ordered_tags(*both):
+        cells = [[best_and_last(row, tag) for tag in tags] for row in both]
+        _print_columns(("metrics: best (last)", tags), *zip(heads, cells, strict=True))
 
 
-def _strict(found: Any) -> Any:
-    if isinstance(found, float) and not math.isfinite(found):
-        return None
-    if isinstance(found, dict):
-        return {key: _strict(each) for key, each in found.items()}
-    return [_strict(each) for each in found] if isinstance(found, list) else found
+def _ordered_tags(*rows: Row) -> list[str]:
+    """Return the tags of all metrics, as the table of runs has them, then baselines, the machine's last."""
+    tags = dict.fromkeys(tag for row in rows for tag in row.last)
+    others = sorted(tags, key=lambda tag: tag.startswith(VITALS))
+    return list(dict.fromkeys([*columns.main_metrics(rows), *others]))
+
+
+def _known(row: Row) -> dict[str, Any]:
+    """Return the facts about a run by what they are called."""
+    started = f"{short(row.started)} UTC, {age(row.started)} ago" if row.started else None
+    facts: dict[str, Any] = {
+        "folder": row.folder,
+        "status": row.status,
+        "progress": progress.text(row) if row.status == "running" else None,
+        "reason": row.reason,
+        "started": started,
+        "duration": duration(row.seconds),
+        "tags": " ".join(row.tags),
+        "note": row.note,
+    }
+    known = row.record
+    if known is None:
+        return facts
+    if row.status == "running":
+        stop = stopping.command("stop", row.run)
+        facts["process"] = f"{known.pid} on {known.host or 'this machine'}; to stop it: {stop}"
+    code, ours = (" ".join(_version(each).values()) for each in (known.git, known.trainlab_git))
+    sessions = [
+        f"{short(each.at)} UTC" + ("" if each.step is None else f" at step {each.step}")
+        for each in known.resumes
+    ]
+    facts |= {
+        "resumed": ", ".join(sessions),
+        "command": known.command,
+        "code": code,
+        "trainlab": ours if ours != code else None,
+        "seed": known.seed,
+        "data": known.data,
+    }
+    return facts | known.hardware | {"host": known.host} | (known.model_extra or {})
+
+
+def _code(known: Record | None) -> dict[str, str]:
+    if known is None:
+        return {}
+    ours = {f"trainlab's {key}": value for key, value in _version(known.trainlab_git).items()}
+    return _version(known.git) | ours
+
+
+def _version(git: Git | None) -> dict[str, str]:
+    if git is None:
+        return {}
+    return {"commit": git.commit, "state": "with uncommitted changes" if git.dirty else "clean"}
+
+
+def _section(title: str, values: Mapping[str, Any]) -> None:
+    console = text_console()
+    present = {
+        printable(key): _whole_text(each) for key, each in values.items() if each not in (None, "", [], {})
+    }
+    console.print(title, style="bold", markup=False)
+    width = max(map(len, present), default=0)
+    for key, text in present.items():
+        console.print(f"  {key:<{width}}  {text}", markup=False)
+    console.print()
+
+
+def _print_columns(*parts: tuple[str, list[str]]) -> None:
+    shown = [Column(title, cells) for title, cells in parts]
+    text_console(shown).print(table_text(shown), "\n", sep="")
+
+
+def _whole_text(found: Any) -> str:
+    if isinstance(found, dict | list):
+        return printable(json.dumps(found, default=str))
+    return short(found) or "-"

@@ -118,7 +118,7 @@ def curves(
         chosen = points[points["tag"] == tag].groupby("run", sort=False)
         values = [each for run, curve in chosen for each in _curve(str(run), curve, weights, most)]
         base = (
-            alt.Chart(alt.Data(values=values))
+            alt.Chart(alt.InlineData(values=values))
             .transform_calculate(x="datum[along]", y="datum[smoothing]")
             .transform_filter("isValid(datum.x)")
             .encode(x=alt.X("x:Q", title=None), color=colour)
@@ -192,7 +192,7 @@ def parallel(rows: Sequence[Row], metric: str) -> Picture:
     )
     hovered = alt.selection_point(name="hovered", fields=["run"], on="pointerover", empty=False)
     held = alt.selection_point(name="held", fields=["run"], empty=False)
-    lines = alt.Chart(alt.Data(values=values)).transform_filter("datum.rank <= best").encode(x=x, y=y)
+    lines = alt.Chart(alt.InlineData(values=values)).transform_filter("datum.rank <= best").encode(x=x, y=y)
     drawn = lines.mark_line().encode(
         detail="run:N",
         color=alt.Color("rank:Q", legend=None).scale(scheme="viridis"),
@@ -204,9 +204,9 @@ def parallel(rows: Sequence[Row], metric: str) -> Picture:
         .encode(detail="run:N", tooltip=["run:N", "rank:N", "settings:N"])
         .add_params(hovered, held)
     )
-    rules = alt.Chart(alt.Data(values=beside)).encode(x=x).mark_rule(color="#777")
+    rules = alt.Chart(alt.InlineData(values=beside)).encode(x=x).mark_rule(color="#777")
     rules = rules.encode(y=alt.value(0), y2=alt.value("height"))
-    text = alt.Chart(alt.Data(values=beside)).encode(x=x, y=y, text="text:N")
+    text = alt.Chart(alt.InlineData(values=beside)).encode(x=x, y=y, text="text:N")
     beside_axis: dict[str, Any] = {"align": "right", "dx": -5, "fontSize": 10}
     halo = text.mark_text(**beside_axis, stroke="white", strokeWidth=3)
     title = f"{len(order)} runs, the darkest are the best by {display.printable(metric)}"
@@ -231,7 +231,7 @@ def importance(frame: pd.DataFrame, reason: str = "") -> Picture:
     if not len(frame):
         return _sentence(reason)
     values = frame.assign(setting=frame["setting"].map(display.printable)).to_dict("records")
-    base = alt.Chart(alt.Data(values=values)).encode(
+    base = alt.Chart(alt.InlineData(values=values)).encode(
         y=alt.Y("setting:N", sort=None, title=None).axis(labelLimit=220),
         tooltip=["setting:N", *(alt.Tooltip(f"{name}:Q", format=".3f") for name in frame.columns[1:])],
     )
@@ -250,7 +250,7 @@ def axes(rows: Sequence[Row], metric: str, most: int = MOST_AXES) -> tuple[list[
     Of more than `most` settings those with the most different values are left out last.
     """
     order = ranked(rows, metric)
-    names = [name.removeprefix("config.") for name in columns.differing(order)]
+    names = columns.differing(order)
     varied = sorted(names, key=lambda name: -len({display.short(row.config.get(name)) for row in order}))
     kept = [name for name in names if name in varied[:most]]
     found = [axis(name, [row.config.get(name) for row in order]) for name in kept]
@@ -319,7 +319,7 @@ def _sentence(text: str) -> Picture:
     import altair as alt
 
     words = textwrap.wrap(display.printable(text), 80)
-    chart = alt.Chart(alt.Data(values=[{}])).mark_text(text=words, fontSize=13)
+    chart = alt.Chart(alt.InlineData(values=[{}])).mark_text(text=words, fontSize=13)
     return Picture(chart.properties(width=_SIZE["width"], height=60))
 
 

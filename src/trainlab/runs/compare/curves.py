@@ -40,7 +40,7 @@ def legends(rows: Sequence[Row]) -> list[str]:
 
     Its name stands behind them where another has the same, and in their place where it has none.
     """
-    keys = [name.removeprefix("config.") for name in columns.differing(rows)]
+    keys = columns.differing(rows)
     told = [
         ", ".join(f"{printable(key)} {short(row.config[key])}" for key in keys if key in row.config)
         for row in rows

@@ -28,7 +28,7 @@ def table(rows: Sequence[Row], metric: str, best: int) -> pd.DataFrame:
     """
     order = ranked(rows, metric)
     first, rest = order[:best], order[best:]
-    names = [name.removeprefix("config.") for name in columns.differing(order)] if rest else []
+    names = columns.differing(order) if rest else []
     found = [
         {
             "setting": name,

@@ -53,7 +53,7 @@ def table(rows: Sequence[Row], metric: str, seed: int = 0) -> pd.DataFrame:
     order = ranked(rows, metric)
     if missing(order, metric):
         return pd.DataFrame(columns=list(COLUMNS))
-    names = [name.removeprefix("config.") for name in columns.differing(order)]
+    names = columns.differing(order)
     settings = pd.DataFrame([[row.config.get(name) for name in names] for row in order], columns=names)
     ranks = pd.Series([row.best[metric] for row in order]).rank(pct=True).to_numpy()
     found = _resampled(settings.apply(_coded).to_numpy(), ranks, np.random.default_rng(seed))

@@ -29,7 +29,7 @@ def leaders(groups: Sequence[Sequence[Row]], metric: str, count: int) -> pd.Data
     data = [name for group, name in zip(groups, ranking.names(groups), strict=True) for _ in group[:count]]
     ranks = [rank for group in groups for rank, _ in enumerate(group[:count], 1)]
     everyone = [row for group in groups for row in group]
-    names = [name.removeprefix("config.") for name in columns.differing(everyone)]
+    names = columns.differing(everyone)
     found = [
         {
             "run": name,
