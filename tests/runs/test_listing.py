@@ -13,11 +13,12 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 from typer.testing import CliRunner
 
+import trainlab
 from runs_folder import make, points
 from trainlab import runs
 from trainlab.cli.runs import app
 from trainlab.errors import UserError
-from trainlab.run import death, find, lock, record
+from trainlab.run import death, events, find, lock, record
 from trainlab.run.run import Run
 from trainlab.runs import listing, trash
 from trainlab.runs.listing import UNKNOWN, UNREADABLE
@@ -287,6 +288,28 @@ def test_find_knows_names_parts_paths_and_last(tmp_path):
     assert runs.find(a, tmp_path) == a
     assert runs.find(str(a)) == a
     assert runs.find("last", tmp_path) == b
+
+
+def test_the_last_run_is_found_without_its_event_files(tmp_path, monkeypatch):
+    make(tmp_path, "news/old", minutes_ago=5)
+    theirs = tmp_path / "theirs"
+    foreign(theirs, loss=[1.0])
+    (tmp_path / "news" / "broken").mkdir()
+    (tmp_path / "news" / "broken" / "run.json").write_text("{")
+    make(tmp_path, "news/ahead", minutes_ago=-3 * 24 * 60)  # by a clock that was wrong
+    monkeypatch.setattr(events, "_opened", lambda _: pytest.fail("an event file was opened"))
+    assert trainlab.find("last", tmp_path) == theirs
+    assert runs.find("last", tmp_path, "news").name == "old"
+    for path in theirs.iterdir():
+        path.rename(path.with_name(f"events.out.tfevents.{1_700_000_000}.theirs"))
+    assert runs.find("last", tmp_path).name == "old"
+
+
+def test_the_way_in_is_three_functions_of_the_package(tmp_path):
+    folder = make(tmp_path, "news/a", last=points(val_loss=2.0))
+    foreign(folder, val_loss=[3.0, 2.0])
+    assert trainlab.table(tmp_path)["last.val/loss"].tolist() == [2.0]
+    assert trainlab.scalars(trainlab.find("a", tmp_path))["value"].tolist() == [3.0, 2.0]
 
 
 def test_find_says_which_runs_a_part_may_mean(tmp_path):

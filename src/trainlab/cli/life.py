@@ -71,9 +71,9 @@ def delete(
     """Move runs to the trash, from which `restore` brings them back, or delete them permanently."""
     from trainlab import paths
     from trainlab.run import find
+    from trainlab.run.find import run_folders
     from trainlab.runs import trash
     from trainlab.runs.display import printable
-    from trainlab.runs.listing import run_folders
 
     logs = logs or context.obj or paths.logs()
     if purge:

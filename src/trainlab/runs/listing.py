@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainlab import paths, untrusted
+from trainlab import paths
 from trainlab.errors import UserError, nearest, some
 from trainlab.run import death, events, lock, metrics, record, remarks
+from trainlab.run.find import run_folders
 from trainlab.run.signals import describe
-from trainlab.runs.remembered import Outcomes
+from trainlab.runs.remembered import SummaryCache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from trainlab.run.events import Outcome
     from trainlab.run.metrics import Direction
     from trainlab.run.record import Record
 
-# hidden folders that hold no runs: of deleted runs, of W&B, of caches; any other one is a user's own
-PASSED = (".trash", ".wandb", ".cache", ".ipynb_checkpoints", ".git", ".venv")
 UNREADABLE = "unreadable"
 _LONGEST = 100 * 365 * 86400.0  # seconds of a run
-_LEADS_OUT = (
-    "{} is a link to {}, out of the folder of runs: not followed. Name that folder by --logs, make the "
-    "folder of runs itself a link to it, or move its runs here."
-)
 UNKNOWN = "unknown"  # event files without a run.json don't say how their run ended
 
 
@@ -77,7 +71,7 @@ def rows(
     Raises UserError when `logs` is no folder, or no run belongs to `experiment`.
     """
     logs = logs or paths.logs()
-    outcomes = Outcomes(logs)
+    outcomes = SummaryCache(logs)
     found = [read(folder, logs, reason, outcomes, directions) for folder, reason in run_folders(logs)]
     outcomes.save()
     if experiment is not None:
@@ -91,56 +85,11 @@ def rows(
     return sorted(found, key=lambda row: row.started.timestamp() if row.started else -math.inf, reverse=True)
 
 
-def run_folders(logs: Path) -> Iterator[tuple[Path, str | None]]:
-    """Yield every folder with a `run.json` or event files, and, with the reason, those that can't be listed.
-
-    `logs` may be a link, and links in it may lead to other folders in it; one that leads out of it is not
-    followed: somebody else's code may have made it. Raises UserError when `logs` is no folder.
-    """
-    if not logs.is_dir():
-        raise UserError(f"{logs} is no folder. Runs are looked for there; name another with --logs DIR.")
-    barred: list[tuple[Path, str]] = []
-    seen: set[tuple[int, int]] = set()
-    waiting, top = [logs], logs.resolve()
-    while waiting:  # not by recursion, which a folder a thousand levels deep would end
-        folder = waiting.pop()
-        try:
-            status = folder.stat()
-            if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            below, names, leading_out = _looked_into(folder, top)
-        except OSError as error:
-            barred.append((folder, f"{folder}: {error.strerror}."))
-            continue
-        waiting += reversed(below)
-        barred += leading_out
-        if record.FILE in names or any(events.MARK in name for name in names):
-            yield folder, None
-    yield from barred
-
-
-def _looked_into(folder: Path, top: Path) -> tuple[list[Path], list[str], list[tuple[Path, str]]]:
-    """Return the folders in a folder, the names of all else, and links out of `top` with a sentence each."""
-    below, names, leading_out = [], [], []
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda each: each.name):
-            path = folder / entry.name
-            if not untrusted.is_folder(entry):
-                names.append(entry.name)
-            elif entry.name not in PASSED:
-                if entry.is_symlink() and not (target := path.resolve()).is_relative_to(top):
-                    leading_out.append((path, _LEADS_OUT.format(path, target)))
-                else:
-                    below.append(path)
-    return below, names, leading_out
-
-
 def read(
     folder: Path,
     logs: Path,
     reason: str | None = None,
-    outcomes: Outcomes | None = None,
+    outcomes: SummaryCache | None = None,
     directions: Mapping[str, Direction] | None = None,
 ) -> Row:
     """Return a run's row; a `reason` that is known, or found, why it can't be read makes it 'unreadable'."""

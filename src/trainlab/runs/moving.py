@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from trainlab.errors import UserError
 from trainlab.run import lock, record
-from trainlab.runs.listing import PASSED
+from trainlab.run.find import PASSED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -230,7 +230,7 @@ def importance(frame: pd.DataFrame, reason: str = "") -> Picture:
 
     if not len(frame):
         return _sentence(reason)
-    values = frame.assign(setting=frame["setting"].map(display.printable)).to_dict("records")
+    values: Any = frame.assign(setting=frame["setting"].map(display.printable)).to_dict("records")
     base = alt.Chart(alt.InlineData(values=values)).encode(
         y=alt.Y("setting:N", sort=None, title=None).axis(labelLimit=220),
         tooltip=["setting:N", *(alt.Tooltip(f"{name}:Q", format=".3f") for name in frame.columns[1:])],

@@ -23,7 +23,7 @@ _LARGEST = 1 << 26  # bytes, of some 30,000 runs
 _YOUNG = 2.0  # seconds; a file changed so recently may change again without its time telling
 
 
-class Outcomes:
+class SummaryCache:
     """The outcomes of the folders below `logs`, kept there in a file. A broken one counts as none."""
 
     def __init__(self, logs: Path) -> None:
@@ -39,7 +39,8 @@ class Outcomes:
             self._used[name] = known
             return events.Outcome(**known["outcome"])
         found = events.outcome(folder)
-        if not found.damaged and marks == _marks(folder) and not _young(marks):
+        young = any(time.time() - changed / 1e9 < _YOUNG for _, _, changed in marks)
+        if not found.damaged and marks == _marks(folder) and not young:
             self._used[name] = {"marks": marks, "outcome": vars(found)}
         return found
 
@@ -57,9 +58,6 @@ class _Known(BaseModel):
     marks: list[Any]
     outcome: events.Outcome
 
-    def marks_and_outcome(self) -> dict[str, Any]:
-        return {"marks": self.marks, "outcome": vars(self.outcome)}
-
 
 class _Memory(BaseModel):
     """The file, checked: whoever can write into `logs` may have written it."""
@@ -71,17 +69,13 @@ class _Memory(BaseModel):
 def _read(path: Path) -> dict[str, Any]:
     try:
         memory = _Memory.model_validate(json.loads(untrusted.content(path, _LARGEST)))
-        known = memory.outcomes if memory.version == _VERSION else {}
-        return {name: each.marks_and_outcome() for name, each in known.items()}
     except (OSError, ValueError, RecursionError):
         return {}
+    known = memory.outcomes if memory.version == _VERSION else {}
+    return {name: {"marks": each.marks, "outcome": vars(each.outcome)} for name, each in known.items()}
 
 
 def _marks(folder: Path) -> list[list[Any]]:
     """Return what changes with the event files: their names, sizes and times."""
     found = [(path.name, path.lstat()) for path in events.files(folder)]
     return [[name, status.st_size, status.st_mtime_ns] for name, status in found]
-
-
-def _young(marks: list[list[Any]]) -> bool:
-    return any(time.time() - changed / 1e9 < _YOUNG for _, _, changed in marks)
