@@ -80,7 +80,7 @@ def test_one_run_and_a_foreign_one_alone_can_be_looked_at(tmp_path):
     compared = compare(CompareConfig.parse({}), tmp_path)
     assert str(compared) == "1 run, 1 with val/loss, lower is better."
     assert list(compared.leaders()["val/loss"]) == [2.0]
-    assert compared.curves().spec["data"]["values"]
+    assert compared.curves().spec["datasets"]
     assert compared.differences().empty
 
 

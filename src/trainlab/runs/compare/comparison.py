@@ -6,21 +6,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+import pandas as pd
 from pydantic import Field
 
 from trainlab.config import Config
+from trainlab.errors import UserError, nearest, some
 from trainlab.run.metrics import directions_of
-from trainlab.runs import columns, listing, query, ranking
-from trainlab.runs.compare import XAxis
+from trainlab.runs import columns, display, listing, plots, query, ranking
+from trainlab.runs.compare import XAxis, cost, curves, differences, importance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import pandas as pd
-
     from trainlab.runs.listing import Row
-    from trainlab.runs.plots import Picture
 
 NEWEST, ALL = "newest", "all"
 MOST_CURVES = 10  # runs: more lines can't be told apart
@@ -79,50 +78,62 @@ class Comparison:
 
     @property
     def tags(self) -> list[str]:
-        """Return the tags whose curves are drawn."""
-        return columns.split(self.config.tags) or default_tags(self.rows, self.metric)
+        """Return the tags whose curves are drawn: by default the metric, and train/loss beside val/loss."""
+        if chosen := columns.split(self.config.tags):
+            return chosen
+        known = {tag for row in self.rows for tag in row.last}
+        trained = [f"train/{self.metric.rpartition('/')[2]}", "train/loss", "loss"]
+        return [tag for tag in dict.fromkeys([self.metric, *trained]) if tag in known][:2]
 
     def table(self) -> pd.DataFrame:
-        """Return one row a run: run, status, age, duration, settings that differ, metrics."""
-        from trainlab.runs.compare import tables
-
-        return tables.runs(self.rows)
+        """Return one row a run, as text: run, status, age, duration, settings that differ, metrics."""
+        shown = display.whole(self.rows) if self.rows else []
+        return pd.DataFrame({column.title: column.cells for column in shown})
 
     def leaders(self) -> pd.DataFrame:
-        """Return the best runs, on each data apart: their rank, metric, settings that differ, cost."""
-        from trainlab.runs.compare import tables
+        """Return the best few with their metric, the settings that differ, and their cost.
 
-        return tables.leaders(self.groups, self.metric, self.config.best)
+        The rank starts again with each group of runs on the same data, named where there are several.
+        """
+        metric, most = self.metric, self.config.best
+        names = columns.differing(self.ranked)
+        best = [row for group in self.groups for row in group[:most]]
+        label = dict(zip([row.folder for row in best], display.labels(best), strict=True))
+        found = [
+            {
+                "rank": rank,
+                "run": label[row.folder],
+                **({"data": data} if len(self.groups) > 1 else {}),
+                metric: row.best[metric],
+                "last": row.last.get(metric),
+                "at step": row.best_steps.get(metric),
+                **{name: display.short(row.config.get(name)) for name in names},
+                "duration": display.duration(row.seconds),
+                "GPU hours": cost.gpu_hours(row),
+            }
+            for group, data in zip(self.groups, ranking.names(self.groups), strict=True)
+            for rank, row in enumerate(group[:most], 1)
+        ]
+        return pd.DataFrame(found, columns=None if found else ["rank"]).set_index("rank")
 
     def differences(self) -> pd.DataFrame:
         """Return what sets the best runs apart from the rest, as `differences.table`."""
-        from trainlab.runs.compare import differences
-
         return differences.table(self.comparable, self.metric, self.config.best)
 
     def cost(self) -> pd.DataFrame:
         """Return what each run cost, as `cost.table`."""
-        from trainlab.runs.compare import cost
-
         return cost.table(self.rows)
 
-    def curves(self, for_file: bool = False) -> Picture:
+    def curves(self, for_file: bool = False) -> plots.Picture:
         """Return the curves of the runs; of the best where there are too many."""
-        from trainlab.runs import plots
-
         return plots.curves(self.points, self.tags, self.config.smooth, self.config.x, for_file)
 
-    def parallel(self) -> Picture:
+    def parallel(self) -> plots.Picture:
         """Return the runs across parallel axes: the settings that differ, and the metric."""
-        from trainlab.runs import plots
-
         return plots.parallel(self.comparable, self.metric)
 
-    def importance(self) -> Picture:
+    def importance(self) -> plots.Picture:
         """Return how much each setting matters, or how many runs it takes to tell."""
-        from trainlab.runs import plots
-        from trainlab.runs.compare import importance
-
         reason = importance.missing(self.comparable, self.metric)
         return plots.importance(importance.table(self.comparable, self.metric), reason)
 
@@ -141,48 +152,44 @@ class Comparison:
         """Return the runs whose settings are weighed: those on the newest one's data."""
         return self.groups[0] if self.groups else []
 
+    @cached_property
+    def having(self) -> list[Row]:
+        """The runs with any of the tags, the best first."""
+        placed = {row.folder for row in self.ranked}
+        unranked = [row for row in self.rows if row.folder not in placed]
+        return [row for row in [*self.ranked, *unranked] if any(tag in row.last for tag in self.tags)]
+
     @property
     def drawn(self) -> list[Row]:
-        """Return the runs whose curves are drawn: those with any of the tags, the best of too many."""
-        return self._with_curves[: self.most]
+        """Return the runs whose curves are drawn: the best of too many."""
+        return self.having[: self.most]
+
+    @cached_property
+    def points(self) -> pd.DataFrame:
+        """The points of the curves that are drawn."""
+        return curves.points(self.drawn, self.tags)
 
     def left_out(self) -> list[str]:
         """Return a sentence for each reason why runs are missing among the curves."""
         if not self.tags:
             return []
-        having = self._with_curves
-        without = len(self.rows) - len(having)
-        known = self.points.dropna(subset=[self.config.x.value])
-        placeless = sorted(set(self.points["run"]) - set(known["run"]))
-        first = "best" if self.ranked else "newest"
-        found = {
-            f"{without} of {len(self.rows)} runs have no {' or '.join(self.tags)}.": without,
-            f"Of {len(having)} runs with curves the {first} {self.most} are drawn.": len(having) > self.most,
-            _PLACELESS.get(self.config.x, "").format(", ".join(placeless)): placeless,
-            f"Logged without steps, and drawn at one: {', '.join(self._stepless)}. Over time (x=time) the "
-            "points lie apart.": self._stepless and self.config.x is XAxis.step,
-        }
-        return [sentence for sentence, holds in found.items() if holds]
-
-    @cached_property
-    def points(self) -> pd.DataFrame:
-        """The points of the curves that are drawn."""
-        from trainlab.runs.compare import curves
-
-        return curves.points(self.drawn, self.tags)
-
-    @property
-    def _stepless(self) -> list[str]:
-        """Return the drawn runs that have logged several points of a tag, and all at the same step."""
-        found = self.points.groupby(["run", "tag"], sort=False)["step"].agg(["nunique", "size"])
-        alike = found[(found["nunique"] == 1) & (found["size"] > 1)]
-        return list(dict.fromkeys(run for run, _ in alike.index))
-
-    @cached_property
-    def _with_curves(self) -> list[Row]:
-        placed = {row.folder for row in self.ranked}
-        unranked = [row for row in self.rows if row.folder not in placed]
-        return [row for row in [*self.ranked, *unranked] if any(tag in row.last for tag in self.tags)]
+        having, points, x = len(self.having), self.points, self.config.x
+        first, said = "best" if self.ranked else "newest", []
+        if without := len(self.rows) - having:
+            said.append(f"{without} of {len(self.rows)} runs have no {' or '.join(self.tags)}.")
+        if having > self.most:
+            said.append(f"Of {having} runs with curves the {first} {self.most} are drawn.")
+        if placeless := sorted(set(points["run"]) - set(points.dropna(subset=[x.value])["run"])):
+            said.append(_PLACELESS[x].format(", ".join(placeless)))
+        steps = points.groupby(["run", "tag"], sort=False)["step"].agg(["nunique", "size"])
+        alike = steps[(steps["nunique"] == 1) & (steps["size"] > 1)]
+        if len(alike) and x is XAxis.step:
+            stepless = ", ".join(dict.fromkeys(run for run, _ in alike.index))
+            said.append(
+                f"Logged without steps, and drawn at one: {stepless}. Over time (x=time) "
+                "the points lie apart."
+            )
+        return said
 
 
 def compare(config: CompareConfig, logs: Path | None = None) -> Comparison:
@@ -195,43 +202,27 @@ def compare(config: CompareConfig, logs: Path | None = None) -> Comparison:
     if rows and config.experiment not in (NEWEST, ALL):
         rows = listing.rows(logs, config.experiment, directions)
     elif config.experiment == NEWEST:
-        rows = of_newest(rows)
+        newest = next((row.experiment for row in rows if columns.main_metrics([row])), None)
+        rows = [row for row in rows if row.experiment == newest]
     return comparison(query.select(rows, config.where), config)
 
 
 def comparison(rows: list[Row], config: CompareConfig, most: int = MOST_CURVES) -> Comparison:
-    """Compare runs that are known; raise UserError for an unknown metric or tag."""
+    """Compare runs that are known, by default by the metric that they call the most important.
+
+    Raises UserError for an unknown metric or tag.
+    """
     for name in filter(None, [config.metric, *columns.split(config.tags)]):
         check_tag(rows, name)
-    return Comparison(rows, config.metric or default_metric(rows), config, most)
-
-
-def of_newest(rows: Sequence[Row]) -> list[Row]:
-    """Return the runs of the experiment of the newest run with metrics; none where no run has any."""
-    newest = next((row.experiment for row in rows if columns.main_metrics([row])), None)
-    return [row for row in rows if row.experiment == newest]
-
-
-def default_metric(rows: Sequence[Row]) -> str:
-    """Return the tag that the runs call most important, or the first of val/*, or any; '' for none.
-
-    One that has a best value goes first: without a direction nothing can be ranked.
-    """
-    known = columns.main_metrics(rows)
-    return next((tag for tag in known if any(tag in row.best for row in rows)), next(iter(known), ""))
-
-
-def default_tags(rows: Sequence[Row], metric: str) -> list[str]:
-    """Return the metric, and train/loss beside val/loss where it was logged."""
-    known = {tag for row in rows for tag in row.last}
-    trained = [f"train/{metric.rpartition('/')[2]}", "train/loss", "loss"]
-    return [tag for tag in dict.fromkeys([metric, *trained]) if tag in known][:2]
+    known = columns.main_metrics(
+        rows
+    )  # without a direction nothing can be ranked: one with a best goes first
+    ranked = [tag for tag in known if any(tag in row.best for row in rows)]
+    return Comparison(rows, config.metric or next(iter([*ranked, *known]), ""), config, most)
 
 
 def check_tag(rows: Sequence[Row], tag: str) -> None:
     """Raise UserError with the nearest tag where no run has this one; without runs nothing is unknown."""
-    from trainlab.errors import UserError, nearest, some
-
     known = sorted({each for row in rows for each in row.last})
     if rows and tag not in known:
         main = columns.main_metrics(rows)
