@@ -206,8 +206,8 @@ def test_a_disk_that_refuses_leaves_the_run_as_it_was(logs, monkeypatch):
 
 
 def die_half_way(folder, logs):
-    hide = moving.hide
-    moving.hide = lambda folder: (hide(folder), os._exit(9))
+    hide = moving.hide_from_tensorboard
+    moving.hide_from_tensorboard = lambda folder: (hide(folder), os._exit(9))
     trash.delete(folder, logs)
 
 
@@ -244,9 +244,9 @@ def test_links_other_folders_and_logs_itself_are_refused(logs, tmp_path_factory)
 def test_hidden_names_are_those_that_hiding_gives(tmp_path):
     folder = foreign(tmp_path / "a")
     (path,) = folder.iterdir()
-    moving.hide(folder)
+    moving.hide_from_tensorboard(folder)
     assert [each.name for each in folder.iterdir()] == [moving.hidden(PurePosixPath(path.name)).name]
-    moving.unhide(folder)
+    moving.hide_from_tensorboard(folder, back=True)
     assert list(folder.iterdir()) == [path]
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from trainlab.cleaning import printable
-from trainlab.cli.options import Ending, Experiment, Logs, Mode, Since, Where, chosen, row
+from trainlab.cli.options import Ending, Experiment, Logs, Mode, Since, Where, chosen, folder_of, row
 from trainlab.runs.compare import XAxis
 
 Metric = Annotated[str, typer.Option(help="What says which run is better; default: the main one.")]
@@ -54,7 +54,7 @@ def plot(  # noqa: PLR0913, PLR0917
 
     if output.suffix.lower() not in FORMATS:
         raise UserError(f"{output}: expected a name that ends with {', '.join(FORMATS)}.")
-    logs = logs or context.obj
+    logs = folder_of(context, logs)
     directions = directions_of(metric, mode)
     rows = [row(each, logs, directions) for each in references or []]
     rows = rows or chosen(logs, experiment, where, status, since, directions)
@@ -91,7 +91,7 @@ def report(  # noqa: PLR0913, PLR0917
     from trainlab.runs.compare import report as page
 
     directions = directions_of(metric, mode)
-    rows = chosen(logs or context.obj, experiment, where, status, since, directions)
+    rows = chosen(folder_of(context, logs), experiment, where, status, since, directions)
     if not rows:
         raise typer.Exit(1)
     page.write(output, rows, where, metric)

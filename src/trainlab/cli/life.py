@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trainlab.cli.options import Logs, Reference
+from trainlab.cli.options import Logs, Reference, folder_of
 from trainlab.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     from trainlab.runs.trash import Entry
 
@@ -20,6 +20,7 @@ LARGE = 10**9  # bytes: more are not unpacked without a question
 MUCH, RATIO = 10**8, 20  # the same for what is packed this well; curves pack about 5 to 1, weights not at all
 
 References = Annotated[list[str], typer.Argument(metavar="RUN", help="Names, parts of them, or paths.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 
 
 def tag(
@@ -33,7 +34,7 @@ def tag(
     from trainlab.cleaning import printable
     from trainlab.run import find, remarks
 
-    folder = find.find(run, logs or context.obj)
+    folder = find.find(run, folder_of(context, logs))
     left = (remarks.untag if remove else remarks.tag)(folder, names)
     print(printable(f"{folder.name}: {' '.join(left.tags) or 'no tags'}"))
 
@@ -45,47 +46,15 @@ def note(
     logs: Logs = None,
 ) -> None:
     """Write a note on a run, or print it."""
+    from trainlab.cleaning import printable
     from trainlab.run import find, remarks
-    from trainlab.runs.display import printable
 
-    folder = find.find(run, logs or context.obj)
+    folder = find.find(run, folder_of(context, logs))
     if text is not None:
         remarks.note(folder, text)
         return
     for line in remarks.read(folder).note.splitlines():
         sys.stdout.write(printable(line) + "\n")
-
-
-def delete(
-    context: typer.Context,
-    runs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="RUN", help="Names, parts of them, or paths; '.trash/RUN' to purge."),
-    ] = None,
-    purge: Annotated[
-        bool, typer.Option("--purge", help="Delete permanently: a deleted RUN, or all of them.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before a purge.")] = False,
-    logs: Logs = None,
-) -> None:
-    """Move runs to the trash, from which `restore` brings them back, or delete them permanently."""
-    from trainlab import paths
-    from trainlab.run import find
-    from trainlab.run.find import run_folders
-    from trainlab.runs import trash
-    from trainlab.runs.display import printable
-
-    logs = logs or context.obj or paths.logs()
-    if purge:
-        _purge(runs or [], logs, yes)
-        return
-    if not runs:
-        raise UserError("Which runs? Name them: trainlab runs delete RUN. All of the trash: delete --purge")
-    for folder in _movable([find.find(each, logs) for each in runs], logs):
-        inside = len(list(run_folders(folder))) - 1
-        label = printable(trash.delete(folder, logs).label)
-        also = f", and {inside} inside it" if inside else ""
-        print(f"In the trash: {label}{also}. Back again: trainlab runs restore {label}")
 
 
 def archive(
@@ -98,32 +67,22 @@ def archive(
     logs: Logs = None,
 ) -> None:
     """Pack runs into one file with digests; `restore` brings them back. The runs stay where they are."""
-    from trainlab import paths
-    from trainlab.run import find
     from trainlab.runs import archive as archives
 
-    logs = logs or context.obj or paths.logs()
-    chosen = _movable([find.find(each, logs) for each in runs], logs)
+    logs = folder_of(context, logs)
+    chosen = _movable(runs, logs)
     archives.pack(chosen, output, logs, weights_only=weights_only)
     print(f"{output}: {len(chosen)} run(s), {_megabytes(output.stat().st_size)}")
 
 
-def trim(
-    context: typer.Context,
-    runs: References,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
-    logs: Logs = None,
-) -> None:
+def trim(context: typer.Context, runs: References, yes: Yes = False, logs: Logs = None) -> None:
     """Keep a run's best weights alone; it takes less room, and can't be resumed afterwards."""
-    from trainlab import paths
-    from trainlab.run import find
     from trainlab.runs import trimming
 
-    logs = logs or context.obj or paths.logs()
-    plans = [trimming.plan(folder) for folder in _movable([find.find(each, logs) for each in runs], logs)]
+    plans = [trimming.plan(folder) for folder in _movable(runs, folder_of(context, logs))]
     doomed = [each for each in plans if each.states]
     for each in plans:
-        if each not in doomed:
+        if not each.states:
             print(f"{each.folder.name}: nothing to trim, it has no state that a training goes on from.")
     for each in doomed:
         kept = ", ".join(path.name for path in each.kept if path.suffix == ".ckpt")
@@ -146,107 +105,123 @@ def restore(
     logs: Logs = None,
 ) -> None:
     """Bring deleted runs back, or those of an archive, each to where it was."""
-    from trainlab import paths
+    import shutil
+
     from trainlab.cleaning import printable
+    from trainlab.run import find
     from trainlab.runs import archive as archives
     from trainlab.runs import trash
 
-    logs = logs or context.obj or paths.logs()
+    logs = folder_of(context, logs)
     files = [Path(each) for each in what if Path(each).is_file()]
-    entries = [trash.find(each, logs) for each in what if Path(each) not in files]
+    deleted = trash.entries(logs)
+    meant = [find.pick(each, deleted, logs / trash.FOLDER) for each in what if Path(each) not in files]
     for file in files:
-        unpacked = archives.unpack(file, logs, _agreed(file, logs, yes))
-        print(*(printable(str(each)) for each in unpacked), sep="\n")
-    for entry in {each.place: each for each in entries}.values():
+
+        def agree(size: int, file: Path = file) -> None:
+            ratio = size / max(1, file.stat().st_size)
+            if size > LARGE or (size > MUCH and ratio > RATIO):
+                free = _megabytes(shutil.disk_usage(logs).free)
+                told = f"{file} unpacks to {_megabytes(size)}, {ratio:,.1f} times its size; {free} are free"
+                _confirm(told, "Unpack it?", yes)
+
+        print(*(printable(str(each)) for each in archives.unpack(file, logs, agree)), sep="\n")
+    for entry in {each.place: each for each in meant}.values():
         print(printable(str(trash.restore(entry))))
 
 
 def list_trash(context: typer.Context, logs: Logs = None) -> None:
     """List the deleted runs, the newest first, with their sizes."""
-    from trainlab import paths
     from trainlab.runs import display, moving, trash
 
-    found = trash.entries(logs or context.obj or paths.logs())
+    found = trash.entries(folder_of(context, logs))
     width = max(map(len, found), default=0)
     for label, entry in found.items():
         size = _megabytes(moving.size(entry.folder))
         print(f"{display.printable(label):<{width}}  {size:>12}  {display.age(entry.deleted)} ago")
 
 
+def delete(
+    context: typer.Context,
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN", help="Names, parts of them, or paths; '.trash/RUN' to purge."),
+    ] = None,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Delete permanently: a deleted RUN, or all of them.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before a purge.")] = False,
+    logs: Logs = None,
+) -> None:
+    """Move runs to the trash, from which `restore` brings them back, or delete them permanently."""
+    from trainlab.cleaning import printable
+    from trainlab.run import find
+    from trainlab.runs import trash
+
+    logs = folder_of(context, logs)
+    if purge:
+        _purge(runs or [], logs, yes)
+        return
+    if not runs:
+        raise UserError("Which runs? Name them: trainlab runs delete RUN. All of the trash: delete --purge")
+    for folder in _movable(runs, logs):
+        inside = len(list(find.run_folders(folder))) - 1
+        label = printable(trash.delete(folder, logs).label)
+        also = f", and {inside} inside it" if inside else ""
+        print(f"In the trash: {label}{also}. Back again: trainlab runs restore {label}")
+
+
 def _purge(references: list[str], logs: Path, yes: bool) -> None:
-    """Delete runs, or all that are in the trash, permanently."""
+    """Delete runs, or all that are in the trash, permanently; a name may mean either kind."""
     import shutil
 
+    from trainlab.cleaning import printable
     from trainlab.files import telling
+    from trainlab.run import find
     from trainlab.runs import moving, trash
-    from trainlab.runs.display import printable
 
-    found = [_doomed(each, logs) for each in references] or list(trash.entries(logs).values())
-    deleted = list({each.place: each for each in found if not isinstance(each, Path)}.values())
-    present = _movable([each for each in found if isinstance(each, Path)], logs)
-    names = [f"{trash.FOLDER}/{each.label}" for each in deleted]
-    names += [moving.label(each, logs) for each in present]
-    if not names:
-        trash.sweep(logs)
-        print("The trash is empty.")
-        return
-    size = moving.size(*(each.folder for each in deleted), *present)
-    _confirm(
-        f"{printable(', '.join(names))} ({_megabytes(size)}) would be deleted permanently",
-        "Delete permanently?",
-        yes,
-    )
-    for entry in deleted:
+    deleted = trash.entries(logs)
+    present: list[Path] = []
+    doomed: dict[Path, Entry] = {} if references else {each.place: each for each in deleted.values()}
+    for each in references:
+        if each == "last" or find.is_run(Path(each)):
+            present.append(find.find(each, logs))
+            continue
+        both: dict[str, Path | Entry] = dict(find.known(logs))
+        both |= {f"{trash.FOLDER}/{label}": entry for label, entry in deleted.items()}
+        meant = find.pick(each, both, logs)
+        if isinstance(meant, Path):
+            present.append(meant)
+        else:
+            doomed[meant.place] = meant
+    present = _movable(present, logs)
+    names = [f"{trash.FOLDER}/{each.label}" for each in doomed.values()]
+    names += [moving.run_id(each, logs) for each in present]
+    if names:
+        size = _megabytes(moving.size(*(each.folder for each in doomed.values()), *present))
+        told = f"{printable(', '.join(names))} ({size}) would be deleted permanently"
+        _confirm(told, "Delete permanently?", yes)
+    for entry in doomed.values():
         trash.purge(entry)
     if not references:
         trash.sweep(logs)
     for folder in present:
-        with telling(folder), moving.at_rest(folder):
+        with telling(folder), moving.exclusive(folder):
             shutil.rmtree(folder)
-    print(f"Gone: {printable(', '.join(names))}")
+    print(f"Gone: {printable(', '.join(names))}" if names else "The trash is empty.")
 
 
-def _doomed(reference: str, logs: Path) -> Path | Entry:
-    """Return the run that is meant, a deleted one or not; an error names both where it may be either."""
-    from trainlab.run import find
-    from trainlab.runs import trash
-
-    if reference == "last" or find.is_run(Path(reference)):
-        return find.find(reference, logs)
-    found: dict[str, Path | Entry] = dict(find.known(logs))
-    found |= {f"{trash.FOLDER}/{label}": entry for label, entry in trash.entries(logs).items()}
-    return find.pick(reference, found, logs)
-
-
-def _movable(found: list[Path], logs: Path) -> list[Path]:
+def _movable(runs: Sequence[str | Path], logs: Path) -> list[Path]:
     """Return the folders, each once; raise UserError before anything happens when one can't be moved."""
+    from trainlab.run import find
     from trainlab.runs import moving
 
-    chosen = moving.outermost(found)
+    chosen = moving.outermost([find.find(each, logs) for each in runs])
     for folder in chosen:
-        moving.label(folder, logs)
-        with moving.at_rest(folder):
+        moving.run_id(folder, logs)
+        with moving.exclusive(folder):
             pass
     return chosen
-
-
-def _agreed(file: Path, logs: Path, yes: bool) -> Callable[[int], None]:
-    """Return what asks before an archive is unpacked that would take much room, or is packed suspiciously."""
-
-    def ask(size: int) -> None:
-        import shutil
-
-        ratio = size / max(1, file.stat().st_size)
-        if size > LARGE or (size > MUCH and ratio > RATIO):
-            free = shutil.disk_usage(logs).free
-            _confirm(
-                f"{file} unpacks to {_megabytes(size)}, {ratio:,.1f} times its size; "
-                f"{_megabytes(free)} are free",
-                "Unpack it?",
-                yes,
-            )
-
-    return ask
 
 
 def _confirm(what: str, question: str, yes: bool) -> None:

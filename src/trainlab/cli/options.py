@@ -23,16 +23,21 @@ Everything = Annotated[
     bool, typer.Option("--all", help="Also those that only looked at others, such as compare.")
 ]
 Reference = Annotated[str, typer.Argument(help="A run's name or a unique part of it, a path, or 'last'.")]
-
-
 Mode = Annotated[
     Literal["auto", "min", "max"],
     typer.Option(help="Whether less or more of the metric is better, where the runs don't say."),
 ]
 
 
+def folder_of(context: typer.Context, logs: Path | None) -> Path:
+    """Return the folder of runs: the one named behind a command, before it, or logs/."""
+    from trainlab import paths
+
+    return logs or context.obj or paths.logs()
+
+
 def chosen(  # noqa: PLR0913, PLR0917
-    logs: Path | None,
+    logs: Path,
     experiment: str | None = None,
     where: str = "",
     status: str = "",
@@ -45,12 +50,11 @@ def chosen(  # noqa: PLR0913, PLR0917
     Those that only look at others are left out, and that is said, unless their experiment is named or
     `everything` is wanted.
     """
-    from trainlab import paths
     from trainlab.runs import listing, query
 
     rows = listing.rows(logs, experiment, directions)
     if not rows:
-        print(f"No runs in {logs or paths.logs()} yet. Start one: trainlab run news", file=sys.stderr)
+        print(f"No runs in {logs} yet. Start one: trainlab run news", file=sys.stderr)
     options = [where, f'status="{status}"' if status else "", f'age<="{since}"' if since else ""]
     left = query.select(rows, *options)
     if rows and not left:
@@ -69,7 +73,6 @@ def row(reference: str, logs: Path | None, directions: Mapping[str, Direction] |
     from trainlab.run.find import find
     from trainlab.runs import listing
 
-    folder = find(reference, logs).resolve()
-    logs = (logs or paths.logs()).resolve()
+    folder, logs = find(reference, logs).resolve(), (logs or paths.logs()).resolve()
     logs = logs if folder.is_relative_to(logs) else folder.parents[1]
     return listing.read(folder, logs, directions=directions)

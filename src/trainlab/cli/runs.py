@@ -20,6 +20,7 @@ from trainlab.cli.options import (
     Since,
     Where,
     chosen,
+    folder_of,
     row,
 )
 from trainlab.errors import UserError
@@ -70,14 +71,23 @@ def runs(  # noqa: PLR0913, PLR0917
         context.obj = logs
         return
     from trainlab.run.metrics import directions_of
+    from trainlab.runs import display, frames
     from trainlab.runs.columns import split
 
-    names = split(sort or "")
+    names, shown = split(sort or ""), split(columns or "") or None
     by = names[0] if len(names) == 1 else sort or ""
-    rows = chosen(logs, experiment, where, status, since, directions_of(by, mode), everything)
+    directions = directions_of(by, mode)
+    rows = chosen(folder_of(context, logs), experiment, where, status, since, directions, everything)
     if rows and by:
         rows = _sorted(rows, by)
-    _print(rows, format, split(columns or "") or None)
+    if format is Format.json:
+        sys.stdout.write(frames.json_text(rows, shown))
+    elif format is Format.csv:
+        sys.stdout.write(frames.csv_text(rows, shown))
+    elif rows and format is Format.markdown:
+        sys.stdout.write(display.markdown_text(rows, shown))
+    elif rows:
+        display.print_table(rows, shown)
 
 
 @app.command()
@@ -85,7 +95,7 @@ def show(context: typer.Context, run: Reference, logs: Logs = None) -> None:
     """Show everything that is known about one run."""
     from trainlab.runs import display
 
-    display.show(row(run, logs or context.obj))
+    display.show(row(run, folder_of(context, logs)))
 
 
 @app.command()
@@ -93,7 +103,8 @@ def diff(context: typer.Context, first: Reference, second: Reference, logs: Logs
     """Show what differs between two runs: config, code, packages, machine, metrics."""
     from trainlab.runs import display
 
-    display.diff(row(first, logs or context.obj), row(second, logs or context.obj))
+    logs = folder_of(context, logs)
+    display.diff(row(first, logs), row(second, logs))
 
 
 def _refuse_options(context: typer.Context) -> None:
@@ -105,19 +116,6 @@ def _refuse_options(context: typer.Context) -> None:
             raise UserError(
                 f"--{name} stands before {command!r}. Write it behind: trainlab runs {command} --{name} ..."
             )
-
-
-def _print(rows: list[Row], format: Format, chosen: list[str] | None) -> None:
-    from trainlab.runs import display, frames
-
-    if format is Format.json:
-        sys.stdout.write(frames.json_text(rows, chosen))
-    elif format is Format.csv:
-        sys.stdout.write(frames.csv_text(rows, chosen))
-    elif rows and format is Format.markdown:
-        sys.stdout.write(display.markdown_text(rows, chosen))
-    elif rows:
-        display.print_table(rows, chosen)
 
 
 def _sorted(rows: list[Row], name: str) -> list[Row]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     Agree = Callable[[int], None]  # is told how many bytes will be unpacked, and raises to refuse
     Files = dict[str, tuple[str, int]]
 
+EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry: the same runs give the same bytes, whenever they are packed
 MANIFEST = "trainlab-runs.json"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry: the same runs give the same bytes, whenever they are packed
 RUNS = "runs"  # the folder of runs in an archive
@@ -64,12 +65,16 @@ def pack(folders: Sequence[Path], output: Path, logs: Path, *, weights_only: boo
     Raises UserError when `output` exists or lies in a run, a run is at work or holds what no archive can, or
     the disk refuses or has too little room; nothing half-done stays.
     """
-    labels = {moving.label(folder, logs): folder for folder in folders}
-    _check_output(output, folders)
+    labels = {moving.run_id(folder, logs): folder for folder in folders}
+    if os.path.lexists(output):
+        raise UserError(f"{output} exists. Name another file with -o, or remove that one.")
+    for folder in folders:
+        if output.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{output} would lie in the run that goes into it. Name another place with -o.")
     with ExitStack() as stack:
         stack.enter_context(unpacking.telling(output.parent))
         for folder in folders:
-            stack.enter_context(moving.at_rest(folder))
+            stack.enter_context(moving.exclusive(folder))
         paths = {label: _chosen(folder, weights_only=weights_only) for label, folder in labels.items()}
         unpacking.need(output.parent, moving.size_of(path for some in paths.values() for path in some))
         file = stack.enter_context(atomic.replacing(output))
@@ -106,14 +111,6 @@ def unpack(path: Path, logs: Path, agree: Agree = lambda _: None) -> list[Path]:
             return _arrive(known, Path(temporary, RUNS), logs)
 
 
-def _check_output(output: Path, folders: Sequence[Path]) -> None:
-    if os.path.lexists(output):
-        raise UserError(f"{output} exists. Name another file with -o, or remove that one.")
-    for folder in folders:
-        if output.resolve().is_relative_to(folder.resolve()):
-            raise UserError(f"{output} would lie in the run that goes into it. Name another place with -o.")
-
-
 def _chosen(folder: Path, *, weights_only: bool) -> list[Path]:
     """Return the files of a run that are packed, by name.
 
@@ -129,23 +126,21 @@ def _chosen(folder: Path, *, weights_only: bool) -> list[Path]:
 
 def _paths(folder: Path) -> Iterator[Path]:
     """Yield the files of a run, by name; raise UserError for what a file can't hold, rather than lose it."""
-    for parent, below, names in os.walk(folder, onerror=_raise):
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename} can't be read: {error.strerror}.")
+
+    for parent, below, names in os.walk(folder, onerror=refuse):
         below.sort()
         found = [Path(parent, name) for name in sorted(names) if name not in LEFT_OUT]
         for path in [*found, *(Path(parent, name) for name in below)]:
-            _check_kind(path, is_folder=path.name in below)
+            if path.is_symlink() or not (path.name in below or path.is_file()):
+                raise UserError(
+                    f"{path} is a link, a pipe or a device: an archive holds files alone. Move it away."
+                )
+            if "\\" in path.name or not path.name.isprintable():
+                raise UserError(f"{str(path)!r}: other systems can't have a file of this name. Rename it.")
         yield from found
-
-
-def _check_kind(path: Path, *, is_folder: bool) -> None:
-    if path.is_symlink() or not (is_folder or path.is_file()):
-        raise UserError(f"{path} is a link, a pipe or a device: an archive holds files alone. Move it away.")
-    if "\\" in path.name or not path.name.isprintable():
-        raise UserError(f"{str(path)!r}: other systems can't have a file of this name. Rename it.")
-
-
-def _raise(error: OSError) -> None:
-    raise UserError(f"{error.filename} can't be read: {error.strerror}.")
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _SHOWN, _HIDDEN = "tfevents", "tf~events"  # what TensorBoard knows event files by, and what it doesn't
 
 
-def label(folder: Path, logs: Path) -> str:
+def run_id(folder: Path, logs: Path) -> str:
     """Return 'experiment/run' of a run's folder; raise UserError for one that can't be moved as a whole."""
     folder, logs = Path(os.path.abspath(folder)), Path(os.path.abspath(logs))  # noqa: PTH100  # keeps links
     if not folder.is_relative_to(logs):
@@ -39,24 +39,29 @@ def label(folder: Path, logs: Path) -> str:
 
 
 @contextmanager
-def at_rest(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path) -> Iterator[None]:
     """Keep a run from being gone on with meanwhile; raise UserError when it, or one inside it, is at work.
 
     A foreign run's writer shows no sign of life: nobody can tell.
     """
-    for parent, _, names in os.walk(folder):
-        if {lock.RUN, lock.RUNNER} & set(names) and lock.alive(Path(parent)):
-            raise _at_work(Path(parent))
-    if not (folder / record.FILE).exists():
-        yield
-        return
-    held = lock.hold(folder)
-    if held is None:
-        raise _at_work(folder)
+    held = None
+    busy = [Path(parent) for parent, _, names in os.walk(folder) if {lock.RUN, lock.RUNNER} & {*names}]
+    busy = [place for place in busy if lock.alive(place)]
+    if not busy and (folder / record.FILE).exists() and (held := lock.hold(folder)) is None:
+        busy = [folder]
+    if busy:
+        where = ""
+        with suppress(UserError):
+            known = record.read(busy[0])
+            where = f" (process {known.pid} on {known.host or 'this machine'})"
+        raise UserError(
+            f"The run {busy[0].name} is still at work{where}. Wait for its end, or stop it, first."
+        )
     try:
         yield
     finally:
-        held.release()
+        if held:
+            held.release()
 
 
 def outermost(folders: Iterable[Path]) -> list[Path]:
@@ -85,32 +90,18 @@ def is_plain(label: str) -> bool:
     return seen and label == "/".join(parts) and "\\" not in label and label.isprintable()
 
 
-def hide(folder: Path) -> None:
-    """Rename the event files in a folder so that TensorBoard passes them: it looks into hidden folders."""
-    _rename(folder, _SHOWN, _HIDDEN)
+def hide_from_tensorboard(folder: Path, back: bool = False) -> None:
+    """Rename the event files in a folder so that TensorBoard passes them: it looks into hidden folders.
 
-
-def unhide(folder: Path) -> None:
-    """Give the event files their names back."""
-    _rename(folder, _HIDDEN, _SHOWN)
-
-
-def hidden(path: PurePosixPath) -> PurePosixPath:
-    """Return the path that `hide` would give a file."""
-    return path.with_name(path.name.replace(_SHOWN, _HIDDEN))
-
-
-def _rename(folder: Path, old: str, new: str) -> None:
+    `back` gives them their names back.
+    """
+    old, new = (_HIDDEN, _SHOWN) if back else (_SHOWN, _HIDDEN)
     for parent, _, names in os.walk(folder):
         for name in names:
             if old in name:
                 Path(parent, name).rename(Path(parent, name.replace(old, new)))
 
 
-def _at_work(folder: Path) -> UserError:
-    try:
-        known = record.read(folder)
-        where = f" (process {known.pid} on {known.host or 'this machine'})"
-    except UserError:
-        where = ""
-    return UserError(f"The run {folder.name} is still at work{where}. Wait for its end, or stop it, first.")
+def hidden(path: PurePosixPath) -> PurePosixPath:
+    """Return the path that `hide_from_tensorboard` would give a file."""
+    return path.with_name(path.name.replace(_SHOWN, _HIDDEN))

@@ -22,7 +22,6 @@ from pydantic import AwareDatetime, BaseModel, ValidationError
 from trainlab import files, untrusted
 from trainlab.errors import UserError
 from trainlab.files import telling
-from trainlab.run import find as lookup
 from trainlab.run import naming
 from trainlab.runs import moving
 
@@ -61,15 +60,15 @@ def delete(folder: Path, logs: Path) -> Entry:
 
     Raises UserError for a run that is at work, or where the disk refuses; the run is then as it was.
     """
-    label = moving.label(folder, logs)
-    with telling(logs), moving.at_rest(folder):
+    label = moving.run_id(folder, logs)
+    with telling(logs), moving.exclusive(folder):
         entry = new_entry(logs, label)
         try:
-            moving.hide(folder)
+            moving.hide_from_tensorboard(folder)
             folder.replace(entry.folder)
         except BaseException:
             with suppress(OSError):
-                moving.unhide(folder)
+                moving.hide_from_tensorboard(folder, back=True)
                 _forget(entry)
             raise
     return entry
@@ -83,12 +82,21 @@ def restore(entry: Entry) -> Path:
     home = entry.home
     with telling(home.parent):
         if entry.folder.exists():
-            _move(entry.folder, home)
+            home.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                home.mkdir()  # a name that nobody has, and that nobody can take in between
+            except FileExistsError:
+                raise UserError(f"{home} is there already. Rename or delete that one first.") from None
+            try:
+                entry.folder.replace(home)  # a folder may take the place of an empty one
+            except OSError:
+                home.rmdir()
+                raise
         elif not home.exists():
             raise UserError(
                 f"{entry.place} is empty: its run is gone. Remove what is left: rm -r {entry.place}"
             )
-        moving.unhide(home)
+        moving.hide_from_tensorboard(home, back=True)
         _forget(entry)
     return home
 
@@ -97,7 +105,9 @@ def purge(entry: Entry) -> None:
     """Remove a deleted run permanently; raise UserError where the disk refuses."""
     with telling(entry.place):
         if not entry.folder.exists():
-            moving.unhide(entry.home)  # its deletion died half-way: the run itself is still there
+            moving.hide_from_tensorboard(
+                entry.home, back=True
+            )  # its deletion died half-way: the run itself is still there
         shutil.rmtree(entry.place)
 
 
@@ -110,16 +120,17 @@ def sweep(logs: Path) -> None:
 
 def entries(logs: Path) -> dict[str, Entry]:
     """Return the deleted runs by 'experiment/run', with '@...' where one was deleted twice; newest first."""
-    found = sorted(_read(logs), key=lambda each: each.deleted, reverse=True)
+    found = []
+    for path in (logs / FOLDER).glob(f"*/{_ABOUT}"):
+        with suppress(ValidationError, OSError):  # somebody else's
+            about = _About.model_validate_json(untrusted.content(path, _LARGEST))
+            if moving.is_plain(about.label):  # else it would come back to a place outside of logs
+                found.append(Entry(path.parent, about.label, about.deleted))
+    found.sort(key=lambda each: each.deleted, reverse=True)
     times = Counter(each.label for each in found)
     return {
         each.label if times[each.label] == 1 else f"{each.label}@{each.place.name}": each for each in found
     }
-
-
-def find(reference: str, logs: Path) -> Entry:
-    """Return the deleted run that is meant; raise UserError with near names when none is, or several are."""
-    return lookup.pick(reference, entries(logs), logs / FOLDER)
 
 
 def new_entry(logs: Path, label: str) -> Entry:
@@ -141,32 +152,8 @@ def new_entry(logs: Path, label: str) -> Entry:
     return Entry(place, label, about.deleted)
 
 
-def _move(folder: Path, home: Path) -> None:
-    """Rename a folder to a name that nobody has, and that nobody can take in between."""
-    home.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        home.mkdir()
-    except FileExistsError:
-        raise UserError(f"{home} is there already. Rename or delete that one first.") from None
-    try:
-        folder.replace(home)  # a folder may take the place of an empty one
-    except OSError:
-        home.rmdir()
-        raise
-
-
 def _forget(entry: Entry) -> None:
     """Remove an entry whose run is not, or no more, in it."""
     if not entry.folder.exists():
         (entry.place / _ABOUT).unlink()
         entry.place.rmdir()
-
-
-def _read(logs: Path) -> list[Entry]:
-    found = []
-    for path in (logs / FOLDER).glob(f"*/{_ABOUT}"):
-        with suppress(ValidationError, OSError):  # somebody else's
-            about = _About.model_validate_json(untrusted.content(path, _LARGEST))
-            if moving.is_plain(about.label):  # else it would come back to a place outside of logs
-                found.append(Entry(path.parent, about.label, about.deleted))
-    return found

@@ -37,7 +37,7 @@ def plan(folder: Path) -> Trim:
 
     Raises UserError for a run at work, and one that has no whole weights besides the states.
     """
-    with moving.at_rest(folder):
+    with moving.exclusive(folder):
         place = folder / checkpoint.FOLDER
         files = sorted(place.iterdir()) if place.is_dir() else []
         states = [path for path in files if checkpoint.is_state(path)]
@@ -52,7 +52,7 @@ def plan(folder: Path) -> Trim:
 
 def trim(wanted: Trim) -> None:
     """Delete the states; raise UserError for a run that is at work by now, or where the disk refuses."""
-    with moving.at_rest(wanted.folder), telling(wanted.folder):
+    with moving.exclusive(wanted.folder), telling(wanted.folder):
         atomic.write(wanted.folder / checkpoint.FOLDER / checkpoint.WEIGHTS_ONLY, NOTE)
         for path in wanted.states:
             path.unlink(missing_ok=True)
