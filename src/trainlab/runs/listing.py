@@ -27,7 +27,7 @@ _LONGEST = 100 * 365 * 86400.0  # seconds of a run
 UNKNOWN = "unknown"  # event files without a run.json don't say how their run ended
 
 
-@dataclass(frozen=True)
+@dataclass
 class Row:
     """A run as the table shows it; metrics map a tag to its value."""
 
@@ -93,18 +93,14 @@ def read(
     directions: Mapping[str, Direction] | None = None,
 ) -> Row:
     """Return a run's row; a `reason` that is known, or found, why it can't be read makes it 'unreadable'."""
-    outcome = outcomes.of if outcomes else events.outcome
     place = folder.relative_to(logs)
     experiment = "" if place.parent == Path() else place.parent.as_posix()
     row = Row(folder, experiment, place.name or ".", UNREADABLE, reason=reason)
-    row = replace(row, directions=dict(directions or {}))
+    row.directions = dict(directions or {})
     if reason is not None:
         return row
     try:
-        if not (folder / record.FILE).exists():
-            known = remarks.read(folder)
-            return _foreign(replace(row, tags=known.tags, note=known.note), outcome)
-        return _ours(row, record.read(folder), outcome)
+        return _read(replace(row), outcomes.of if outcomes else events.outcome)
     except UserError as error:
         return replace(row, reason=str(error))
     except OSError as error:
@@ -113,69 +109,59 @@ def read(
         return replace(row, reason=f"{folder}: {describe(error)}.")
 
 
-def _foreign(row: Row, outcome: Callable[[Path], Outcome]) -> Row:
-    """Complete the row of event files alone."""
-    found = outcome(row.folder)
-    if found.damaged and not found.count:
-        return replace(row, reason=" ".join(found.damaged))
-    row = _damaged(_with_values(replace(row, status=UNKNOWN, config=found.config), found), found.damaged)
-    if found.started is None:
-        return row
-    seconds = max(0.0, found.ended - found.started) if found.ended is not None else None
-    return replace(row, started=datetime.fromtimestamp(found.started, UTC), seconds=seconds)
+def _read(row: Row, outcome: Callable[[Path], Outcome]) -> Row:
+    """Fill a row from the run's record and, where that doesn't say all, from its event files."""
+    if (row.folder / record.FILE).exists():
+        found = _add_record(row, record.read(row.folder), outcome)
+    else:
+        known, found = remarks.read(row.folder), outcome(row.folder)
+        row.tags, row.note = known.tags, known.note
+        if not found.count and found.damaged:
+            row.reason = " ".join(found.damaged)
+            return row
+        row.status = UNKNOWN
+        if found.started is not None:
+            row.started = datetime.fromtimestamp(found.started, UTC)
+            row.seconds = None if found.ended is None else max(0.0, found.ended - found.started)
+    row.damaged = events.damaged(row.folder) if found is None else found.damaged
+    row.reason = " ".join(filter(None, [row.reason, *row.damaged])) or None
+    if found is not None:
+        row.config = row.config or found.config
+        row.last = row.last | found.last
+        for tag in found.lowest:
+            if direction := _direction(row, tag):
+                best, step = (found.lowest if direction == "min" else found.highest)[tag]
+                row.best[tag], row.best_steps[tag] = best, int(step)
+    return row
 
 
-def _ours(row: Row, known: Record, outcome: Callable[[Path], Outcome]) -> Row:
-    """Complete the row of a run with a record; a start or a duration that can't be is left out."""
-    row = replace(row, started=_possible(known.started), config=known.config, metrics=known.metrics)
-    row = replace(row, record=known, tags=known.tags, note=known.note)
-    row = replace(row, directions=known.directions | row.directions)
-    row = _with_recorded(row, known)
-    if known.status != "running":
-        row = replace(row, status=known.status, reason=known.reason, seconds=_duration(known.seconds))
-        if known.last and all(known.directions.get(tag) == _direction(row, tag) for tag in known.last):
-            return _damaged(row, events.damaged(row.folder))
-    # a running run's record lags behind its events, and that of somebody else's writer knows none of them
-    found = outcome(row.folder)
-    if known.status == "running":
-        row = _unfinished(row, known, found.ended)
-    row = _with_values(replace(row, config=row.config or found.config), found)
-    return _damaged(row, found.damaged)
+def _add_record(row: Row, known: Record, outcome: Callable[[Path], Outcome]) -> Outcome | None:
+    """Fill a row from the run's record; return what its events come to, None where the record says all.
 
-
-def _possible(started: datetime) -> datetime | None:
-    """Return a time at which a run can have started, by clocks that differ by a day; None for any other."""
+    A start or a duration that can't be is left out, and so is a best value chosen by another direction.
+    """
     earliest, latest = datetime(1970, 1, 2, tzinfo=UTC), datetime.now(UTC) + timedelta(days=1)
-    return started if earliest <= started <= latest else None
-
-
-def _duration(seconds: float | None) -> float | None:
-    """Return a time that a run can have taken, None for any other."""
-    return None if seconds is None or not 0 <= seconds <= _LONGEST else seconds
-
-
-def _unfinished(row: Row, known: Record, last_event: float | None) -> Row:
-    """Tell a run at work from one that died, which ended with its last event or its record's last change."""
-    if lock.alive(row.folder):
-        now = datetime.now(UTC).timestamp()
-        seconds = _duration(known.seconds_until(now))
-        return replace(row, status="running", reason=known.reason, seconds=seconds)
-    end = last_event or (row.folder / record.FILE).stat().st_mtime  # copying a folder changes the latter
-    seconds = _duration(known.seconds_until(end))
-    return replace(row, status="interrupted", reason=death.cause(known), seconds=seconds)
-
-
-def _damaged(row: Row, damaged: list[str]) -> Row:
-    """Name the files that could not be read, or not to their ends, beside what the others hold."""
-    if not damaged:
-        return row
-    return replace(row, damaged=damaged, reason=" ".join(filter(None, [row.reason, *damaged])))
-
-
-def _with_recorded(row: Row, known: Record) -> Row:
-    """Complete a row by its record's values, but for a best one that was chosen by another direction."""
+    row.started = known.started if earliest <= known.started <= latest else None
+    row.record, row.config, row.metrics = known, known.config, known.metrics
+    row.tags, row.note = known.tags, known.note
+    row.directions = known.directions | row.directions
     best = {tag: point for tag, point in known.best.items() if _chosen_so(known, tag, _direction(row, tag))}
-    return replace(row, last=_values(known.last), best=_values(best), best_steps=_steps(best))
+    row.last = {tag: point.value for tag, point in known.last.items()}
+    row.best = {tag: point.value for tag, point in best.items()}
+    row.best_steps = {tag: point.step for tag, point in best.items()}
+    row.status, row.reason, seconds = known.status, known.reason, known.seconds
+    same = known.last and all(known.directions.get(tag) == _direction(row, tag) for tag in known.last)
+    # a running run's record lags behind its events, and that of somebody else's writer knows none of them
+    found = None if known.status != "running" and same else outcome(row.folder)
+    if known.status == "running" and lock.alive(row.folder):
+        seconds = known.seconds_until(datetime.now(UTC).timestamp())
+    elif known.status == "running":  # it died, with its last event or its record's last change
+        row.status, row.reason = "interrupted", death.cause(known)
+        last_event = found.ended if found else None
+        # copying a folder changes the time of its files
+        seconds = known.seconds_until(last_event or (row.folder / record.FILE).stat().st_mtime)
+    row.seconds = seconds if seconds is not None and 0 <= seconds <= _LONGEST else None
+    return found
 
 
 def _chosen_so(known: Record, tag: str, direction: Direction | None) -> bool:
@@ -189,26 +175,5 @@ def _chosen_so(known: Record, tag: str, direction: Direction | None) -> bool:
     return not (last < best if direction == "min" else last > best)
 
 
-def _with_values(row: Row, found: Outcome) -> Row:
-    """Complete a row by the values of its event files."""
-    extremes = {"min": found.lowest, "max": found.highest}
-    known = {tag: direction for tag in found.lowest if (direction := _direction(row, tag))}
-    best = {tag: extremes[direction][tag] for tag, direction in known.items()}
-    return replace(
-        row,
-        last=row.last | found.last,
-        best=row.best | {tag: value for tag, (value, _) in best.items()},
-        best_steps=row.best_steps | {tag: int(step) for tag, (_, step) in best.items()},
-    )
-
-
 def _direction(row: Row, tag: str) -> Direction | None:
     return row.directions.get(tag) or metrics.well_known(tag)
-
-
-def _values(points: dict[str, record.Point]) -> dict[str, float]:
-    return {tag: point.value for tag, point in points.items()}
-
-
-def _steps(points: dict[str, record.Point]) -> dict[str, int]:
-    return {tag: point.step for tag, point in points.items()}
