@@ -11,15 +11,11 @@ from pathlib import Path
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+from lab import git
 from trainlab import origin, system
 from trainlab.run import record
 
 MAKE = "from trainlab.runs import record\nimport pathlib\nrecord.create(pathlib.Path('{folder}'), 'mine')\n"
-
-
-def git(folder: Path, *words: str) -> str:
-    command = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com", "-C", str(folder), *words]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture
@@ -100,4 +96,4 @@ def test_a_record_from_before_is_read(tmp_path):
 )
 def test_a_notebook_s_experiment_is_what_its_first_run_is_called(cells, name):
     made = new_notebook(cells=[new_code_cell(cell) for cell in cells])
-    assert origin.experiment(made, {"title": "from a parameter", "other": 5}) == name
+    assert origin.experiment(origin.sources(made), {"title": "from a parameter", "other": 5}) == name

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trainlab import paths
-from trainlab.errors import UserError, nearest, some
+from trainlab.errors import UserError, nearest, some, without_traceback
 from trainlab.secrets import is_secret
 
 if TYPE_CHECKING:
@@ -60,6 +61,26 @@ class Config(BaseModel):
     def from_notebook(cls, names: Mapping[str, Any]) -> Self:
         """Build the settings from a notebook's `globals()`: the names that are fields, and no others."""
         return cls.parse({key: names[key] for key in cls.model_fields if key in names})
+
+    @classmethod
+    def from_command_line(cls, words: Iterable[str] | None = None) -> Self:
+        """Build the settings from a script's arguments: `key=value`, `--key=value` or `--key value`.
+
+        `trainlab run SCRIPT key=value` hands its parameters on in this way. Without `words` they are
+        `sys.argv[1:]`.
+        """
+        rest, joined = list(sys.argv[1:] if words is None else words), []
+        while rest:
+            word = rest.pop(0)
+            if word.startswith("--") and "=" not in word and rest:
+                word = f"{word}={rest.pop(0)}"
+            key, equals, value = word.partition("=")
+            joined.append(f"{key.lstrip('-').replace('-', '_')}{equals}{value}")
+        try:
+            return cls.parse(assignments(joined))
+        except UserError as error:
+            without_traceback(error)
+            raise
 
     @classmethod
     def named(cls, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from types import FrameType
 
     from nbformat import NotebookNode
@@ -39,64 +39,46 @@ def of_caller() -> Path | None:
     return OURS if main.stem == "trainlab" or main.is_relative_to(OURS) else None
 
 
-def experiment(notebook: NotebookNode, values: Mapping[str, Any]) -> str | None:
-    """Return the experiment that the notebook's first `Run("name", ...)` names, None where it can't be told.
-
-    The name is a text, one of the `values` (the notebook's parameters), or a text that a cell before gave a
-    name to. Nothing is executed.
-    """
-    known: set[str] = set()  # how the cells so far may write Run
-    constants: dict[str, Any] = {}
-    for tree in _trees(notebook):
-        nodes = list(ast.walk(tree))
-        known |= {name for node in nodes for name in _imported(node)}
-        constants |= {
-            node.targets[0].id: node.value.value
-            for node in nodes
-            if isinstance(node, ast.Assign)
-            if isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Constant)
-        }
-        calls = [node for node in nodes if isinstance(node, ast.Call) and _written(node.func) in known]
-        for call in sorted(calls, key=lambda call: (call.lineno, call.col_offset)):
-            return _name_in(call, constants | dict(values))
-    return None
-
-
-def _trees(notebook: NotebookNode) -> Iterator[ast.Module]:
-    """Yield the code cells that are Python."""
+def sources(notebook: NotebookNode) -> Iterator[str]:
+    """Yield the code cells of a notebook as Python."""
     from IPython.core.inputtransformer2 import TransformerManager
 
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
-                yield ast.parse(TransformerManager().transform_cell(cell.source))
+            with contextlib.suppress(SyntaxError):
+                yield TransformerManager().transform_cell(cell.source)
 
 
-def _imported(node: ast.AST) -> list[str]:
-    """Return how `Run` is written after this import: 'trainlab.Run', or 'R' for `import Run as R`."""
-    if isinstance(node, ast.Import):
-        names = [each.asname or each.name.partition(".")[0] for each in node.names if _is_ours(each.name)]
-        return [f"{name}.Run" for name in names]
-    if isinstance(node, ast.ImportFrom) and _is_ours(node.module or ""):
-        return [each.asname or each.name for each in node.names if each.name == "Run"]
-    return []
+def experiment(code: Iterable[str], values: Mapping[str, Any]) -> str | None:
+    """Return the experiment that the first `Run("name", ...)` in the code names, None where it can't be told.
 
-
-def _is_ours(module: str) -> bool:
-    return module.partition(".")[0] == OURS.name
-
-
-def _written(function: ast.expr) -> str:
-    if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
-        return f"{function.value.id}.{function.attr}"
-    return function.id if isinstance(function, ast.Name) else ""
-
-
-def _name_in(call: ast.Call, values: Mapping[str, Any]) -> str | None:
-    named = [each.value for each in call.keywords if each.arg == "experiment"]
-    for node in [*call.args[:1], *named]:
-        value = values.get(node.id) if isinstance(node, ast.Name) else getattr(node, "value", None)
-        return value if isinstance(value, str) and value.strip() else None
+    The name is a text, one of the `values` (the parameters), or a text that a piece of code before gave a
+    name to. Nothing is executed.
+    """
+    known: set[str] = set()  # how the code so far may write Run: 'trainlab.Run', or 'R' for `import Run as R`
+    constants: dict[str, Any] = {}
+    for source in code:
+        try:
+            nodes = list(ast.walk(ast.parse(source)))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        for node in nodes:
+            if isinstance(node, ast.Import):
+                ours = [each for each in node.names if each.name.partition(".")[0] == OURS.name]
+                known |= {f"{each.asname or OURS.name}.Run" for each in ours}
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == OURS.name:
+                known |= {each.asname or each.name for each in node.names if each.name == "Run"}
+            elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+                names = [each.id for each in node.targets if isinstance(each, ast.Name)]
+                constants |= dict.fromkeys(names, node.value.value)
+        calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) in known]
+        if calls:
+            call = min(calls, key=lambda call: (call.lineno, call.col_offset))
+            named = [*call.args[:1], *(each.value for each in call.keywords if each.arg == "experiment")]
+            first = named[0] if named else None
+            texts = constants | dict(values)
+            name = texts.get(first.id) if isinstance(first, ast.Name) else getattr(first, "value", None)
+            return name if isinstance(name, str) and name.strip() else None
     return None
 
 

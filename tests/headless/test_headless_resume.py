@@ -56,7 +56,8 @@ def ended(project: Lab) -> Lab:
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that ends at once."""
-    monkeypatch.setattr(launcher, "start", lambda folder, held: held.release() or subprocess.Popen(["true"]))
+    popen = subprocess.Popen
+    monkeypatch.setattr(launcher, "start", lambda _, held, __: held.release() or popen(["true"]))
 
 
 def test_a_run_goes_on_in_its_own_folder_with_one_value_a_step(project):

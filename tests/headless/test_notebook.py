@@ -19,9 +19,8 @@ import pytest
 from lab import COMMAND, Lab, processes, until
 from trainlab import paths
 from trainlab.errors import UserError
-from trainlab.headless import launcher, worker
+from trainlab.headless import engine, launcher, worker
 from trainlab.headless import notebook as document
-from trainlab.headless.parameters import Parameters
 from trainlab.run import checkpoint, lock, record
 
 PARAMETERS = "learning_rate = 0.001\nepochs = 2\nseed = 0\ntitle = 'a = b'\nlayers = [1, 2]\nquick = False"
@@ -57,6 +56,11 @@ def worker_of(lab: Lab) -> psutil.Process:
 
 def gone(those: list[psutil.Process]) -> bool:
     return not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in those)
+
+
+def marks(lab: Lab) -> list[str]:
+    """Return what papermill has noted of each cell."""
+    return [cell.metadata.papermill.status for cell in lab.executed().cells]
 
 
 @pytest.fixture
@@ -161,6 +165,7 @@ def test_an_exception_fails_the_run_and_keeps_the_output_until_then(lab):
     assert "ValueError: boom" in done.stdout
     assert (lab.record()["status"], lab.record()["reason"]) == ("failed", "ValueError: boom")
     assert lab.printed() == "before\n"
+    assert marks(lab) == ["completed", "failed", "pending"]
 
 
 DISPLAY = "class Shown:\n    def {method}(self): raise {error}\nprint('before')\nShown()"
@@ -198,6 +203,7 @@ def test_a_killed_kernel_is_told_with_a_hint_on_memory(lab):
     assert "the kernel died (signal 9)" in lab.record()["reason"]
     assert "memory" in lab.record()["reason"]
     assert lab.printed() == "before\n"
+    assert marks(lab) == ["completed", "failed"]
 
 
 @pytest.mark.parametrize("way", ["import sys; sys.exit(0)", "quit()", "import os; os._exit(0)"])
@@ -345,9 +351,10 @@ def test_a_clock_that_is_set_meanwhile_does_not_change_how_long_a_run_took(lab, 
     for name in ("LOGS", "NOTEBOOKS", "DATA"):
         monkeypatch.delenv(f"TRAINLAB_{name}", raising=False)
     path = lab.notebook("quick", "print('end')")
-    folder = launcher.prepare(path, document.read(path), Parameters({}, {}), None)
+    folder, held = launcher.prepare(path, document.read(path), {}, None)
+    held.release()
     monkeypatch.setattr(record, "_now", lambda: datetime.now(UTC) + step)
-    assert worker.main(folder) == 0
+    assert worker.main(folder, []) == 0
     assert "finished after" in capfd.readouterr().out
     assert 0 < lab.record()["seconds"] < 600
 
@@ -364,7 +371,7 @@ def test_sockets_of_workers_that_are_gone_are_removed_and_those_of_others_stay(t
         (tmp_path / name).mkdir()
         (tmp_path / name / "kernel.json").touch()
     (tmp_path / f"trainlab-{ended.pid}-link").symlink_to(tmp_path / "trainlab-elsewhere")
-    worker.sweep()
+    engine.sweep()
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {*names[1:], f"trainlab-{ended.pid}-link"}
     assert (tmp_path / "trainlab-elsewhere" / "kernel.json").exists()
@@ -450,15 +457,6 @@ def test_a_secret_among_a_notebook_s_defaults_is_not_recorded(here, monkeypatch)
     here.notebook("secret", "1", parameters="epochs = 2\nhf_token = 'hf-12345678'\npad_token = '<pad>'")
     assert launcher.run("secret", ["epochs=3"], detach=True) == 0
     assert here.record()["config"] == {"epochs": 3, "hf_token": "***", "pad_token": "<pad>"}
-
-
-@pytest.mark.parametrize("words", [["train.py"], ["./train.py", "lr=1"], ["notebooks/train.py"]])
-def test_a_script_is_told_how_it_is_recorded(here, monkeypatch, words):
-    monkeypatch.chdir(here.root)
-    for place in (here.root, here.root / "notebooks"):
-        (place / "train.py").write_text("print(1)")
-    with pytest.raises(UserError, match=r"is a script.* python \S*train\.py\..*trainlab\.Run\('train'"):
-        launcher.run(words[0], words[1:])
 
 
 @pytest.mark.parametrize("reference", ["/home/me/mine.ipynb", "~/mine.ipynb", "../mine.ipynb"])

@@ -17,7 +17,7 @@ from pathlib import Path
 from trainlab.headless import viewer
 worker = subprocess.Popen(["sh", "-c", sys.argv[2]], stderr=subprocess.DEVNULL, start_new_session=True)
 print(worker.pid, file=sys.stderr, flush=True)
-sys.exit(viewer.follow(worker, Path(sys.argv[1])))
+sys.exit(viewer.tail_log(worker, Path(sys.argv[1])))
 """
 
 

@@ -105,6 +105,12 @@ class Lab:
         return "".join(out.get("text", "") for out in outputs)
 
 
+def git(folder: Path, *words: str) -> str:
+    """Run git as a user of its own; return what it prints."""
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com", "-C", str(folder), *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def processes(*words: str) -> list[psutil.Process]:
     """Return the processes whose command line holds all words."""
     found = []

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+import typer.core
 
 import trainlab
 from trainlab import experiments
@@ -54,22 +54,42 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
-@app.command()
+class _WithArguments(typer.core.TyperCommand):
+    """A command that keeps what stands behind `--` apart, as it is."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Set `ctx.obj` to what stands there."""
+        place = args.index("--") if "--" in args else len(args)
+        ctx.obj = args[place + 1 :]
+        return super().parse_args(ctx, args[:place])
+
+
+@app.command(cls=_WithArguments)
 def run(  # noqa: PLR0913, PLR0917
-    notebook: Annotated[str, typer.Argument(help="A name under notebooks/, or a path.")],
-    parameters: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    ctx: typer.Context,
+    program: Annotated[
+        str, typer.Argument(metavar="NOTEBOOK|SCRIPT", help="A name under notebooks/, or a path.")
+    ],
+    parameters: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]... [-- ARGUMENT...]")] = None,
+    module: Annotated[bool, typer.Option("-m", help="It is a module's name, as for `python -m`.")] = False,
     name: Annotated[str | None, typer.Option(help="Name of the run; default: the parameters.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Set the notebook's parameter `seed`.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Set the parameter `seed`.")] = None,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on with this run: its name, a path, or 'last'.")
     ] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Start it and return at once.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Start it and return at once.")] = False,
 ) -> None:
-    """Execute a notebook headless and record it as a run."""
+    """Execute a notebook or any Python script headless, and record it as a run.
+
+    A script gets KEY=VALUE as --KEY=VALUE, and its own options behind `--` as they are.
+    """
     from trainlab.headless import launcher as headless
 
     words = parameters or []
-    raise typer.Exit(headless.run(notebook, words, name=name, seed=seed, resume=resume, detach=detach))
+    options = {"name": name, "resume": resume}
+    raise typer.Exit(
+        headless.run(program, words, ctx.obj, module=module, seed=seed, detach=detach, **options)
+    )
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import signal
 from dataclasses import dataclass
@@ -15,10 +16,11 @@ from trainlab.run.record import Status
 
 MIB, GIB = 1 << 20, 1 << 30
 RAISE = "raise JUPYTER_MEMORY in .env"
+_RAISED = re.compile(r"^Traceback \(most recent call last\):\n(?:(?: .*)?\n)+(\S.*)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class End:
+class ExitStatus:
     """How a run ended, and the exit code that says so."""
 
     status: Status
@@ -48,14 +50,14 @@ class MemoryWatch:
         )
 
 
-def mend(limit: int | None, used: int) -> str:
+def memory_advice(limit: int, used: int) -> str:
     """Return what to do about a full memory: a smaller batch only where a process of the run took most of it.
 
     Args:
         limit: Bytes that all processes together may use.
         used: Bytes that the largest process of the run had at its peak.
     """
-    if limit is None or 2 * used >= limit:
+    if 2 * used >= limit:
         return f"take a smaller batch, or {RAISE}"
     return (
         f"no process of the run took more than {_size(used)}, so others did: end them, take fewer "
@@ -63,43 +65,57 @@ def mend(limit: int | None, used: int) -> str:
     )
 
 
-def _mend() -> str:
-    """Return what to do, once the kernel has ended: its peak is known as soon as its end was waited for."""
-    total = system.memory_limit() or psutil.virtual_memory().total
-    return mend(total, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
-
-
-def by_signal(by: signal.Signals) -> End:
+def from_signal(by: signal.Signals) -> ExitStatus:
     """Return the end of a run that somebody stopped."""
-    return End("interrupted", {signal.SIGINT: "Ctrl-C"}.get(by, by.name), 128 + by)
+    return ExitStatus("interrupted", {signal.SIGINT: "Ctrl-C"}.get(by, by.name), 128 + by)
 
 
-def by_error(error: dict[str, Any], memory: MemoryWatch) -> End:
+def from_error(error: dict[str, Any], memory: MemoryWatch) -> ExitStatus:
     """Return the end by an exception in a cell, given its name, text and traceback."""
     name, value = error["ename"], error["evalue"]
     if name == "KeyboardInterrupt":
-        return by_signal(signal.SIGINT)
+        return from_signal(signal.SIGINT)
     if error.get("traceback") == [f"{name}: {value}"]:  # errors.UserError draws itself like this
-        return End("failed", value, UserError.exit_code)
-    reason = f"{name}: {value}" if value else name
+        return ExitStatus("failed", value, UserError.exit_code)
+    return _failed(f"{name}: {value}" if value else name, 1, memory)
+
+
+def from_exit_code(code: int | None, memory: MemoryWatch, what: str = "the kernel") -> ExitStatus:
+    """Return the end of a process that died, by its exit code: a signal where it is negative."""
+    if code in (-signal.SIGTERM, -signal.SIGINT):
+        return from_signal(signal.Signals(-code))
+    reason = f"{what} died (exit code {code})"
+    if code == -signal.SIGKILL and (kill := memory.kill()):
+        # its peak is known as soon as its end was waited for
+        used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+        advice = memory_advice(system.memory_limit() or psutil.virtual_memory().total, used)
+        reason = f"out of memory: {what} was {kill}; {advice}"
+    elif code == -signal.SIGKILL:
+        why = "not for memory" if memory.known else "mostly the machine's memory was full"
+        reason = f"{what} died (signal 9): {why}"
+    elif code is not None and code < 0:
+        reason = f"{what} died (signal {-code}, {signal.Signals(-code).name})"
+    return ExitStatus("failed", reason, 1)
+
+
+def from_script(code: int, printed: str, memory: MemoryWatch) -> ExitStatus:
+    """Return the end of a script, by its exit code and by the last that it printed."""
+    if code == 0:
+        return ExitStatus("finished", None, 0)
+    if code < 0:
+        return from_exit_code(code, memory, "the script")
+    if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+        return from_signal(signal.Signals(code - 128))
+    raised, lines = _RAISED.findall(printed), printed.strip().splitlines()
+    if raised and code == 1:
+        return _failed(raised[-1], code, memory)
+    return _failed(f"exit code {code}: {lines[-1]}" if lines else f"exit code {code}", code, memory)
+
+
+def _failed(reason: str, code: int, memory: MemoryWatch) -> ExitStatus:
     if kill := memory.kill():  # a data loader's worker, say, whose end was the exception
         reason = f"{reason} (out of memory: a process was {kill}; take fewer num_workers, or {RAISE})"
-    return End("failed", reason, 1)
-
-
-def by_death(exit_code: int | None, memory: MemoryWatch) -> End:
-    """Return the end of a run whose kernel died, by its exit code: a signal where it is negative."""
-    if exit_code == -signal.SIGTERM:
-        return by_signal(signal.SIGTERM)
-    if exit_code == -signal.SIGKILL and (kill := memory.kill()):
-        return End("failed", f"out of memory: the kernel was {kill}; {_mend()}", 1)
-    if exit_code == -signal.SIGKILL:
-        killed = "the kernel died (signal 9)"
-        why = "not for memory" if memory.known else "mostly the machine's memory was full"
-        return End("failed", f"{killed}: {why}", 1)
-    if exit_code is not None and exit_code < 0:
-        return End("failed", f"the kernel died (signal {-exit_code}, {signal.Signals(-exit_code).name})", 1)
-    return End("failed", f"the kernel died (exit code {exit_code})", 1)
+    return ExitStatus("failed", reason, code)
 
 
 def _size(count: int) -> str:

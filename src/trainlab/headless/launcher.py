@@ -1,4 +1,4 @@
-"""`trainlab run`: checks a notebook's parameters, makes the run's folder, starts its worker and watches it.
+"""`trainlab run`: checks parameters, makes a run's folder, starts its worker and watches it.
 
 The worker is a process of its own (trainlab.headless.worker). Whoever watches may leave at any time: a closed
 terminal or a broken pipe ends the viewer alone, while Ctrl-C and SIGTERM are passed on to the worker.
@@ -9,19 +9,20 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import shlex
+import re
 import signal
 import subprocess
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainlab import origin, paths, untrusted
+from trainlab import literals, origin, paths, secrets, untrusted
+from trainlab.config import no_secret
 from trainlab.errors import UserError, nearest
 from trainlab.headless import notebook as document
 from trainlab.headless import viewer
 from trainlab.headless.parameters import (
-    Parameters,
     given,
     notebook_defaults,
     resolve,
@@ -34,7 +35,7 @@ from trainlab.run import resume as resuming
 from trainlab.run.recorder import gone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from nbformat import NotebookNode
 
@@ -42,43 +43,67 @@ if TYPE_CHECKING:
 
 LOG = "output.log"
 SCRIPT = ".py"
+# what a script that looks at its arguments has in its text, whichever library does it
+_READS_ARGUMENTS = re.compile(
+    r"\b(sys\.argv|argv|\w*argparse|\w*ArgumentParser|parse_args|from_command_line|click|typer|fire|hydra|absl"
+    r"|tyro|docopt|\w*CLI)\b"
+)
 
 
 def run(  # noqa: PLR0913
     reference: str,
     words: Iterable[str] = (),
+    arguments: Sequence[str] = (),
     *,
+    module: bool = False,
     name: str | None = None,
     seed: int | None = None,
     resume: str | None = None,
     detach: bool = False,
 ) -> int:
-    """Execute a notebook headless with `key=value` words; return the exit code, 0 only where every cell ran.
+    """Execute a notebook or a script headless, and record it as a run.
 
-    `resume`, an option or a word, names the run to go on with, in its own folder.
-    Raises UserError, before anything is made or changed, for a notebook, a parameter, a value or a run to
-    resume that cannot be, and afterwards for a mistake of the user's that showed in a cell.
+    Args:
+        reference: A notebook or script: a path, or a name under `notebooks/`; or a module's name.
+        words: Parameters, as `key=value`. A script gets each as an argument `--key=value`.
+        arguments: A script's further arguments, as they are.
+        module: Whether `reference` is the name of a module.
+        name: Of the run; without it the parameters.
+        seed: The parameter of this name.
+        resume: The run to go on with, in its own folder; of a notebook also a word. A script gets its
+            first arguments again.
+        detach: Whether to return at once.
+
+    Returns:
+        The exit code, 0 only where every cell ran, or the script ended well.
+
+    Raises:
+        UserError: Before anything is made or changed, for a notebook, a script, a parameter, a value or a run
+            to resume that cannot be; afterwards for a mistake of the user's that showed while it ran.
     """
-    path = find(reference)
-    notebook = document.read(path)
-    values = given(words, seed=seed, resume=resume)
-    settings = settings_class(notebook, path.parent)
+    path = find_module(reference) if module else find(reference)
+    is_script = path.suffix == SCRIPT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, viewer.PASSED_ON)  # until somebody can act on them
     try:
-        if resume or (values.get("resume") and (settings or _names_a_run(values["resume"], path, notebook))):
-            folder, held = reopen(path, notebook, settings, values, name)
+        if is_script:
+            values = given(words, seed=seed)
+            made, arguments = _script(path, reference if module else "", values, arguments, name, resume)
+        elif arguments:
+            raise UserError(f"{path.name} is a notebook: it takes key=value, and no arguments behind `--`.")
         else:
-            folder = prepare(path, notebook, _resolved(notebook, path.parent, values), name)
-            held = _runner_lock(folder)
-        seen = log_size(folder)
-        worker = start(folder, held)
+            made = _notebook(path, given(words, seed=seed, resume=resume), name, resume)
+        folder, held = made
+        log = folder / LOG
+        seen = log.stat().st_size if log.exists() else 0
+        worker = start(folder, held, arguments)
+        root = paths.root().resolve()  # whoever typed `make` is outside the container, perhaps
+        of_make = stop.MAKE in os.environ and folder.is_relative_to(root)
+        print(folder.relative_to(root) if of_make else folder, flush=True)
         if detach:
-            print(_shown(folder))
             print(f"follow: {stop.command('logs', folder.name)}")
             print(f"stop: {stop.command('stop', folder.name)}")
             return 0
-        print(_shown(folder), flush=True)
-        code = viewer.follow(worker, folder / LOG, seen)
+        code = viewer.tail_log(worker, log, seen)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if worker.poll() is not None:
@@ -88,88 +113,110 @@ def run(  # noqa: PLR0913
     return code
 
 
-def _shown(folder: Path) -> Path:
-    """Return a run's folder as whoever started it finds it, outside the container perhaps."""
-    root = paths.root().resolve()
-    return folder.relative_to(root) if stop.MAKE in os.environ and folder.is_relative_to(root) else folder
-
-
 def find(reference: str) -> Path:
-    """Return the path of a notebook, given as a path or as a name under `notebooks/`, `.ipynb` or not.
+    """Return the path of a notebook or script: a path, or a name under `notebooks/`, `.ipynb` or not.
 
-    Raises UserError with the nearest name where there is none, and for a script.
+    Raises:
+        UserError: There is none; it names the nearest.
     """
     for candidate in (Path(reference), paths.notebooks() / reference):
         for path in (candidate, candidate.with_name(f"{candidate.name}.ipynb")):
-            if path.is_file() and path.suffix == SCRIPT:
-                raise UserError(
-                    f"{path} is a script, and `trainlab run` executes notebooks. Start it by Python: "
-                    f"python {shlex.quote(str(path))}. It is recorded like a notebook where its loop "
-                    f"stands in `with trainlab.Run({path.stem!r}, settings) as run:` (README.md, "
-                    "'Add your own experiment')."
-                )
             if path.is_file():
                 return path.resolve()
     if lost := paths.not_seen_here([reference]):
         raise UserError(f"no notebook {reference!r}.{lost}")
     known = sorted(path.stem for path in paths.notebooks().glob("*.ipynb"))
     raise UserError(
-        f"no notebook {reference!r}, neither here nor in {paths.notebooks()}.{nearest(reference, known)}"
-        f" There: {', '.join(known) or 'none'}."
+        f"no notebook or script {reference!r}, neither here nor in {paths.notebooks()}."
+        f"{nearest(reference, known)} There: {', '.join(known) or 'none'}."
     )
 
 
-def prepare(path: Path, notebook: NotebookNode, parameters: Parameters, name: str | None) -> Path:
-    """Make the run's folder with its record and the notebook to execute, and return it."""
-    filled = document.filled(notebook, parameters.injected)
-    experiment = origin.experiment(notebook, parameters.config) or path.stem
-    folder = naming.new_folder(
-        paths.logs().resolve(), experiment, name or naming.of_changes(parameters.injected)
-    )
-    record.create(
-        folder,
-        folder.parent.name,
-        config=parameters.config,
-        seed=_seed(parameters.config),
-        notebook=str(path),
-        looks=(notebook.metadata.get("trainlab") or {}).get("looks") is True or None,
-    )
-    document.write(folder, filled)
-    return folder
+def find_module(name: str) -> Path:
+    """Return the file that `python -m` would execute, from here; nothing is imported for it."""
+    places: list[str] | None = [str(Path.cwd()), *sys.path]
+    parts, spec = name.split("."), None
+    for count in range(1, len(parts) + 1):
+        spec = PathFinder.find_spec(".".join(parts[:count]), places)
+        places = list(spec.submodule_search_locations or []) if spec else []
+    if spec and spec.submodule_search_locations:
+        spec = PathFinder.find_spec(f"{name}.__main__", places)
+    if spec is None or not spec.origin or not spec.origin.endswith(SCRIPT):
+        raise UserError(f"no module {name!r} that could be executed, from {Path.cwd()}: try python -m {name}")
+    return Path(spec.origin).resolve()
 
 
-def reopen(
+def _script(  # noqa: PLR0913, PLR0917
     path: Path,
-    notebook: NotebookNode,
-    settings: type[Config] | None,
-    values: dict[str, str],
+    module: str,
+    values: Mapping[str, str],
+    behind: Sequence[str],
     name: str | None,
-) -> tuple[Path, lock.Lock]:
-    """Make ready the folder of a run to go on with; return it, and the lock that keeps others out.
+    resume: str | None,
+) -> tuple[tuple[Path, lock.Lock], list[str]]:
+    """Make a script's run ready to start, anew or to go on; return its folder and lock, and its arguments."""
+    arguments = [*(f"--{key}={value}" for key, value in values.items()), *behind]
+    for place, word in enumerate(behind):
+        option, equals, value = word.partition("=")
+        if option.startswith("-") and secrets.is_secret(
+            option.lstrip("-"), value if equals else "".join(behind[place + 1 : place + 2])
+        ):
+            raise UserError(no_secret(option.lstrip("-")))
+    source = path.read_text(errors="replace")
+    config = {key: literals.read(value) for key, value in values.items()}
+    known: dict[str, Any] = {"script": str(path), "module": module or None}
+    experiments = _experiments(path, [source], config)
+    if resume is None:
+        if values and not _READS_ARGUMENTS.search(source):
+            raise UserError(
+                f"{path.name} does not look at its arguments, so {', '.join(values)} cannot be set. Let it: "
+                "`Settings.from_command_line()` of a trainlab.config.Config, or argparse. If it does, out of "
+                f"sight, name them behind `--`: trainlab run {path.name} -- {' '.join(arguments)}"
+            )
+        known |= {"arguments": arguments, "working_folder": str(Path.cwd())}
+        return _new(experiments[0], name or naming.of_changes(config), config, **known), arguments
+    with _reopening(resume, experiments, name) as (folder, _, before):
+        first = before.model_dump().get("arguments")
+        if first is None:
+            raise UserError(f"The run {folder.name} is none of a script that `trainlab run` executed.")
+        if arguments and secrets.hidden(record.plain(arguments)) != first:
+            raise UserError(
+                f"A resumed script gets its first arguments again: {' '.join(first) or 'none'}. Leave out "
+                f"{' '.join(arguments)}, or start a new run (without --resume)."
+            )
+        if not arguments and any(secrets.HIDDEN in word for word in first):
+            raise UserError(f"Say the arguments again, they hold a secret: {' '.join(first)}")
+        held = _runner_lock(folder)
+        record.reopen(folder, **known)
+    return (folder, held), arguments or first
 
-    Its settings are those of `run.json`, and the values given. Raises UserError, with nothing changed, for
-    a notebook without the setting `resume`, a run that is at work or another experiment's, settings that must
-    not change, or checkpoints that are all damaged. Without a settings class here, one in the notebook's
-    cells says which must not.
+
+def _notebook(
+    path: Path, values: dict[str, str], name: str | None, resume: str | None
+) -> tuple[Path, lock.Lock]:
+    """Make a notebook's run ready to start, anew or to go on; return its folder, and the runner's lock.
+
+    A run that goes on has the settings of its `run.json`, and the values given. Without a settings class
+    here, one in the notebook's cells says which must not change.
     """
+    notebook = document.read(path)
+    settings = settings_class(notebook, path.parent)
     defaults = notebook_defaults(notebook) or {}
+    experiments = _experiments(path, origin.sources(notebook), defaults)
+    reference = values.get("resume", "")
+    if not (resume or (reference and (settings or _names_a_run(reference, experiments)))):
+        return prepare(path, notebook, values, name)
     if "resume" not in (settings.model_fields if settings else defaults):
         raise UserError(
             f'{path.name} cannot go on with a run: it has no setting `resume`. Write resume = "" into its '
             "cell tagged 'parameters', and hand it on: trainlab.Run(..., resume=resume)."
         )
-    if name is not None:
-        raise UserError(f"--name {name}: a resumed run has its name already. Leave --name out.")
-    values = dict(values)
-    folder, file = _found(values.pop("resume"), path, notebook)
-    resuming.check_experiment(folder, _experiments(path, notebook), settings)
-    run_lock = resuming.take(folder)  # the notebook's run takes it next
-    try:
-        known = record.read(folder).config
+    del values["resume"]
+    with _reopening(reference, experiments, name, settings) as (folder, file, before):
         if settings is not None:
-            parameters = resumed(settings, values, known)
+            parameters = resumed(settings, values, before.config)
         else:
-            parameters = resumed_by_defaults(defaults, values, known, document.filled_with(folder))
+            parameters = resumed_by_defaults(defaults, values, before.config, document.filled_with(folder))
         with contextlib.redirect_stdout(io.StringIO()):  # the run itself prints the warnings, into the log
             resuming.starting_point(folder, file)
         held = _runner_lock(folder)
@@ -177,64 +224,93 @@ def reopen(
         injected = parameters.injected | {"resume": str((file or folder).resolve())}
         document.write(folder, document.filled(notebook, injected))
         record.reopen(folder, notebook=str(path))
-    finally:
-        run_lock.release()
     return folder, held
 
 
-def _resolved(notebook: NotebookNode, folder: Path, values: Mapping[str, str]) -> Parameters:
-    """Resolve the parameters; where one names a path of the host's, an error says that it isn't seen here."""
+def prepare(
+    path: Path, notebook: NotebookNode, values: Mapping[str, str], name: str | None
+) -> tuple[Path, lock.Lock]:
+    """Make the folder of a notebook's new run with its record and the notebook to execute."""
     try:
-        return resolve(notebook, folder, values)
+        parameters = resolve(notebook, path.parent, values)
     except UserError as error:
         if lost := paths.not_seen_here(values.values()):
             raise UserError(f"{error}{lost}") from None
         raise
+    filled = document.filled(notebook, parameters.injected)
+    experiment = _experiments(path, origin.sources(notebook), parameters.config)[0]
+    looks = (notebook.metadata.get("trainlab") or {}).get("looks") is True or None
+    name = name or naming.of_changes(parameters.injected)
+    made = _new(experiment, name, parameters.config, notebook=str(path), looks=looks)
+    document.write(made[0], filled)
+    return made
 
 
-def _experiments(path: Path, notebook: NotebookNode) -> list[str]:
-    """Return the names that the notebook's runs lie under: what its cells say, and the file's."""
-    said = origin.experiment(notebook, notebook_defaults(notebook) or {})
-    return list(dict.fromkeys(filter(None, [said, path.stem])))
+def _new(
+    experiment: str, name: str | None, config: Mapping[str, Any], **fields: Any
+) -> tuple[Path, lock.Lock]:
+    """Make a new run's folder and record; return it, and the lock that says that it has a runner."""
+    seed = config.get("seed")
+    seed = seed if isinstance(seed, int) and not isinstance(seed, bool) else None
+    folder = naming.new_folder(paths.logs().resolve(), experiment, name)
+    record.create(folder, folder.parent.name, config=config, seed=seed, **fields)
+    return folder, _runner_lock(folder)
 
 
-def _found(reference: str, path: Path, notebook: NotebookNode) -> tuple[Path, Path | None]:
-    """Return the run of this notebook that is meant, and its checkpoint where one is named."""
-    first, *others = _experiments(path, notebook)
+@contextlib.contextmanager
+def _reopening(
+    reference: str, experiments: Sequence[str], name: str | None, settings: type[Config] | None = None
+) -> Iterator[tuple[Path, Path | None, record.Record]]:
+    """Keep others out of a run that is made ready to go on; yield its folder, checkpoint and record.
+
+    Raises:
+        UserError: The run is at work or another experiment's, or has its name already.
+    """
+    if name is not None:
+        raise UserError(f"--name {name}: a resumed run has its name already. Leave --name out.")
+    folder, file = _found(reference, experiments)
+    resuming.check_experiment(folder, experiments, settings)
+    run_lock = resuming.take(folder)  # the code's own run takes it next
     try:
-        return resuming.find(reference, first)
-    except UserError:
-        for each in others:
-            with contextlib.suppress(UserError):
-                return resuming.find(reference, each)
-        raise
+        yield folder, file, record.read(folder)
+    finally:
+        run_lock.release()
 
 
-def _names_a_run(reference: str, path: Path, notebook: NotebookNode) -> bool:
+def _experiments(path: Path, sources: Iterable[str], values: Mapping[str, Any]) -> list[str]:
+    """Return the names that the runs of a file lie under: what its code says, and the file's."""
+    own = path.parent.name if path.stem == "__main__" else path.stem
+    return list(dict.fromkeys(filter(None, [origin.experiment(sources, values), own])))
+
+
+def _found(reference: str, experiments: Sequence[str]) -> tuple[Path, Path | None]:
+    """Return the run of these experiments that is meant, and its checkpoint where one is named."""
+    errors = []
+    for each in experiments:
+        try:
+            return resuming.find(reference, each)
+        except UserError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _names_a_run(reference: str, experiments: Sequence[str]) -> bool:
     """Tell whether `resume=` means a run of ours: a notebook of one's own may mean something else by it."""
     try:
-        _found(reference, path, notebook)
+        _found(reference, experiments)
     except UserError:
         return reference == "last"
     return True
 
 
-def log_size(folder: Path) -> int:
-    """Return how many bytes of output the run has so far: none where it is new."""
-    try:
-        return (folder / LOG).stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def start(folder: Path, held: lock.Lock) -> subprocess.Popen[bytes]:
+def start(folder: Path, held: lock.Lock, arguments: Sequence[str] = ()) -> subprocess.Popen[bytes]:
     """Start the worker of a prepared run, in a session that the terminal's end does not reach.
 
     The worker inherits the runner's lock, and keeps it to its end: the run counts as alive.
     """
     with untrusted.appended(folder / LOG) as log:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "trainlab.headless.worker", str(folder)],
+            [sys.executable, "-m", "trainlab.headless.worker", str(folder), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -250,11 +326,6 @@ def _runner_lock(folder: Path) -> lock.Lock:
     held = lock.hold(folder, lock.RUNNER)
     assert held is not None, "a folder made a moment ago, or whose other lock we have, has no other holder"
     return held
-
-
-def _seed(config: dict[str, Any]) -> int | None:
-    seed = config.get("seed")
-    return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
 
 
 def _close_record(folder: Path, code: int) -> None:

@@ -60,7 +60,7 @@ class Lines(Terminal):
         super().write(_last_state(self.line) + b"\n" if self.line else b"")
 
 
-def follow(worker: subprocess.Popen[bytes], log: Path, seen: int = 0) -> int:
+def tail_log(worker: subprocess.Popen[bytes], log: Path, seen: int = 0) -> int:
     """Show the log, less the bytes `seen`, until the worker ends; return its exit code as a shell counts it.
 
     Ctrl-C and SIGTERM go to the worker. Where nobody reads any more the viewer leaves, with SIGPIPE's code.

@@ -136,7 +136,7 @@ class Record(BaseModel):
 def create(folder: Path, experiment: str, **fields: Any) -> Record:
     """Write the first `run.json` of a run that starts now in this process, and return it.
 
-    Its code is that of the `notebook` where one is given, and of whoever called trainlab elsewhere.
+    Its code is that of the `notebook` or `script` where one is given, and of trainlab's caller elsewhere.
     """
     known = {
         "experiment": experiment,
@@ -271,8 +271,8 @@ def _name(value: float) -> str:
 
 
 def _code_versions(fields: Mapping[str, Any]) -> dict[str, Any]:
-    notebook = fields.get("notebook")
-    return system.code_versions(Path(notebook) if notebook else origin.of_caller())
+    program = fields.get("notebook") or fields.get("script")
+    return system.code_versions(Path(program) if program else origin.of_caller())
 
 
 def _process() -> dict[str, Any]:

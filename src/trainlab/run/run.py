@@ -145,7 +145,8 @@ class Run(Recorder):
         folder = Path(os.environ.get(ADOPT, ""))
         if not folder.name or not folder.is_dir() or (found and not found[0].samefile(folder)):
             return False
-        if not found and record.read(folder).resumes:
+        known = record.read(folder)  # a script goes on without being told: it has its first arguments again
+        if not found and known.resumes and not (known.model_extra or {}).get("script"):
             raise UserError(
                 f"The run {folder.name} is to go on, and the notebook doesn't hand its `resume` on. "
                 "Write it into the call: trainlab.Run(..., resume=resume)."
@@ -155,8 +156,9 @@ class Run(Recorder):
         if held is None:
             return False
         self._place(folder, held)
-        if found:
-            self._reopen(found[1], fields, adopted=True)
+        if found or known.resumes:
+            self.resumed = True
+            self._reopen(found[1] if found else None, fields, adopted=True)
         else:
             self._record = record.update(folder, **_said(fields), pid=self._process)
         return True

@@ -9,7 +9,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainlab import paths
 from trainlab.errors import UserError, without_traceback
@@ -35,28 +35,26 @@ def command(verb: str, run: str) -> str:
     )
 
 
-def resume_command(notebook: str, run: str) -> str:
-    """Return what to type to go on with a run of a notebook, from where this command was typed."""
-    path = Path(notebook)
-    name = path.stem if path.parent == paths.notebooks().resolve() else str(path)
-    words = f"{shlex.quote(name)} --resume {shlex.quote(run)}"
-    return f'make run ARGS="{words}"' if MAKE in os.environ else f"trainlab run {words}"
-
-
 def outcome(folder: Path) -> str:
-    """Return what a run that was stopped has saved, and how to go on with it."""
+    """Return what a run that was stopped has saved, and what to type to go on with it, here."""
+    known: dict[str, Any] = {}
+    with suppress(record.RecordError):
+        known = record.read(folder).model_dump()
     states = checkpoint.full_states(folder)
-    if not states:
+    if not states and not known.get("script"):
         return "no checkpoint was saved."
-    step = states[0].stem.removeprefix(checkpoint.STEP)
-    saved = f"saved at step {int(step)}" if step.isdigit() else f"saved as {states[0].name}"
-    try:
-        notebook = record.read(folder).model_dump().get("notebook")
-    except record.RecordError:
-        notebook = None
-    if notebook:
-        return f"{saved}. Go on: {resume_command(str(notebook), folder.name)}"
-    return f'{saved}. Go on with resume="{folder.name}"'
+    saved = "no checkpoint of trainlab's was saved, and what the script wrote is there"
+    if states:
+        step = states[0].stem.removeprefix(checkpoint.STEP)
+        saved = f"saved at step {int(step)}" if step.isdigit() else f"saved as {states[0].name}"
+    if not (program := known.get("notebook") or known.get("script")):
+        return f'{saved}. Go on with resume="{folder.name}"'
+    path = Path(str(program))
+    is_known = path.suffix == ".ipynb" and path.parent == paths.notebooks().resolve()
+    words = ["-m", str(known["module"])] if known.get("module") else [path.stem if is_known else str(path)]
+    typed = shlex.join([*words, "--resume", folder.name])
+    typed = f'make run ARGS="{typed}"' if MAKE in os.environ else f"trainlab run {typed}"
+    return f"{saved}. Go on: {typed}"
 
 
 def tell(folder: Path, error: BaseException, reason: str | None) -> None:

@@ -1,0 +1,1 @@
+"""Executes somebody's code as a run: a notebook or a script."""

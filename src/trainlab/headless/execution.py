@@ -1,0 +1,185 @@
+"""Somebody's code at work: a process group that is watched, interrupted, ended; and what it prints."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from jupyter_core.utils import ensure_event_loop
+
+from trainlab import cleaning, secrets
+from trainlab.headless import ends
+from trainlab.headless.ends import ExitStatus
+from trainlab.run import grace
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
+GRACE = 30.0  # seconds to end after a first signal, beside the step at work and a save
+HASTE = 3.0  # the same after a second one, which an engine sends when its own patience is over
+SAVE_GLANCE = 0.2  # seconds between two looks at whether a save is at work
+TAIL = 1 << 16  # characters of a script's output, in which the reason of its end is looked for
+TRACEBACK = "Traceback (most recent call last):\n"
+
+
+class Screen:
+    """Standard output, with our own lines kept apart from half lines that the code printed.
+
+    Secrets are hidden. The output is the user's own, but may hold what others wrote, a title say: it is
+    cleaned as `cleaning.Output` says, here and in the run's log; colours and progress bars stay.
+    """
+
+    def __init__(self) -> None:
+        self.mid_line = False
+        self.stream = secrets.Stream()
+        self.output = cleaning.Output()
+
+    def write(self, text: str) -> None:
+        """Write what the code printed, at once."""
+        self._put(self.stream.feed(self.output.feed(text)))
+
+    def line(self, text: str) -> None:
+        """Write a line of ours."""
+        self._put(self.stream.rest())
+        self.output = cleaning.Output()  # a sequence without an end would swallow the next cell's words
+        clean = cleaning.Output().feed(text.rstrip("\n"))
+        self._put(("\n" if self.mid_line else "") + secrets.without_secrets(clean) + "\n")
+
+    def _put(self, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        self.mid_line = not text.endswith("\n") if text else self.mid_line
+
+
+class Execution:
+    """Somebody's code at work, in a process group that never outlives this process, however that ends."""
+
+    def __init__(self, folder: Path, screen: Screen) -> None:
+        self.folder, self.screen = folder, screen
+        self.loop = ensure_event_loop()  # the one that papermill uses
+        self.memory = ends.MemoryWatch()
+        self.stopped_by: signal.Signals | None = None
+        self.group: int | None = None
+
+    def run(self) -> ExitStatus:
+        """Execute the code to its end and return how it ended; nothing that it started is left by then."""
+        for each in STOPS:
+            self.loop.add_signal_handler(each, self.stop, each)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # `trainlab run` had them blocked until here
+        sockets = self.make_sockets()
+        # The shell kills the group, and removes the sockets, once the other end of its pipe is closed: in
+        # whatever way this process ends. A kernel's own check of its parent ends the kernel alone.
+        with subprocess.Popen(
+            ["sh", "-c", 'read -r group && { read -r _; kill -9 "-$group"; }; rm -rf "$0"', sockets],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as self.guard:
+            status = self.execute(sockets)
+        return ends.from_signal(self.stopped_by) if self.stopped_by else status
+
+    def make_sockets(self) -> str:
+        """Return a new folder for sockets, '' where none are needed."""
+        return ""
+
+    def execute(self, sockets: str) -> ExitStatus:
+        """Start the processes, `entrust` their group, and wait for their end."""
+        raise NotImplementedError
+
+    def interrupt(self) -> None:
+        """Ask the code to end as by Ctrl-C, so that it closes its files."""
+        raise NotImplementedError
+
+    def entrust(self, group: int) -> None:
+        """Let the guard know which process group must not outlive this process."""
+        self.group = group
+        assert self.guard.stdin is not None, "a pipe"
+        self.guard.stdin.write(f"{group}\n".encode())
+        self.guard.stdin.flush()
+
+    def stop(self, by: signal.Signals) -> None:
+        """Interrupt the code; insist later."""
+        self.interrupt()
+        seconds = HASTE if self.stopped_by else GRACE + grace.for_step(self.folder)
+        self.stopped_by = self.stopped_by or by
+        deadline = grace.Deadline(self.folder, seconds)
+
+        def insist() -> None:
+            if deadline.over():
+                self.kill()
+            else:
+                self.loop.call_later(SAVE_GLANCE, insist)
+
+        insist()
+
+    def kill(self) -> None:
+        """End all its processes at once."""
+        if self.group is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.group, signal.SIGKILL)
+
+    def environment(self, *left_out: str, **more: str) -> dict[str, str]:
+        """Return the code's environment: no token, and `!pip` is this Python's."""
+        kept = {k: v for k, v in os.environ.items() if k not in ("JUPYTER_TOKEN", *left_out)}
+        own = str(Path(sys.executable).parent)  # not resolved: in a virtual environment it is a link
+        kept["PATH"] = os.pathsep.join([own, os.environ.get("PATH", os.defpath)])
+        # threads that wait asleep: spinning ones cost runs side by side more than half of their speed
+        return {"OMP_WAIT_POLICY": "PASSIVE"} | kept | {"TRAINLAB_RUN": str(self.folder)} | more
+
+
+class Script(Execution):
+    """A script or module, executed by this Python."""
+
+    def __init__(self, folder: Path, screen: Screen, command: list[str], place: str) -> None:
+        super().__init__(folder, screen)
+        self.command, self.place = command, place
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.tail = self.held = ""
+
+    def execute(self, sockets: str) -> ExitStatus:  # noqa: ARG002
+        """Execute it, and show what it prints."""
+        self.process = subprocess.Popen(
+            self.command,
+            cwd=self.place,
+            env=self.environment(PYTHONUNBUFFERED="1"),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self.entrust(self.process.pid)
+        assert self.process.stdout is not None, "a pipe"
+        self.pipe = self.process.stdout.fileno()
+        os.set_blocking(self.pipe, False)
+        self.loop.add_reader(self.pipe, self.read)
+        code = self.loop.run_until_complete(self.loop.run_in_executor(None, self.process.wait))
+        self.loop.remove_reader(self.pipe)
+        while self.read():  # not to the pipe's end: what it started may hold that open
+            pass
+        interrupted = self.stopped_by and self.held.rstrip().endswith("KeyboardInterrupt")
+        self.screen.write("" if interrupted else self.held)
+        return ends.from_script(code, self.tail, self.memory)
+
+    def interrupt(self) -> None:
+        """Interrupt the script, not what it started: a data loader's workers end with it."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+
+    def read(self) -> bool:
+        """Show what there is to read; a traceback after a stop may be that stop's, and is kept back."""
+        try:
+            data = os.read(self.pipe, 1 << 16)
+        except BlockingIOError:
+            return False
+        if not data:
+            self.loop.remove_reader(self.pipe)
+        text = self.held + self.decoder.decode(data, final=not data)
+        self.tail = (self.tail + text.removeprefix(self.held))[-TAIL:]
+        shown, header, rest = text.partition(TRACEBACK) if self.stopped_by else (text, "", "")
+        self.screen.write(shown)
+        self.held = header + rest
+        return bool(data)
