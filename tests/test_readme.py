@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from project import CHECKOUT, clean_environment
-from trainlab.run import checkpoint
+from trainlab.run import checkpoint, events
 
 if TYPE_CHECKING:
     from project import Project
@@ -30,6 +30,10 @@ RUN_ELSEWHERE = {
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+# the examples, as they stand there
+SCRIPT, LOOP, LINE, SUBJECT = blocks("python")
 
 
 def commands() -> list[str]:
@@ -52,6 +56,7 @@ def test_every_command_works_in_the_order_in_which_it_is_read(local_project: Pro
     environment = (
         clean_environment() | local_project.environment | {"TRAINLAB_ROOT": str(local_project.folder)}
     )
+    (local_project.folder / "train.py").write_text(SCRIPT)
     for command in commands():
         done = subprocess.run(
             ["bash", "-c", runnable(command, local_project)],
@@ -75,8 +80,21 @@ def recorded(example: str, logs: Path) -> tuple[Path, dict[str, Any]]:
     return record.parent, json.loads(record.read_text())
 
 
+def test_the_example_of_a_script_leaves_a_finished_run_with_its_curve(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(SCRIPT)
+    (command,) = [line for line in commands() if "train.py" in line]
+    environment = os.environ | {"TRAINLAB_LOGS": str(tmp_path / "logs")}
+    trainlab = Path(sys.executable).with_name("trainlab")
+    words = [str(trainlab), *command.split()[1:]]
+    subprocess.run(words, cwd=tmp_path, env=environment, check=True)
+    (record,) = tmp_path.glob("logs/train/*/run.json")
+    run = json.loads(record.read_text())
+    assert (run["status"], run["config"]) == ("finished", {"lr": 0.3})
+    assert events.read(record.parent).curves["train/loss"].steps == [*range(50)]
+
+
 def test_the_example_of_a_training_loop_leaves_a_finished_run(tmp_path: Path) -> None:
-    folder, run = recorded(blocks("python")[0], tmp_path)
+    folder, run = recorded(LOOP, tmp_path)
     assert folder.parent.name == "my-experiment"
     assert run["status"] == "finished"
     assert run["config"] == {"learning_rate": 0.3}
@@ -84,8 +102,7 @@ def test_the_example_of_a_training_loop_leaves_a_finished_run(tmp_path: Path) ->
 
 
 def test_the_example_of_an_own_subject_is_checked(tmp_path: Path) -> None:
-    line, subject = blocks("python")[1:3]
-    (tmp_path / "mine.py").write_text(f"{line.split('x = ')[0]}{subject}")
+    (tmp_path / "mine.py").write_text(f"{LINE.split('x = ')[0]}{SUBJECT}")
     environment = os.environ | {"TRAINLAB_LOGS": str(tmp_path / "logs"), "PYTHONPATH": str(CHECKOUT / "src")}
     command = [str(Path(sys.executable).with_name("trainlab")), "check", "mine:subject", "--format", "json"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
@@ -93,7 +110,7 @@ def test_the_example_of_an_own_subject_is_checked(tmp_path: Path) -> None:
 
 
 def test_the_example_of_an_own_module_leaves_curves_and_a_checkpoint_that_loads(tmp_path: Path) -> None:
-    folder, run = recorded(blocks("python")[1], tmp_path)
+    folder, run = recorded(LINE, tmp_path)
     assert (run["experiment"], run["status"], run["config"]["learning_rate"]) == ("line", "finished", 0.2)
     assert run["last"]["val/loss"]["value"] < 0.01
     best = checkpoint.load(folder / "checkpoints" / "best.ckpt")
