@@ -9,21 +9,21 @@ import sys
 
 import pytest
 
-from trainlab.headless import viewer
+from trainlab.headless import launcher
 
 FOLLOW = """
 import subprocess, sys
 from pathlib import Path
-from trainlab.headless import viewer
+from trainlab.headless.launcher import tail_log
 worker = subprocess.Popen(["sh", "-c", sys.argv[2]], stderr=subprocess.DEVNULL, start_new_session=True)
 print(worker.pid, file=sys.stderr, flush=True)
-sys.exit(viewer.tail_log(worker, Path(sys.argv[1])))
+sys.exit(tail_log(worker, Path(sys.argv[1])))
 """
 
 
 def test_a_pipe_gets_whole_lines_and_the_last_state_of_a_progress_bar():
     out = io.BytesIO()
-    lines = viewer.Lines(out)
+    lines = launcher.Screen(out)
     for piece in (b"one\nt", b"wo\n", b"\r 10%", b"\r 20%", b"\r100%\n", b"end"):
         lines.write(piece)
     assert out.getvalue() == b"one\ntwo\n100%\n"
@@ -33,9 +33,9 @@ def test_a_pipe_gets_whole_lines_and_the_last_state_of_a_progress_bar():
 
 def test_a_pipe_gets_a_state_of_a_long_progress_bar_now_and_then(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(viewer.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(launcher.time, "monotonic", lambda: clock[0])
     out = io.BytesIO()
-    lines = viewer.Lines(out)
+    lines = launcher.Screen(out)
     for second in range(100):
         clock[0] = second
         lines.write(b"\r%d%%" % second)
@@ -44,7 +44,8 @@ def test_a_pipe_gets_a_state_of_a_long_progress_bar_now_and_then(monkeypatch):
 
 def test_a_terminal_gets_everything_as_it_is():
     out = io.BytesIO()
-    terminal = viewer.Terminal(out)
+    out.isatty = lambda: True
+    terminal = launcher.Screen(out)
     for piece in (b"\r10%", b"\r20%", b"\n"):
         terminal.write(piece)
     assert out.getvalue() == b"\r10%\r20%\n"

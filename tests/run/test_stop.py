@@ -14,7 +14,7 @@ import pytest
 
 from lab import COMMAND, Lab, until
 from trainlab.errors import UserError
-from trainlab.headless import viewer
+from trainlab.headless import launcher
 from trainlab.run import checkpoint, lock, record
 from trainlab.run import stop as stopping
 from trainlab.run.run import Run
@@ -74,7 +74,7 @@ def bystander() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_a_run_is_stopped_and_it_is_said_what_was_saved(script: Script) -> None:
-    assert list(stopping.holders(script.folder)) == [script.process.pid]
+    assert [each.pid for each in stopping.holders(script.folder)] == [script.process.pid]
     name = script.folder.name
     assert stopping.stop(script.folder) == (
         f'{name}: interrupted, saved at step 240. Go on with resume="{name}"'
@@ -90,7 +90,9 @@ def test_a_process_that_has_a_dead_run_s_number_or_reads_its_lock_is_left_alone(
 ) -> None:
     record.update(script.folder, pid=bystander.pid)
     with (script.folder / lock.RUN).open():
-        assert list(stopping.holders(script.folder)) == [script.process.pid], "and not this process"
+        assert [each.pid for each in stopping.holders(script.folder)] == [script.process.pid], (
+            "and not this process"
+        )
         assert not stopping.signalled(script.folder, bystander.pid, signal.SIGKILL)
         assert not stopping.signalled(script.folder, os.getpid(), signal.SIGKILL)
         stopping.stop(script.folder)
@@ -101,7 +103,7 @@ def test_a_run_that_is_at_work_elsewhere_is_named_with_its_place(
     script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     record.update(script.folder, host="other-machine")
-    monkeypatch.setattr(stopping, "PROC", tmp_path / "no-proc")
+    monkeypatch.setattr(stopping.psutil, "process_iter", lambda: iter(()))
     with pytest.raises(UserError, match=rf"process {script.process.pid} on other-machine"):
         stopping.stop(script.folder)
     assert script.process.poll() is None
@@ -118,7 +120,7 @@ def test_a_run_that_does_not_end_is_told_with_the_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stopping, "PATIENCE", -stopping.MARGIN)
-    monkeypatch.setattr(stopping.signal, "pidfd_send_signal", lambda *_: None)
+    monkeypatch.setattr(stopping.psutil.Process, "send_signal", lambda *_: None)
     run = Run("deaf", logs=tmp_path, monitor=False)
     with pytest.raises(UserError, match=f"does not end. Without saving anything: kill -9 {os.getpid()}"):
         stopping.stop(run.folder)
@@ -158,7 +160,7 @@ def test_a_detached_run_is_shown_followed_and_stopped_by_the_commands_that_it_pr
     shown = command(lab, "runs", "show", name).stdout
     assert f"to stop it: trainlab stop {name}" in shown
     (worker,) = stopping.holders(lab.folder())
-    assert f"{worker} on " in shown
+    assert f"{worker.pid} on " in shown
     done = command(lab, "stop", name)
     assert (done.returncode, done.stdout) == (0, f"{name}: interrupted, no checkpoint was saved.\n"), done
     assert lab.record()["reason"] == "SIGTERM"
@@ -181,9 +183,9 @@ def test_the_log_of_a_run_that_has_none_is_explained(lab: Lab) -> None:
 
 def test_a_log_from_elsewhere_does_not_steer_the_terminal() -> None:
     hostile = b"\x1b]0;title\x07\x1b[2J\xc2\x9b2J\x1bc\x08 \x1b"
-    assert viewer._harmless(hostile) == b"?]0;title??[2J?2J?c\x08 ?"
+    assert launcher.harmless(hostile) == b"?]0;title??[2J?2J?c\x08 ?"
     kept = b"\x1b[31mred\x1b[0m\r 10%\x1b[K\x1b[A\n\t\xc3\xa9\n"
-    assert viewer._harmless(kept) == kept
+    assert launcher.harmless(kept) == kept
 
 
 SAVING = """

@@ -20,7 +20,7 @@ def stop(run: Reference, logs: Logs = None) -> None:
 
 def show_log(run: Reference, logs: Logs = None) -> None:
     """Show what a headless run has printed; in a terminal also what it prints from now on."""
-    from trainlab.headless import launcher, viewer
+    from trainlab.headless import launcher
     from trainlab.run import find, lock
 
     folder = find.find(run, logs)
@@ -31,7 +31,7 @@ def show_log(run: Reference, logs: Logs = None) -> None:
             "prints stands in its notebook or its terminal."
         )
     try:
-        viewer.show(log, lambda: lock.alive(folder))
+        launcher.show_log(log, lambda: lock.alive(folder))
     except KeyboardInterrupt:
         raise typer.Exit(128 + signal.SIGINT) from None
     except BrokenPipeError:

@@ -13,17 +13,17 @@ import re
 import signal
 import subprocess
 import sys
-from importlib.machinery import PathFinder
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from trainlab import literals, origin, paths, secrets, untrusted
 from trainlab.config import no_secret
 from trainlab.errors import UserError, nearest
 from trainlab.headless import notebook as document
-from trainlab.headless import viewer
 from trainlab.headless.parameters import (
     given,
+    module_file,
     notebook_defaults,
     resolve,
     resumed,
@@ -35,7 +35,7 @@ from trainlab.run import resume as resuming
 from trainlab.run.recorder import gone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from nbformat import NotebookNode
 
@@ -43,6 +43,11 @@ if TYPE_CHECKING:
 
 LOG = "output.log"
 SCRIPT = ".py"
+PASSED_ON = (signal.SIGINT, signal.SIGTERM)
+PAUSE = 0.1  # seconds between two looks at the log
+STATE_EVERY = 10.0  # seconds between two states of one progress bar, where they can't overwrite each other
+# Escapes other than for colours, the end of a line and a line up; bells and the like; their forms in one byte
+STEERING = re.compile(rb"\x1b(?!\[[0-9;]*[mKA])|[\x00-\x07\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]|\xc2[\x80-\x9f]")
 # what a script that looks at its arguments has in its text, whichever library does it
 _READS_ARGUMENTS = re.compile(
     r"\b(sys\.argv|argv|\w*argparse|\w*ArgumentParser|parse_args|from_command_line|click|typer|fire|hydra|absl"
@@ -83,7 +88,7 @@ def run(  # noqa: PLR0913
     """
     path = find_module(reference) if module else find(reference)
     is_script = path.suffix == SCRIPT
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, viewer.PASSED_ON)  # until somebody can act on them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # until somebody can act on them
     try:
         if is_script:
             values = given(words, seed=seed)
@@ -103,11 +108,16 @@ def run(  # noqa: PLR0913
             print(f"follow: {stop.command('logs', folder.name)}")
             print(f"stop: {stop.command('stop', folder.name)}")
             return 0
-        code = viewer.tail_log(worker, log, seen)
+        code = tail_log(worker, log, seen)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if worker.poll() is not None:
-        _close_record(folder, worker.returncode)
+        if not folder.is_dir():
+            raise UserError(gone(folder))
+        if record.read(folder).status == "running":  # a worker that was killed could not write it down
+            number = worker.returncode
+            how = f"signal {-number}, {signal.Signals(-number).name}" if number < 0 else f"exit code {number}"
+            record.end(folder, "failed", f"the runner died ({how})")
     if code == UserError.exit_code:
         raise UserError(str(record.read(folder).reason))
     return code
@@ -134,16 +144,13 @@ def find(reference: str) -> Path:
 
 def find_module(name: str) -> Path:
     """Return the file that `python -m` would execute, from here; nothing is imported for it."""
-    places: list[str] | None = [str(Path.cwd()), *sys.path]
-    parts, spec = name.split("."), None
-    for count in range(1, len(parts) + 1):
-        spec = PathFinder.find_spec(".".join(parts[:count]), places)
-        places = list(spec.submodule_search_locations or []) if spec else []
-    if spec and spec.submodule_search_locations:
-        spec = PathFinder.find_spec(f"{name}.__main__", places)
-    if spec is None or not spec.origin or not spec.origin.endswith(SCRIPT):
-        raise UserError(f"no module {name!r} that could be executed, from {Path.cwd()}: try python -m {name}")
-    return Path(spec.origin).resolve()
+    places = [str(Path.cwd()), *sys.path]
+    file = module_file(name, places)
+    if file is not None and file.name == "__init__.py":
+        file = module_file(f"{name}.__main__", places)
+    if file is None:
+        raise UserError(f"no module {name!r} to execute, from {Path.cwd()}: try python -m {name}")
+    return file
 
 
 def _script(  # noqa: PLR0913, PLR0917
@@ -328,10 +335,77 @@ def _runner_lock(folder: Path) -> lock.Lock:
     return held
 
 
-def _close_record(folder: Path, code: int) -> None:
-    """Write down what a worker that was killed could not write; raise UserError where the folder is gone."""
-    if not folder.is_dir():
-        raise UserError(gone(folder))
-    if record.read(folder).status == "running":
-        how = f"signal {-code}, {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        record.end(folder, "failed", f"the runner died ({how})")
+class Screen:
+    """Shows a log: all as it is in a terminal; elsewhere whole lines, and a bar's state now and then."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self.out, self.in_terminal = out, out.isatty()
+        self.line = b""  # not yet complete
+        self.shown = time.monotonic()
+
+    def write(self, data: bytes) -> None:
+        """Show what is new."""
+        if not self.in_terminal:
+            *lines, self.line = (self.line + data).split(b"\n")
+            lines = [_last_state(line) for line in lines]
+            if b"\r" in self.line:
+                self.line = b"\r" + _last_state(self.line)
+                if data and time.monotonic() - self.shown > STATE_EVERY:
+                    self.shown = time.monotonic()
+                    lines.append(self.line[1:])
+            data = b"".join(line + b"\n" for line in lines)
+        if data:
+            self.out.write(data)
+            self.out.flush()
+
+    def close(self) -> None:
+        """Show an unfinished last line."""
+        if self.line:
+            self.out.write(_last_state(self.line) + b"\n")
+            self.out.flush()
+
+
+def tail_log(worker: subprocess.Popen[bytes], log: Path, seen: int = 0) -> int:
+    """Show the log, less the bytes `seen`, until the worker ends; return its exit code as a shell counts it.
+
+    Ctrl-C and SIGTERM go to the worker. Where nobody reads any more the viewer leaves, with SIGPIPE's code.
+    """
+    before = {each: signal.signal(each, lambda number, _: worker.send_signal(number)) for each in PASSED_ON}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
+    try:
+        _tail(log, seen, lambda: worker.poll() is None)
+    except OSError:  # a broken pipe, or a terminal that is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own last flush
+        return 128 + signal.SIGPIPE
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    return worker.returncode if worker.returncode >= 0 else 128 - worker.returncode
+
+
+def show_log(log: Path, at_work: Callable[[], bool]) -> None:
+    """Show a log, perhaps from elsewhere; in a terminal also what is added while the run is at work."""
+    _tail(log, 0, lambda: sys.stdout.isatty() and at_work(), harmless)
+
+
+def harmless(text: bytes) -> bytes:
+    """Return a text less what steers a terminal; colours and bars stay."""
+    return STEERING.sub(b"?", text)
+
+
+def _tail(log: Path, seen: int, growing: Callable[[], bool], shown: Callable[[bytes], bytes] = bytes) -> None:
+    # not sys.stdout.buffer, which under PYTHONUNBUFFERED writes a part and forgets the rest
+    with open(sys.stdout.fileno(), "wb", closefd=False) as out, log.open("rb") as file:
+        file.seek(seen)
+        screen, more = Screen(out), True
+        while more:
+            more = growing()  # before reading: nothing comes after its end
+            screen.write(shown(file.read()))
+            if more:
+                time.sleep(PAUSE)
+        screen.close()
+
+
+def _last_state(line: bytes) -> bytes:
+    """Return what a terminal shows of a line with carriage returns in it."""
+    return line.rstrip(b"\r").rpartition(b"\r")[2]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import ast
 import importlib
-import importlib.util
 import re
 import sys
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,14 +37,6 @@ HOW_TO_TAG = (
     "Put the defaults (name = value) into one cell and tag that cell 'parameters': in JupyterLab click the "
     "gears at the top right, 'Cell tags', 'Add tag'."
 )
-_EXACT = {
-    list: "a list",
-    tuple: "a tuple",
-    dict: "a dict",
-    set: "a set",
-    bytes: "bytes",
-    complex: "a complex number",
-}
 
 
 @dataclass(frozen=True)
@@ -172,7 +164,9 @@ def settings_class(notebook: NotebookNode, folder: Path) -> type[Config] | None:
     """Return the Config class that the notebook's metadata names as `module:Class`, or None.
 
     The module is trainlab's or lies in the notebook's folder; where it has no such name, nothing is imported.
-    Raises UserError for any other: a notebook from elsewhere must not choose what is executed here.
+
+    Raises:
+        UserError: It is any other: a notebook from elsewhere must not choose what is executed here.
     """
     named = notebook.metadata.get("trainlab", {}).get("config")
     if not named:
@@ -180,7 +174,8 @@ def settings_class(notebook: NotebookNode, folder: Path) -> type[Config] | None:
     if not (isinstance(named, str) and _NAMED.fullmatch(named)):
         raise UserError(f"the notebook's metadata name the settings {named!r}; expected 'module:Class'.")
     module, _, name = named.partition(":")
-    file = _module_file(module, folder)
+    first = module.partition(".")[0]
+    file = module_file(module, [str(Path(trainlab.__file__).parents[1] if first == OURS else folder)])
     if file is None:
         raise UserError(
             f"the notebook's metadata name the settings {named!r}, a module that is neither trainlab's nor a "
@@ -189,9 +184,17 @@ def settings_class(notebook: NotebookNode, folder: Path) -> type[Config] | None:
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
     try:
-        if module.partition(".")[0] not in OURS:
-            _check_found_first(module, folder)
-            _check_bound(file, name)
+        if first != OURS and module_file(first) != module_file(first, [str(folder)]):
+            raise ImportError(f"Python has another module {first!r}; rename the one beside the notebook")
+        tree = ast.walk(ast.parse(file.read_bytes(), str(file)))
+        bound = {
+            each.id if isinstance(each, ast.Name) else getattr(each, "asname", None) or each.name
+            for each in tree
+            if isinstance(each, ast.ClassDef | ast.alias)
+            or (isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store))
+        }
+        if bound.isdisjoint({name, "*"}):
+            raise AttributeError(f"{file} has no class {name!r}")
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, *NOT_PYTHON) as error:
         raise UserError(f"the notebook's metadata name the settings {named!r}, and: {error}.") from error
@@ -200,36 +203,16 @@ def settings_class(notebook: NotebookNode, folder: Path) -> type[Config] | None:
     return found
 
 
-def _module_file(module: str, folder: Path) -> Path | None:
-    """Return the file of a module of trainlab's or of the notebook's folder; nothing is imported for it."""
-    first, *parts = module.split(".")
-    place = Path(trainlab.__file__).parents[1] / first if first in OURS else folder / first
-    place = place.joinpath(*parts)
-    candidates = (place.with_name(f"{place.name}.py"), place / "__init__.py")
-    return next((file for file in candidates if file.is_file()), None)
+def module_file(name: str, places: list[str] | None = None) -> Path | None:
+    """Return the file of a module or package, searched for in folders or else as Python does.
 
-
-def _check_found_first(module: str, folder: Path) -> None:
-    """Raise ImportError where Python would import another module of the same name; nothing is imported."""
-    first = module.partition(".")[0]
-    spec = importlib.util.find_spec(first)
-    places = [*(spec.submodule_search_locations or []), spec.origin] if spec else []
-    if not any(place and Path(place).parent.resolve() == folder.resolve() for place in places):
-        raise ImportError(f"Python has another module {first!r}; rename the one beside the notebook")
-
-
-def _check_bound(file: Path, name: str) -> None:
-    """Raise AttributeError where the text of a module gives nothing this name; nothing is executed."""
-    names = set()
-    for node in ast.walk(ast.parse(file.read_bytes(), str(file))):
-        if isinstance(node, ast.ClassDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            names |= {each.asname or each.name for each in node.names}
-        elif isinstance(node, ast.Assign):
-            names |= {each.id for each in node.targets if isinstance(each, ast.Name)}
-    if names.isdisjoint({name, "*"}):
-        raise AttributeError(f"{file} has no class {name!r}")
+    Nothing is imported for it. None where there is no such file.
+    """
+    parts, spec = name.split("."), None
+    for count in range(1, len(parts) + 1):
+        spec = PathFinder.find_spec(".".join(parts[:count]), places)
+        places = list(spec.submodule_search_locations or []) if spec else []
+    return Path(spec.origin).resolve() if spec and spec.origin and spec.has_location else None
 
 
 def _of_settings(config: Config, names: Iterable[str]) -> Parameters:
@@ -275,8 +258,8 @@ def _like(default: Any, name: str, text: str) -> Any:
     value = literals.read(text)
     if kind is complex and type(value) in (int, float):
         value = complex(value)
-    if kind in _EXACT and not isinstance(value, kind):
-        raise UserError(f"{name}={text}: expected {_EXACT[kind]} like its default {default!r}.")
+    if default not in (None, ...) and not isinstance(value, kind):
+        raise UserError(f"{name}={text}: expected {kind.__name__} like its default {default!r}.")
     try:
         literals.written(value)
     except ValueError as error:

@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from trainlab import paths
 from trainlab.errors import UserError, without_traceback
 from trainlab.run import checkpoint, grace, lock, record
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 MAKE = (
     "TRAINLAB_MAKE"  # set where `make` hands a command on, to a container or not: what to type is make's, too
 )
-PROC = Path("/proc")
 GLANCE = 0.1  # seconds between two looks
 TOLD_AFTER = 5.0  # seconds of waiting, until it is said what for
 MARGIN = 20.0  # seconds for a process to end, beside all that it may have to finish
@@ -75,101 +76,14 @@ def stop(folder: Path) -> str:
         raise UserError(f"The run {folder.name} is not at work. All that are: trainlab runs --status running")
     found = next(holders(folder), None)
     if found is None:
-        raise UserError(
-            f"The run {folder.name} is at work, but not here: {_whereabouts(folder)}. Stop it there."
-        )
-    kernel = is_kernel(found)
-    if not signalled(folder, found, signal.SIGINT if kernel else signal.SIGTERM):
-        return _end(folder)
-    deadline = grace.Deadline(folder, PATIENCE + MARGIN + grace.for_step(folder))
-    told = time.monotonic() + TOLD_AFTER
-    while lock.alive(folder):
-        if deadline.over():
-            raise UserError(_still_at_work(folder, found, kernel))
-        if time.monotonic() > told:
-            told = float("inf")
-            what = (
-                "a checkpoint is being written"
-                if grace.saving(folder)
-                else "the step at work is finished first"
-            )
-            print(f"{what} ...", file=sys.stderr, flush=True)
-        time.sleep(GLANCE)
-    return _end(folder)
-
-
-def holders(folder: Path) -> Iterator[int]:
-    """Yield the processes in reach that hold a run's locks: the headless runner first, then whoever logs."""
-    for name in (lock.RUNNER, lock.RUN):
-        for each in PROC.glob("[0-9]*"):
-            if _holds(int(each.name), folder / name):
-                yield int(each.name)
-
-
-def runs_of(process: int) -> list[Path]:
-    """Return the folders of the runs that a process logs to."""
-    links = []
-    with suppress(OSError):
-        links = [each.readlink() for each in (PROC / str(process) / "fd").iterdir()]
-    return [path.parent for path in links if path.name == lock.RUN]
-
-
-def is_kernel(process: int) -> bool:
-    """Tell whether a process is a notebook's kernel."""
-    with suppress(OSError):
-        return b"ipykernel_launcher" in (PROC / str(process) / "cmdline").read_bytes()
-    return False
-
-
-def signalled(folder: Path, process: int, number: signal.Signals) -> bool:
-    """Send a signal to a process if it still holds a run's lock: its number may be another's by now."""
-    try:
-        handle = os.pidfd_open(process)
-    except ProcessLookupError:
-        return False
-    try:
-        held = any(_holds(process, folder / name) for name in (lock.RUNNER, lock.RUN))
-        if held:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(handle, number)
-        return held
-    finally:
-        os.close(handle)
-
-
-def _holds(process: int, path: Path) -> bool:
-    """Tell whether a process that we may look at holds a lock on a file."""
-    with suppress(OSError):
-        known = path.stat()
-        for each in (PROC / str(process) / "fd").iterdir():
-            with suppress(OSError):
-                if not each.readlink().name.endswith(path.name):
-                    continue
-                info = (PROC / str(process) / "fdinfo" / each.name).read_text()
-                if os.path.samestat(each.stat(), known) and "FLOCK" in info and "WRITE" in info:
-                    return True
-    return False
-
-
-def _whereabouts(folder: Path) -> str:
-    try:
-        known = record.read(folder)
-    except record.RecordError:
-        return "in another container, or as another user's process"
-    return f"process {known.pid} on {known.host or 'another host'}, in another container or as another user's"
-
-
-def _still_at_work(folder: Path, process: int, kernel: bool) -> str:
-    if kernel:
-        return (
-            f"The cell that trained {folder.name} was interrupted, and its notebook holds the run still. "
-            "There: run.finish(), or restart the kernel."
-        )
-    return f"The run {folder.name} does not end. Without saving anything: kill -9 {process}"
-
-
-def _end(folder: Path) -> str:
-    """Return how a run has ended."""
+        where = "in another container or as another user's process"
+        with suppress(record.RecordError):
+            known = record.read(folder)
+            where = f"process {known.pid} on {known.host or 'another host'}, {where}"
+        raise UserError(f"The run {folder.name} is at work, but not here: {where}. Stop it there.")
+    kernel = "ipykernel_launcher" in " ".join(found.cmdline())
+    if signalled(folder, found.pid, signal.SIGINT if kernel else signal.SIGTERM):
+        _wait(folder, found.pid, kernel)
     try:
         status = record.read(folder).status
     except record.RecordError as error:
@@ -177,3 +91,64 @@ def _end(folder: Path) -> str:
     if status == "finished":
         return f"{folder.name}: finished before it was stopped."
     return f"{folder.name}: {'interrupted' if status == 'running' else status}, {outcome(folder)}"
+
+
+def _wait(folder: Path, process: int, kernel: bool) -> None:
+    """Wait until a run has ended, and say what for; raise UserError where it does not."""
+    deadline = grace.Deadline(folder, PATIENCE + MARGIN + grace.for_step(folder))
+    reported = time.monotonic() + TOLD_AFTER
+    while lock.alive(folder):
+        if deadline.over() and kernel:
+            raise UserError(
+                f"The cell that trained {folder.name} was interrupted, and its notebook holds the run still. "
+                "There: run.finish(), or restart the kernel."
+            )
+        if deadline.over():
+            raise UserError(f"The run {folder.name} does not end. Without saving anything: kill -9 {process}")
+        if time.monotonic() > reported:
+            reported = float("inf")
+            saving = grace.saving(folder)
+            what = "a checkpoint is being written" if saving else "the step at work is finished first"
+            print(f"{what} ...", file=sys.stderr, flush=True)
+        time.sleep(GLANCE)
+
+
+def holders(folder: Path) -> Iterator[psutil.Process]:
+    """Yield the processes in reach that hold a run's locks: the headless runner first, then whoever logs."""
+    for name in (lock.RUNNER, lock.RUN):
+        for process in psutil.process_iter():
+            if _holds(process.pid, folder / name):
+                yield process
+
+
+def runs_of(process: int) -> list[Path]:
+    """Return the folders of the runs that a process logs to."""
+    try:
+        files = [Path(each.path) for each in psutil.Process(process).open_files()]
+    except psutil.Error:
+        return []
+    return [path.parent for path in files if path.name == lock.RUN]
+
+
+def signalled(folder: Path, number: int, what: signal.Signals) -> bool:
+    """Send a signal to a process if it still holds a run's lock: its number may be another's by now."""
+    with suppress(psutil.Error):
+        process = psutil.Process(number)  # signals no other one of this number
+        if any(_holds(number, folder / name) for name in (lock.RUNNER, lock.RUN)):
+            process.send_signal(what)
+            return True
+    return False
+
+
+def _holds(process: int, path: Path) -> bool:
+    """Tell whether a process that we may look at holds a lock on a file."""
+    place = Path("/proc", str(process))
+    with suppress(OSError):
+        known = path.stat()
+        for each in (place / "fd").iterdir():
+            with suppress(OSError):
+                if each.readlink().name.endswith(path.name) and os.path.samestat(each.stat(), known):
+                    locks = (place / "fdinfo" / each.name).read_text()
+                    if "FLOCK" in locks and "WRITE" in locks:
+                        return True
+    return False
