@@ -128,6 +128,20 @@ def test_a_script_s_own_run_is_the_recorded_one_and_goes_on_with_the_same_argume
     assert done.stdout.count("from") == 1, "what the first session printed is not shown again"
 
 
+def test_of_a_script_s_processes_the_first_has_its_run_and_each_other_one_of_its_own(lab):
+    one = "import trainlab; trainlab.Run('mine', {'number': %d}, monitor=False).finish()"
+    script(
+        lab,
+        "import subprocess, sys\nfor number in range(3):\n"
+        f"    subprocess.run([sys.executable, '-c', {one!r} % number], check=True)\n",
+    )
+    assert lab.run("train.py", "--name", "first").returncode == 0
+    found = [json.loads((folder / "run.json").read_text()) for folder in lab.folders()]
+    assert sorted(each["config"]["number"] for each in found) == [0, 1, 2]
+    assert [each["config"]["number"] for each in found if each["run"].endswith("-first")] == [0]
+    assert {each["status"] for each in found} == {"finished"}
+
+
 @pytest.mark.parametrize(
     ("body", "code", "reason", "told"),
     [

@@ -51,26 +51,22 @@ class Notebook(Execution):
     def __init__(self, folder: Path, screen: Screen, notebook: NotebookNode, place: Path) -> None:
         super().__init__(folder, screen)
         self.notebook, self.place = notebook, place
-        self.kernel: AsyncKernelManager | None = None
-        self.client: Client | None = None
-        self.saved = b""
-
-    def make_sockets(self) -> str:
-        """Return a new folder for the kernel's sockets."""
         sweep()
         # short: a socket's path has 107 bytes; with this process's number, so that `sweep` knows whose it is
-        return tempfile.mkdtemp(prefix=f"{SOCKETS}{os.getpid()}-")
-
-    def execute(self, sockets: str) -> ExitStatus:
-        """Execute every cell; by then the notebook is saved and the kernel gone."""
-        self.notebook.metadata["papermill"] = self.notebook.metadata.get("papermill") or {}
-        exit_code = None
+        self.sockets = tempfile.mkdtemp(prefix=f"{SOCKETS}{os.getpid()}-")
         self.kernel = AsyncKernelManager(
             kernel_spec_manager=OwnInterpreter(),
             transport="ipc",  # this user's alone; ports that runs side by side pick would clash
-            connection_file=str(Path(sockets, "kernel.json")),
+            connection_file=str(Path(self.sockets, "kernel.json")),
             shutdown_wait_time=SHUTDOWN,
         )
+        self.client: Client | None = None
+        self.saved = b""
+
+    def execute(self) -> ExitStatus:
+        """Execute every cell; by then the notebook is saved and the kernel gone."""
+        self.notebook.metadata["papermill"] = self.notebook.metadata.get("papermill") or {}
+        exit_code = None
         try:
             try:
                 papermill_engines.execute_notebook_with_engine(
@@ -95,7 +91,6 @@ class Notebook(Execution):
 
     async def start(self) -> None:
         """Start the kernel: pictures go into the notebook, bars are plain text."""
-        assert self.kernel is not None, "`execute` has made it"
         # without widgets, which no image has, tqdm would warn of that in red
         quiet = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), NO_WIDGETS]))
         # the last one names another notebook, if any
@@ -105,7 +100,6 @@ class Notebook(Execution):
 
     async def close(self) -> int | None:
         """End the kernel; return the exit code that it had by then, None where it was alive."""
-        assert self.kernel is not None, "`execute` has made it"
         exit_code = await self.kernel.provisioner.poll() if self.kernel.provisioner else None
         if self.client is not None and self.client.kc is not None:
             self.client.kc.stop_channels()
@@ -114,17 +108,13 @@ class Notebook(Execution):
         await self.kernel.cleanup_resources()
         return exit_code
 
-    def stop(self, by: signal.Signals) -> None:
-        """Interrupt the cell at work, end a kernel that has not started yet."""
-        if by == signal.SIGTERM and self.kernel is not None:
+    def interrupt(self, by: signal.Signals) -> None:
+        """Let the cell at work end by KeyboardInterrupt; end a kernel that has not started yet."""
+        if by == signal.SIGTERM:
             self.kernel.shutdown_wait_time = HASTY_SHUTDOWN
-        super().stop(by)
-
-    def interrupt(self) -> None:
-        """Let the cell at work end by KeyboardInterrupt."""
         if self.client is None or self.client.kc is None:
             self.kill()
-        elif self.kernel is not None and self.kernel.has_kernel:
+        elif self.kernel.has_kernel:
             self.interruption = asyncio.ensure_future(self.kernel.interrupt_kernel())
 
     def save(self) -> None:
@@ -220,7 +210,10 @@ class Client(PapermillNotebookClient):
         screen = self.execution.screen
         if out.output_type == "stream":
             screen.write(out.text)
-            self.join_streams(outs)
+            if len(outs) > 1 and outs[-2].get("name") == out.name:  # as a terminal would show both
+                outs.pop()
+                head, newline, line = outs[-1].text.rpartition("\n")
+                outs[-1].text = head + newline + HIDDEN_BY_RETURN.sub("", line + out.text)
         elif out.output_type == "error":
             if not (self.execution.stopped_by and out.ename == "KeyboardInterrupt"):
                 self.error = out
@@ -228,14 +221,6 @@ class Client(PapermillNotebookClient):
         elif "text/plain" in out.data:
             screen.line(out.data["text/plain"])
         return out
-
-    @staticmethod
-    def join_streams(outs: list[NotebookNode]) -> None:
-        """Append the last output to the one before where both are one stream, as a terminal would show it."""
-        if len(outs) > 1 and outs[-2].get("name") == outs[-1].name:
-            new = outs.pop().text
-            head, newline, line = outs[-1].text.rpartition("\n")
-            outs[-1].text = head + newline + HIDDEN_BY_RETURN.sub("", line + new)
 
     def announce(self, cell: NotebookNode, cell_index: int) -> None:  # noqa: ARG002
         """Say which cell is executed next."""

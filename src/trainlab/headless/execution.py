@@ -63,34 +63,30 @@ class Execution:
         self.memory = ends.MemoryWatch()
         self.stopped_by: signal.Signals | None = None
         self.group: int | None = None
+        self.sockets = ""  # a folder that goes with the processes, if any
 
     def run(self) -> ExitStatus:
         """Execute the code to its end and return how it ended; nothing that it started is left by then."""
         for each in STOPS:
             self.loop.add_signal_handler(each, self.stop, each)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # `trainlab run` had them blocked until here
-        sockets = self.make_sockets()
         # The shell kills the group, and removes the sockets, once the other end of its pipe is closed: in
         # whatever way this process ends. A kernel's own check of its parent ends the kernel alone.
         with subprocess.Popen(
-            ["sh", "-c", 'read -r group && { read -r _; kill -9 "-$group"; }; rm -rf "$0"', sockets],
+            ["sh", "-c", 'read -r group && { read -r _; kill -9 "-$group"; }; rm -rf "$0"', self.sockets],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         ) as self.guard:
-            status = self.execute(sockets)
+            status = self.execute()
         return ends.from_signal(self.stopped_by) if self.stopped_by else status
 
-    def make_sockets(self) -> str:
-        """Return a new folder for sockets, '' where none are needed."""
-        return ""
-
-    def execute(self, sockets: str) -> ExitStatus:
+    def execute(self) -> ExitStatus:
         """Start the processes, `entrust` their group, and wait for their end."""
         raise NotImplementedError
 
-    def interrupt(self) -> None:
+    def interrupt(self, by: signal.Signals) -> None:
         """Ask the code to end as by Ctrl-C, so that it closes its files."""
         raise NotImplementedError
 
@@ -103,7 +99,7 @@ class Execution:
 
     def stop(self, by: signal.Signals) -> None:
         """Interrupt the code; insist later."""
-        self.interrupt()
+        self.interrupt(by)
         seconds = HASTE if self.stopped_by else GRACE + grace.for_step(self.folder)
         self.stopped_by = self.stopped_by or by
         deadline = grace.Deadline(self.folder, seconds)
@@ -128,7 +124,8 @@ class Execution:
         own = str(Path(sys.executable).parent)  # not resolved: in a virtual environment it is a link
         kept["PATH"] = os.pathsep.join([own, os.environ.get("PATH", os.defpath)])
         # threads that wait asleep: spinning ones cost runs side by side more than half of their speed
-        return {"OMP_WAIT_POLICY": "PASSIVE"} | kept | {"TRAINLAB_RUN": str(self.folder)} | more
+        ours = {"TRAINLAB_RUN": str(self.folder), "TRAINLAB_RUNNER": str(os.getpid())}
+        return {"OMP_WAIT_POLICY": "PASSIVE"} | kept | ours | more
 
 
 class Script(Execution):
@@ -140,7 +137,7 @@ class Script(Execution):
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.tail = self.held = ""
 
-    def execute(self, sockets: str) -> ExitStatus:  # noqa: ARG002
+    def execute(self) -> ExitStatus:
         """Execute it, and show what it prints."""
         self.process = subprocess.Popen(
             self.command,
@@ -158,13 +155,14 @@ class Script(Execution):
         self.loop.add_reader(self.pipe, self.read)
         code = self.loop.run_until_complete(self.loop.run_in_executor(None, self.process.wait))
         self.loop.remove_reader(self.pipe)
-        while self.read():  # not to the pipe's end: what it started may hold that open
+        self.kill()  # what it has left running
+        while self.read():
             pass
         interrupted = self.stopped_by and self.held.rstrip().endswith("KeyboardInterrupt")
         self.screen.write("" if interrupted else self.held)
         return ends.from_script(code, self.tail, self.memory)
 
-    def interrupt(self) -> None:
+    def interrupt(self, by: signal.Signals) -> None:  # noqa: ARG002
         """Interrupt the script, not what it started: a data loader's workers end with it."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from trainlab.run.record import Status
 
 ADOPT = "TRAINLAB_RUN"  # the headless runner names here the folder that the notebook's first Run takes over
+RUNNER = "TRAINLAB_RUNNER"  # and here its process, which `run.json` names until then
 _FLUSH_SECONDS = 3.0  # how old the metrics in a running run's run.json may be
 
 
@@ -146,6 +147,8 @@ class Run(Recorder):
         if not folder.name or not folder.is_dir() or (found and not found[0].samefile(folder)):
             return False
         known = record.read(folder)  # a script goes on without being told: it has its first arguments again
+        if os.environ.get(RUNNER, str(known.pid)) != str(known.pid):
+            return False  # a process before this one has had it
         if not found and known.resumes and not (known.model_extra or {}).get("script"):
             raise UserError(
                 f"The run {folder.name} is to go on, and the notebook doesn't hand its `resume` on. "
