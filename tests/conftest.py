@@ -28,6 +28,8 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 REQUIRED_IN_CI = ("docker", "browser")
 PORT_RANGE = (20000, 32000)  # below the range that the system gives to outgoing connections
 
+os.environ.setdefault("TRAINLAB_QUIET", "1")  # runs say where they lie only where a test wants it
+
 skipped: dict[str, str] = {}
 deselected: Counter[str] = Counter()
 

@@ -32,8 +32,10 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 
 
-# the examples, as they stand there
-SCRIPT, LOOP, LINE, SUBJECT = blocks("python")
+def example(word: str) -> str:
+    """Return the example in Python that holds a word."""
+    (found,) = [block for block in blocks("python") if word in block]
+    return found
 
 
 def commands() -> list[str]:
@@ -94,15 +96,36 @@ def test_the_example_of_a_script_leaves_a_finished_run_with_its_curve(tmp_path: 
 
 
 def test_the_example_of_a_training_loop_leaves_a_finished_run(tmp_path: Path) -> None:
-    folder, run = recorded(LOOP, tmp_path)
+    folder, run = recorded(example("my-experiment"), tmp_path)
     assert folder.parent.name == "my-experiment"
     assert run["status"] == "finished"
     assert run["config"] == {"learning_rate": 0.3}
     assert {tag for tag in run["last"] if not tag.startswith("vitals/")} == {"train/loss", "val/loss"}
 
 
+def test_the_example_of_a_loop_with_arguments_leaves_a_run_named_by_them(tmp_path: Path) -> None:
+    folder, run = recorded(example("vars(args)"), tmp_path)
+    assert folder.name.endswith("-lr0.3")
+    assert (run["status"], run["config"]) == ("finished", {"lr": 0.3})
+    assert run["last"]["train/loss"]["step"] == 99
+
+
+def test_the_example_of_a_loop_with_checkpoints_goes_on_where_it_was(tmp_path: Path) -> None:
+    text = example("run.save")
+    folder, run = recorded(text, tmp_path)
+    assert run["last"]["train/loss"]["step"] == 99
+    assert sorted(path.name for path in folder.glob("checkpoints/*.ckpt")) == [
+        "last.ckpt",
+        "step-00000050.ckpt",
+        "step-00000100.ckpt",
+    ]
+    assert recorded(text.replace('resume=""', 'resume="last"').replace("100", "150"), tmp_path)[0] == folder
+    assert json.loads((folder / "run.json").read_text())["last"]["train/loss"]["step"] == 149
+
+
 def test_the_example_of_an_own_subject_is_checked(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(f"{LINE.split('x = ')[0]}{SUBJECT}")
+    line, subject = example("class Line"), example("def subject")
+    (tmp_path / "mine.py").write_text(f"{line.split('x = ')[0]}{subject}")
     environment = os.environ | {"TRAINLAB_LOGS": str(tmp_path / "logs"), "PYTHONPATH": str(CHECKOUT / "src")}
     command = [str(Path(sys.executable).with_name("trainlab")), "check", "mine:subject", "--format", "json"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
@@ -110,7 +133,7 @@ def test_the_example_of_an_own_subject_is_checked(tmp_path: Path) -> None:
 
 
 def test_the_example_of_an_own_module_leaves_curves_and_a_checkpoint_that_loads(tmp_path: Path) -> None:
-    folder, run = recorded(LINE, tmp_path)
+    folder, run = recorded(example("class Line"), tmp_path)
     assert (run["experiment"], run["status"], run["config"]["learning_rate"]) == ("line", "finished", 0.2)
     assert run["last"]["val/loss"]["value"] < 0.01
     best = checkpoint.load(folder / "checkpoints" / "best.ckpt")

@@ -1,11 +1,7 @@
 """trainlab: an experiment stack for deep learning.
 
-with trainlab.Run("my-experiment", config) as run:
-    run.log({"train/loss": loss}, step)
-
-trainlab.table()                # all runs as a pandas DataFrame
-trainlab.scalars("last")        # one run's points
-trainlab.find("margin5")        # its folder
+with trainlab.Run("my-experiment", vars(args)) as run:
+    run.log({"train/loss": loss})
 """
 
 from __future__ import annotations
@@ -15,21 +11,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trainlab import runs as runs
+    from trainlab.config import Config as Config
     from trainlab.run.find import find as find
     from trainlab.run.run import Run as Run
     from trainlab.runs.frames import scalars as scalars
     from trainlab.runs.frames import table as table
+    from trainlab.training.recording import RunLogger as RunLogger
+    from trainlab.training.trainer import Trainer as Trainer
 
 __version__ = "0.1.0"
-__all__ = ["Run", "find", "runs", "scalars", "table"]
 
-_MODULES = {"Run": "run", "find": "lookup", "scalars": "frames", "table": "frames"}
+# What is imported when it is asked for: pandas, torch and Lightning cost seconds
+_MODULES = {
+    "Config": "trainlab.config",
+    "Run": "trainlab.run.run",
+    "RunCallback": "trainlab.training.transformers",
+    "RunLogger": "trainlab.training.recording",
+    "Trainer": "trainlab.training.trainer",
+    "find": "trainlab.run.find",
+    "scalars": "trainlab.runs.frames",
+    "table": "trainlab.runs.frames",
+}
+__all__ = [*_MODULES, "runs"]  # noqa: PLE0604 - all of them are texts
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is asked for, so that `import trainlab` costs nothing."""
     if name == "runs":
         return import_module("trainlab.runs")
-    if name in _MODULES:
-        return getattr(import_module(f"trainlab.runs.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

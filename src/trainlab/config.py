@@ -11,6 +11,8 @@ hparams tab:
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import inspect
 import re
 import sys
@@ -27,6 +29,7 @@ from trainlab.secrets import is_secret
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+LONGEST_WORD = 30  # characters of a setting without a default that is told in a run's name
 FEW = 5  # names that a sentence may list
 _COLLECTIONS = ("list_type", "tuple_type", "dict_type", "set_type", "frozen_set_type")  # pydantic's refusals
 
@@ -138,6 +141,47 @@ class Config(BaseModel):
         root = paths.root().resolve()
         shown = file.relative_to(root) if file.is_relative_to(root) else file
         return f"{shown}: class {cls.__name__} and those that it is made from"
+
+
+def settings_dict(settings: Any) -> dict[str, Any]:
+    """Return the settings of a Config, a mapping, an `argparse.Namespace`, a dataclass or None.
+
+    How a session was started is no setting: `resume` is left out, as in a Config.
+    Raises UserError for anything else.
+    """
+    if isinstance(settings, BaseModel):
+        return settings.model_dump()
+    if isinstance(settings, argparse.Namespace):
+        settings = vars(settings)
+    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
+        settings = {each.name: getattr(settings, each.name) for each in dataclasses.fields(settings)}
+    if settings is not None and not isinstance(settings, Mapping):
+        raise UserError(
+            f"Settings of type {type(settings).__name__}: expected a dict, an argparse.Namespace, "
+            "a dataclass or a Config."
+        )
+    return {str(key): value for key, value in (settings or {}).items() if key != "resume"}
+
+
+def changes(settings: Any) -> dict[str, Any]:
+    """Return the settings that tell a run from others, for its name.
+
+    Of a Config or a dataclass they are those that differ from their defaults. Others have no defaults: there
+    they are numbers and words; none that is off, empty or a path.
+    """
+    if isinstance(settings, Config):
+        found = settings.changes()
+    else:
+        given = settings_dict(settings)
+        found = {key: value for key, value in given.items() if isinstance(value, str | int | float)}
+        if dataclasses.is_dataclass(settings):
+            fields = {each.name: each for each in dataclasses.fields(settings)}
+            found = {key: value for key, value in found.items() if value != fields[key].default}
+        else:
+            words = {key: str(value) for key, value in found.items() if value is not False}
+            short = {key for key, word in words.items() if 0 < len(word) <= LONGEST_WORD and "/" not in word}
+            found = {key: value for key, value in found.items() if key in short}
+    return {key: value for key, value in found.items() if key != "tracker"}
 
 
 def no_parameter(name: str, known: Iterable[str], place: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
     from types import TracebackType
 
 
@@ -41,6 +42,14 @@ def some(names: Iterable[str], most: int = 5) -> str:
     known = list(names)
     more = f" and {len(known) - most} more" if len(known) > most else ""
     return (", ".join(known[:most]) + more) or "none"
+
+
+def unwritable(place: Path, error: OSError) -> str:
+    """Return what to say where the disk refuses to take something."""
+    return (
+        f"{place} can't be written: {error.strerror or error}. Free some space or correct the folder's "
+        f"owner, then start again: df {place}; ls -ld {place}"
+    )
 
 
 def without_traceback(error: BaseException, *, told: bool = False) -> None:

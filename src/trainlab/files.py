@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
-from trainlab.errors import UserError
+from trainlab.errors import UserError, unwritable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -327,10 +327,7 @@ def telling(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"{folder} can't be written: {error.strerror or error}. Free some space or correct the folder's "
-            f"owner, then call this again: df {folder}; ls -ld {folder}"
-        ) from None
+        raise UserError(unwritable(folder, error)) from None
 
 
 def need(folder: Path, size: int) -> None:

@@ -325,7 +325,7 @@ def test_a_full_disk_is_one_clear_error_and_the_run_is_marked_failed(tmp_path):
     _, errors = script.communicate(timeout=DEADLINE)
     row = the_run(tmp_path)
     assert script.returncode == 1
-    assert errors.startswith(f"error: The run can't be written to {row.folder}: File too large.")
+    assert errors.startswith(f"error: {row.folder} can't be written: File too large.")
     assert "Traceback" not in errors
     assert row.status == "failed"
     assert "File too large" in row.reason

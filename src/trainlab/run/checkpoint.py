@@ -6,13 +6,14 @@ A SHA-256 lies beside each file, in the format of `sha256sum`: torch loads a fli
 from __future__ import annotations
 
 import hashlib
+import sys
 import zipfile
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from trainlab import files
 from trainlab.cleaning import printable
 from trainlab.errors import UserError
-from trainlab.run import signals
+from trainlab.run import arrays, signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,21 +32,20 @@ class CheckpointError(UserError):
 
 @signals.held()
 def save(state: Mapping[str, Any], path: Path) -> None:
-    """Write a checkpoint: tensors, numbers, texts and containers of them.
+    """Write a checkpoint: tensors, arrays, numbers, texts and containers of them.
 
-    Whatever goes wrong, or dies, on the way: the checkpoint that was there before can still be loaded.
-    SIGTERM and Ctrl-C wait until it is written.
+    A state without torch's tensors is written by `arrays`, which needs no torch. Whatever goes wrong, or
+    dies, on the way: the checkpoint that was there before can still be loaded. SIGTERM and Ctrl-C wait until
+    it is written.
+
     Raises CheckpointError when the disk refuses, or for an object that `load` would refuse.
     """
-    import torch
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(path) as file:
             hashing = _Hashing(file)
-            torch.save(dict(state), cast("IO[bytes]", hashing))  # torch writes and flushes, nothing else
+            _write(state, path, hashing)
             file.flush()
-            _refuse_unsafe(path, file.name)
             with open(file.name, "rb") as written:  # noqa: PTH123
                 _refuse_bomb(path, written)
             # Two files can't be renamed in one step. In between, either digest is right.
@@ -59,25 +59,51 @@ def save(state: Mapping[str, Any], path: Path) -> None:
         )
 
 
+def _write(state: Mapping[str, Any], path: Path, file: _Hashing) -> None:
+    wanted = "Save tensors, numbers, texts, lists and dicts (a module's state_dict(), not the module)."
+    try:
+        packed = arrays.packed(dict(state))
+    except TypeError as error:
+        if "torch" not in sys.modules:
+            raise CheckpointError(f"{path} is not written: {error}, which can't be saved. {wanted}") from None
+    else:
+        arrays.write(packed, file)
+        return
+    import torch
+    from torch.serialization import get_unsafe_globals_in_checkpoint
+
+    torch.save(dict(state), cast("IO[bytes]", file))  # torch writes and flushes, nothing else
+    file.flush()
+    if unsafe := get_unsafe_globals_in_checkpoint(file.name):
+        raise CheckpointError(
+            f"{path} is not written: it would hold {', '.join(unsafe)}, which is not safe to load. {wanted}"
+        )
+
+
 def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Return what was saved, its tensors on `map_location`.
 
     Raises CheckpointError for a file that is missing, has no SHA-256 beside it or another than that,
-    is no checkpoint, or holds objects other than tensors, numbers, texts and containers of them.
+    is no checkpoint, or holds objects other than tensors, arrays, numbers, texts and containers of them.
     """
-    import torch
-
     try:
         with path.open("rb") as file:
             _verify(path, hashlib.file_digest(file, "sha256").hexdigest())
             _refuse_bomb(path, file)
             file.seek(0)
+            if arrays.is_one(file):
+                return arrays.read(file)
+            file.seek(0)
+            import torch
+
             return torch.load(file, map_location=map_location, weights_only=True)
-    except (CheckpointError, MemoryError, torch.OutOfMemoryError):
+    except (CheckpointError, MemoryError):
         raise
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such checkpoint.") from None
     except Exception as error:  # RuntimeError, EOFError, UnpicklingError ...: torch has one for each damage
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU
+            raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise CheckpointError(f"{path} is not a checkpoint that can be loaded: {reason}") from error
 
@@ -166,28 +192,16 @@ class _Hashing:
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
+        self.name = file.name
         self._sha256 = hashlib.sha256()
+        self.flush = file.flush
 
     def write(self, content: Any) -> int:
         self._sha256.update(content)
         return self._file.write(content)
 
-    def flush(self) -> None:
-        self._file.flush()
-
     def digest(self) -> str:
         return self._sha256.hexdigest()
-
-
-def _refuse_unsafe(path: Path, written: str) -> None:
-    from torch.serialization import get_unsafe_globals_in_checkpoint
-
-    unsafe = get_unsafe_globals_in_checkpoint(written)
-    if unsafe:
-        raise CheckpointError(
-            f"{path} is not written: it would hold {', '.join(unsafe)}, which is not safe to load. "
-            "Save tensors, numbers, texts, lists and dicts (a module's state_dict(), not the module)."
-        )
 
 
 def _refuse_bomb(path: Path, file: IO[bytes]) -> None:
@@ -200,7 +214,9 @@ def _refuse_bomb(path: Path, file: IO[bytes]) -> None:
             f"{path} is packed, and would unfold to {unfolded:,} bytes: torch packs nothing. Refused. "
             "Take another checkpoint."
         )
-    largest = max((each.file_size for each in entries if each.filename.endswith(".pkl")), default=0)
+    largest = max(
+        (each.file_size for each in entries if each.filename.endswith((".pkl", ".json"))), default=0
+    )
     if largest > LARGEST_PICKLE:
         raise CheckpointError(
             f"{path} holds {largest:,} bytes besides tensors, expected {LARGEST_PICKLE:,} at most. Refused."

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from trainlab import secrets
+from trainlab import errors, secrets
 from trainlab.errors import UserError
 from trainlab.run.metrics import Summary
-from trainlab.trackers.following import Following
+from trainlab.trackers.queue import TrackerGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from trainlab.run.writing import Writer
+    from trainlab.run.writing import EventFile
 
 
 # Pictures and histograms: after train/, val/ and val_tfidf/ in the alphabet, as `VITALS` is, which see
@@ -27,38 +27,48 @@ class Recorder:
     """Writes into the event files of one folder, and keeps the last and the best of each number."""
 
     folder: Path
+    _ended = False
 
     def __init__(self) -> None:
         self._summary = Summary()
-        self._writer: Writer | None = None
-        self._ended = False
-        self._following = Following()
+        self._event_file: EventFile | None = None
+        self._writer: Any = None
+        self._trackers = TrackerGroup()
 
     @property
-    def writer(self) -> Writer:
-        """Torch's SummaryWriter on the run's own folder, made when first used.
-
-        Raises UserError once the run has ended.
-        """
+    def _events(self) -> EventFile:
+        """The event file, made when first used; raises UserError once the run has ended."""
         if self._ended:
             raise UserError(
                 f"The run {self.folder.name} has ended: nothing can be logged to it any more. "
                 "Start a new Run, or go on with this one: resume=RUN."
             )
-        if self._writer is None:
-            from trainlab.run.writing import Writer
+        if self._event_file is None:
+            from trainlab.run.writing import EventFile
 
-            self._writer = Writer(self.folder)
+            self._event_file = EventFile(self.folder)
+        return self._event_file
+
+    @property
+    def writer(self) -> Any:
+        """Torch's SummaryWriter on the run's event file, or tensorboardX's where torch is not installed.
+
+        Raises UserError where neither is, and once the run has ended.
+        """
+        file = self._events
+        if self._writer is None:
+            from trainlab.run.writing import summary_writer
+
+            self._writer = summary_writer(file)
         return self._writer
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Write scalars, {tag: number}, at a step. NaN and infinity are numbers too."""
+    def _record_scalars(self, metrics: Mapping[str, float], step: int) -> None:
         for tag, value in metrics.items():
             number = float(value)
-            with self._telling():
-                self.writer.add_scalar(tag, number, step)
-            self._summary.add(tag, number, int(step))
-        self._following.log(metrics, int(step))
+            with self._disk_errors():
+                self._events.add_scalar(tag, number, step)
+            self._summary.add(tag, number, step)
+        self._trackers.log(metrics, step)
 
     def has(self, tag: str, step: int) -> bool:
         """Tell whether a number of this tag stands at this step or a later one."""
@@ -67,22 +77,22 @@ class Recorder:
 
     def log_text(self, tag: str, text: str, step: int) -> None:
         """Write a text, which TensorBoard shows as Markdown."""
-        with self._telling():
-            self.writer.add_text(tag, text, step)
+        with self._disk_errors():
+            self._events.add_text(tag, text, step)
 
     def log_figure(self, tag: str, figure: Any, step: int) -> None:
         """Write a Matplotlib figure as a picture, and close it."""
-        with self._telling():
+        with self._disk_errors():
             self.writer.add_figure(tag, figure, step)
 
     def log_image(self, tag: str, array: Any, step: int) -> None:
         """Write a picture: [H, W], [H, W, C] or [C, H, W] with C of 1, 3 or 4; floats in 0..1, or bytes."""
-        with self._telling():
+        with self._disk_errors():
             self.writer.add_image(tag, array, step, dataformats=_image_layout(array.shape))
 
     def log_histogram(self, tag: str, values: Any, step: int) -> None:
         """Write the distribution of an array of numbers of any shape."""
-        with self._telling():
+        with self._disk_errors():
             self.writer.add_histogram(tag, values, step)
 
     def log_embedding(
@@ -98,14 +108,14 @@ class Recorder:
         Raises ValueError when the numbers of rows or of columns differ.
         """
         rows, names = _projector_table(len(vectors), metadata, header)
-        with self._telling():
+        with self._disk_errors():
             # a resumed run writes it again, and torch would wonder aloud about the folder
             written = self.folder / f"{step:05d}" / self.writer._encode(tag)
             shutil.rmtree(written, ignore_errors=True)
             self.writer.add_embedding(vectors, rows, None, step, tag, names)
 
     @contextmanager
-    def _telling(self, folder: Path | None = None) -> Iterator[None]:
+    def _disk_errors(self, folder: Path | None = None) -> Iterator[None]:
         """Turn the disk's refusal into a sentence."""
         folder = folder or self.folder
         try:
@@ -118,13 +128,7 @@ def unwritable(folder: Path, error: OSError | UserError) -> str:
     """Return what to say where nothing can be written into a run's folder any more."""
     if not folder.is_dir():
         return gone(folder)
-    if isinstance(error, UserError):
-        return str(error)
-    return (
-        f"The run can't be written to {folder}: {error.strerror or error}. "
-        "Free some space or correct the folder's owner, then start again: "
-        f"df {folder}; ls -ld {folder}"
-    )
+    return str(error) if isinstance(error, UserError) else errors.unwritable(folder, error)
 
 
 def gone(folder: Path) -> str:

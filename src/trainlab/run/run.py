@@ -6,7 +6,9 @@ with Run("news", config) as run:
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,16 +17,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from trainlab import paths, secrets
-from trainlab.config import Config
-from trainlab.errors import UserError, without_traceback
-from trainlab.run import checkpoint, death, events, hparams, lock, naming, record, reserve, signals, stop
+from trainlab import paths, secrets, trackers
+from trainlab.cleaning import printable
+from trainlab.config import Config, changes, settings_dict
+from trainlab.errors import UserError, nearest, some, without_traceback
+from trainlab.run import checkpoint, death, events, lock, naming, record, reserve, signals, stop
 from trainlab.run import resume as resuming
 from trainlab.run.metrics import AUTO, Summary, check_same, said
-from trainlab.run.monitor import Monitor
+from trainlab.run.monitor import VITALS, Monitor
 from trainlab.run.recorder import Recorder
-from trainlab.trackers import following
-from trainlab.trackers.following import Following
+from trainlab.trackers.queue import TrackerGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from trainlab.run.record import Status
 
 ADOPT = "TRAINLAB_RUN"  # the headless runner names here the folder that the notebook's first Run takes over
-RUNNER = "TRAINLAB_RUNNER"  # and here its process, which `run.json` names until then
+QUIET = "TRAINLAB_QUIET"  # where it is set, no run says where it lies
 _FLUSH_SECONDS = 3.0  # how old the metrics in a running run's run.json may be
 
 
@@ -42,32 +44,40 @@ class Run(Recorder):
     """Records one training in `logs/<experiment>/<UTC time>[-<name>]`.
 
     Use it as a context manager: leaving the block marks the run finished; an exception marks it failed and
-    goes on up; Ctrl-C and SIGTERM mark it interrupted. `name` defaults to the settings that differ from
-    their defaults; a resumed run keeps its own. `metrics` names the tags that matter most: the table of runs
-    shows them first. {"val/wer": "min"} also says which way they improve, where no well-known name does.
-
-    `resume` names a run of this experiment to go on with, in its own folder (see `resuming.find`); without
-    it the config's own `resume`, if it has one, decides. Its settings must be those that it had. Whoever
-    goes on calls `rewind` with the number of steps done, before anything is logged.
-
-    `tracker` names where the run can be followed beside TensorBoard (see `trackers.parse`); without it the
-    config's own decides.
+    goes on up; Ctrl-C and SIGTERM mark it interrupted. A pickled copy in another process logs into the same
+    folder; this one then takes it in by `refresh`.
 
     Settings named like secrets (`api_key`, `password`), and the values of environment variables named so, are
     written as `***` wherever the run is recorded.
 
-    `monitor` logs what the machine does meanwhile, as `vitals/...`. A pickled copy in another process logs
-    into the same folder; this one then takes it in by `refresh`.
+    Args:
+        experiment: The name of the folder that holds this run and others like it.
+        config: Settings: a dict, an `argparse.Namespace`, a dataclass, a `Config`, or None.
+        name: What the folder is called behind the time; default: the settings that tell this run from others
+            (see `config.changes`). A resumed run keeps its own.
+        seed: The seed; default: the setting of that name.
+        data: What tells this data from other data, for `run.json`.
+        metrics: The tags that matter most, which the table of runs shows first; {"val/wer": "min"} also says
+            which way they improve, where no well-known name does.
+        logs: The folder of all runs; default: `logs/`.
+        resume: A run of this experiment to go on with, in its own folder (see `resuming.find`); default: the
+            `resume` of a `Config`. Its settings must be those that it had. Then call `load`, or `rewind` with
+            the number of steps done, before anything is logged.
+        tracker: Where the run can be followed beside TensorBoard (see `trackers.parse`); default: the
+            `tracker` of a `Config`.
+        monitor: Log what the machine does meanwhile, as `vitals/...`.
 
     Attributes: `folder`, `name` (the folder's), `experiment`, `config` (a dict), `writer`; `resumed`, and
-    the `checkpoint` to go on from, which is None where there is none yet.
-    Raises UserError when the folder can't be made, or the run can't go on.
+    the `checkpoint` to go on from, which is None where there is none yet; `step`, the one that comes next.
+
+    Raises:
+        UserError: The folder can't be made, or the run can't go on.
     """
 
     def __init__(  # noqa: PLR0913
         self,
         experiment: str,
-        config: Config | Mapping[str, Any] | None = None,
+        config: Any = None,
         *,
         name: str | None = None,
         seed: int | None = None,
@@ -79,24 +89,24 @@ class Run(Recorder):
         monitor: bool = True,
     ) -> None:
         super().__init__()
-        self.config: dict[str, Any] = (
-            config.model_dump() if isinstance(config, Config) else dict(config or {})
-        )
+        self.config = settings_dict(config)
+        typed = isinstance(config, Config)
+        self._settings = type(config) if typed else None
         seed = self.config.get("seed") if seed is None else seed
         directions = said(metrics)
         secrets.remember(secrets.named(self.config))
-        fields = {"config": secrets.hidden(record.plain(self.config)), "seed": seed, "data": data}
+        self._shown = secrets.hidden(record.plain(self.config))
+        fields = {"config": self._shown, "seed": seed, "data": data}
         fields |= {"metrics": list(metrics), "directions": directions}
-        if name is None and isinstance(config, Config):
-            changes = config.changes()
-            changes.pop("tracker", None)  # where it is followed tells nothing about the run
-            name = naming.of_changes(changes)
+        name = naming.of_changes(changes(config)) if name is None else name
 
-        self._aside = hparams.aside(config) if isinstance(config, Config) else frozenset()
-        reference = getattr(config, "resume", "") if resume is None else resume
-        self._settings = type(config) if isinstance(config, Config) else None
-
-        followed = following.chosen(getattr(config, "tracker", "") if tracker is None else tracker)
+        # TensorBoard has columns for five settings, sorted by name: none for what changes nothing in what is
+        # learned, such as `accelerator`, and is as ever
+        free: frozenset[str] = getattr(config, "MAY_CHANGE", frozenset()) if typed else frozenset()
+        self._no_columns = free - {"epochs"} - changes(config).keys()
+        reference = getattr(config, "resume", "") if resume is None and typed else resume
+        tracker = getattr(config, "tracker", "") if tracker is None and typed else tracker
+        followed = trackers.chosen(tracker or "")
 
         death.go_first()
         self._process = os.getpid()
@@ -104,7 +114,7 @@ class Run(Recorder):
         self._began = self._flushed = time.monotonic()
         self._monitored = monitor
         self._monitor: Monitor | None = None
-        self._step: int | None = None  # the last one logged
+        self.step = 0
         self.resumed = bool(reference)
         self.checkpoint: Path | None = None
         found = resuming.find(reference, experiment, logs) if reference else None
@@ -116,10 +126,12 @@ class Run(Recorder):
             self._start(logs or paths.logs(), experiment, name, fields)
         try:
             self._open()
-            self._following.start(followed, self.folder, secrets.hidden(record.plain(self.config)), self._ids)
+            self._trackers.start(followed, self.folder, self._shown, self._ids)
         except BaseException:
             self._lock.release()
             raise
+        if not self._adopted:  # the headless runner has said so
+            self._say_where()
 
     def _open(self) -> None:
         """Get ready to log."""
@@ -129,17 +141,31 @@ class Run(Recorder):
         # without a checkpoint the training starts again, and so do the curves, unless `rewind` says otherwise
         self._astray = self.resumed and self.checkpoint is None
         if self.resumed and not self._astray:
-            self._summary = self._summed(events.read(self.folder).curves)
+            self._sum_up()
+            self.step = 1 + int(max((point["step"] for point in self._summary.last.values()), default=-1))
         if self.config:
-            with self._telling():
-                shown = {key: value for key, value in self.config.items() if key not in self._aside}
-                self.writer._get_file_writer().add_summary(hparams.session_start(secrets.hidden(shown)))
+            shown = {key: value for key, value in self._shown.items() if key not in self._no_columns}
+            with self._disk_errors():
+                self._events.start_session(shown)
+
+    def _say_where(self) -> None:
+        """Say where the run lies, and its page in TensorBoard; a worker process keeps silent."""
+        worker = multiprocessing.parent_process() or any(
+            (os.environ.get(name) or "0") != "0" for name in ("RANK", "LOCAL_RANK", QUIET)
+        )
+        if worker:
+            return
+        lines = [f"run: {self.folder}"]
+        if self.folder.parents[1].resolve() == paths.logs().resolve():
+            lines.append(f"curves: {stop.page(f'{self.experiment}/{self.name}')}")
+        with suppress(OSError, ValueError):  # nobody may be there to read it
+            print(printable("\n".join(lines)), file=sys.stderr, flush=True)
 
     @property
     def _ids(self) -> dict[str, str]:
         """What each tracker calls this run, now or in an earlier session."""
         before: dict[str, str] = (self._record.model_extra or {}).get("trackers", {})
-        return before | self._following.ids
+        return before | self._trackers.ids
 
     def _adopt(self, found: tuple[Path, Path | None] | None, fields: dict[str, Any]) -> bool:
         """Take over the folder that the headless runner made, if there is one and nobody else has it."""
@@ -168,7 +194,7 @@ class Run(Recorder):
 
     def _resume(self, folder: Path, chosen: Path | None, fields: dict[str, Any]) -> None:
         """Go on in the folder of a run that has ended or died."""
-        with self._telling(folder):
+        with self._disk_errors(folder):
             self._place(folder, resuming.take(folder))
         self._reopen(chosen, fields)
 
@@ -180,7 +206,7 @@ class Run(Recorder):
             check_same(before.directions, fields["directions"])
             fields = fields | {"directions": before.directions | fields["directions"]}
             self.checkpoint = resuming.starting_point(self.folder, chosen)
-            with self._telling():
+            with self._disk_errors():
                 resuming.sweep(self.folder)
                 self._record = record.reopen(self.folder, adopted=adopted, **_said(fields))
         except BaseException:
@@ -189,7 +215,7 @@ class Run(Recorder):
 
     def _start(self, logs: Path, experiment: str, name: str | None, fields: dict[str, Any]) -> None:
         self.folder = naming.new_folder(logs, experiment, name)
-        with self._telling():
+        with self._disk_errors():
             held = lock.hold(self.folder)
             assert held is not None, "a folder made a moment ago has no other holder"
             self._place(self.folder, held)
@@ -235,23 +261,77 @@ class Run(Recorder):
         """The folder of the run's checkpoints, which may not be there yet."""
         return self.folder / checkpoint.FOLDER
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Write scalars, {tag: number}, at a step. NaN and infinity are numbers too."""
+    def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write scalars at a step. NaN and infinity are numbers too.
+
+        Args:
+            metrics: {tag: number}; a number may be NumPy's, torch's or JAX's.
+            step: Default: that of the call before, or the next one where it has one of these tags already.
+        """
         if self._astray:
             self.rewind(0)
-        super().log(metrics, step)
-        self._step = int(step)
-        self._watch()
+        if step is None:
+            step = max(self.step - 1, 0)
+            step += any(self.has(tag, step) for tag in metrics)
+        self._record_scalars(metrics, int(step))
+        self.step = max(self.step, int(step) + 1)
+        # most short runs of tests and notebooks log nothing, and need no monitor
+        if self._monitored and self._monitor is None:
+            self._monitor = Monitor(self._record_scalars, lambda: self.step - 1, self.folder)
+            self._monitor.start()
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.update()
+
+    def save(self, state: Mapping[str, Any]) -> Path:
+        """Write a checkpoint that `load` returns in a resumed run: whole, with a SHA-256, or not at all.
+
+        The one before is kept, for the case that this one gets damaged.
+
+        Args:
+            state: Numbers, texts, NumPy or JAX arrays, torch tensors, and dicts and lists of them, such as
+                {"model": model.state_dict(), "optimizer": optimizer.state_dict()}.
+
+        Raises:
+            CheckpointError: The disk refuses, or the state holds something else.
+        """
+        before = checkpoint.full_states(self.folder)
+        path = self.checkpoints / f"{checkpoint.STEP}{self.step:08d}.ckpt"
+        checkpoint.save({"state": dict(state), "step": self.step}, path)
+        checkpoint.alias(path, checkpoint.LAST)
+        for old in [each for each in before if each != path and each.name != checkpoint.LAST][1:]:
+            checkpoint.remove(old)
+        self.update()
+        return path
+
+    def load(self, map_location: Any = "cpu") -> dict[str, Any] | None:
+        """Return the state that a resumed run goes on from, None where there is none.
+
+        `step` and the curves go on from there, too. JAX arrays come back as NumPy's.
+
+        Args:
+            map_location: Where torch's tensors go to.
+
+        Raises:
+            CheckpointError: The file is damaged, or was not written by `save`.
+        """
+        if self.checkpoint is None:
+            return None
+        saved = checkpoint.load(self.checkpoint, map_location)
+        if saved.keys() != {"state", "step"}:
+            raise checkpoint.CheckpointError(
+                f"{self.checkpoint} was not written by run.save: read it with what wrote it."
+            )
+        self.rewind(saved["step"], self.checkpoint)
+        return saved["state"]
 
     def rewind(self, step: int, checkpoint: Path | None = None) -> None:
         """Take back what was logged at `step` and later: the resumed training goes on after `step` steps."""
         self._astray = False
-        with self._telling():
-            self.writer.start_again(step)
-        self._following.rewind(step)
-        self._summary = self._summed(events.read(self.folder).curves)
+        self.step = step
+        with self._disk_errors():
+            self._events.start_again(step)
+        self._trackers.rewind(step)
+        self._sum_up()
         sessions = self._record.model_dump()["resumes"]
         if sessions:
             relative = os.path.relpath(checkpoint, self.folder) if checkpoint else None
@@ -278,16 +358,19 @@ class Run(Recorder):
         """
         self._unwatch()
         self._astray = False
-        if self._writer is not None:
-            with self._telling():
-                self._writer.close()
-            self._writer = None
-        curves = events.read(self.folder).curves
-        self._following.catch_up(curves, self._summary.last)
+        self._close_events()
+        curves, last = events.read(self.folder).curves, self._summary.last
+        new = [
+            (step, when, tag, value)
+            for tag, curve in curves.items()
+            for step, when, value in zip(curve.steps, curve.wall_times, curve.values, strict=True)
+            if tag not in last or step > last[tag]["step"]
+        ]
+        self._trackers.hand_on(sorted(new, key=lambda point: point[1]))
         with suppress(record.RecordError):
             self._record = record.read(self.folder)
         self._summary.directions |= self._record.directions
-        self._summary = self._summed(curves)
+        self._sum_up(curves)
 
     def plan(self, steps: int | None, epochs: int | None = None, done: int = 0) -> None:
         """Say how far the training is to go, with `done` steps made: the table then shows what is left."""
@@ -310,7 +393,10 @@ class Run(Recorder):
         self._unwatch()
         failure: UserError | None = None
         try:
-            self._close_writer(status)
+            if self._event_file is not None and self.config:
+                with self._disk_errors():
+                    self._event_file.end_session(status)
+            self._close_events()
         except UserError as error:
             if status == "finished":
                 failure, status, reason = error, "failed", str(error)
@@ -319,13 +405,13 @@ class Run(Recorder):
         finally:
             self._ended = True
             self._lock.release()
-            self._end_following(status, reason)
+            self._end_trackers(status, reason)
         if failure is not None:
             raise failure
 
-    def _end_following(self, status: Status, reason: str | None) -> None:
+    def _end_trackers(self, status: Status, reason: str | None) -> None:
         """Tell the trackers, once the record has it; a short run ends before they have said their names."""
-        self._following.finish(status, reason)
+        self._trackers.finish(status, reason)
         if self._ids != (self._record.model_extra or {}).get("trackers", {}):
             with suppress(UserError):
                 record.update(self.folder, trackers=self._ids)
@@ -338,6 +424,12 @@ class Run(Recorder):
             reserve.release(self.folder)
             self._last_words(status, reason)
         reserve.release(self.folder)
+        missing = [tag for tag in self._record.metrics if tag not in self._summary.last]
+        if missing and status == "finished":
+            known = [tag for tag in self._summary.last if not tag.startswith(VITALS)]
+            hint = nearest(missing[0], known) if len(missing) == 1 else ""
+            line = f"metrics: {some(missing)} never logged.{hint} Logged: {some(known)}."
+            print(printable(line), file=sys.stderr, flush=True)
 
     def _last_words(self, status: Status, reason: str | None) -> None:
         """Write how it ended; the headless runner alone says that all went well, after the last cell."""
@@ -356,38 +448,32 @@ class Run(Recorder):
         self, in_file: Callable[..., record.Record], in_memory: Callable[..., record.Record], **fields: Any
     ) -> None:
         """Change `run.json`; one that somebody has broken or removed meanwhile is written anew."""
-        with self._telling():
+        with self._disk_errors():
             try:
                 self._record = in_file(self.folder, **fields)
             except record.RecordError:
                 self._record = record.write(self.folder, in_memory(self._record, **fields))
 
-    def _summed(self, curves: Mapping[str, events.Curve]) -> Summary:
-        return Summary.of(curves, self._summary.directions)
-
-    def _watch(self) -> None:
-        """Start to monitor, once something is logged: most short runs of tests and notebooks log nothing."""
-        if self._monitored and self._monitor is None:
-            self._monitor = Monitor(super().log, lambda: self._step, self.folder)
-            self._monitor.start()
+    def _sum_up(self, curves: Mapping[str, events.Curve] | None = None) -> None:
+        """Find the last and the best of the curves on disk."""
+        curves = events.read(self.folder).curves if curves is None else curves
+        self._summary = Summary.of(curves, self._summary.directions)
 
     def _unwatch(self) -> None:
         if self._monitor is not None:
             self._monitor.stop()
             self._monitor = None
 
+    def _close_events(self) -> None:
+        if self._event_file is not None:
+            with self._disk_errors():
+                self._event_file.close()
+        self._event_file = self._writer = None
+
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy in another process needs: not the lock, the open file and the threads."""
-        left = ("_lock", "_writer", "_monitor", "_blocks", "_settings")
-        return self.__dict__ | dict.fromkeys(left) | {"_following": Following()}
-
-    def _close_writer(self, status: Status) -> None:
-        if self._writer is None:
-            return
-        with self._telling():
-            if self.config:
-                self._writer._get_file_writer().add_summary(hparams.session_end(status))
-            self._writer.close()
+        left = ("_lock", "_event_file", "_writer", "_monitor", "_blocks", "_settings")
+        return self.__dict__ | dict.fromkeys(left) | {"_trackers": TrackerGroup()}
 
 
 def _said(fields: dict[str, Any]) -> dict[str, Any]:

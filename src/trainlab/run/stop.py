@@ -9,9 +9,8 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import psutil
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from trainlab import paths
 from trainlab.errors import UserError, without_traceback
@@ -34,6 +33,22 @@ def command(verb: str, run: str) -> str:
     return (
         f"make {verb} RUN={shlex.quote(run)}" if MAKE in os.environ else f"trainlab {verb} {shlex.quote(run)}"
     )
+
+
+def resume_command(notebook: str, run: str) -> str:
+    """Return what to type to go on with a run of a notebook, from where this command was typed."""
+    path = Path(notebook)
+    name = path.stem if path.parent == paths.notebooks().resolve() else str(path)
+    words = f"{shlex.quote(name)} --resume {shlex.quote(run)}"
+    return f'make run ARGS="{words}"' if MAKE in os.environ else f"trainlab run {words}"
+
+
+def page(label: str) -> str:
+    """Return the address of TensorBoard's page of one run, 'experiment/run'."""
+    started = paths.root() / ".stack" / "tensorboard.port"  # by the local engine
+    port = started.read_text().strip() if started.is_file() else "6006"
+    port = os.environ.get("TENSORBOARD_PORT") or port
+    return f"http://127.0.0.1:{port}/?runFilter={quote(label.replace('+', '.'))}#timeseries"
 
 
 def outcome(folder: Path) -> str:

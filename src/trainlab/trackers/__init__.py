@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from trainlab.run.record import Status
-
 ALWAYS = "tensorboard"
 _MODULES = {"csv": "csv", "mlflow": "mlflow", "wandb": "wandb"}
 _PACKAGES = {"csv": (), "mlflow": ("mlflow", "sqlalchemy", "alembic"), "wandb": ("wandb",)}
@@ -56,7 +54,7 @@ class Tracker:
     def rewind(self, step: int) -> None:
         """Forget the points at `step` and later, where that can be: a resumed run logs them again."""
 
-    def finish(self, status: Status, reason: str | None) -> None:
+    def finish(self, status: str, reason: str | None) -> None:
         """End with the run's own status."""
         raise NotImplementedError
 
@@ -71,6 +69,16 @@ def parse(text: str) -> list[str]:
         if name not in NAMES:
             raise ValueError(f"no tracker {name!r}.{nearest(name, NAMES)} Expected one of {', '.join(NAMES)}")
     return [name for name in dict.fromkeys(names) if name != ALWAYS]
+
+
+def chosen(setting: str) -> list[str]:
+    """Return the trackers that a setting names; raise UserError where one is unknown or not installed."""
+    try:
+        names = parse(setting or ALWAYS)
+    except ValueError as error:
+        raise UserError(f"tracker={setting}: {error}") from None
+    require(names)
+    return names
 
 
 def require(names: Sequence[str]) -> None:

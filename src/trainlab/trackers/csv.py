@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from trainlab.run.record import Status
-
 FILE = "metrics.csv"
 
 
@@ -40,7 +38,7 @@ class Table(Tracker):
         files.write(self._path, _text(kept).encode())
         self._file = self._opened()
 
-    def finish(self, status: Status, reason: str | None) -> None:  # noqa: ARG002 - run.json, beside it, has both
+    def finish(self, status: str, reason: str | None) -> None:  # noqa: ARG002 - run.json, beside it, has both
         """Close the file."""
         self._file.close()
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from mlflow import MlflowClient
 
-    from trainlab.run.record import Status
-
 FILE = "mlflow.db"  # in logs/; MLflow advises against its older store of files
 STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 MOST = 1000  # metrics, and
@@ -58,7 +56,7 @@ class Store(Tracker):
         for start in range(0, len(metrics), MOST):
             self._client.log_batch(self._run, metrics=metrics[start : start + MOST])
 
-    def finish(self, status: Status, reason: str | None) -> None:
+    def finish(self, status: str, reason: str | None) -> None:
         """End the run there, and say why where it did not finish."""
         if reason:
             self._client.set_tag(self._run, "reason", reason)

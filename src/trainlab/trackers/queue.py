@@ -1,4 +1,4 @@
-"""Carries what a run logs to a tracker, on a thread of its own: one that fails or hangs stops nothing."""
+"""Carries what a run logs to its trackers, each on its own thread: one that fails or hangs stops nothing."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ import sys
 import threading
 import time
 from queue import Empty, Full, Queue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainlab.cleaning import printable
-from trainlab.secrets import without_secrets
+from trainlab.secrets import of_tag, without_secrets
 from trainlab.trackers import Point, Subject, make
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
 
-    from trainlab.run.record import Status
     from trainlab.trackers import Tracker
 
 MOST = 100_000  # things that wait for a slow tracker, 20 MB; more are dropped
 AT_ONCE = 1_000  # points that a tracker is handed together
+END_SECONDS = 20.0  # that the end of a run waits for its trackers, and
+STOP_SECONDS = 3.0  # of an interrupted run: a container that is stopped has ten for everything
 
 
-class Courier:
-    """Starts a tracker and hands it everything in turn; the first failure is its last, and is told once.
+class TrackerThread:
+    """Starts a tracker and hands it everything in turn; the first failure is its last, and is reported once.
 
     Attribute `id`: what the tracker calls the run, '' until it has said so.
     """
@@ -31,26 +33,20 @@ class Courier:
     def __init__(self, name: str, subject: Subject) -> None:
         self.name, self.id = name, subject.known
         self._subject = subject
-        self._waiting: Queue[Point | Callable[[Tracker], object] | None] = Queue(MOST)
+        self._queue: Queue[Point | Callable[[Tracker], object] | None] = Queue(MOST)
         self._over = threading.Event()
-        self._told = threading.Lock()
+        self._reporting = threading.Lock()
         self._thread = threading.Thread(target=self._work, name=f"tracker {name}", daemon=True)
         self._thread.start()
 
-    def log(self, points: Iterable[Point]) -> None:
-        """Take points along; returns at once."""
-        for point in points:
-            self._put(point)
-
-    def rewind(self, step: int) -> None:
-        """Let the tracker forget what stands at `step` and later."""
-        self._put(lambda tracker: tracker.rewind(step))
-
-    def finish(self, status: Status, reason: str | None) -> None:
-        """Say that nothing more will come; `wait` gives it the time to arrive."""
-        hidden = without_secrets(reason) if reason else None
-        self._put(lambda tracker: tracker.finish(status, hidden))
-        self._put(None)
+    def put(self, item: Point | Callable[[Tracker], object] | None) -> None:
+        """Queue a point, something to do with the tracker, or None for the end; returns at once."""
+        if self._over.is_set():
+            return
+        try:
+            self._queue.put_nowait(item)
+        except Full:
+            self._fail(f"it is {MOST:,} points behind")
 
     def wait(self, until: float) -> None:
         """Wait for the tracker to have taken in everything, until a moment of `time.monotonic`."""
@@ -58,47 +54,42 @@ class Courier:
         if self._thread.is_alive():
             self._fail("it has not taken in everything in time")
 
-    def _put(self, errand: Point | Callable[[Tracker], object] | None) -> None:
-        if self._over.is_set():
-            return
-        try:
-            self._waiting.put_nowait(errand)
-        except Full:
-            self._fail(f"it is {MOST:,} points behind")
-
     def _work(self) -> None:
         try:
             tracker = make(self.name)
             self.id = tracker.start(self._subject)
-            for points, errand in self._batches():
+            for points, call in self._batches():
                 if points:
                     tracker.log(points)
-                if errand is not None:
-                    errand(tracker)
+                if call is not None:
+                    call(tracker)
         except BaseException as error:  # a tracker may even call sys.exit: the training goes on
             self._fail(f"{type(error).__name__}: {error}")
 
-    def _batches(self) -> Iterator[tuple[Sequence[Point], Callable[[Tracker], object] | None]]:
+    def _batches(self) -> Iterator[tuple[list[Point], Callable[[Tracker], object] | None]]:
         """Yield the points that wait, many together, with what is to be done after them, until the end."""
         points: list[Point] = []
         while not self._over.is_set():
             try:
-                errand = self._waiting.get(block=not points)
+                item = self._queue.get(block=not points)
             except Empty:  # no more points at the moment
                 yield points, None
                 points = []
                 continue
-            if isinstance(errand, Point) and len(points) < AT_ONCE:
-                points.append(errand)
-                continue
-            if errand is None:
+            if item is None:
                 return
-            yield points, None if isinstance(errand, Point) else errand
-            points = [errand] if isinstance(errand, Point) else []
+            if not isinstance(item, Point):
+                yield points, item
+                points = []
+                continue
+            points.append(item)
+            if len(points) >= AT_ONCE:
+                yield points, None
+                points = []
 
     def _fail(self, why: str) -> None:
         """Give the tracker up, and say so in one line, once."""
-        with self._told:
+        with self._reporting:
             if self._over.is_set():
                 return
             self._over.set()
@@ -109,3 +100,48 @@ class Courier:
             file=sys.stderr,
             flush=True,
         )
+
+
+class TrackerGroup:
+    """Hands what a run logs to each of its trackers; without any, does nothing."""
+
+    def __init__(self) -> None:
+        self._threads: list[TrackerThread] = []
+
+    def start(self, names: list[str], folder: Path, config: dict[str, Any], ids: Mapping[str, str]) -> None:
+        """Let trackers follow the run in `folder`; `ids` are what they called it before."""
+        for name in names:
+            place = (folder.parents[1], folder, folder.parent.name, folder.name)
+            self._threads.append(TrackerThread(name, Subject(*place, config, ids.get(name, ""))))
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """What each tracker calls the run, as far as it has said so."""
+        return {each.name: each.id for each in self._threads if each.id}
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Hand on numbers logged now."""
+        self.hand_on((step, time.time(), tag, float(value)) for tag, value in metrics.items())
+
+    def hand_on(self, points: Iterable[tuple[int, float, str, float]]) -> None:
+        """Hand on points in the order in which they were logged: step, time, tag, value."""
+        if self._threads:
+            for step, when, tag, value in points:
+                self._put(Point(step, when, of_tag(tag), value))
+
+    def rewind(self, step: int) -> None:
+        """Let the trackers forget what stands at `step` and later."""
+        self._put(lambda tracker: tracker.rewind(step))
+
+    def finish(self, status: str, reason: str | None) -> None:
+        """Tell how the run ended, and give the trackers some seconds together."""
+        hidden = without_secrets(reason) if reason else None
+        self._put(lambda tracker: tracker.finish(status, hidden))
+        self._put(None)
+        until = time.monotonic() + (STOP_SECONDS if status == "interrupted" else END_SECONDS)
+        for each in self._threads:
+            each.wait(until)
+
+    def _put(self, item: Point | Callable[[Tracker], object] | None) -> None:
+        for each in self._threads:
+            each.put(item)

@@ -14,8 +14,6 @@ from trainlab.trackers import Point, Subject, Tracker
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trainlab.run.record import Status
-
 FOLDER = ".wandb"  # the one name beside `wandb` that its library knows for its files
 SECONDS = 3.0  # for its server to answer
 
@@ -61,7 +59,7 @@ class WeightsAndBiases(Tracker):
         for step, some in groupby(points, key=lambda point: point.step):
             self._run.log({"step": step} | {point.tag: point.value for point in some})
 
-    def finish(self, status: Status, reason: str | None) -> None:
+    def finish(self, status: str, reason: str | None) -> None:
         """End the run there: finished, or failed; the exact word and the reason are in its summary."""
         self._run.summary.update({"status": status, "reason": reason or ""})
         self._run.finish(exit_code=0 if status == "finished" else 1)

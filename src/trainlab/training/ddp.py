@@ -146,11 +146,16 @@ class _Silent(Run):
     """What a run's copy becomes in a process that leaves writing to the first one."""
 
     @property
+    def _events(self) -> Any:
+        """An event file that takes in nothing."""
+        return _Nowhere()
+
+    @property
     def writer(self) -> Any:
         """A writer that writes nothing, whatever it is asked to."""
         return _Nowhere()
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
+    def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Do nothing."""
 
     def update(self, **fields: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 import trainlab
 from trainlab import trackers
 from trainlab.errors import UserError
-from trainlab.trackers import Point, Tracker, following, queue
+from trainlab.trackers import Point, Tracker, queue
 from trainlab.training.config import TrainingConfig
 
 KEY = "planted-key-0123456789"
@@ -139,7 +139,7 @@ def test_a_tracker_that_calls_exit_stops_nothing(tmp_path: Path, use: Any) -> No
 def test_a_tracker_that_hangs_is_waited_for_so_long_and_no_longer(
     tmp_path: Path, use: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainlab.trackers.following.END_SECONDS", 0.1)
+    monkeypatch.setattr("trainlab.trackers.queue.END_SECONDS", 0.1)
     never, told = threading.Event(), use(Told())
     told.log = lambda _: never.wait()  # type: ignore[method-assign]
     run = trained(tmp_path, steps=20)
@@ -152,7 +152,7 @@ def test_points_of_a_tracker_that_lags_far_behind_are_dropped_and_the_training_g
     tmp_path: Path, use: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queue, "MOST", 10)
-    monkeypatch.setattr("trainlab.trackers.following.END_SECONDS", 0.1)
+    monkeypatch.setattr("trainlab.trackers.queue.END_SECONDS", 0.1)
     never, told = threading.Event(), use(Told())
     told.start = lambda _: never.wait() and ""  # type: ignore[method-assign,assignment]
     run = trained(tmp_path, steps=100)
@@ -162,7 +162,7 @@ def test_points_of_a_tracker_that_lags_far_behind_are_dropped_and_the_training_g
 
 
 def test_an_interrupted_run_waits_for_a_shorter_time() -> None:
-    assert following.STOP_SECONDS < 5 < following.END_SECONDS
+    assert queue.STOP_SECONDS < 5 < queue.END_SECONDS
 
 
 def test_an_unknown_tracker_is_named_and_nothing_is_made(tmp_path: Path) -> None:
