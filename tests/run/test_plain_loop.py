@@ -1,4 +1,4 @@
-"""A plain loop's way in: settings of any kind, steps that count themselves, checkpoints with and without torch."""
+"""A plain loop's way in: settings of any kind, steps left out, checkpoints with and without torch."""
 
 from __future__ import annotations
 
@@ -145,9 +145,7 @@ def test_arrays_numbers_and_texts_come_back_as_they_were_without_a_pickle(tmp_pa
 def test_what_could_not_be_loaded_is_not_saved_without_torch(tmp_path, value, monkeypatch):
     path = tmp_path / "last.ckpt"
     monkeypatch.delitem(sys.modules, "torch")
-    with pytest.raises(
-        CheckpointError, match=r"not written: a value of type .*can't be saved\. Save tensors"
-    ):
+    with pytest.raises(CheckpointError, match=r"not written: a value of type .*can't be saved\. Save"):
         checkpoint.save({"value": value}, path)
     assert not path.exists()
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from trainlab import paths, secrets, trackers
-from trainlab.cleaning import printable
+from trainlab.cleaning import lines, printable
 from trainlab.config import Config, changes, settings_dict
 from trainlab.errors import UserError, nearest, some, without_traceback
 from trainlab.run import checkpoint, death, events, lock, naming, record, reserve, signals, stop
@@ -155,11 +155,11 @@ class Run(Recorder):
         )
         if worker:
             return
-        lines = [f"run: {self.folder}"]
+        said = [f"run: {self.folder}"]
         if self.folder.parents[1].resolve() == paths.logs().resolve():
-            lines.append(f"curves: {stop.page(f'{self.experiment}/{self.name}')}")
+            said.append(f"curves: {stop.page(f'{self.experiment}/{self.name}')}")
         with suppress(OSError, ValueError):  # nobody may be there to read it
-            print(printable("\n".join(lines)), file=sys.stderr, flush=True)
+            print(lines("\n".join(said)), file=sys.stderr, flush=True)
 
     @property
     def _ids(self) -> dict[str, str]:
