@@ -23,6 +23,7 @@ from trainlab.run import checkpoint, events, lock, record
 from trainlab.run import resume as resuming
 from trainlab.run import run as run_module
 from trainlab.run.run import Run
+from trainlab.run.writing import EventFile
 from trainlab.runs import listing
 
 SRC = Path(run_module.__file__).parents[2]
@@ -170,7 +171,7 @@ def test_a_run_that_lies_under_its_notebook_s_name_goes_on_by_its_path(tmp_path)
 
 def test_a_run_that_could_not_start_is_not_left_locked(tmp_path, monkeypatch):
     folder = trained(tmp_path)
-    monkeypatch.setattr(run_module.hparams, "session_start", refuse)
+    monkeypatch.setattr(EventFile, "start_session", refuse)
     with pytest.raises(UserError, match="No space left on device"):
         Run("news", Settings(), resume=folder)
     monkeypatch.undo()

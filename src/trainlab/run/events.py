@@ -17,7 +17,7 @@ from trainlab.run.signals import describe
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trainlab.run.gathering import Gathered
+    from trainlab.run.gathering import EventReader
 
 
 MARK = "tfevents"  # what the name of an event file holds
@@ -86,16 +86,18 @@ def read(folder: Path) -> History:
 
 def outcome(folder: Path) -> Outcome:
     """Read all event files of a folder, as `read` does, for the last, lowest and highest of each tag."""
+    import numpy as np
+
     facts, gathered = _gathered(folder)
     found = Outcome(**facts)
     for tag, points in gathered.curves().items():
         if not len(points.values):
             continue
         found.last[tag] = float(points.values[-1])
-        if (place := points.lowest()) is not None:
-            found.lowest[tag] = [float(points.values[place]), int(points.steps[place])]
-            place = points.highest()
-            found.highest[tag] = [float(points.values[place]), int(points.steps[place])]
+        if not np.isnan(points.values).all():
+            for extremes, find in ((found.lowest, np.nanargmin), (found.highest, np.nanargmax)):
+                place = find(points.values)
+                extremes[tag] = [float(points.values[place]), int(points.steps[place])]
     return found
 
 
@@ -122,11 +124,11 @@ def check(path: Path) -> None:
             raise _garbage(path, error.place) from None
 
 
-def _gathered(folder: Path) -> tuple[dict[str, Any], Gathered]:
-    from trainlab.run.gathering import Gathered
+def _gathered(folder: Path) -> tuple[dict[str, Any], EventReader]:
+    from trainlab.run.gathering import EventReader
     from trainlab.run.tfrecords import GarbageError
 
-    gathered, damaged = Gathered(), _refused(folder)
+    gathered, damaged = EventReader(), _refused(folder)
     for path in files(folder):
         try:
             with _opened(path) as file:
