@@ -136,15 +136,14 @@ def test_a_run_is_not_restored_to_where_its_trash_says_outside_of_logs(logs):
 
 
 def test_a_lock_and_the_reserve_are_not_taken_by_way_of_a_link(logs):
-    from trainlab.run import reserve
 
     precious = logs.parent / "precious"
     precious.write_text("precious")
     (logs / "news" / "good" / lock.RUN).symlink_to(precious)
-    (logs / "news" / "good" / reserve.FILE).symlink_to(precious)
+    (logs / "news" / "good" / lock.RESERVE).symlink_to(precious)
     with pytest.raises(OSError, match="symbolic"):
         lock.hold(logs / "news" / "good")
-    reserve.keep(logs / "news" / "good")
+    lock.keep_reserve(logs / "news" / "good")
     assert precious.read_text() == "precious"
 
 

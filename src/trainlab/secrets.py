@@ -15,7 +15,7 @@ import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from trainlab import paths
@@ -67,21 +67,31 @@ _told: set[str] = set()
 
 
 @functools.lru_cache(maxsize=8192)
+def _kind(name: str) -> Literal["secret", "uncertain", ""]:
+    """Return what the words of a name say: where it is uncertain, the value must look like a key."""
+    words = [word.lower() for word in _WORD.findall(name)]
+    if not words or "/" in name:  # val/token is a metric
+        return ""
+    *before, last = words
+    of_keys = any(map(_OF_KEYS.fullmatch, before))
+    if last == "token":
+        known = not any(map(_OF_TEXT.fullmatch, before))
+    elif last in ("key", "keys"):
+        known = words == ["key"] or of_keys
+    else:
+        known = _LAST.fullmatch(last) is not None
+    if not known:
+        return ""
+    return "secret" if of_keys or last not in _UNCERTAIN else "uncertain"
+
+
 def is_secret_name(name: str) -> bool:
     """Tell whether what has this name is a secret: api_key, hf_token, PASSWORD, clientSecret and the like.
 
     Names of a text's tokens (pad_token, max_tokens), of keys to look up by (sort_key) and of sizes (key_dim,
     token_length) are none.
     """
-    words = [word.lower() for word in _WORD.findall(name)]
-    if not words or "/" in name:  # val/token is a metric
-        return False
-    *before, last = words
-    if last == "token":
-        return not any(map(_OF_TEXT.fullmatch, before))
-    if last in ("key", "keys"):
-        return words == ["key"] or any(map(_OF_KEYS.fullmatch, before))
-    return _LAST.fullmatch(last) is not None
+    return bool(_kind(name))
 
 
 def is_secret(name: str, value: Any) -> bool:
@@ -89,11 +99,8 @@ def is_secret(name: str, value: Any) -> bool:
 
     `key`, `token` or `auth` may also name a column, a word or a mode: there the value must look like a key.
     """
-    if not is_secret_name(name):
-        return False
-    *before, last = [word.lower() for word in _WORD.findall(name)]
-    certain = any(map(_OF_KEYS.fullmatch, before)) or last not in _UNCERTAIN
-    return certain or looks_like_key(str(value))
+    kind = _kind(name)
+    return kind == "secret" or (kind == "uncertain" and looks_like_key(str(value)))
 
 
 def looks_like_key(text: str) -> bool:

@@ -13,7 +13,7 @@ from project import CHECKOUT
 from runs_folder import make
 from trainlab import system
 from trainlab.headless import ends
-from trainlab.run import death
+from trainlab.run import record
 from trainlab.run.run import Run
 from trainlab.runs import listing
 
@@ -30,7 +30,7 @@ def reason(logs):
     ("limit", "said"), [(8 << 30, "out of memory (limit 8.0 GiB)"), (None, "out of memory")]
 )
 def test_a_kill_that_the_kernel_has_counted_since_the_start_is_told(tmp_path, monkeypatch, limit, said):
-    make(tmp_path, "news/a", status="running", home=death.home(), oom_kills=2)
+    make(tmp_path, "news/a", status="running", home=record.boot_id(), oom_kills=2)
     monkeypatch.setattr(system, "oom_kills", lambda: 3)
     monkeypatch.setattr(system, "memory_limit", lambda: limit)
     assert reason(tmp_path) == said
@@ -40,7 +40,7 @@ def test_a_kill_that_the_kernel_has_counted_since_the_start_is_told(tmp_path, mo
     ("before", "now", "home"), [(2, 2, None), (None, 2, None), (2, None, None), (2, 3, "elsewhere")]
 )
 def test_without_a_count_from_the_same_place_nothing_is_claimed(tmp_path, monkeypatch, before, now, home):
-    make(tmp_path, "news/a", status="running", home=home or death.home(), oom_kills=before)
+    make(tmp_path, "news/a", status="running", home=home or record.boot_id(), oom_kills=before)
     monkeypatch.setattr(system, "oom_kills", lambda: now)
     assert "137" in reason(tmp_path)
 
@@ -48,19 +48,19 @@ def test_without_a_count_from_the_same_place_nothing_is_claimed(tmp_path, monkey
 def test_a_run_writes_down_what_is_compared_later(tmp_path):
     with Run("news", logs=tmp_path) as run:
         assert run._record.oom_kills == system.oom_kills()
-        assert run._record.home == death.home()
+        assert run._record.home == record.boot_id()
 
 
 def test_a_run_offers_its_process_to_the_kernel_before_others(tmp_path):
     with Run("news", logs=tmp_path):
-        assert int(Path("/proc/self/oom_score_adj").read_text()) >= death.FIRST_TO_GO
+        assert int(Path("/proc/self/oom_score_adj").read_text()) >= record.FIRST_TO_GO
 
 
 def test_a_score_that_is_higher_already_is_left_alone(tmp_path, monkeypatch):
     score = tmp_path / "oom_score_adj"
     score.write_text("900\n")
-    monkeypatch.setattr(death, "_SCORE", score)
-    death.go_first()
+    monkeypatch.setattr(record, "_SCORE", score)
+    record.raise_oom_score()
     assert score.read_text() == "900\n"
 
 
@@ -68,26 +68,27 @@ def test_a_score_that_is_higher_already_is_left_alone(tmp_path, monkeypatch):
 def test_jupyterlab_goes_before_a_training_that_was_started_in_it(tmp_path, monkeypatch, before, after):
     score = tmp_path / "oom_score_adj"
     score.write_text(f"{before}\n")
-    monkeypatch.setattr(death, "_SCORE", score)
-    death.go_first()
+    monkeypatch.setattr(record, "_SCORE", score)
+    record.raise_oom_score()
     assert score.read_text().strip() == after
-    death.outlive()
+    record.raise_oom_score(0)
     assert score.read_text().strip() == after, "only what JupyterLab's terminal gave is taken back"
 
 
 def test_what_watches_over_a_run_outlives_it_if_it_was_started_in_jupyterlab_s_terminal():
     code = (
-        "from pathlib import Path\nfrom trainlab.runs import death\n"
+        "from pathlib import Path\nfrom trainlab.runs import record\n"
         "score = Path('/proc/self/oom_score_adj')\n"
-        f"score.write_text('{death.OF_JUPYTERLAB}'); death.outlive(); print(score.read_text().strip())"
+        f"score.write_text('{record.OF_JUPYTERLAB}'); record.raise_oom_score(0)\n"
+        "print(score.read_text().strip())"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "0"
 
 
 def test_the_server_s_own_score_is_the_one_that_is_known_here():
     settings = (CHECKOUT / "jupyter/jupyter_server_config.py").read_text()
-    assert f'write_text("{death.OF_JUPYTERLAB}")' in settings
-    assert death.OF_JUPYTERLAB > death.FIRST_TO_GO
+    assert f'write_text("{record.OF_JUPYTERLAB}")' in settings
+    assert record.OF_JUPYTERLAB > record.FIRST_TO_GO
 
 
 @pytest.mark.parametrize(

@@ -327,7 +327,7 @@ def test_a_clock_that_was_set_back_gives_no_negative_seconds_and_no_older_event_
     names = [path.name for path in events.files(folder)]
     assert names == sorted(names)
     assert 0 <= record.read(folder).seconds < DEADLINE
-    assert record.end(folder, "finished").seconds >= 0
+    assert record.write_end(folder, "finished").seconds >= 0
 
 
 def test_event_files_of_one_second_keep_their_order(tmp_path):

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from trainlab.config import Config
 from trainlab.errors import UserError
-from trainlab.run import death, events, lock, naming, record, signals
+from trainlab.run import events, lock, naming, record, signals
 from trainlab.run import run as run_module
 from trainlab.run.run import Run
 from trainlab.runs import listing
@@ -157,7 +157,7 @@ def test_a_killed_run_is_shown_as_interrupted_with_all_that_it_logged(tmp_path):
     script.kill()
     script.communicate(timeout=DEADLINE)
     row = the_run(tmp_path)
-    assert (row.status, row.reason) == ("interrupted", death.UNKNOWN)
+    assert (row.status, row.reason) == ("interrupted", record.UNKNOWN)
     assert row.last["val/loss"] == pytest.approx(1 / 50)
 
 

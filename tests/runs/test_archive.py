@@ -18,7 +18,7 @@ from trainlab import files
 from trainlab.cli import life
 from trainlab.cli.runs import app
 from trainlab.errors import UserError
-from trainlab.run import lock, remarks, reserve, resume
+from trainlab.run import lock, remarks, resume
 from trainlab.runs import archive, listing, trash
 
 SMALL_DISK = 2 << 20  # bytes
@@ -105,7 +105,7 @@ def test_the_same_runs_give_the_same_bytes_without_what_a_process_at_work_needs(
     file.unlink()
     for name in archive.LEFT_OUT:
         (logs / "news" / "a" / name).touch()
-    reserve.keep(logs / "news" / "a")
+    lock.keep_reserve(logs / "news" / "a")
     os.utime(logs / "news" / "a" / "run.json", (0, 0))
     call(logs, "archive", "train", "a", "train", "-o", file)
     assert file.read_bytes() == first

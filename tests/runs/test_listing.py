@@ -18,7 +18,7 @@ from runs_folder import make, points
 from trainlab import runs
 from trainlab.cli.runs import app
 from trainlab.errors import UserError
-from trainlab.run import death, events, find, lock, record
+from trainlab.run import find, lock, record
 from trainlab.run.run import Run
 from trainlab.runs import listing, trash
 from trainlab.runs.listing import UNKNOWN, UNREADABLE
@@ -68,7 +68,7 @@ def test_a_running_run_is_alive_while_its_lock_or_the_runners_is_held(tmp_path):
         assert 60 <= row.seconds < 120
         held.release()
     (row,) = listing.rows(tmp_path)
-    assert (row.status, row.reason) == ("interrupted", death.UNKNOWN)
+    assert (row.status, row.reason) == ("interrupted", record.UNKNOWN)
     assert row.seconds >= 59
 
 

@@ -86,7 +86,7 @@ def test_a_run_that_is_at_work_is_refused_and_no_other_is_deleted(logs):
     for name in (lock.RUN, lock.RUNNER):
         held = lock.hold(logs / "news" / "a", name)
         for words in (["delete", "news/b", "news/a"], ["delete", "--purge", "--yes", "news/b", "news/a"]):
-            with pytest.raises(UserError, match=r"a is still at work .* stop it"):
+            with pytest.raises(UserError, match=r"a is still at work: .* stop it"):
                 call(logs, *words)
         held.release()
     (logs / "news" / "a" / lock.RUNNER).unlink()

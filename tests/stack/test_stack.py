@@ -256,7 +256,10 @@ def test_a_server_goes_before_a_training_where_memory_runs_out(stack):
         for service in ("jupyter", "tensorboard")
     }
     assert scores == {"jupyter": "600", "tensorboard": "500"}
-    code = "from trainlab.run import death; death.go_first(); print(open('/proc/self/oom_score_adj').read())"
+    code = (
+        "from trainlab.run import record; record.raise_oom_score(); "
+        "print(open('/proc/self/oom_score_adj').read())"
+    )
     assert stack.inside("jupyter", f'python -c "{code}"').stdout.strip() == "500"
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from trainlab import secrets
 from trainlab.errors import UserError
-from trainlab.headless.ends import ExitStatus
-from trainlab.headless.execution import Execution, Screen, Script
-from trainlab.run import death, record, stop
+from trainlab.headless import ends
+from trainlab.headless.client import Client, Screen
+from trainlab.headless.ends import End
+from trainlab.run import grace, record, stop
 from trainlab.run.recorder import unwritable
 
 
@@ -39,7 +40,7 @@ def execution_of(folder: Path, arguments: list[str], screen: Screen) -> Executio
 def main(folder: Path, arguments: list[str]) -> int:
     """Execute the run prepared in `folder`, write how it ended, and return the exit code."""
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
-    death.outlive()
+    record.raise_oom_score(0)
     started, before = time.monotonic(), 0.0
     screen = Screen()
     try:
@@ -59,7 +60,7 @@ def main(folder: Path, arguments: list[str]) -> int:
         last += f": {end.reason}"
     screen.line(last)
     try:
-        record.end(folder, end.status, end.reason, seconds=round(before + seconds, 3))
+        record.write_end(folder, end.status, end.reason, seconds=round(before + seconds, 3))
     except (OSError, UserError) as error:
         screen.line(f"How the run ended could not be written: {unwritable(folder, error)}")
     return end.code

@@ -1,4 +1,4 @@
-"""Signs of life: a process holds a lock in a run's folder for as long as it lives.
+"""Signs of life: a process holds a lock in a run's folder for as long as it lives; and a little room.
 
 The kernel drops a flock with the process, however it ends, and shows it to every container that mounts the
 folder, read-only too. A run that claims to be running while nobody holds a lock has died without a word.
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 RUN = ".lock"  # held by the process that logs
 RUNNER = ".runner.lock"  # held by the headless runner, whose notebook may use no Run at all
+RESERVE = ".reserve"
+RESERVE_SIZE = 1 << 16  # bytes: a new run.json of some thousand settings and metrics, beside the old one
 _PATIENCE = 0.5  # seconds; a reader that looks at a lock holds it shared for some microseconds
 _PLAIN = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # not by way of a link, and no waiting for a pipe
 
@@ -83,6 +85,20 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def keep_reserve(folder: Path) -> None:
+    """Take room on the disk, if it is to be had: how a run ended can be written on a full disk, too."""
+    with suppress(OSError):
+        release_reserve(folder)  # a link of this name would lead to somebody's file
+        with (folder / RESERVE).open("xb") as file:
+            os.posix_fallocate(file.fileno(), 0, RESERVE_SIZE)
+
+
+def release_reserve(folder: Path) -> None:
+    """Give the room back."""
+    with suppress(OSError):
+        (folder / RESERVE).unlink(missing_ok=True)
 
 
 def _locked(descriptor: int, kind: int) -> bool:

@@ -1,15 +1,21 @@
 """`run.json`: what is known about a run, written atomically and read with suspicion.
 
 Numbers that JSON has no word for are written as the strings "NaN", "Infinity" and "-Infinity".
+
+A run that is killed can't say so itself: the kernel ends a process for memory without a word to it. So a run
+writes down at its start what `crash_reason` compares with.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import math
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
@@ -28,12 +34,20 @@ from pydantic import (
 
 from trainlab import files, origin, secrets, system, untrusted
 from trainlab.errors import UserError
-from trainlab.run import death, lock
+from trainlab.run import lock
 from trainlab.run.metrics import Direction
 
 FILE = "run.json"
 LARGEST = 1 << 24  # bytes: a run of some ten thousand metrics
 Status = Literal["running", "finished", "failed", "interrupted"]
+UNKNOWN = "the process ended and left no reason (killed, exit 137, or a power failure)"
+GIB = 1 << 30
+FIRST_TO_GO = 500  # of -1000 (never) to 1000: before whatever watches over the run, which has 0
+OF_JUPYTERLAB = (
+    600  # of the server (jupyter_server_config.py) and of all that is started in it: before a training
+)
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_SCORE = Path("/proc/self/oom_score_adj")
 
 
 class RecordError(UserError):
@@ -165,7 +179,12 @@ def read(folder: Path) -> Record:
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror}.") from None
     except ValidationError as error:
-        raise RecordError(f"{path}: {_explain(error)}.") from None
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        fault = (
+            f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}" if place else "not the record of a run"
+        )
+        raise RecordError(f"{path}: {fault}.") from None
     except ValueError as error:
         raise RecordError(f"{path}: not JSON ({error}).") from None
 
@@ -197,13 +216,8 @@ def reopen(folder: Path, *, adopted: bool = False, **fields: Any) -> Record:
         present = read(folder)
         if adopted and present.status == "running" and present.resumes and present.resumes[-1].step is None:
             return write(folder, changed(present, **fields | _process()))
-        now = _now()
-        began = {
-            "at": now,
-            "seconds": present.seconds or 0.0,
-            **_code_versions(fields),
-            "command": system.command(),
-        }
+        began = {"at": _now(), "seconds": present.seconds or 0.0, "command": system.command()}
+        began |= _code_versions(fields)
         known = {
             "run": folder.name,
             "status": "running",
@@ -216,10 +230,10 @@ def reopen(folder: Path, *, adopted: bool = False, **fields: Any) -> Record:
         return write(folder, changed(present, **known | fields))
 
 
-def end(folder: Path, status: Status, reason: str | None = None, **fields: Any) -> Record:
+def write_end(folder: Path, status: Status, reason: str | None = None, **fields: Any) -> Record:
     """Write how the run ended, when, and how long it took."""
     with lock.exclusive(folder):
-        return write(folder, ended(read(folder), status, reason, **fields))
+        return write(folder, with_end(read(folder), status, reason, **fields))
 
 
 def changed(record: Record, **fields: Any) -> Record:
@@ -227,47 +241,81 @@ def changed(record: Record, **fields: Any) -> Record:
     return Record.model_validate(record.model_dump() | plain(fields))
 
 
-def ended(record: Record, status: Status, reason: str | None = None, **fields: Any) -> Record:
+def with_end(record: Record, status: Status, reason: str | None = None, **fields: Any) -> Record:
     """Return the record of the same run after its end; `seconds` at work by the clock where not given."""
     now = _now()
-    known = {
-        "status": status,
-        "reason": reason,
-        "ended": now,
-        "seconds": record.seconds_until(now.timestamp()),
-    }
-    return changed(record, **known | fields)
+    known = {"status": status, "reason": reason, "ended": now}
+    return changed(record, **known | {"seconds": record.seconds_until(now.timestamp())} | fields)
+
+
+def still_running(folder: Path) -> UserError:
+    """Return the error that says that a run is at work, and where."""
+    where, fix = "", "Wait for its end, or stop it, first."
+    with suppress(RecordError):
+        known = read(folder)
+        where = f": process {known.pid} on {known.host or 'this machine'}"
+        if (known.pid, known.host) == (os.getpid(), socket.gethostname()):
+            fix = "That is this very process: call the run's finish(), or restart the kernel."
+    return UserError(f"The run {folder.name} is still at work{where}. {fix}")
 
 
 def plain(value: Any) -> Any:
     """Turn settings and metrics into what strict JSON can hold; what it can't becomes text."""
     if isinstance(value, BaseModel):
-        return plain(value.model_dump())
-    if isinstance(value, Enum):
-        return plain(value.value)
+        value = value.model_dump()
+    elif isinstance(value, Enum):
+        value = value.value
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    elif getattr(value, "ndim", None) == 0:  # a number of NumPy's or torch's
+        value = value.item()
     if isinstance(value, Mapping):
         return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
     if isinstance(value, set | frozenset):
         return sorted((plain(each) for each in value), key=str)
-    return _plain_scalar(value)
-
-
-def _plain_scalar(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else _name(value)
-    if value is None or isinstance(value, bool | int | str):
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, datetime):
-        return value.isoformat(timespec="milliseconds")
-    if getattr(value, "ndim", None) == 0:  # a number of NumPy's or torch's
-        return _plain_scalar(value.item())
-    return str(value)
+    return value.isoformat(timespec="milliseconds") if isinstance(value, datetime) else str(value)
 
 
-def _name(value: float) -> str:
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+def boot_id() -> str:
+    """Return what tells this boot of the kernel, this container and its control group from all others."""
+    texts = [socket.gethostname(), *(path.read_text() for path in (_BOOT, system.OWN) if path.exists())]
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+
+
+def crash_reason(home: str, oom_kills: int | None) -> str:
+    """Return why a run died, as far as can be told from here: out of memory, or anything else.
+
+    The kernel counts the processes of a control group that it has killed for memory. Only whoever asks from
+    the same container, while that lives, can compare.
+
+    Args:
+        home: The `boot_id` that the run wrote down at its start.
+        oom_kills: The kernel's count then.
+    """
+    now = system.oom_kills()
+    if home != boot_id() or oom_kills is None or now is None or now <= oom_kills:
+        return UNKNOWN
+    limit = system.memory_limit()
+    return f"out of memory (limit {limit / GIB:.1f} GiB)" if limit else "out of memory"
+
+
+def raise_oom_score(wanted: int = FIRST_TO_GO) -> None:
+    """Let the kernel end this process for memory before what watches over it, but JupyterLab sooner still.
+
+    A score that somebody has set higher on purpose stays. With 0 this process, which watches over a run,
+    outlives it even if JupyterLab's terminal started it. Any process may raise its own score, and lower it
+    again. In a container /proc may be read-only.
+    """
+    with suppress(OSError, ValueError):
+        now = int(_SCORE.read_text())
+        if now < wanted or now == OF_JUPYTERLAB:
+            _SCORE.write_text(str(wanted))
 
 
 def _code_versions(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -275,15 +323,10 @@ def _code_versions(fields: Mapping[str, Any]) -> dict[str, Any]:
     return system.code_versions(Path(program) if program else origin.of_caller())
 
 
-def _process() -> dict[str, Any]:
-    return {"pid": os.getpid(), "host": socket.gethostname(), **death.marks()}
-
-
 def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    place = ".".join(map(str, first["loc"]))
-    return f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}" if place else "not the record of a run"
+def _process() -> dict[str, Any]:
+    known = {"pid": os.getpid(), "host": socket.gethostname()}
+    return known | {"oom_kills": system.oom_kills(), "home": boot_id()}

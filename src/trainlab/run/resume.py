@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,17 +106,8 @@ def take(folder: Path) -> Lock:
     if held is None or lock.taken(folder, lock.RUNNER):
         if held is not None:
             held.release()
-        raise UserError(_at_work(folder))
+        raise record.still_running(folder)
     return held
-
-
-def _at_work(folder: Path) -> str:
-    known = record.read(folder)
-    mend = "Wait for its end, or stop it, and resume it then."
-    if (known.pid, known.host) == (os.getpid(), socket.gethostname()):
-        mend = "That is this very process: call the run's finish(), or restart the kernel."
-    where = f"process {known.pid} on {known.host or 'this machine'}"
-    return f"The run {folder.name} is still at work: {where}. {mend}"
 
 
 def starting_point(folder: Path, file: Path | None = None) -> Path | None:

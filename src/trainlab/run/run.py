@@ -21,7 +21,7 @@ from trainlab import paths, secrets, trackers
 from trainlab.cleaning import lines, printable
 from trainlab.config import Config, changes, settings_dict
 from trainlab.errors import UserError, nearest, some, without_traceback
-from trainlab.run import checkpoint, death, events, lock, naming, record, reserve, signals, stop
+from trainlab.run import checkpoint, events, lock, naming, record, signals, stop
 from trainlab.run import resume as resuming
 from trainlab.run.metrics import AUTO, Summary, check_same, said
 from trainlab.run.monitor import VITALS, Monitor
@@ -108,7 +108,7 @@ class Run(Recorder):
         tracker = getattr(config, "tracker", "") if tracker is None and typed else tracker
         followed = trackers.chosen(tracker or "")
 
-        death.go_first()
+        record.raise_oom_score()
         self._process = os.getpid()
         self._blocks = ExitStack()
         self._began = self._flushed = time.monotonic()
@@ -135,7 +135,7 @@ class Run(Recorder):
 
     def _open(self) -> None:
         """Get ready to log."""
-        reserve.keep(self.folder)
+        lock.keep_reserve(self.folder)
         self._seconds_before = self._record.resumes[-1].seconds if self._record.resumes else 0.0
         self._summary = Summary(self._record.directions)
         # without a checkpoint the training starts again, and so do the curves, unless `rewind` says otherwise
@@ -421,9 +421,9 @@ class Run(Recorder):
         try:
             self._last_words(status, reason)
         except UserError:
-            reserve.release(self.folder)
+            lock.release_reserve(self.folder)
             self._last_words(status, reason)
-        reserve.release(self.folder)
+        lock.release_reserve(self.folder)
         missing = [tag for tag in self._record.metrics if tag not in self._summary.last]
         if missing and status == "finished":
             known = [tag for tag in self._summary.last if not tag.startswith(VITALS)]
@@ -436,7 +436,7 @@ class Run(Recorder):
         if self._adopted and status == "finished":
             self.update()
         else:
-            self._save(record.end, record.ended, status=status, reason=reason, **self._measured())
+            self._save(record.write_end, record.with_end, status=status, reason=reason, **self._measured())
 
     def _measured(self) -> dict[str, Any]:
         """Return the metrics so far, and the seconds at work by a clock that nobody sets."""

@@ -24,7 +24,8 @@ from pydantic import BaseModel, ValidationError
 from trainlab import files as atomic
 from trainlab import files as unpacking
 from trainlab.errors import UserError
-from trainlab.run import checkpoint, lock, reserve
+from trainlab.freezing import EPOCH
+from trainlab.run import checkpoint, lock
 from trainlab.runs import moving, trash, trimming
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry: the same runs give the same byt
 MANIFEST = "trainlab-runs.json"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry: the same runs give the same bytes, whenever they are packed
 RUNS = "runs"  # the folder of runs in an archive
-LEFT_OUT = (lock.RUN, lock.RUNNER, reserve.FILE)  # of use to a process at work alone
+LEFT_OUT = (lock.RUN, lock.RUNNER, lock.RESERVE)  # of use to a process at work alone
 _DENSE = (".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".h5", ".npz")  # weights: they hardly shrink
 _LARGEST_MANIFEST = 1 << 26  # bytes, of some 300,000 files
 _LINE = 400  # bytes of the manifest that a file takes besides its name, at most
