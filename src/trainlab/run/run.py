@@ -117,13 +117,13 @@ class Run(Recorder):
         self.step = 0
         self.resumed = bool(reference)
         self.checkpoint: Path | None = None
-        found = resuming.find(reference, experiment, logs) if reference else None
-        self._adopted = self._adopt(found, fields)
-        if not self._adopted and found:
-            resuming.check_experiment(found[0], [experiment], self._settings)
-            self._resume(*found, fields)
-        elif not self._adopted:
-            self._start(logs or paths.logs(), experiment, name, fields)
+        self._adopted = False
+        self._enter_folder(
+            resuming.find(reference, experiment, logs) if reference else None,
+            lambda: naming.new_folder(logs or paths.logs(), experiment, name),
+            experiment,
+            fields,
+        )
         try:
             self._open()
             self._trackers.start(followed, self.folder, self._shown, self._ids)
@@ -132,6 +132,63 @@ class Run(Recorder):
             raise
         if not self._adopted:  # the headless runner has said so
             self._say_where()
+
+    def _enter_folder(
+        self,
+        found: tuple[Path, Path | None] | None,
+        new_folder: Callable[[], Path],
+        experiment: str,
+        fields: dict[str, Any],
+    ) -> None:
+        """Take the headless runner's folder if there is one, or the `found` run's, or a new one; write that.
+
+        An entry of `fields` that is empty says nothing: what the runner or an earlier session knew stays.
+        """
+        said = {key: value for key, value in fields.items() if value not in (None, {}, [])}
+        folder = Path(os.environ.get(ADOPT, ""))
+        held: lock.Lock | None = None
+        if folder.name and folder.is_dir() and (not found or found[0].samefile(folder)):
+            if not found and record.read(folder).resumes:
+                raise UserError(
+                    f"The run {folder.name} is to go on, and the notebook doesn't hand its `resume` on. "
+                    "Write it into the call: trainlab.Run(..., resume=resume)."
+                )
+            del os.environ[ADOPT]  # later runs, and child processes, make their own
+            held = lock.hold(folder)
+            self._adopted = held is not None
+        if held is None and found:
+            resuming.check_experiment(found[0], [experiment], self._settings)
+            folder = found[0]
+            with self._disk_errors(folder):
+                held = resuming.take(folder)
+        elif held is None:
+            folder = new_folder()
+            with self._disk_errors(folder):
+                held = lock.hold(folder)
+        assert held is not None, "a folder made a moment ago has no other holder"
+        self._lock, self.folder, self.name, self.experiment = held, folder, folder.name, folder.parent.name
+        try:
+            if found:
+                said |= {"directions": self._check_resume(found[1], fields)}
+            with self._disk_errors():
+                if found:
+                    resuming.sweep(folder)
+                    self._record = record.reopen(folder, adopted=self._adopted, **said)
+                elif self._adopted:
+                    self._record = record.update(folder, **said, pid=self._process)
+                else:
+                    self._record = record.create(folder, self.experiment, **fields)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _check_resume(self, chosen: Path | None, fields: dict[str, Any]) -> dict[str, Direction]:
+        """Find the checkpoint of a run that may go on; return which way its metrics improve."""
+        before = record.read(self.folder)
+        resuming.check_same(self._settings, before.config, self.config)
+        check_same(before.directions, fields["directions"])
+        self.checkpoint = resuming.starting_point(self.folder, chosen)
+        return before.directions | fields["directions"]
 
     def _open(self) -> None:
         """Get ready to log."""
@@ -150,10 +207,8 @@ class Run(Recorder):
 
     def _say_where(self) -> None:
         """Say where the run lies, and its page in TensorBoard; a worker process keeps silent."""
-        worker = multiprocessing.parent_process() or any(
-            (os.environ.get(name) or "0") != "0" for name in ("RANK", "LOCAL_RANK", QUIET)
-        )
-        if worker:
+        names = ("RANK", "LOCAL_RANK", QUIET)
+        if multiprocessing.parent_process() or any(os.environ.get(name, "0") not in "0" for name in names):
             return
         said = [f"run: {self.folder}"]
         if self.folder.parents[1].resolve() == paths.logs().resolve():
@@ -166,63 +221,6 @@ class Run(Recorder):
         """What each tracker calls this run, now or in an earlier session."""
         before: dict[str, str] = (self._record.model_extra or {}).get("trackers", {})
         return before | self._trackers.ids
-
-    def _adopt(self, found: tuple[Path, Path | None] | None, fields: dict[str, Any]) -> bool:
-        """Take over the folder that the headless runner made, if there is one and nobody else has it."""
-        folder = Path(os.environ.get(ADOPT, ""))
-        if not folder.name or not folder.is_dir() or (found and not found[0].samefile(folder)):
-            return False
-        known = record.read(folder)  # a script goes on without being told: it has its first arguments again
-        if os.environ.get(RUNNER, str(known.pid)) != str(known.pid):
-            return False  # a process before this one has had it
-        if not found and known.resumes and not (known.model_extra or {}).get("script"):
-            raise UserError(
-                f"The run {folder.name} is to go on, and the notebook doesn't hand its `resume` on. "
-                "Write it into the call: trainlab.Run(..., resume=resume)."
-            )
-        del os.environ[ADOPT]  # later runs, and child processes, make their own
-        held = lock.hold(folder)
-        if held is None:
-            return False
-        self._place(folder, held)
-        if found or known.resumes:
-            self.resumed = True
-            self._reopen(found[1] if found else None, fields, adopted=True)
-        else:
-            self._record = record.update(folder, **_said(fields), pid=self._process)
-        return True
-
-    def _resume(self, folder: Path, chosen: Path | None, fields: dict[str, Any]) -> None:
-        """Go on in the folder of a run that has ended or died."""
-        with self._disk_errors(folder):
-            self._place(folder, resuming.take(folder))
-        self._reopen(chosen, fields)
-
-    def _reopen(self, chosen: Path | None, fields: dict[str, Any], *, adopted: bool = False) -> None:
-        """Check that the run may go on; then, and only then, write that it does."""
-        try:
-            before = record.read(self.folder)
-            resuming.check_same(self._settings, before.config, self.config)
-            check_same(before.directions, fields["directions"])
-            fields = fields | {"directions": before.directions | fields["directions"]}
-            self.checkpoint = resuming.starting_point(self.folder, chosen)
-            with self._disk_errors():
-                resuming.sweep(self.folder)
-                self._record = record.reopen(self.folder, adopted=adopted, **_said(fields))
-        except BaseException:
-            self._lock.release()
-            raise
-
-    def _start(self, logs: Path, experiment: str, name: str | None, fields: dict[str, Any]) -> None:
-        self.folder = naming.new_folder(logs, experiment, name)
-        with self._disk_errors():
-            held = lock.hold(self.folder)
-            assert held is not None, "a folder made a moment ago has no other holder"
-            self._place(self.folder, held)
-            self._record = record.create(self.folder, self.experiment, **fields)
-
-    def _place(self, folder: Path, held: lock.Lock) -> None:
-        self._lock, self.folder, self.name, self.experiment = held, folder, folder.name, folder.parent.name
 
     def __enter__(self) -> Self:
         """Start to watch how the block is left."""
@@ -243,18 +241,14 @@ class Run(Recorder):
             if str(failure) != str(error):
                 warnings.warn(f"The end of the run could not be written: {failure}", stacklevel=2)
         finally:
-            self._explain(status, reason, error)
-            self._blocks.__exit__(kind, error, trace)
-
-    def _explain(self, status: Status, reason: str | None, error: BaseException | None) -> None:
-        """Put a sentence in place of the traceback where that would explain less; the runner has its own."""
-        if isinstance(error, UserError):
-            without_traceback(error)
-        elif error is not None and status == "interrupted":
-            if self._adopted:
+            # a sentence in place of the traceback, where that would explain less; the runner has its own
+            if isinstance(error, UserError):
+                without_traceback(error)
+            elif error is not None and status == "interrupted" and self._adopted:
                 without_traceback(error, told=True)
-            else:
+            elif error is not None and status == "interrupted":
                 stop.tell(self.folder, error, reason)
+            self._blocks.__exit__(kind, error, trace)
 
     @property
     def checkpoints(self) -> Path:
@@ -401,42 +395,34 @@ class Run(Recorder):
             if status == "finished":
                 failure, status, reason = error, "failed", str(error)
         try:
-            self._end(status, reason)
+            try:
+                self._end(status, reason)
+            except UserError:  # a full disk: there is the room that was kept
+                lock.release_reserve(self.folder)
+                self._end(status, reason)
+            lock.release_reserve(self.folder)
         finally:
             self._ended = True
             self._lock.release()
-            self._end_trackers(status, reason)
+            self._trackers.finish(status, reason)  # once the record has it
+            if self._ids != (self._record.model_extra or {}).get("trackers", {}):
+                with suppress(UserError):  # a short run ends before they have said their names
+                    record.update(self.folder, trackers=self._ids)
         if failure is not None:
             raise failure
 
-    def _end_trackers(self, status: Status, reason: str | None) -> None:
-        """Tell the trackers, once the record has it; a short run ends before they have said their names."""
-        self._trackers.finish(status, reason)
-        if self._ids != (self._record.model_extra or {}).get("trackers", {}):
-            with suppress(UserError):
-                record.update(self.folder, trackers=self._ids)
-
     def _end(self, status: Status, reason: str | None) -> None:
-        """Write the last fields, on a full disk into the room that was kept for them."""
-        try:
-            self._last_words(status, reason)
-        except UserError:
-            lock.release_reserve(self.folder)
-            self._last_words(status, reason)
-        lock.release_reserve(self.folder)
+        """Write how it ended; the headless runner alone says that all went well, after the last cell."""
+        if self._adopted and status == "finished":
+            self.update()
+        else:
+            self._save(record.write_end, record.with_end, status=status, reason=reason, **self._measured())
         missing = [tag for tag in self._record.metrics if tag not in self._summary.last]
         if missing and status == "finished":
             known = [tag for tag in self._summary.last if not tag.startswith(VITALS)]
             hint = nearest(missing[0], known) if len(missing) == 1 else ""
             line = f"metrics: {some(missing)} never logged.{hint} Logged: {some(known)}."
             print(printable(line), file=sys.stderr, flush=True)
-
-    def _last_words(self, status: Status, reason: str | None) -> None:
-        """Write how it ended; the headless runner alone says that all went well, after the last cell."""
-        if self._adopted and status == "finished":
-            self.update()
-        else:
-            self._save(record.write_end, record.with_end, status=status, reason=reason, **self._measured())
 
     def _measured(self) -> dict[str, Any]:
         """Return the metrics so far, and the seconds at work by a clock that nobody sets."""
@@ -474,8 +460,3 @@ class Run(Recorder):
         """Return what a copy in another process needs: not the lock, the open file and the threads."""
         left = ("_lock", "_event_file", "_writer", "_monitor", "_blocks", "_settings")
         return self.__dict__ | dict.fromkeys(left) | {"_trackers": TrackerGroup()}
-
-
-def _said(fields: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what this run says nothing about: what the runner or an earlier session knew stays."""
-    return {key: value for key, value in fields.items() if value not in (None, {}, [])}
