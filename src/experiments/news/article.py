@@ -187,8 +187,6 @@ def _train(config: ArticleConfig, setting: Setting, split: Split) -> SettingResu
     from contextlib import redirect_stdout
     from io import StringIO
 
-    from experiments.news.train import train as train_news
-
     began = time.monotonic()
     with redirect_stdout(StringIO()):
         result = news.train(config.news(setting, split))

@@ -35,7 +35,7 @@ from trainlab.run import resume as resuming
 from trainlab.run.recorder import gone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from nbformat import NotebookNode
 

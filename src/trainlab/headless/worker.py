@@ -15,10 +15,8 @@ from pathlib import Path
 
 from trainlab import secrets
 from trainlab.errors import UserError
-from trainlab.headless import ends
-from trainlab.headless.client import Client, Screen
-from trainlab.headless.ends import End
-from trainlab.run import grace, record, stop
+from trainlab.headless.client import Screen
+from trainlab.run import record, stop
 from trainlab.run.recorder import unwritable
 
 
