@@ -38,6 +38,9 @@ def example(word: str) -> str:
     return found
 
 
+SCRIPT = example("SummaryWriter")
+
+
 def commands() -> list[str]:
     lines = [line.split("  #")[0].strip() for block in blocks("bash") for line in block.splitlines()]
     return [line for line in lines if line and line not in RUN_ELSEWHERE]

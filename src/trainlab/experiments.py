@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
-PACKAGE = "trainlab"
+PACKAGE = "experiments"
 
 
 def with_file(file: str) -> dict[str, Path]:

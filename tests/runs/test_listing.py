@@ -18,7 +18,7 @@ from runs_folder import make, points
 from trainlab import runs
 from trainlab.cli.runs import app
 from trainlab.errors import UserError
-from trainlab.run import find, lock, record
+from trainlab.run import events, find, lock, record
 from trainlab.run.run import Run
 from trainlab.runs import listing, trash
 from trainlab.runs.listing import UNKNOWN, UNREADABLE

@@ -34,7 +34,10 @@ LOSSES: dict[str, Direction] = {f"val/loss_{split}": "min" for split in SPLITS}
 
 PATIENCE = 180.0  # seconds for another process to get as far as its first checkpoint
 LOOK_EVERY = 0.05  # seconds
-TRAIN = "import sys; from experiments.news import *; train(NewsConfig.model_validate_json(sys.argv[1]))"
+TRAIN = (
+    "import sys; from experiments.news.config import NewsConfig; from experiments.news.train import train; "
+    "train(NewsConfig.model_validate_json(sys.argv[1]))"
+)
 
 
 class Setting(NamedTuple):
@@ -187,9 +190,11 @@ def _train(config: ArticleConfig, setting: Setting, split: Split) -> SettingResu
     from contextlib import redirect_stdout
     from io import StringIO
 
+    from experiments.news.train import train
+
     began = time.monotonic()
     with redirect_stdout(StringIO()):
-        result = news.train(config.news(setting, split))
+        result = train(config.news(setting, split))
     metrics: dict[str, Any] = result.metrics["trained" if setting.trained else "untrained"]
     triplets = len(result.examples.training) + (len(result.examples.validation) if split == "triplet" else 0)
     return SettingResult(setting, split, result.run, triplets, metrics, time.monotonic() - began)

@@ -22,10 +22,10 @@ def recommend(
     from rich.table import Table
     from rich.text import Text  # a title may hold square brackets, which are no markup
 
-    from experiments import news
+    from experiments.news.recommend import recommend as nearest
     from trainlab.cleaning import printable
 
-    for query, rows in news.recommend(reference, titles, k=k).groupby("query", sort=False):
+    for query, rows in nearest(reference, titles, k=k).groupby("query", sort=False):
         title = Text(printable(str(query)))
         table = Table("", "title", "category", "distance", title=title, title_justify="left")
         for row in rows.to_dict("records"):

@@ -21,11 +21,11 @@ def predict(
     from rich.table import Table
     from rich.text import Text  # a text may hold square brackets, which are no markup
 
-    from experiments import sentiment
+    from experiments.sentiment.predicting import predict as answer
     from trainlab.cleaning import printable
 
     table = Table("", "probability", "text")
-    for text, label, positive in sentiment.predict(reference, texts).itertuples(index=False):
+    for text, label, positive in answer(reference, texts).itertuples(index=False):
         word, sure = ("positive", positive) if label else ("negative", 1 - positive)
         table.add_row(word, f"{sure:.3f}", Text(printable(text)))
     Console(highlight=False).print(table)

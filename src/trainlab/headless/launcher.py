@@ -35,7 +35,7 @@ from trainlab.run import resume as resuming
 from trainlab.run.recorder import gone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from nbformat import NotebookNode
 
@@ -117,7 +117,7 @@ def run(  # noqa: PLR0913
         if record.read(folder).status == "running":  # a worker that was killed could not write it down
             number = worker.returncode
             how = f"signal {-number}, {signal.Signals(-number).name}" if number < 0 else f"exit code {number}"
-            record.end(folder, "failed", f"the runner died ({how})")
+            record.write_end(folder, "failed", f"the runner died ({how})")
     if code == UserError.exit_code:
         raise UserError(str(record.read(folder).reason))
     return code
@@ -365,10 +365,47 @@ class Screen:
             self.out.flush()
 
 
-def _close_record(folder: Path, code: int) -> None:
-    """Write down what a worker that was killed could not write; raise UserError where the folder is gone."""
-    if not folder.is_dir():
-        raise UserError(gone(folder))
-    if record.read(folder).status == "running":
-        how = f"signal {-code}, {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        record.write_end(folder, "failed", f"the runner died ({how})")
+def tail_log(worker: subprocess.Popen[bytes], log: Path, seen: int = 0) -> int:
+    """Show the log, less the bytes `seen`, until the worker ends; return its exit code as a shell counts it.
+
+    Ctrl-C and SIGTERM go to the worker. Where nobody reads any more the viewer leaves, with SIGPIPE's code.
+    """
+    before = {each: signal.signal(each, lambda number, _: worker.send_signal(number)) for each in PASSED_ON}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
+    try:
+        _tail(log, seen, lambda: worker.poll() is None)
+    except OSError:  # a broken pipe, or a terminal that is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own last flush
+        return 128 + signal.SIGPIPE
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    return worker.returncode if worker.returncode >= 0 else 128 - worker.returncode
+
+
+def show_log(log: Path, at_work: Callable[[], bool]) -> None:
+    """Show a log, perhaps from elsewhere; in a terminal also what is added while the run is at work."""
+    _tail(log, 0, lambda: sys.stdout.isatty() and at_work(), harmless)
+
+
+def harmless(text: bytes) -> bytes:
+    """Return a text less what steers a terminal; colours and bars stay."""
+    return STEERING.sub(b"?", text)
+
+
+def _tail(log: Path, seen: int, growing: Callable[[], bool], shown: Callable[[bytes], bytes] = bytes) -> None:
+    # not sys.stdout.buffer, which under PYTHONUNBUFFERED writes a part and forgets the rest
+    with open(sys.stdout.fileno(), "wb", closefd=False) as out, log.open("rb") as file:
+        file.seek(seen)
+        screen, more = Screen(out), True
+        while more:
+            more = growing()  # before reading: nothing comes after its end
+            screen.write(shown(file.read()))
+            if more:
+                time.sleep(PAUSE)
+        screen.close()
+
+
+def _last_state(line: bytes) -> bytes:
+    """Return what a terminal shows of a line with carriage returns in it."""
+    return line.rstrip(b"\r").rpartition(b"\r")[2]

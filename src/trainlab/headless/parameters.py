@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 TAG = "parameters"
 NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)  # what Python's parser says of a text
-OURS = ("trainlab", "experiments")  # packages that lie side by side
+OURS = "trainlab"
 _NAMED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # module:Class
 HOW_TO_TAG = (
     "Put the defaults (name = value) into one cell and tag that cell 'parameters': in JupyterLab click the "

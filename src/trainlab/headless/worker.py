@@ -15,7 +15,8 @@ from pathlib import Path
 
 from trainlab import secrets
 from trainlab.errors import UserError
-from trainlab.headless.client import Screen
+from trainlab.headless.ends import ExitStatus
+from trainlab.headless.execution import Execution, Screen, Script
 from trainlab.run import record, stop
 from trainlab.run.recorder import unwritable
 
@@ -38,7 +39,7 @@ def execution_of(folder: Path, arguments: list[str], screen: Screen) -> Executio
 def main(folder: Path, arguments: list[str]) -> int:
     """Execute the run prepared in `folder`, write how it ended, and return the exit code."""
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
-    record.raise_oom_score(0)
+    record.raise_oom_score(0)  # it watches over the run, and outlives it
     started, before = time.monotonic(), 0.0
     screen = Screen()
     try:

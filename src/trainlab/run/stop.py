@@ -9,8 +9,10 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+
+import psutil
 
 from trainlab import paths
 from trainlab.errors import UserError, without_traceback
@@ -33,14 +35,6 @@ def command(verb: str, run: str) -> str:
     return (
         f"make {verb} RUN={shlex.quote(run)}" if MAKE in os.environ else f"trainlab {verb} {shlex.quote(run)}"
     )
-
-
-def resume_command(notebook: str, run: str) -> str:
-    """Return what to type to go on with a run of a notebook, from where this command was typed."""
-    path = Path(notebook)
-    name = path.stem if path.parent == paths.notebooks().resolve() else str(path)
-    words = f"{shlex.quote(name)} --resume {shlex.quote(run)}"
-    return f'make run ARGS="{words}"' if MAKE in os.environ else f"trainlab run {words}"
 
 
 def page(label: str) -> str:

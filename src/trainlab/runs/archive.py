@@ -24,7 +24,6 @@ from pydantic import BaseModel, ValidationError
 from trainlab import files as atomic
 from trainlab import files as unpacking
 from trainlab.errors import UserError
-from trainlab.freezing import EPOCH
 from trainlab.run import checkpoint, lock
 from trainlab.runs import moving, trash, trimming
 
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry: the same runs give the same bytes, whenever they are packed
 MANIFEST = "trainlab-runs.json"
-EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry: the same runs give the same bytes, whenever they are packed
 RUNS = "runs"  # the folder of runs in an archive
 LEFT_OUT = (lock.RUN, lock.RUNNER, lock.RESERVE)  # of use to a process at work alone
 _DENSE = (".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".h5", ".npz")  # weights: they hardly shrink

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trainlab import paths
 from trainlab.errors import UserError, nearest, some
 from trainlab.run import events, lock, metrics, record, remarks
+from trainlab.run.find import run_folders
 from trainlab.run.signals import describe
 from trainlab.runs.remembered import SummaryCache
 
@@ -140,36 +141,10 @@ def _add_record(row: Row, known: Record, outcome: Callable[[Path], Outcome]) -> 
     A start or a duration that can't be is left out, and so is a best value chosen by another direction.
     """
     earliest, latest = datetime(1970, 1, 2, tzinfo=UTC), datetime.now(UTC) + timedelta(days=1)
-    return started if earliest <= started <= latest else None
-
-
-def _duration(seconds: float | None) -> float | None:
-    """Return a time that a run can have taken, None for any other."""
-    return None if seconds is None or not 0 <= seconds <= _LONGEST else seconds
-
-
-def _unfinished(row: Row, known: Record, last_event: float | None) -> Row:
-    """Tell a run at work from one that died, which ended with its last event or its record's last change."""
-    if lock.alive(row.folder):
-        now = datetime.now(UTC).timestamp()
-        seconds = _duration(known.seconds_until(now))
-        return replace(row, status="running", reason=known.reason, seconds=seconds)
-    end = last_event or (row.folder / record.FILE).stat().st_mtime  # copying a folder changes the latter
-    seconds = _duration(known.seconds_until(end))
-    return replace(
-        row, status="interrupted", reason=record.crash_reason(known.home, known.oom_kills), seconds=seconds
-    )
-
-
-def _damaged(row: Row, damaged: list[str]) -> Row:
-    """Name the files that could not be read, or not to their ends, beside what the others hold."""
-    if not damaged:
-        return row
-    return replace(row, damaged=damaged, reason=" ".join(filter(None, [row.reason, *damaged])))
-
-
-def _with_recorded(row: Row, known: Record) -> Row:
-    """Complete a row by its record's values, but for a best one that was chosen by another direction."""
+    row.started = known.started if earliest <= known.started <= latest else None
+    row.record, row.config, row.metrics = known, known.config, known.metrics
+    row.tags, row.note = known.tags, known.note
+    row.directions = known.directions | row.directions
     best = {tag: point for tag, point in known.best.items() if _chosen_so(known, tag, _direction(row, tag))}
     row.last = {tag: point.value for tag, point in known.last.items()}
     row.best = {tag: point.value for tag, point in best.items()}
@@ -181,7 +156,7 @@ def _with_recorded(row: Row, known: Record) -> Row:
     if known.status == "running" and lock.alive(row.folder):
         seconds = known.seconds_until(datetime.now(UTC).timestamp())
     elif known.status == "running":  # it died, with its last event or its record's last change
-        row.status, row.reason = "interrupted", death.cause(known)
+        row.status, row.reason = "interrupted", record.crash_reason(known.home, known.oom_kills)
         last_event = found.ended if found else None
         # copying a folder changes the time of its files
         seconds = known.seconds_until(last_event or (row.folder / record.FILE).stat().st_mtime)

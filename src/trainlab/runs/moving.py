@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -44,15 +44,19 @@ def exclusive(folder: Path) -> Iterator[None]:
 
     A foreign run's writer shows no sign of life: nobody can tell.
     """
-    for parent, _, names in os.walk(folder):
-        if {lock.RUN, lock.RUNNER} & set(names) and lock.alive(Path(parent)):
-            raise record.still_running(Path(parent))
-    if not (folder / record.FILE).exists():
-        yield
-        return
-    held = lock.hold(folder)
-    if held is None:
-        raise record.still_running(folder)
+    held = None
+    busy = [Path(parent) for parent, _, names in os.walk(folder) if {lock.RUN, lock.RUNNER} & {*names}]
+    busy = [place for place in busy if lock.alive(place)]
+    if not busy and (folder / record.FILE).exists() and (held := lock.hold(folder)) is None:
+        busy = [folder]
+    if busy:
+        where = ""
+        with suppress(UserError):
+            known = record.read(busy[0])
+            where = f" (process {known.pid} on {known.host or 'this machine'})"
+        raise UserError(
+            f"The run {busy[0].name} is still at work{where}. Wait for its end, or stop it, first."
+        )
     try:
         yield
     finally:
@@ -96,3 +100,8 @@ def hide_from_tensorboard(folder: Path, back: bool = False) -> None:
         for name in names:
             if old in name:
                 Path(parent, name).rename(Path(parent, name.replace(old, new)))
+
+
+def hidden(path: PurePosixPath) -> PurePosixPath:
+    """Return the path that `hide_from_tensorboard` would give a file."""
+    return path.with_name(path.name.replace(_SHOWN, _HIDDEN))
