@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from project import CHECKOUT
-from trainlab import system
+from trainlab import paths, system
 from trainlab.cli import doctor
 
 GIB = 1 << 30
@@ -42,7 +42,7 @@ def test_the_gpu_is_held_against_torch_s_build(found, torch, cuda, level, told):
 
 
 def test_torch_s_build_is_read_without_importing_it():
-    code = "import sys\nfrom trainlab import doctor\nprint(doctor.torch_build(), 'torch' in sys.modules)"
+    code = "import sys\nfrom trainlab.cli import doctor\nprint(doctor.torch_build(), 'torch' in sys.modules)"
     told = subprocess.check_output([sys.executable, "-c", code], text=True)
     import torch
 
@@ -60,7 +60,7 @@ def test_torch_s_build_is_read_without_importing_it():
     ],
 )
 def test_the_engine_and_its_compose_are_looked_at(monkeypatch, outputs, level, told):
-    monkeypatch.setattr(doctor, "in_container", lambda: False)
+    monkeypatch.setattr(paths, "in_stack_container", lambda: False)
     monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(doctor, "_output", lambda *command: outputs[command[1]])
     line = doctor.engine()
@@ -69,7 +69,7 @@ def test_the_engine_and_its_compose_are_looked_at(monkeypatch, outputs, level, t
 
 
 def test_without_docker_the_local_engine_is_named(monkeypatch):
-    monkeypatch.setattr(doctor, "in_container", lambda: False)
+    monkeypatch.setattr(paths, "in_stack_container", lambda: False)
     monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
     assert doctor.engine() == doctor.Line("engine", "ok", "no Docker here: the local engine")
 

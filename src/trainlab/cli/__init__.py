@@ -83,12 +83,12 @@ def run(  # noqa: PLR0913, PLR0917
 
     A script gets KEY=VALUE as --KEY=VALUE, and its own options behind `--` as they are.
     """
-    from trainlab.headless import launcher as headless
+    from trainlab.headless import launcher
 
     words = parameters or []
     options = {"name": name, "resume": resume}
     raise typer.Exit(
-        headless.run(program, words, ctx.obj, module=module, seed=seed, detach=detach, **options)
+        launcher.run(program, words, ctx.obj, module=module, seed=seed, detach=detach, **options)
     )
 
 
@@ -114,16 +114,16 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command()
-def doctor(format: Annotated[Format, typer.Option(help="How to print it.")] = Format.text) -> None:
+@app.command("doctor")
+def examine(format: Annotated[Format, typer.Option(help="How to print it.")] = Format.text) -> None:
     """Look at engine, GPU, memory, disk, ports, permissions, hub and versions, and say what mends them."""
-    from trainlab.cli import doctor as examination
+    from trainlab.cli import doctor
 
     if format is Format.json:
-        found = list(examination.examine())
-        print(examination.as_json(found))
+        found = list(doctor.examine())
+        print(doctor.as_json(found))
     else:
-        found = [_shown(line) for line in examination.examine()]
+        found = [_shown(line) for line in doctor.examine()]
     if any(line.level == "error" for line in found):
         raise typer.Exit(1)
 
