@@ -66,25 +66,16 @@ def print_table(rows: Sequence[Row], chosen: Sequence[str] | None) -> None:
     metrics = columns.main_metrics(rows)
     if not chosen and any("(" in cell for each in shown if each.title in metrics for cell in each.cells):
         console.print("metrics: best (last)", style="dim")
+    said = []
     if not chosen:
-        for sentence in _states(rows):
-            console.print(printable(sentence), markup=False)
-    for row in rows:
-        if row.status == UNREADABLE:
-            console.print(printable(f"{row.label} is unreadable: {row.reason}"), markup=False)
-        for sentence in row.damaged:
-            console.print(printable(f"{row.label}: {sentence}"), markup=False)
-
-
-def _states(rows: Sequence[Row]) -> list[str]:
-    """Return a line for each run that is at work, failed or was interrupted: how far it is, or the reason."""
-    names = dict(zip([row.folder for row in rows], labels(rows), strict=True))
-    known = [(row, text) for row in rows if (text := state(row))]
-    said = [f"{names[row.folder]} {row.status}: {_cut(text, _LONGEST_REASON)}" for row, text in known]
-    if len(said) <= _MOST_REASONS:
-        return said
-    left = len(said) - _MOST_REASONS
-    return [*said[:_MOST_REASONS], f"... and {left} more: trainlab runs --columns run,status,reason"]
+        told = [(name, row, state(row)) for name, row in zip(labels(rows), rows, strict=True)]
+        said = [f"{name} {row.status}: {_cut(text, _LONGEST_REASON)}" for name, row, text in told if text]
+    if left := len(said[_MOST_REASONS:]):
+        said[_MOST_REASONS:] = [f"... and {left} more: trainlab runs --columns run,status,reason"]
+    said += [f"{row.label} is unreadable: {row.reason}" for row in rows if row.status == UNREADABLE]
+    said += [f"{row.label}: {sentence}" for row in rows for sentence in row.damaged]
+    for sentence in said:
+        console.print(printable(sentence))
 
 
 def state(row: Row) -> str:
@@ -284,7 +275,7 @@ def diff(first: Row, second: Row) -> None:
     console, both = text_console(), (first, second)
     heads = [printable(row.label) for row in both]
     if max(map(len, heads)) > _LONGEST_HEAD:
-        console.print(f"first:  {heads[0]}\nsecond: {heads[1]}\n", markup=False)
+        console.print(f"first:  {heads[0]}\nsecond: {heads[1]}\n")
         heads = ["first", "second"]
     aspects = {
         "config": [row.config for row in both],
@@ -297,7 +288,7 @@ def diff(first: Row, second: Row) -> None:
             cells = [[_whole_text(each.get(key)) for key in keys] for each in (one, other)]
             _print_columns((title, keys), *zip(heads, cells, strict=True))
         else:
-            console.print(f"{title}: {'the same' if one or other else 'not recorded'}\n", markup=False)
+            console.print(f"{title}: {'the same' if one or other else 'not recorded'}\n")
     if tags := _ordered_tags(*both):
         cells = [[best_and_last(row, tag) for tag in tags] for row in both]
         _print_columns(("metrics: best (last)", tags), *zip(heads, cells, strict=True))
@@ -363,10 +354,10 @@ def _section(title: str, values: Mapping[str, Any]) -> None:
     present = {
         printable(key): _whole_text(each) for key, each in values.items() if each not in (None, "", [], {})
     }
-    console.print(title, style="bold", markup=False)
+    console.print(title, style="bold")
     width = max(map(len, present), default=0)
     for key, text in present.items():
-        console.print(f"  {key:<{width}}  {text}", markup=False)
+        console.print(f"  {key:<{width}}  {text}")
     console.print()
 
 

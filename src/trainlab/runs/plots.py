@@ -147,8 +147,11 @@ def curves(
         title = alt.Title(alt.ExprRef("along"), orient="bottom", fontSize=11, fontWeight="normal")
         panels.append(alt.layer(*layers).properties(title=title, **_SIZE))
     choices = [
-        _choice("smoothing", [f"{each:g}" for each in weights], f"{weight:g}"),
-        _choice("along", list(TITLES.values()), TITLES[along]),
+        alt.param(name=name, value=chosen, bind=alt.binding_select(options=options, name=f"{name} "))
+        for name, options, chosen in (
+            ("smoothing", [f"{each:g}" for each in weights], f"{weight:g}"),
+            ("along", list(TITLES.values()), TITLES[along]),
+        )
     ]
     return Picture(alt.vconcat(*panels).add_params(*choices))
 
@@ -306,12 +309,6 @@ def _unless(picked: alt.Parameter, opacity: float) -> Any:
     import altair as alt
 
     return alt.when(picked).then(alt.value(opacity)).otherwise(alt.value(0.04))
-
-
-def _choice(name: str, options: list[str], chosen: str) -> alt.Parameter:
-    import altair as alt
-
-    return alt.param(name=name, value=chosen, bind=alt.binding_select(options=options, name=f"{name} "))
 
 
 def _sentence(text: str) -> Picture:

@@ -25,35 +25,26 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
 
     `energy_wh` is what the GPUs drew, in watt hours: the processor and the rest aren't measured.
     """
-    found = [
-        {
-            "run": name,
-            "status": row.status,
-            "seconds": row.seconds,
-            "gpu_hours": gpu_hours(row),
-            "energy_wh": energy(row),
-        }
-        for row, name in zip(rows, labels(rows), strict=True)
-    ]
-    return pd.DataFrame(found, columns=["run", "status", "seconds", "gpu_hours", "energy_wh"])
-
-
-def gpus(row: Row) -> int | None:
-    """Return how many GPUs a run used by its settings and record, None where nothing tells."""
-    seen = any(tag.startswith(f"{VITALS}gpu_") for tag in row.last)
-    if row.config.get("accelerator") == "cpu":
-        return 0
-    if row.record is None and not seen:
-        return None
-    devices = row.config.get("devices")
-    used = devices if isinstance(devices, int) and not isinstance(devices, bool) and devices > 0 else 1
-    return used if seen or (row.record and row.record.hardware.get("gpus")) else 0
+    found = {
+        "run": labels(rows),
+        "status": [row.status for row in rows],
+        "seconds": pd.Series([row.seconds for row in rows], dtype=float),
+        "gpu_hours": pd.Series(map(gpu_hours, rows), dtype=float),
+        "energy_wh": pd.Series(map(energy, rows), dtype=float),
+    }
+    return pd.DataFrame(found)
 
 
 def gpu_hours(row: Row) -> float:
-    """Return the hours at work times the GPUs used, NaN where one of them isn't known."""
-    used = gpus(row)
-    return np.nan if used is None or row.seconds is None else used * row.seconds / _SECONDS_PER_HOUR
+    """Return the hours at work times the GPUs used, by settings and record; NaN where one isn't known."""
+    seen = any(tag.startswith(f"{VITALS}gpu_") for tag in row.last)
+    on_cpu = row.config.get("accelerator") == "cpu"
+    if row.seconds is None or (row.record is None and not seen and not on_cpu):
+        return np.nan
+    devices = row.config.get("devices")
+    used = devices if isinstance(devices, int) and not isinstance(devices, bool) and devices > 0 else 1
+    had = seen or (row.record is not None and row.record.hardware.get("gpus"))
+    return used * row.seconds / _SECONDS_PER_HOUR if had and not on_cpu else 0.0
 
 
 def energy(row: Row) -> float:

@@ -9,12 +9,13 @@ import pandas as pd
 
 from trainlab.run import events
 from trainlab.runs import columns
+from trainlab.runs.compare.differences import is_number
 from trainlab.runs.display import labels, printable, short
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from trainlab.run.events import Curve, History
+    from trainlab.run.events import Curve
     from trainlab.runs.listing import Row
 
 POINTS = ("run", "tag", "step", "time", "examples", "value")
@@ -30,8 +31,24 @@ def points(rows: Sequence[Row], tags: Sequence[str]) -> pd.DataFrame:
     `time` is in minutes at work, as in `at_work`; `examples` is NaN where nothing tells how many there were,
     see `examples_seen`. A run that is gone meanwhile, or can't be read, has no points.
     """
-    names = legends(rows)
-    parts = [part for row, name in zip(rows, names, strict=True) for part in _points(row, name, tags)]
+    parts = []
+    for row, name in zip(rows, legends(rows), strict=True):
+        try:
+            history = events.read(row.folder)
+        except OSError:
+            continue
+        for tag in tags:
+            if (curve := history.curves.get(tag)) is None or not curve.steps:
+                continue
+            found = {
+                "run": name,
+                "tag": tag,
+                "step": curve.steps,
+                "time": at_work(row, curve.wall_times, history.started) / 60,
+                "examples": examples_seen(row, history.curves, curve.steps),
+                "value": curve.values,
+            }
+            parts.append(pd.DataFrame(found))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(POINTS))
 
 
@@ -99,36 +116,9 @@ def examples_seen(row: Row, curves: dict[str, Curve], steps: Sequence[int]) -> n
         if tag in curves:
             order = np.argsort(curves[tag].steps, kind="stable")  # trainings may share a folder
             return np.interp(steps, np.array(curves[tag].steps)[order], np.array(curves[tag].values)[order])
-    size = next((row.config[name] for name in _BATCH if _counts(row.config.get(name))), np.nan)
-    joined = next((row.config[name] for name in _STEPS_JOINED if _counts(row.config.get(name))), 1)
-    return np.asarray(steps, dtype=float) * size * joined
 
+    def first(names: Sequence[str], otherwise: float) -> float:
+        given: list[Any] = [row.config.get(name) for name in names]
+        return float(next((each for each in given if is_number(each) and each > 0), otherwise))
 
-def _points(row: Row, name: str, tags: Sequence[str]) -> list[pd.DataFrame]:
-    history = _history(row)
-    return [
-        pd.DataFrame(
-            {
-                "run": name,
-                "tag": tag,
-                "step": curve.steps,
-                "time": at_work(row, curve.wall_times, history.started) / 60,
-                "examples": examples_seen(row, history.curves, curve.steps),
-                "value": curve.values,
-            }
-        )
-        for tag in tags
-        if (curve := history.curves.get(tag)) is not None and curve.steps
-    ]
-
-
-def _history(row: Row) -> History:
-    """Return what a run's event files hold; nothing where the run was taken away meanwhile."""
-    try:
-        return events.read(row.folder)
-    except OSError:
-        return events.History()
-
-
-def _counts(found: Any) -> bool:
-    return isinstance(found, int | float) and not isinstance(found, bool) and found > 0
+    return np.asarray(steps, dtype=float) * first(_BATCH, np.nan) * first(_STEPS_JOINED, 1)

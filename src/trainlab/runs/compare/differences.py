@@ -29,15 +29,10 @@ def table(rows: Sequence[Row], metric: str, best: int) -> pd.DataFrame:
     order = ranked(rows, metric)
     first, rest = order[:best], order[best:]
     names = columns.differing(order) if rest else []
-    found = [
-        {
-            "setting": name,
-            "best": _described(_values(first, name)),
-            "rest": _described(_values(rest, name)),
-            "distance": distance(_values(first, name), _values(rest, name)),
-        }
-        for name in names
-    ]
+    found = []
+    for name in names:
+        ours, theirs = ([row.config.get(name) for row in group] for group in (first, rest))
+        found.append((name, _described(ours), _described(theirs), distance(ours, theirs)))
     frame = pd.DataFrame(found, columns=list(COLUMNS))
     return frame.sort_values("distance", ascending=False, kind="stable", ignore_index=True)
 
@@ -55,10 +50,6 @@ def distance(first: Sequence[Any], rest: Sequence[Any]) -> float:
 def is_number(found: Any) -> bool:
     """Tell whether a setting's value is a number; true and false are none."""
     return isinstance(found, int | float) and not isinstance(found, bool)
-
-
-def _values(rows: Sequence[Row], name: str) -> list[Any]:
-    return [row.config.get(name) for row in rows]
 
 
 def _described(values: Sequence[Any]) -> str:
