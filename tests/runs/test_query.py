@@ -112,8 +112,15 @@ def test_a_broken_filter_is_shown_with_the_place(rows, text, place):
 
 
 def test_brackets_without_end_are_an_error_and_no_crash(rows):
-    with pytest.raises(UserError, match="flatter"):
-        query.select(rows, "(" * 100_000)
+    for deep in (
+        "(" * 100_000,
+        "margin=3 and " + "not " * 1000 + "margin=3",
+        "(" * 300 + "margin=3" + ")" * 300,
+    ):
+        with pytest.raises(UserError, match="flatter"):
+            query.select(rows, deep)
+    assert names(rows, "(" * 150 + "margin=3" + ")" * 150) == "a"
+    assert names(rows, "not " * 200 + "margin=3") == "a"
 
 
 def test_without_runs_nothing_is_chosen_and_only_the_form_is_checked():

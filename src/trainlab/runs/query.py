@@ -41,15 +41,24 @@ OPERATORS = {
 }
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}  # of a time span, in seconds
 SPANS = ("age", "seconds")  # columns that are compared with time spans
+_SYMBOLS = {"and": "join", "or": "join", "not": "open", "(": "open", ")": "close"}
+_NEXT = {  # what stands behind a symbol, by what was expected
+    ("name", "open"): "name",
+    ("name", "operand"): "sign",
+    ("sign", "sign"): "value",
+    ("value", "operand"): "link",
+    ("link", "join"): "name",
+    ("link", "close"): "link",
+    ("link", "end"): "end",
+}
 _EXPECTED = {
     "name": "a name such as margin or val/loss",
     "sign": "one of = != < <= > >=",
     "value": "a value",
     "link": "'and', 'or' or the end",
-    "bracket": "')'",
 }
-_WORDS = ("and", "or", "not")
-_MOST_NESTED = 500  # brackets and nots: more would be too deep for Python, too
+_DEEPEST = 200  # brackets and nots before a name: Python, too, reads no more
+_TOO_DEEP = "The filter has too many brackets inside brackets. Write it flatter."
 _TOKEN = re.compile(
     r"""\s*(?:(?P<sign><=|>=|!=|==|[=<>])|(?P<bracket>[()])|(?P<quoted>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|(?P<word>[^\s()<>=!"']+))"""
 )
@@ -78,37 +87,32 @@ def parse(text: str, rows: Sequence[Row]) -> Predicate:
     """
     comparisons: list[Predicate] = []
     python: list[str] = []
-    expected, open_brackets, nested = "name", 0, 0
-    name = sign = ""
+    expected, depth, opened = "name", 0, 0
+    operands: list[str] = []
     for kind, word, at in _tokens(text):
-        lower = word.lower() if kind in ("word", "bracket") else ""
-        if expected == "name" and lower in ("not", "("):
-            python.append(lower)
-            open_brackets += lower == "("
-            nested += 1
-            if nested > _MOST_NESTED:
-                raise _too_deep()
-        elif expected == "name" and kind in ("word", "quoted") and lower not in _WORDS:
-            name, expected = word, "sign"
-        elif expected == "sign" and kind == "sign":
-            sign, expected = word, "value"
-        elif expected == "value" and kind in ("word", "quoted") and lower not in _WORDS:
+        plain = word.lower() if kind in ("word", "bracket") else ""
+        symbol = kind if kind in ("sign", "end") else _SYMBOLS.get(plain, "operand")
+        depth += (plain == "(") - (plain == ")")
+        reached = _NEXT.get((expected, symbol))
+        if reached is None or depth < 0 or (reached == "end" and depth):
+            wanted = "')'" if expected == "link" and depth > 0 else _EXPECTED[expected]
+            raise _unreadable(text, at, f"found {word!r}" if word else "it ends", wanted)
+        if symbol in ("operand", "sign"):
+            operands.append(word)
+        elif symbol != "end":
+            python.append(plain)
+        if expected == "value":
+            name, sign, wanted = operands[-3:]
             python.append(str(len(comparisons)))
-            comparisons.append(_comparison(name, sign, word, rows))
-            expected = "link"
-        elif expected == "link" and lower in ("and", "or"):
-            python.append(lower)
-            expected = "name"
-        elif expected == "link" and lower == ")" and open_brackets:
-            python.append(lower)
-            open_brackets -= 1
-        elif expected != "link" or kind != "end" or open_brackets:
-            wanted = "bracket" if expected == "link" and open_brackets else expected
-            raise _unreadable(text, at, f"found {word!r}" if word else "it ends", _EXPECTED[wanted])
+            comparisons.append(_comparison(name, sign, wanted, rows))
+        opened = opened + 1 if symbol == "open" else 0
+        if opened > _DEEPEST:
+            raise UserError(_TOO_DEEP)
+        expected = reached
     try:
         return _predicate(ast.parse(" ".join(python), mode="eval").body, comparisons)
     except (SyntaxError, RecursionError, MemoryError):
-        raise _too_deep() from None
+        raise UserError(_TOO_DEEP) from None
 
 
 def _predicate(node: ast.expr, comparisons: Sequence[Predicate]) -> Predicate:
@@ -148,10 +152,6 @@ def _unreadable(text: str, at: int, found: str, expected: str) -> UserError:
     return UserError(
         f"The filter can't be read: {found} where {expected} should stand.\n  {text}\n  {' ' * at}^"
     )
-
-
-def _too_deep() -> UserError:
-    return UserError("The filter has too many brackets inside brackets. Write it flatter.")
 
 
 def _comparison(name: str, sign: str, wanted: str, rows: Sequence[Row]) -> Predicate:
