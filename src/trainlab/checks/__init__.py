@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainlab.checks.run import Finding as Finding
+    from trainlab.checks.harness import Finding as Finding
     from trainlab.checks.run import run_all as run_all
     from trainlab.checks.run import table as table
     from trainlab.checks.subject import Items as Items
@@ -22,9 +22,15 @@ if TYPE_CHECKING:
 __all__ = ["Finding", "Items", "MissingFactError", "Subject", "run_all", "table"]
 
 
+_MODULES = {
+    "Finding": "trainlab.checks.harness",
+    "run_all": "trainlab.checks.run",
+    "table": "trainlab.checks.run",
+}
+
+
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: a subject costs Lightning, settings nothing."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "trainlab.checks.run" if name in {"Finding", "run_all", "table"} else "trainlab.checks.subject"
-    return getattr(import_module(module), name)
+    return getattr(import_module(_MODULES.get(name, "trainlab.checks.subject")), name)

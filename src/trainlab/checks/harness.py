@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import lightning
 import torch
@@ -30,17 +30,11 @@ if TYPE_CHECKING:
 EPOCHS = 4  # of a training, at least: the fixed batch is looked at after each
 FIXED = 8  # examples of the fixed batch
 BATCH_NORMS = nn.modules.batchnorm._BatchNorm
+Status = Literal["passed", "failed", "skipped"]
 
 
 class CheckResult(NamedTuple):
-    """What one check came to.
-
-    Attributes:
-        passed: Whether what it demands is so.
-        found: What was found, in words and figures.
-        curves: Losses by TensorBoard's tag, one a step.
-        texts: Markdown by TensorBoard's tag, one an epoch.
-    """
+    """What a check's function returns: whether it passed, and what a `Finding` has of it."""
 
     passed: bool
     found: str
@@ -48,16 +42,36 @@ class CheckResult(NamedTuple):
     texts: Mapping[str, Sequence[str]] = {}
 
 
-class Check(NamedTuple):
-    """A check: its name, what it demands, what a failure usually means, and the function that makes it."""
+@dataclass(frozen=True)
+class Finding:
+    """What one check came to.
 
+    Attributes:
+        number: The check's number in the recipe.
+        name: What the check is called.
+        status: Skipped where the subject does not give what the check needs.
+        found: What was found, in words and figures.
+        threshold: When it passes, in words.
+        means: What a failure usually means.
+        seconds: How long it took.
+        curves: Losses by TensorBoard's tag, one a step.
+        texts: Markdown by TensorBoard's tag, one an epoch.
+    """
+
+    number: int
     name: str
     threshold: str
     means: str
-    run: Callable[[CheckContext], CheckResult]
+    status: Status = "skipped"
+    found: str = ""
+    seconds: float = 0.0
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict, repr=False)
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
 
 
-CHECKS: dict[int, Check] = {}  # by the number in the recipe; filled by the modules `learning` and `data`
+# Each check by its number: a finding that is still empty, and the function that makes the check.
+# The modules `learning` and `data` fill it.
+CHECKS: dict[int, tuple[Finding, Callable[[CheckContext], CheckResult]]] = {}
 
 
 def check(number: int, name: str, *, passes: str, means: str) -> Callable[[Any], Any]:
@@ -74,7 +88,7 @@ def check(number: int, name: str, *, passes: str, means: str) -> Callable[[Any],
     """
 
     def register(run: Callable[[CheckContext], CheckResult]) -> Callable[[CheckContext], CheckResult]:
-        CHECKS[number] = Check(name, passes, means, run)
+        CHECKS[number] = Finding(number, name, passes, means), run
         return run
 
     return register

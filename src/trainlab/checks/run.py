@@ -7,11 +7,10 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -20,43 +19,18 @@ from trainlab.config import Config, assignments
 from trainlab.errors import UserError, nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
     from matplotlib.figure import Figure
     from rich.table import Table
 
+    from trainlab.checks.harness import Finding
     from trainlab.checks.subject import Subject
     from trainlab.run.run import Run
 
 COUNT = 14  # checks of the recipe
 LONGEST = 300  # characters of an error that are shown
-Status = Literal["passed", "failed", "skipped"]
-STYLES: dict[Status, str] = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check came to.
-
-    Attributes:
-        number: The check's number in the recipe.
-        name: What the check is called.
-        status: Skipped where the subject does not give what the check needs.
-        found: What was found, in words and figures.
-        threshold: When it passes, in words.
-        means: What a failure usually means.
-        seconds: How long it took.
-        curves: Losses by TensorBoard's tag, one a step.
-        texts: Markdown by TensorBoard's tag, one an epoch.
-    """
-
-    number: int
-    name: str
-    status: Status
-    found: str
-    threshold: str
-    means: str
-    seconds: float
-    curves: Mapping[str, Sequence[float]] = field(default_factory=dict, repr=False)
-    texts: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
+STYLES = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 
 
 class CheckConfig(Config):
@@ -174,7 +148,7 @@ def run_all(
     from lightning.pytorch.utilities.seed import isolate_rng
 
     from trainlab.checks import data, learning  # noqa: F401 - they register their checks
-    from trainlab.checks.harness import CHECKS, CheckContext, CheckResult
+    from trainlab.checks.harness import CHECKS, CheckContext, CheckResult, Status
     from trainlab.checks.subject import MissingFactError
     from trainlab.training.trainer import set_threads
 
@@ -183,9 +157,9 @@ def run_all(
     with isolate_rng():
         context = CheckContext(subject, seed)
         for number in sorted(set(only) or CHECKS):
-            check, began = CHECKS[number], time.perf_counter()
+            (finding, make), began = CHECKS[number], time.perf_counter()
             try:
-                result = check.run(context)
+                result = make(context)
                 status: Status = "passed" if result.passed else "failed"
             except MissingFactError as reason:
                 status, result = "skipped", CheckResult(False, f"{reason.prefix} {reason}")
@@ -193,9 +167,9 @@ def run_all(
                 raise
             except Exception as error:  # a defect of what is checked is a finding, whatever it raises
                 status, result = "failed", CheckResult(False, f"{type(error).__name__}: {error}"[:LONGEST])
-            words = (check.name, status, result.found, check.threshold, check.means)
             seconds = time.perf_counter() - began
-            findings.append(Finding(number, *words, seconds, result.curves, result.texts))
+            finding = replace(finding, status=status, found=result.found, seconds=seconds)
+            findings.append(replace(finding, curves=result.curves, texts=result.texts))
             if tell:
                 tell(findings[-1])
     return findings

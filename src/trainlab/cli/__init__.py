@@ -16,7 +16,8 @@ from trainlab.errors import UserError
 from trainlab.secrets import without_secrets
 
 if TYPE_CHECKING:
-    from trainlab.checks.run import CheckConfig, Checked, Finding
+    from trainlab.checks import Finding
+    from trainlab.checks.run import CheckConfig, Checked
     from trainlab.cli.doctor import Line
 
 app = typer.Typer(
