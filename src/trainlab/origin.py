@@ -30,7 +30,7 @@ def of_caller() -> Path | None:
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         file = Path(frame.f_code.co_filename)
-        if file.is_file() and not _is_installed(file):
+        if file.is_file() and not is_installed(file):
             return file
         if frame.f_globals.get("__name__") == "__main__" and not file.is_file():  # a cell, `python -c`
             return _typed(frame)
@@ -82,7 +82,7 @@ def experiment(code: Iterable[str], values: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _is_installed(file: Path) -> bool:
+def is_installed(file: Path) -> bool:
     """Tell whether a file is trainlab's, Python's or an installed package's, a package's command included."""
     places = (OURS, EXAMPLES, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "scripts")))
     return any(map(file.is_relative_to, places)) or not _INSTALLED.isdisjoint(file.parts)

@@ -21,6 +21,7 @@ from trainlab import paths
 from trainlab.errors import UserError
 from trainlab.headless import engine, launcher, worker
 from trainlab.headless import notebook as document
+from trainlab.headless.parameters import Parameters
 from trainlab.run import checkpoint, lock, record
 
 PARAMETERS = "learning_rate = 0.001\nepochs = 2\nseed = 0\ntitle = 'a = b'\nlayers = [1, 2]\nquick = False"
@@ -351,7 +352,7 @@ def test_a_clock_that_is_set_meanwhile_does_not_change_how_long_a_run_took(lab, 
     for name in ("LOGS", "NOTEBOOKS", "DATA"):
         monkeypatch.delenv(f"TRAINLAB_{name}", raising=False)
     path = lab.notebook("quick", "print('end')")
-    folder, held = launcher.prepare(path, document.read(path), {}, None)
+    folder, held = launcher.prepare(path, document.read(path), Parameters({}, {}), None)
     held.release()
     monkeypatch.setattr(record, "_now", lambda: datetime.now(UTC) + step)
     assert worker.main(folder, []) == 0

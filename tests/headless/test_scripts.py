@@ -81,13 +81,14 @@ def test_any_script_is_recorded_with_its_arguments_and_what_it_prints(lab):
     assert record["trainlab_git"] == system.git(origin.OURS)
 
 
-def test_a_script_is_of_its_own_repository(lab):
+@pytest.mark.parametrize("words", [["mine/train.py"], ["-m", "cProfile", "--", "mine/train.py"]])
+def test_a_script_is_of_its_own_repository_whatever_executes_it(lab, words):
     path = script(lab, "print(1)", "mine/train.py")
     git(path.parent, "init", "-q")
     git(path.parent, "add", ".")
     git(path.parent, "commit", "-qm", "first")
     path.with_name("new.py").touch()
-    assert lab.run("mine/train.py", "--name", "first").returncode == 0
+    assert lab.run("--name", "first", *words).returncode == 0
     assert lab.record()["git"] == {"commit": git(path.parent, "rev-parse", "HEAD"), "dirty": True}
     assert lab.folder().name.endswith("-first")
 
@@ -182,7 +183,8 @@ def test_a_script_that_is_stopped_tidies_up_and_says_how_to_go_on(lab, number, c
     assert (lab.record()["status"], lab.record()["reason"]) == ("interrupted", by)
     typed = f"trainlab run {path} --resume {lab.folder().name}"
     assert out.splitlines()[-1].endswith(
-        f"by {by}: no checkpoint of trainlab's was saved, and what the script wrote is there. Go on: {typed}"
+        f"by {by}: no checkpoint was saved by trainlab; the script's own files are in the run's folder. "
+        f"Go on: {typed}"
     )
     script(lab, WAITING.replace("600", "0"))
     assert lab.run(*typed.split()[2:]).returncode == 0
@@ -202,7 +204,9 @@ def test_a_detached_script_is_stopped_by_its_command_and_leaves_nothing_behind(l
         text=True,
         check=True,
     )
-    assert done.stdout.startswith(f"{lab.folder().name}: interrupted, no checkpoint of trainlab's"), done
+    assert done.stdout.startswith(f"{lab.folder().name}: interrupted, no checkpoint was saved by trainlab"), (
+        done
+    )
     until(lambda: not processes("sleep", "4321"), "the end of what it started")
 
 

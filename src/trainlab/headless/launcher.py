@@ -22,6 +22,7 @@ from trainlab.config import no_secret
 from trainlab.errors import UserError, nearest
 from trainlab.headless import notebook as document
 from trainlab.headless.parameters import (
+    Parameters,
     given,
     module_file,
     notebook_defaults,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from trainlab.config import Config
 
+Prepared = tuple[Path, lock.Lock]  # the folder of a run that is ready to start, and its runner's lock
 LOG = "output.log"
 SCRIPT = ".py"
 PASSED_ON = (signal.SIGINT, signal.SIGTERM)
@@ -160,7 +162,7 @@ def _script(  # noqa: PLR0913, PLR0917
     behind: Sequence[str],
     name: str | None,
     resume: str | None,
-) -> tuple[tuple[Path, lock.Lock], list[str]]:
+) -> tuple[Prepared, list[str]]:
     """Make a script's run ready to start, anew or to go on; return its folder and lock, and its arguments."""
     arguments = [*(f"--{key}={value}" for key, value in values.items()), *behind]
     for place, word in enumerate(behind):
@@ -170,9 +172,11 @@ def _script(  # noqa: PLR0913, PLR0917
         ):
             raise UserError(no_secret(option.lstrip("-")))
     source = path.read_text(errors="replace")
+    if module and origin.is_installed(path):  # torch.distributed.run, say: the code is what it is to execute
+        path = next((Path(word).resolve() for word in behind if Path(word).suffix == SCRIPT), path)
     config = {key: literals.read(value) for key, value in values.items()}
     known: dict[str, Any] = {"script": str(path), "module": module or None}
-    experiments = _experiments(path, [source], config)
+    experiments = _experiments(module.rpartition(".")[2] or path.stem, [source], config)
     if resume is None:
         if values and not _READS_ARGUMENTS.search(source):
             raise UserError(
@@ -198,9 +202,7 @@ def _script(  # noqa: PLR0913, PLR0917
     return (folder, held), arguments or first
 
 
-def _notebook(
-    path: Path, values: dict[str, str], name: str | None, resume: str | None
-) -> tuple[Path, lock.Lock]:
+def _notebook(path: Path, values: dict[str, str], name: str | None, resume: str | None) -> Prepared:
     """Make a notebook's run ready to start, anew or to go on; return its folder, and the runner's lock.
 
     A run that goes on has the settings of its `run.json`, and the values given. Without a settings class
@@ -208,11 +210,18 @@ def _notebook(
     """
     notebook = document.read(path)
     settings = settings_class(notebook, path.parent)
-    defaults = notebook_defaults(notebook) or {}
-    experiments = _experiments(path, origin.sources(notebook), defaults)
+    said = notebook_defaults(notebook)
+    defaults = said or {}
+    experiments = _experiments(path.stem, origin.sources(notebook), defaults)
     reference = values.get("resume", "")
     if not (resume or (reference and (settings or _names_a_run(reference, experiments)))):
-        return prepare(path, notebook, values, name)
+        try:
+            parameters = resolve(settings, said, values)
+        except UserError as error:
+            if lost := paths.not_seen_here(values.values()):
+                raise UserError(f"{error}{lost}") from None
+            raise
+        return prepare(path, notebook, parameters, name)
     if "resume" not in (settings.model_fields if settings else defaults):
         raise UserError(
             f'{path.name} cannot go on with a run: it has no setting `resume`. Write resume = "" into its '
@@ -234,18 +243,10 @@ def _notebook(
     return folder, held
 
 
-def prepare(
-    path: Path, notebook: NotebookNode, values: Mapping[str, str], name: str | None
-) -> tuple[Path, lock.Lock]:
+def prepare(path: Path, notebook: NotebookNode, parameters: Parameters, name: str | None) -> Prepared:
     """Make the folder of a notebook's new run with its record and the notebook to execute."""
-    try:
-        parameters = resolve(notebook, path.parent, values)
-    except UserError as error:
-        if lost := paths.not_seen_here(values.values()):
-            raise UserError(f"{error}{lost}") from None
-        raise
     filled = document.filled(notebook, parameters.injected)
-    experiment = _experiments(path, origin.sources(notebook), parameters.config)[0]
+    experiment = _experiments(path.stem, origin.sources(notebook), parameters.config)[0]
     looks = (notebook.metadata.get("trainlab") or {}).get("looks") is True or None
     name = name or naming.of_changes(parameters.injected)
     made = _new(experiment, name, parameters.config, notebook=str(path), looks=looks)
@@ -253,9 +254,7 @@ def prepare(
     return made
 
 
-def _new(
-    experiment: str, name: str | None, config: Mapping[str, Any], **fields: Any
-) -> tuple[Path, lock.Lock]:
+def _new(experiment: str, name: str | None, config: Mapping[str, Any], **fields: Any) -> Prepared:
     """Make a new run's folder and record; return it, and the lock that says that it has a runner."""
     seed = config.get("seed")
     seed = seed if isinstance(seed, int) and not isinstance(seed, bool) else None
@@ -284,10 +283,9 @@ def _reopening(
         run_lock.release()
 
 
-def _experiments(path: Path, sources: Iterable[str], values: Mapping[str, Any]) -> list[str]:
+def _experiments(file: str, sources: Iterable[str], values: Mapping[str, Any]) -> list[str]:
     """Return the names that the runs of a file lie under: what its code says, and the file's."""
-    own = path.parent.name if path.stem == "__main__" else path.stem
-    return list(dict.fromkeys(filter(None, [origin.experiment(sources, values), own])))
+    return list(dict.fromkeys(filter(None, [origin.experiment(sources, values), file])))
 
 
 def _found(reference: str, experiments: Sequence[str]) -> tuple[Path, Path | None]:

@@ -61,14 +61,14 @@ def given(words: Iterable[str], **options: str | int | None) -> dict[str, str]:
     return values
 
 
-def resolve(notebook: NotebookNode, folder: Path, values: Mapping[str, str]) -> Parameters:
+def resolve(
+    settings: type[Config] | None, defaults: Mapping[str, Any] | None, values: Mapping[str, str]
+) -> Parameters:
     """Turn the command line's texts into typed values, in the order command line, notebook, default.
 
-    `folder` is the notebook's own, from which its kernel imports. Raises UserError, before anything was
-    written, for a name that the notebook does not have or a value that it cannot take.
+    Raises:
+        UserError: The notebook does not have a name, or cannot take a value; nothing was written yet.
     """
-    defaults = notebook_defaults(notebook)
-    settings = settings_class(notebook, folder)
     if settings is None:
         return _by_defaults(values, defaults)
     known = {name: value for name, value in (defaults or {}).items() if name in settings.model_fields}

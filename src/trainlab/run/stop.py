@@ -53,7 +53,7 @@ def outcome(folder: Path) -> str:
     states = checkpoint.full_states(folder)
     if not states and not known.get("script"):
         return "no checkpoint was saved."
-    saved = "no checkpoint of trainlab's was saved, and what the script wrote is there"
+    saved = "no checkpoint was saved by trainlab; the script's own files are in the run's folder"
     if states:
         step = states[0].stem.removeprefix(checkpoint.STEP)
         saved = f"saved at step {int(step)}" if step.isdigit() else f"saved as {states[0].name}"
