@@ -70,7 +70,7 @@ c.ServerApp.allow_root = True  # for engines that map root to the caller; make s
 if token := os.environ.pop("JUPYTER_TOKEN", ""):
     c.IdentityProvider.token = token
 c.ServerApp.base_url = secret_path(token)
-with suppress(OSError):  # where memory runs out, the server goes before a training: trainlab/run/death.py
+with suppress(OSError):  # where memory runs out, the server goes before a training: trainlab/run/record.py
     Path("/proc/self/oom_score_adj").write_text("600")
 HTTPServer.configure(Door)  # nobody without the token is let in, and its cookies go nowhere else
 

@@ -46,9 +46,10 @@ def some(names: Iterable[str], most: int = 5) -> str:
 
 def unwritable(place: Path, error: OSError) -> str:
     """Return what to say where the disk refuses to take something."""
+    there = next(each for each in (place.absolute(), *place.absolute().parents) if each.exists())
     return (
         f"{place} can't be written: {error.strerror or error}. Free some space or correct the folder's "
-        f"owner, then start again: df {place}; ls -ld {place}"
+        f"owner, then start again: df {there}; ls -ld {there}"
     )
 
 

@@ -9,7 +9,7 @@ import errno
 import json
 import os
 import stat
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,22 +22,19 @@ _MIB = 1 << 20
 def opened(path: Path) -> IO[bytes]:
     """Open a regular file to read; raise OSError for anything else, without waiting for it."""
     _check(path, os.lstat(path).st_mode)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        _check(path, os.fstat(descriptor).st_mode)  # it may be another one by now
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
+    return _open(path, os.O_RDONLY, "rb")
 
 
 def appended(path: Path) -> IO[bytes]:
     """Open a regular file to write behind its end, made if need be; raise OSError for anything else."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o666)
+    return _open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, "ab")
+
+
+def _open(path: Path, flags: int, mode: Literal["rb", "ab"]) -> IO[bytes]:
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
-        _check(path, os.fstat(descriptor).st_mode)
-        return os.fdopen(descriptor, "ab")
+        _check(path, os.fstat(descriptor).st_mode)  # it may be another one by now
+        return os.fdopen(descriptor, mode)
     except BaseException:
         os.close(descriptor)
         raise
@@ -59,8 +56,12 @@ def parsed(text: bytes) -> Any:
 
     Raises ValueError where it is no JSON, or lies too deep inside itself.
     """
+
+    def integer(digits: str) -> int | str:
+        return int(digits) if len(digits) <= _LONGEST_NUMBER else f"{digits[:10]}… ({len(digits)} digits)"
+
     try:
-        found = json.loads(text, parse_constant=str, parse_int=_integer)
+        found = json.loads(text, parse_constant=str, parse_int=integer)
     except RecursionError:
         raise ValueError(f"more than {DEEPEST} lists and objects inside each other") from None
     _check_depth(found, DEEPEST)
@@ -84,10 +85,6 @@ def _check(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
         kind = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder"}.get(stat.S_IFMT(mode), "a pipe or a device")
         raise OSError(errno.EINVAL, f"{kind}, and only files are read", str(path))
-
-
-def _integer(text: str) -> int | str:
-    return int(text) if len(text) <= _LONGEST_NUMBER else f"{text[:10]}… ({len(text)} digits)"
 
 
 def _check_depth(value: Any, left: int) -> None:

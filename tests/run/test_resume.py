@@ -203,6 +203,10 @@ def test_plain_settings_must_all_be_equal():
         resuming.check_same(None, {"a": 1}, {"a": 2, "c": 3})
 
 
+def test_a_plain_loop_may_be_given_more_steps():
+    resuming.check_same(None, {"lr": 1, "max_steps": 100}, {"lr": 1, "max_steps": 200})
+
+
 def test_a_setting_that_is_not_allowed_any_more_is_still_compared():
     with pytest.raises(UserError, match=r"margin: the run has 'wide', given is 3\.0"):
         resuming.check_same(Settings, {"margin": "wide"}, {})

@@ -87,8 +87,7 @@ def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     is no checkpoint, or holds objects other than tensors, arrays, numbers, texts and containers of them.
     """
     try:
-        with path.open("rb") as file:
-            _verify(path, hashlib.file_digest(file, "sha256").hexdigest())
+        with _opened(path) as file:
             _refuse_bomb(path, file)
             file.seek(0)
             if arrays.is_one(file):
@@ -99,8 +98,6 @@ def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
             return torch.load(file, map_location=map_location, weights_only=True)
     except (CheckpointError, MemoryError):
         raise
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such checkpoint.") from None
     except Exception as error:  # RuntimeError, EOFError, UnpicklingError ...: torch has one for each damage
         if type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU
             raise
@@ -110,13 +107,7 @@ def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
 
 def check(path: Path) -> None:
     """Raise CheckpointError for a file that is missing, or is not what its SHA-256 says."""
-    try:
-        with path.open("rb") as file:
-            _verify(path, hashlib.file_digest(file, "sha256").hexdigest())
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such checkpoint.") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror}.") from None
+    _opened(path).close()
 
 
 def newest(folder: Path) -> Path | None:
@@ -223,18 +214,28 @@ def _refuse_bomb(path: Path, file: IO[bytes]) -> None:
         )
 
 
-def _verify(path: Path, found: str) -> None:
+def _opened(path: Path) -> IO[bytes]:
+    """Open a checkpoint that is what its SHA-256 says; raise CheckpointError for any other."""
     expected = _digests(path)
-    if not expected:
-        raise CheckpointError(
-            f"{path}: no SHA-256 beside it ({digest_file(path).name}), so nobody knows whether it is whole. "
-            f"If you trust the file: cd {path.parent} && sha256sum {path.name} > {digest_file(path).name}"
-        )
-    if found not in expected:
+    try:
+        file = path.open("rb")
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        said = "there is no such checkpoint" if missing else error.strerror
+        raise CheckpointError(f"{path}: {said}.") from None
+    if found in expected:
+        return file
+    file.close()
+    if expected:
         raise CheckpointError(
             f"{path} is damaged or was replaced: its SHA-256 is {found}, expected {expected[0]}. "
             "Take another checkpoint, or train again."
         )
+    raise CheckpointError(
+        f"{path}: no SHA-256 beside it ({digest_file(path).name}), so nobody knows whether it is whole. "
+        f"If you trust the file: cd {path.parent} && sha256sum {path.name} > {digest_file(path).name}"
+    )
 
 
 def _digests(path: Path) -> list[str]:

@@ -6,7 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from trainlab.errors import UserError
+from trainlab.errors import UserError, nearest, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from trainlab.run.events import Curve
 
 Direction = Literal["min", "max"]
+# Last in the alphabet, which is TensorBoard's order: it opens the first two groups of tags alone, and has the
+# first five tags as metrics beside the hyperparameters. So test/, train/ and val/ come first, then baselines
+# (val_tfidf/) and pictures (views/).
+VITALS = "vitals/"
 AUTO = "auto"  # as a direction that is said: take the one that is known
 
 # Whole names, never parts of one: 'lossless_ratio' rises, and 'triplet_errors_found' may do either.
@@ -92,6 +96,14 @@ def check_same(before: Mapping[str, Direction], now: Mapping[str, Direction]) ->
                 f"{tag}: {direction!r} is said to be better now, and the run has {before[tag]!r}. "
                 "Say the same, or start a new run."
             )
+
+
+def never_logged(named: Iterable[str], logged: Iterable[str]) -> str:
+    """Return what to say at the end of a run of tags that were named and never logged; '' where all were."""
+    known = [tag for tag in logged if not tag.startswith(VITALS)]
+    missing = [tag for tag in named if tag not in known]
+    hint = nearest(missing[0], known) if len(missing) == 1 else ""
+    return f"metrics: {some(missing)} never logged.{hint} Logged: {some(known)}." if missing else ""
 
 
 class Summary:

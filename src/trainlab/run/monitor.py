@@ -13,16 +13,13 @@ from statistics import fmean
 from typing import TYPE_CHECKING, TypeVar
 
 from trainlab import system
+from trainlab.run.metrics import VITALS
 from trainlab.system import Gpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-# Last in the alphabet, which is TensorBoard's order: it opens the first two groups of tags alone, and has the
-# first five tags as metrics beside the hyperparameters. So test/, train/ and val/ come first, then baselines
-# (val_tfidf/) and pictures (views/).
-VITALS = "vitals/"
 SAMPLE_SECONDS = 1.0  # between two looks at what rises and falls
 LOG_SECONDS = 10.0  # between two points of a curve
 STOP_SECONDS = 5.0  # to wait for a look at work; a driver may hang

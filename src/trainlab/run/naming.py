@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from trainlab import secrets
-from trainlab.errors import UserError
+from trainlab.errors import UserError, unwritable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,8 +32,11 @@ def of_changes(changes: Mapping[str, Any]) -> str:
     Of too many, the seed and the last ones stay: a series of runs mostly differs in these. Four signs at the
     end then tell apart what looks alike. Secrets are left out.
     """
-    told = {key: value for key, value in changes.items() if not secrets.is_secret_name(key)}
-    words = {key: secrets.without_secrets(f"{key}{_short(value)}") for key, value in told.items()}
+    words = {}
+    for key, value in changes.items():
+        if not secrets.is_secret_name(key):
+            short = isinstance(value, float) and float(f"{value:g}") == value
+            words[key] = secrets.without_secrets(f"{key}{value:g}" if short else f"{key}{value}")
     return _fitting(words, [*(key for key in words if key == "seed"), *reversed(words)])
 
 
@@ -82,14 +85,5 @@ def new_folder(logs: Path, experiment: str, name: str | None = None) -> Path:
                 continue
             return folder
     except OSError as error:
-        raise UserError(
-            f"{parent} can't be written: {error.strerror}. "
-            f"Runs are kept there; check its owner and free space: ls -ld {logs}; df {logs}"
-        ) from error
+        raise UserError(unwritable(parent, error)) from error
     raise AssertionError("unreachable")
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return short if float(short := f"{value:g}") == value else repr(value)
-    return str(value)

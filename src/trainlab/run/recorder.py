@@ -87,8 +87,17 @@ class Recorder:
 
     def log_image(self, tag: str, array: Any, step: int) -> None:
         """Write a picture: [H, W], [H, W, C] or [C, H, W] with C of 1, 3 or 4; floats in 0..1, or bytes."""
+        shape = tuple(array.shape)
+        layouts = {"HW": len(shape) == 2}
+        if len(shape) == 3:
+            layouts |= {"HWC": shape[2] in (1, 3, 4), "CHW": shape[0] in (1, 3, 4)}
+        layout = next((name for name, fits in layouts.items() if fits), None)
+        if layout is None:
+            raise ValueError(
+                f"An image of shape {list(shape)}: expected [H, W], [H, W, C] or [C, H, W], C of 1, 3 or 4."
+            )
         with self._disk_errors():
-            self.writer.add_image(tag, array, step, dataformats=_image_layout(array.shape))
+            self.writer.add_image(tag, array, step, dataformats=layout)
 
     def log_histogram(self, tag: str, values: Any, step: int) -> None:
         """Write the distribution of an array of numbers of any shape."""
@@ -139,18 +148,6 @@ def gone(folder: Path) -> str:
     )
 
 
-def _image_layout(shape: Sequence[int]) -> str:
-    if len(shape) == 2:
-        return "HW"
-    if len(shape) == 3 and shape[2] in (1, 3, 4):
-        return "HWC"
-    if len(shape) == 3 and shape[0] in (1, 3, 4):
-        return "CHW"
-    raise ValueError(
-        f"An image of shape {list(shape)}: expected [H, W], [H, W, C] or [C, H, W], C of 1, 3 or 4."
-    )
-
-
 def _projector_table(
     count: int, metadata: Sequence[Sequence[Any]] | None, header: Sequence[str] | None
 ) -> tuple[list[Any] | None, list[str] | None]:
@@ -160,19 +157,17 @@ def _projector_table(
     """
     if metadata is None:
         return None, None
-    rows = [[_cell(each) for each in ([row] if isinstance(row, str) else row)] for row in metadata]
-    rows = secrets.hidden(rows, by_name=False)
+
+    def cells(row: Any) -> list[str]:  # an empty line would vanish, and shift the rows below it
+        return [" ".join(str(each).split()) or "-" for each in ([row] if isinstance(row, str) else row)]
+
+    rows = secrets.hidden([cells(row) for row in metadata], by_name=False)
     if len(rows) != count:
         raise ValueError(
             f"{count} vectors, but {len(rows)} rows of metadata: expected one row for each vector."
         )
-    names = [_cell(each) for each in header or []] or [
-        f"column {1 + i}" for i in range(len(rows[0]) if rows else 0)
-    ]
+    columns = len(rows[0]) if rows else 0
+    names = cells(list(header or [])) or [f"column {1 + number}" for number in range(columns)]
     if any(len(row) != len(names) for row in rows):
         raise ValueError(f"Metadata under {names}: expected {len(names)} columns in each row.")
     return (rows, names) if len(names) > 1 else ([row[0] for row in rows], None)
-
-
-def _cell(value: Any) -> str:
-    return " ".join(str(value).split()) or "-"  # an empty line would vanish, and shift the rows below it

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, Field
 
 from trainlab import files, untrusted
-from trainlab.errors import UserError, nearest
+from trainlab.errors import UserError, nearest, unwritable
 from trainlab.run import lock, record
 
 if TYPE_CHECKING:
@@ -54,7 +54,11 @@ def tag(folder: Path, names: Sequence[str]) -> Remarks:
     Raises UserError for a tag that can't be one, or when the run's folder can't be written.
     """
     for name in names:
-        _check(name)
+        if not _TAG.fullmatch(name) or name.startswith("-") or name.lower() == "none":
+            raise UserError(
+                f"{name!r} can't be a tag. Expected up to {LONGEST_TAG} letters, digits and . _ - + : / @, "
+                "no blanks or commas, such as baseline; 'none' is what filters call no tag."
+            )
     return _change(folder, lambda known: {"tags": list(dict.fromkeys([*known.tags, *names]))})
 
 
@@ -80,14 +84,6 @@ def note(folder: Path, text: str) -> Remarks:
     return _change(folder, lambda _: {"note": text.strip()})
 
 
-def _check(name: str) -> None:
-    if not _TAG.fullmatch(name) or name.startswith("-") or name.lower() == "none":
-        raise UserError(
-            f"{name!r} can't be a tag. Expected up to {LONGEST_TAG} letters, digits and . _ - + : / @, "
-            "no blanks or commas, such as baseline; 'none' is what filters call no tag."
-        )
-
-
 def _change(folder: Path, change: Callable[[Remarks], dict[str, list[str]] | dict[str, str]]) -> Remarks:
     """Write what `change` makes of the remarks, and return them; a process at work may write there, too."""
     try:
@@ -103,7 +99,4 @@ def _change(folder: Path, change: Callable[[Remarks], dict[str, list[str]] | dic
                 files.write(folder / FILE, new.model_dump_json(indent=2).encode() + b"\n")
             return new
     except OSError as error:
-        raise UserError(
-            f"{folder} can't be written: {error.strerror or error}. Free some space or correct the folder's "
-            f"owner: df {folder}; ls -ld {folder}"
-        ) from None
+        raise UserError(unwritable(folder, error)) from None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".ckpt"
 _UNFINISHED = re.compile(r"\.(run\.json|.+\.ckpt(\.sha256)?)\.[0-9a-f]{8}\.tmp")  # see `atomic.replacing`
+LENGTHS = frozenset({"epochs", "max_epochs", "num_epochs", "steps", "max_steps"})  # without a class
 _ABSENT = "nothing"  # in an error message, for a setting that only one side has
 
 
@@ -27,11 +28,11 @@ def check_same(config_class: type[Config] | None, before: Mapping[str, Any], now
 
     They are compared under today's names, a missing one by its default; those of the class's `MAY_CHANGE`
     may differ, and so may secrets, which the record hides; those that the class no longer has are not
-    compared. Without a class all must be equal.
+    compared. Without a class all must be equal but those that say how long to train.
     Raises UserError with each key that differs and both its values.
     """
     first, second = _comparable(config_class, before), _comparable(config_class, now)
-    free: frozenset[str] = getattr(config_class, "MAY_CHANGE", frozenset())
+    free: frozenset[str] = getattr(config_class, "MAY_CHANGE", frozenset()) if config_class else LENGTHS
     differing = [
         f"{key}: the run has {first.get(key, _ABSENT)!r}, given is {second.get(key, _ABSENT)!r}."
         for key in dict.fromkeys([*first, *second])
@@ -40,7 +41,7 @@ def check_same(config_class: type[Config] | None, before: Mapping[str, Any], now
         and first.get(key, _ABSENT) != second.get(key, _ABSENT)
     ]
     if differing:
-        allowed = f" It may be given anew: {', '.join(sorted(free))}." if free else ""
+        allowed = f" It may be given anew: {', '.join(sorted(free))}." if config_class and free else ""
         raise UserError(
             "\n".join(differing) + f"\nA resumed run keeps its settings.{allowed} "
             "Leave out what differs, or start a new run (without resume)."

@@ -6,7 +6,6 @@ with Run("news", config) as run:
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
 import time
@@ -15,16 +14,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from trainlab import paths, secrets, trackers
-from trainlab.cleaning import lines, printable
+from trainlab.cleaning import printable
 from trainlab.config import Config, changes, settings_dict
-from trainlab.errors import UserError, nearest, some, without_traceback
+from trainlab.errors import UserError, without_traceback
 from trainlab.run import checkpoint, events, lock, naming, record, signals, stop
 from trainlab.run import resume as resuming
-from trainlab.run.metrics import AUTO, Summary, check_same, said
-from trainlab.run.monitor import VITALS, Monitor
+from trainlab.run.metrics import AUTO, Summary, check_same, never_logged, said
+from trainlab.run.monitor import Monitor
 from trainlab.run.recorder import Recorder
 from trainlab.trackers.queue import TrackerGroup
 
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from trainlab.run.record import Status
 
 ADOPT = "TRAINLAB_RUN"  # the headless runner names here the folder that the notebook's first Run takes over
-QUIET = "TRAINLAB_QUIET"  # where it is set, no run says where it lies
 _FLUSH_SECONDS = 3.0  # how old the metrics in a running run's run.json may be
 
 
@@ -100,8 +98,7 @@ class Run(Recorder):
         fields |= {"metrics": list(metrics), "directions": directions}
         name = naming.of_changes(changes(config)) if name is None else name
 
-        # TensorBoard has columns for five settings, sorted by name: none for what changes nothing in what is
-        # learned, such as `accelerator`, and is as ever
+        # TensorBoard shows five settings: none that changes nothing in what is learned, and is as ever
         free: frozenset[str] = getattr(config, "MAY_CHANGE", frozenset()) if typed else frozenset()
         self._no_columns = free - {"epochs"} - changes(config).keys()
         reference = getattr(config, "resume", "") if resume is None and typed else resume
@@ -112,12 +109,11 @@ class Run(Recorder):
         self._process = os.getpid()
         self._blocks = ExitStack()
         self._began = self._flushed = time.monotonic()
-        self._monitored = monitor
-        self._monitor: Monitor | None = None
+        self._monitored, self._monitor = monitor, cast("Monitor | None", None)
         self.step = 0
         self.resumed = bool(reference)
         self.checkpoint: Path | None = None
-        self._adopted = False
+        self._adopted = False  # the headless runner's folder
         self._enter_folder(
             resuming.find(reference, experiment, logs) if reference else None,
             lambda: naming.new_folder(logs or paths.logs(), experiment, name),
@@ -131,7 +127,7 @@ class Run(Recorder):
             self._lock.release()
             raise
         if not self._adopted:  # the headless runner has said so
-            self._say_where()
+            stop.announce(self.folder)
 
     def _enter_folder(
         self,
@@ -205,17 +201,6 @@ class Run(Recorder):
             with self._disk_errors():
                 self._events.start_session(shown)
 
-    def _say_where(self) -> None:
-        """Say where the run lies, and its page in TensorBoard; a worker process keeps silent."""
-        names = ("RANK", "LOCAL_RANK", QUIET)
-        if multiprocessing.parent_process() or any(os.environ.get(name, "0") not in "0" for name in names):
-            return
-        said = [f"run: {self.folder}"]
-        if self.folder.parents[1].resolve() == paths.logs().resolve():
-            said.append(f"curves: {stop.page(f'{self.experiment}/{self.name}')}")
-        with suppress(OSError, ValueError):  # nobody may be there to read it
-            print(lines("\n".join(said)), file=sys.stderr, flush=True)
-
     @property
     def _ids(self) -> dict[str, str]:
         """What each tracker calls this run, now or in an earlier session."""
@@ -269,8 +254,7 @@ class Run(Recorder):
             step += any(self.has(tag, step) for tag in metrics)
         self._record_scalars(metrics, int(step))
         self.step = max(self.step, int(step) + 1)
-        # most short runs of tests and notebooks log nothing, and need no monitor
-        if self._monitored and self._monitor is None:
+        if self._monitored and self._monitor is None:  # many short runs log nothing, and need none
             self._monitor = Monitor(self._record_scalars, lambda: self.step - 1, self.folder)
             self._monitor.start()
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
@@ -350,9 +334,8 @@ class Run(Recorder):
 
         What is logged from here on goes into a new event file, behind that process's.
         """
-        self._unwatch()
+        self._close()
         self._astray = False
-        self._close_events()
         curves, last = events.read(self.folder).curves, self._summary.last
         new = [
             (step, when, tag, value)
@@ -384,13 +367,14 @@ class Run(Recorder):
         """
         if self._ended or os.getpid() != self._process:
             return
-        self._unwatch()
+        if self._monitor is not None:
+            self._monitor.stop()  # logs its last point
         failure: UserError | None = None
         try:
             if self._event_file is not None and self.config:
                 with self._disk_errors():
                     self._event_file.end_session(status)
-            self._close_events()
+            self._close()
         except UserError as error:
             if status == "finished":
                 failure, status, reason = error, "failed", str(error)
@@ -417,11 +401,7 @@ class Run(Recorder):
             self.update()
         else:
             self._save(record.write_end, record.with_end, status=status, reason=reason, **self._measured())
-        missing = [tag for tag in self._record.metrics if tag not in self._summary.last]
-        if missing and status == "finished":
-            known = [tag for tag in self._summary.last if not tag.startswith(VITALS)]
-            hint = nearest(missing[0], known) if len(missing) == 1 else ""
-            line = f"metrics: {some(missing)} never logged.{hint} Logged: {some(known)}."
+        if status == "finished" and (line := never_logged(self._record.metrics, self._summary.last)):
             print(printable(line), file=sys.stderr, flush=True)
 
     def _measured(self) -> dict[str, Any]:
@@ -445,16 +425,14 @@ class Run(Recorder):
         curves = events.read(self.folder).curves if curves is None else curves
         self._summary = Summary.of(curves, self._summary.directions)
 
-    def _unwatch(self) -> None:
+    def _close(self) -> None:
+        """Stop to log, until something is logged again."""
         if self._monitor is not None:
             self._monitor.stop()
-            self._monitor = None
-
-    def _close_events(self) -> None:
-        if self._event_file is not None:
-            with self._disk_errors():
+        with self._disk_errors():
+            if self._event_file is not None:
                 self._event_file.close()
-        self._event_file = self._writer = None
+        self._monitor = self._event_file = self._writer = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy in another process needs: not the lock, the open file and the threads."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shlex
 import signal
@@ -15,6 +16,7 @@ from urllib.parse import quote
 import psutil
 
 from trainlab import paths
+from trainlab.cleaning import lines
 from trainlab.errors import UserError, without_traceback
 from trainlab.run import checkpoint, grace, lock, record
 from trainlab.run.signals import PATIENCE
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 MAKE = (
     "TRAINLAB_MAKE"  # set where `make` hands a command on, to a container or not: what to type is make's, too
 )
+QUIET = "TRAINLAB_QUIET"  # where it is set, no run says where it lies
+PROC = Path("/proc")
 GLANCE = 0.1  # seconds between two looks
 TOLD_AFTER = 5.0  # seconds of waiting, until it is said what for
 MARGIN = 20.0  # seconds for a process to end, beside all that it may have to finish
@@ -43,6 +47,18 @@ def page(label: str) -> str:
     port = started.read_text().strip() if started.is_file() else "6006"
     port = os.environ.get("TENSORBOARD_PORT") or port
     return f"http://127.0.0.1:{port}/?runFilter={quote(label.replace('+', '.'))}#timeseries"
+
+
+def announce(folder: Path) -> None:
+    """Say where a run lies, and its page in TensorBoard; a worker process keeps silent."""
+    told = [os.environ.get(name, "") for name in ("RANK", "LOCAL_RANK", QUIET)]
+    if multiprocessing.parent_process() or any(value not in ("", "0") for value in told):
+        return
+    text = f"run: {folder}"
+    if folder.parents[1].resolve() == paths.logs().resolve():
+        text += f"\ncurves: {page(f'{folder.parent.name}/{folder.name}')}"
+    with suppress(OSError, ValueError):  # nobody may be there to read it
+        print(lines(text), file=sys.stderr, flush=True)
 
 
 def outcome(folder: Path) -> str:

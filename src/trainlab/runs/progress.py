@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trainlab.run.record import Planned, Record
     from trainlab.runs.listing import Row
 
 
@@ -16,7 +15,8 @@ def text(row: Row) -> str:
 
     if row.record is None:
         return ""
-    step, planned = _step(row.record), row.record.planned
+    planned = row.record.planned
+    step = max((point.step for point in row.record.last.values()), default=None)  # the last one logged
     if step is None:
         return ""
     if planned is None or planned.steps is None:
@@ -26,20 +26,8 @@ def text(row: Row) -> str:
         parts.append(
             f"epoch {min(planned.epochs, 1 + step * planned.epochs // planned.steps)} of {planned.epochs}"
         )
-    if (left := _left(step, planned)) is not None:
-        parts.append(f"about {' '.join(duration(left).split()[:2])} left")
+    if planned.step < step < planned.steps:  # the others will take as long as those since the start
+        seconds = max(0.0, (datetime.now(UTC) - planned.at).total_seconds())
+        left = duration(seconds / (step - planned.step) * (planned.steps - step))
+        parts.append(f"about {' '.join(left.split()[:2])} left")
     return ", ".join(parts)
-
-
-def _step(known: Record) -> int | None:
-    """Return the last step that anything was logged at, None where nothing was."""
-    return max((point.step for point in known.last.values()), default=None)
-
-
-def _left(step: int, planned: Planned) -> float | None:
-    """Return how many seconds the other steps will take, if they take as long as those since the start."""
-    done = step - planned.step
-    if not planned.steps or done <= 0 or step >= planned.steps:
-        return None
-    seconds = (datetime.now(UTC) - planned.at).total_seconds()
-    return max(0.0, seconds) / done * (planned.steps - step)
