@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from lightning.pytorch.callbacks import Callback
+
     from trainlab.run.metrics import Direction
     from trainlab.run.record import Status
 
@@ -240,13 +242,32 @@ class Run(Recorder):
         """The folder of the run's checkpoints, which may not be there yet."""
         return self.folder / checkpoint.FOLDER
 
-    def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write scalars at a step. NaN and infinity are numbers too.
+    def callbacks(self, **settings: Any) -> list[Callback]:
+        """Return what records the training of any Lightning Trainer, beside callbacks of your own.
+
+        lightning.Trainer(logger=trainlab.RunLogger(run), callbacks=[*mine, *run.callbacks()])
+
+        They write curves of the speed, checkpoints with digests and the best weights; SIGTERM and Ctrl-C save
+        after the step at work; in a resumed run `fit` goes on from the newest checkpoint.
 
         Args:
-            metrics: {tag: number}; a number may be NumPy's, torch's or JAX's.
-            step: Default: that of the call before, or the next one where it has one of these tags already.
+            **settings: Fields of `TrainingConfig`, such as `monitor`, `mode`, `save_top_k`, `patience`,
+                `checkpoint_every` or `keep`; without them those of the run's own settings, where it has such.
+
+        Raises:
+            UserError: for a setting that isn't one, or where nobody has said which way `monitor` improves.
         """
+        from trainlab.training.config import TrainingConfig
+        from trainlab.training.trainer import callbacks_of
+
+        own = self._settings is not None and issubclass(self._settings, TrainingConfig)
+        known = {
+            name: self.config[name] for name in TrainingConfig.model_fields if own and name in self.config
+        }
+        return callbacks_of(self, TrainingConfig.parse(known | settings))
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Write scalars, {tag: number}, at a step. NaN and infinity are numbers too."""
         if self._astray:
             self.rewind(0)
         if step is None:

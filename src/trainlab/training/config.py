@@ -136,7 +136,8 @@ class TrainingConfig(CommonConfig):
     """What `trainlab.training.Trainer` is told; an experiment's settings add its own.
 
     So many `devices`, by `strategy` (ddp: one process a device, each batch shared between them). The best
-    `save_top_k` epochs by `monitor` are kept (-1: all). `overfit_batches` trains on the same few in each
+    `save_top_k` epochs by `monitor` are kept (-1: all). With `patience` the training ends once `monitor` has
+    not improved for so many validations in a row. `overfit_batches` trains on the same few in each
     epoch, and validates on as many. A step takes the mean gradient of `accumulate_grad_batches` batches.
     """
 
@@ -144,6 +145,7 @@ class TrainingConfig(CommonConfig):
     strategy: Literal["auto", "ddp"] = "auto"
     monitor: str = Field("val/loss", min_length=1)
     save_top_k: int = Field(1, ge=-1)
+    patience: int | None = Field(None, ge=1)
     overfit_batches: Batches = 0
     accumulate_grad_batches: int = Field(1, ge=1)
 
@@ -151,7 +153,12 @@ class TrainingConfig(CommonConfig):
         **CommonConfig.ALIASES,
         "accumulate": "accumulate_grad_batches",
     }
-    MAY_CHANGE: ClassVar[frozenset[str]] = CommonConfig.MAY_CHANGE | {"devices", "strategy", "save_top_k"}
+    MAY_CHANGE: ClassVar[frozenset[str]] = CommonConfig.MAY_CHANGE | {
+        "devices",
+        "strategy",
+        "save_top_k",
+        "patience",
+    }
 
     def check_machine(self) -> None:
         """Check that this machine has the devices and their precision; raise UserError otherwise."""

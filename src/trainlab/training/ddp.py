@@ -132,9 +132,10 @@ class _Work:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
         if rank:
             self.trainer.run.__class__ = _Silent  # type: ignore[attr-defined] # the callbacks' run, too
-        log_means(self.trainer.lightning_module)
+        from trainlab.training.trainer import interruptible
+
         try:
-            with self.trainer.at_work():  # type: ignore[attr-defined]
+            with interruptible():
                 returned = self.function(*self.args, **self.kwargs)
         except BaseException as error:
             call._call_callback_hooks(self.trainer, "on_exception", error)
