@@ -74,6 +74,14 @@ class Run(Recorder):
         UserError: The folder can't be made, or the run can't go on.
     """
 
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """Return one that writes nothing in the processes of torchrun but the first (see `ranks`)."""
+        if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0":
+            from trainlab.run.ranks import Follower
+
+            return super().__new__(Follower)  # type: ignore[return-value]
+        return super().__new__(cls)
+
     def __init__(  # noqa: PLR0913
         self,
         experiment: str,
@@ -124,58 +132,11 @@ class Run(Recorder):
         )
         try:
             self._open()
-            self._trackers.start(followed, self.folder, self._shown, self._ids)
-        except BaseException:
-            self._lock.release()
-            raise
-        if not self._adopted:  # the headless runner has said so
-            stop.announce(self.folder)
+            self._following.start(followed, self.folder, secrets.hidden(record.plain(self.config)), self._ids)
+            if "TORCHELASTIC_RUN_ID" in os.environ:
+                from trainlab.run import ranks
 
-    def _enter_folder(
-        self,
-        found: tuple[Path, Path | None] | None,
-        new_folder: Callable[[], Path],
-        experiment: str,
-        fields: dict[str, Any],
-    ) -> None:
-        """Take the headless runner's folder if there is one, or the `found` run's, or a new one; write that.
-
-        An entry of `fields` that is empty says nothing: what the runner or an earlier session knew stays.
-        """
-        said = {key: value for key, value in fields.items() if value not in (None, {}, [])}
-        folder = Path(os.environ.get(ADOPT, ""))
-        held: lock.Lock | None = None
-        if folder.name and folder.is_dir() and (not found or found[0].samefile(folder)):
-            if not found and record.read(folder).resumes:
-                raise UserError(
-                    f"The run {folder.name} is to go on, and the notebook doesn't hand its `resume` on. "
-                    "Write it into the call: trainlab.Run(..., resume=resume)."
-                )
-            del os.environ[ADOPT]  # later runs, and child processes, make their own
-            held = lock.hold(folder)
-            self._adopted = held is not None
-        if held is None and found:
-            resuming.check_experiment(found[0], [experiment], self._settings)
-            folder = found[0]
-            with self._disk_errors(folder):
-                held = resuming.take(folder)
-        elif held is None:
-            folder = new_folder()
-            with self._disk_errors(folder):
-                held = lock.hold(folder)
-        assert held is not None, "a folder made a moment ago has no other holder"
-        self._lock, self.folder, self.name, self.experiment = held, folder, folder.name, folder.parent.name
-        try:
-            if found:
-                said |= {"directions": self._check_resume(found[1], fields)}
-            with self._disk_errors():
-                if found:
-                    resuming.sweep(folder)
-                    self._record = record.reopen(folder, adopted=self._adopted, **said)
-                elif self._adopted:
-                    self._record = record.update(folder, **said, pid=self._process)
-                else:
-                    self._record = record.create(folder, self.experiment, **fields)
+                ranks.tell(self)
         except BaseException:
             self._lock.release()
             raise

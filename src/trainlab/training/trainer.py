@@ -29,7 +29,7 @@ from trainlab.training.checkpoints import (
     check_plain,
 )
 from trainlab.training.config import TrainingConfig
-from trainlab.training.ddp import strategy_for
+from trainlab.training.ddp import processes_of
 from trainlab.training.loaders import take_loaders
 from trainlab.training.precision import precision_of
 from trainlab.training.progress import LOG_EVERY, EpochBar, Speed
@@ -79,7 +79,7 @@ class Trainer(lightning.Trainer):
         theirs = any(isinstance(each, ProgressBar) for each in callbacks)
         bar = [] if theirs or options.get("enable_progress_bar") is False else [EpochBar()]
         defaults = _defaults(run, config) | {"callbacks": [*callbacks, *bar, *callbacks_of(run, config)]}
-        with _quiet():
+        with quiet():
             super().__init__(**defaults | options)
 
     @property
@@ -105,18 +105,18 @@ class Trainer(lightning.Trainer):
         can hold, or for a checkpoint that can't be written.
         """
         lightning.seed_everything(self.config.seed, verbose=False)
-        with _quiet(), interruptible():
+        with quiet(), interruptible():
             super().fit(*args, **kwargs)
         self.run.checkpoint = None  # a second fit is another training
 
     def validate(self, *args: Any, **kwargs: Any) -> Any:
         """Measure a module on the validation set; see Lightning."""
-        with _quiet(), interruptible():
+        with quiet(), interruptible():
             return super().validate(*args, **kwargs)
 
     def test(self, *args: Any, **kwargs: Any) -> Any:
         """Measure a module on the test set; see Lightning, and this class for `ckpt_path="best"`."""
-        with _quiet(), interruptible():
+        with quiet(), interruptible():
             return super().test(*args, **kwargs)
 
 
@@ -128,6 +128,8 @@ class Connection(Callback):
     without a `dirpath` writes into the run's `checkpoints/`, and into `checkpoints/own/` where its `filename`
     would be one of ours.
     """
+
+    _handler: Any = None  # of Ctrl-C
 
     def __init__(self, run: Run, config: TrainingConfig, states: FullState) -> None:
         self._run, self._config, self._states = run, config, states
@@ -168,7 +170,7 @@ class Connection(Callback):
 
     def on_exception(self, *_: Any) -> None:
         """Let Ctrl-C work again: Lightning switches it off for the rest of the process."""
-        if threading.current_thread() is threading.main_thread():
+        if self._handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self._handler)
 
     def teardown(self, trainer: Any, _: Any, stage: str) -> None:
@@ -209,8 +211,7 @@ def _defaults(run: Run, config: TrainingConfig) -> dict[str, Any]:
     accelerator = accelerator_of(config.accelerator)
     return {
         "accelerator": accelerator,
-        "devices": config.devices,
-        "strategy": strategy_for(config),
+        **processes_of(config),
         "precision": precision_of(run, config),
         "max_epochs": config.epochs,
         "fast_dev_run": config.fast_dev_run,
@@ -229,7 +230,7 @@ def _defaults(run: Run, config: TrainingConfig) -> dict[str, Any]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence what Lightning says about itself, and the warnings of `UNHELPFUL`; no others."""
     lightning_log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     level = lightning_log.level
