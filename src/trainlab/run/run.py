@@ -11,10 +11,10 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from trainlab import paths, secrets, trackers
 from trainlab.cleaning import printable
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from trainlab.run.metrics import Direction
     from trainlab.run.record import Status
 
+T = TypeVar("T")
 ADOPT = "TRAINLAB_RUN"  # the headless runner names here the folder that the notebook's first Run takes over
 _FLUSH_SECONDS = 3.0  # how old the metrics in a running run's run.json may be
 
@@ -197,6 +198,10 @@ class Run(Recorder):
             elif error is not None and status == "interrupted":
                 stop.tell(self.folder, error, reason)
             self._blocks.__exit__(kind, error, trace)
+
+    def enter(self, block: AbstractContextManager[T]) -> T:
+        """Enter a context that is left together with the run's own block."""
+        return self._blocks.enter_context(block)
 
     @property
     def checkpoints(self) -> Path:
