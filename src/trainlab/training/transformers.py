@@ -46,7 +46,8 @@ class RunCallback(transformers.TrainerCallback):
     Whatever the Trainer logs becomes a curve, with the speed beside it; no `report_to` is needed. A point
     stands at the step that it was made in, counted from 0. train/loss is logged with each checkpoint, too, so
     that none of it is lost when a training goes on there; and evaluating, however often, changes nothing in
-    what is learned.
+    what is learned. On the CPU a training that goes on has the weights and curves that it would have had, but
+    for data that are drawn at random item by item: two batches are drawn anew.
 
     Each checkpoint gets its SHA-256 once it is whole; `run.checkpoint`, or `newest` for an `output_dir`
     elsewhere, passes by those that are not. SIGTERM and Ctrl-C save after the step at work, and after the
@@ -67,7 +68,8 @@ class RunCallback(transformers.TrainerCallback):
     def __init__(self, run: Run, config: CommonConfig | None = None) -> None:
         self._run, self._config = run, config
         self._deferral = signals.Deferral(signals.PATIENCE)
-        self._signals: ExitStack | None = None  # puts handlers back; where a training fails, the run does
+        self._signals = ExitStack()  # closed, it leaves signals to others and raises what one stands for
+        self._begun = False
         self._saved = 0  # the step of the newest checkpoint
         self._saved_at = self._since = time.monotonic()
         self._waited = self._worked = 0.0  # seconds, of so many steps, since they were logged
@@ -76,20 +78,35 @@ class RunCallback(transformers.TrainerCallback):
         self._random: dict[str, Any] | None = None  # before the evaluation that is at work, or due
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Check what is wanted, and take the curves back to where the training goes on."""
-        _check_best(self._run, args)
+        """Check what is wanted, write the arguments, and take the curves back to where it goes on."""
+        run, first = self._run, not self._begun
+        _check_best(run, args)
         if state.global_step > state.max_steps:
             raise UserError(
                 f"This run has done {state.global_step} steps already, and {state.max_steps} are wanted. "
                 "Ask for more epochs or steps, or start a new run."
             )
-        if self._signals is None:
-            self._signals = self._run.enter(ExitStack())
-            if state.is_world_process_zero:
-                self._write_beginning(args, state)
+        if first and run.checkpoint is not None and state.global_step == 0:
+            raise UserError(
+                f"The run goes on from {run.checkpoint}, and the training starts anew. Write "
+                "trainer.train(resume_from_checkpoint=run.checkpoint), or start a new run."
+            )
+        if "tensorboard" in args.report_to:
+            print('warning: the run writes event files already: report_to="none" saves doing so twice.')
+        if state.is_world_process_zero:
+            if first and run.resumed:
+                run.rewind(state.global_step, run.checkpoint)
+                where = run.checkpoint or args.output_dir
+                print(f"going on from step {state.global_step}: {where}", flush=True)
+            defaults = {field.name: field.default for field in dataclasses.fields(args)}
+            said = {name: value for name, value in args.to_dict().items() if value != defaults.get(name)}
+            run.plan(state.max_steps, math.ceil(state.num_train_epochs), state.global_step)
+            run.update(training_arguments=said)
+        if first:
+            run.enter(self._signals)
         if args.world_size == 1:
             self._deferral = self._signals.enter_context(signals.deferred())
-        self._deferral.at_once = True  # until the first step
+        self._begun = self._deferral.at_once = True  # at once: until the first step
         self._saved, self._saved_at, self._since = state.global_step, time.monotonic(), time.monotonic()
         self._random = random_state() if args.eval_on_start else None
 
@@ -119,7 +136,7 @@ class RunCallback(transformers.TrainerCallback):
         if state.global_step != self._saved:
             control.should_save = bool(control.should_save or due or stop)
         elif stop:
-            self._end_deferral()
+            self._signals.close()
         control.should_training_stop = ends or stop
         best = control.should_evaluate and args.save_strategy == SaveStrategy.BEST  # may be saved
         control.should_log = bool(control.should_log or control.should_save or best or ends)
@@ -164,34 +181,11 @@ class RunCallback(transformers.TrainerCallback):
         self._saved, self._saved_at = state.global_step, time.monotonic()
         self._lap()
         if self._deferral.requested is not None:
-            self._end_deferral()
+            self._signals.close()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Leave signals alone again."""
-        self._end_deferral()
-
-    def _end_deferral(self) -> None:
-        """Leave signals to whom they were left before, and raise what one stands for that arrived."""
-        if self._signals is not None:
-            self._signals.close()
-
-    def _write_beginning(self, args: Any, state: Any) -> None:
-        """Write into the run where it goes on, how far it is to go, and the arguments."""
-        run, chosen = self._run, self._run.checkpoint
-        if chosen is not None and state.global_step == 0:
-            raise UserError(
-                f"The run goes on from {chosen}, and the training starts anew. Write "
-                "trainer.train(resume_from_checkpoint=run.checkpoint), or start a new run."
-            )
-        if run.resumed:
-            run.rewind(state.global_step, chosen)
-            print(f"going on from step {state.global_step}: {chosen or args.output_dir}", flush=True)
-        if "tensorboard" in args.report_to:
-            print('warning: the run writes event files already: report_to="none" saves doing so twice.')
-        defaults = {field.name: field.default for field in dataclasses.fields(args)}
-        said = {name: value for name, value in args.to_dict().items() if value != defaults.get(name)}
-        run.plan(state.max_steps, math.ceil(state.num_train_epochs), state.global_step)
-        run.update(training_arguments=said)
+        self._signals.close()
 
     def _lap(self) -> float:
         """Return the seconds since the last call; whoever stops the run is told of the longest."""
