@@ -14,22 +14,29 @@ if TYPE_CHECKING:
     from trainlab.config import Config as Config
     from trainlab.run.find import find as find
     from trainlab.run.run import Run as Run
+    from trainlab.runs.frames import scalars as scalars
+    from trainlab.runs.frames import table as table
+    from trainlab.training.recording import RunLogger as RunLogger
+    from trainlab.training.trainer import Trainer as Trainer
     from trainlab.training.transformers import RunCallback as RunCallback
 
 __version__ = "0.1.0"
-__all__ = ["Run", "RunCallback", "runs"]
+
+# What is imported when it is asked for: pandas, torch and Lightning cost seconds
+_MODULES = {
+    "Config": "trainlab.config",
+    "Run": "trainlab.run.run",
+    "RunCallback": "trainlab.training.transformers",
+    "RunLogger": "trainlab.training.recording",
+    "Trainer": "trainlab.training.trainer",
+    "find": "trainlab.run.find",
+    "scalars": "trainlab.runs.frames",
+    "table": "trainlab.runs.frames",
+}
+__all__ = [*_MODULES, "runs"]  # noqa: PLE0604 - all of them are texts
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is asked for, so that `import trainlab` costs nothing."""
-    if name == "Run":
-        from trainlab.run.run import Run
-
-        return Run
-    if name == "RunCallback":
-        from trainlab.training.transformers import RunCallback
-
-        return RunCallback
     if name == "runs":
         return import_module("trainlab.runs")
     if name not in _MODULES:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+import sys
 import zipfile
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from trainlab import files as atomic
+from trainlab import files
 from trainlab.cleaning import printable
 from trainlab.errors import UserError
 from trainlab.run import arrays, signals
@@ -46,7 +47,7 @@ def save(state: Mapping[str, Any], path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic.replacing(path) as file:
+        with files.replacing(path) as file:
             hashing = _Hashing(file)
             _write(state, path, hashing)
             file.flush()
@@ -117,7 +118,7 @@ def seal(folder: Path) -> None:
     """
     try:
         lines = (f"{digest}  {name}\n" for name, digest in _sums(folder).items())
-        atomic.write(folder / SUMS, "".join(lines).encode())
+        files.write(folder / SUMS, "".join(lines).encode())
     except OSError as error:
         raise CheckpointError(f"{folder / SUMS} can't be written: {error.strerror or error}.") from None
 
@@ -126,14 +127,8 @@ def check(path: Path) -> None:
     """Raise CheckpointError for a file or folder that is missing, or is not what its SHA-256 says."""
     if path.is_dir():
         _check_folder(path)
-        return
-    try:
-        with path.open("rb") as file:
-            _verify(path, hashlib.file_digest(file, "sha256").hexdigest())
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such checkpoint.") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror}.") from None
+    else:
+        _opened(path).close()
 
 
 def newest(folder: Path) -> Path | None:
@@ -193,7 +188,7 @@ def alias(path: Path, name: str) -> Path:
     digests = _digests(path)
     try:
         _write_digests(target, [*digests, *_digests(target)])
-        atomic.link(path, target)
+        files.link(path, target)
         _write_digests(target, digests)
     except OSError as error:
         raise CheckpointError(
@@ -272,15 +267,15 @@ def _check_folder(folder: Path) -> None:
 
 def _sums(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file in a folder, by its name there."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
     sums = {}
-    for path in files:
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS):
         with path.open("rb") as file:
             sums[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
     return sums
 
 
-def _verify(path: Path, found: str) -> None:
+def _opened(path: Path) -> IO[bytes]:
+    """Open a checkpoint that is what its SHA-256 says; raise CheckpointError for any other."""
     expected = _digests(path)
     try:
         file = path.open("rb")
@@ -314,4 +309,4 @@ def _digests(path: Path) -> list[str]:
 
 def _write_digests(path: Path, digests: Iterable[str]) -> None:
     lines = (f"{digest}  {path.name}\n" for digest in dict.fromkeys(digests))
-    atomic.write(digest_file(path), "".join(lines).encode())
+    files.write(digest_file(path), "".join(lines).encode())

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from trainlab.config import Config
 from trainlab.run import signals
+from trainlab.run.checkpoint import STEP
 from trainlab.run.metrics import said
 from trainlab.run.recorder import Recorder
 from trainlab.run.run import Run
@@ -53,6 +54,7 @@ class Follower(Run):
         self.folder, self.name = Path(folder), Path(folder).name
         self.checkpoint = checkpoint and Path(checkpoint)
         self._blocks = ExitStack()
+        self.step = 0
 
     def __enter__(self) -> Self:
         """Let SIGTERM end it as it does the first."""
@@ -68,8 +70,12 @@ class Follower(Run):
         """A writer that writes nothing, whatever it is asked to."""
         return _Nowhere()
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
+    def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Do nothing."""
+
+    def save(self, state: Mapping[str, Any]) -> Path:  # noqa: ARG002
+        """Do nothing; return the path that the first process writes."""
+        return self.checkpoints / f"{STEP}{self.step:08d}.ckpt"
 
     def update(self, **fields: Any) -> None:
         """Do nothing."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from trainlab import paths, secrets, trackers
 from trainlab.cleaning import printable
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ADOPT = "TRAINLAB_RUN"  # the headless runner names here the folder that the notebook's first Run takes over
+RUNNER = "TRAINLAB_RUNNER"  # and here its process, which `run.json` names until then
 _FLUSH_SECONDS = 3.0  # how old the metrics in a running run's run.json may be
 
 
@@ -133,11 +134,67 @@ class Run(Recorder):
         )
         try:
             self._open()
-            self._following.start(followed, self.folder, secrets.hidden(record.plain(self.config)), self._ids)
+            self._trackers.start(followed, self.folder, self._shown, self._ids)
             if "TORCHELASTIC_RUN_ID" in os.environ:
                 from trainlab.run import ranks
 
                 ranks.tell(self)
+        except BaseException:
+            self._lock.release()
+            raise
+        if not self._adopted:  # the headless runner has said so
+            stop.announce(self.folder)
+
+    def _enter_folder(
+        self,
+        found: tuple[Path, Path | None] | None,
+        new_folder: Callable[[], Path],
+        experiment: str,
+        fields: dict[str, Any],
+    ) -> None:
+        """Take the headless runner's folder if there is one, or the `found` run's, or a new one; write that.
+
+        An entry of `fields` that is empty says nothing: what the runner or an earlier session knew stays.
+        """
+        said = {key: value for key, value in fields.items() if value not in (None, {}, [])}
+        folder = Path(os.environ.get(ADOPT, ""))
+        held: lock.Lock | None = None
+        if folder.name and folder.is_dir() and (not found or found[0].samefile(folder)):
+            known = record.read(folder)
+            # a process before this one may have had it: the record names the runner's until then
+            if os.environ.get(RUNNER, str(known.pid)) == str(known.pid):
+                if known.resumes and not found:
+                    if not (known.model_extra or {}).get("script"):
+                        raise UserError(
+                            f"The run {folder.name} is to go on, and the notebook doesn't hand its "
+                            "`resume` on. Write it into the call: trainlab.Run(..., resume=resume)."
+                        )
+                    found, self.resumed = (folder, None), True  # a script has its first arguments again
+                del os.environ[ADOPT]  # later runs, and child processes, make their own
+                held = lock.hold(folder)
+                self._adopted = held is not None
+        if held is None and found:
+            resuming.check_experiment(found[0], [experiment], self._settings)
+            folder = found[0]
+            with self._disk_errors(folder):
+                held = resuming.take(folder)
+        elif held is None:
+            folder = new_folder()
+            with self._disk_errors(folder):
+                held = lock.hold(folder)
+        assert held is not None, "a folder made a moment ago has no other holder"
+        self._lock, self.folder, self.name, self.experiment = held, folder, folder.name, folder.parent.name
+        try:
+            if found:
+                said |= {"directions": self._check_resume(found[1], fields)}
+            with self._disk_errors():
+                if found:
+                    resuming.sweep(folder)
+                    self._record = record.reopen(folder, adopted=self._adopted, **said)
+                elif self._adopted:
+                    self._record = record.update(folder, **said, pid=self._process)
+                else:
+                    self._record = record.create(folder, self.experiment, **fields)
         except BaseException:
             self._lock.release()
             raise
@@ -232,8 +289,13 @@ class Run(Recorder):
         }
         return callbacks_of(self, TrainingConfig.parse(known | settings))
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Write scalars, {tag: number}, at a step. NaN and infinity are numbers too."""
+    def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write scalars at a step. NaN and infinity are numbers too.
+
+        Args:
+            metrics: {tag: number}; a number may be NumPy's, torch's or JAX's.
+            step: Default: that of the call before, or the next one where it has one of these tags already.
+        """
         if self._astray:
             self.rewind(0)
         if step is None:

@@ -69,15 +69,18 @@ def outcome(folder: Path) -> str:
     states = checkpoint.full_states(folder)
     if not states and not known.get("script"):
         return "no checkpoint was saved."
-    step = checkpoint.step_of(states[0])
-    saved = f"saved as {states[0].name}" if step is None else f"saved at step {step}"
-    try:
-        notebook = record.read(folder).model_dump().get("notebook")
-    except record.RecordError:
-        notebook = None
-    if notebook:
-        return f"{saved}. Go on: {resume_command(str(notebook), folder.name)}"
-    return f'{saved}. Go on with resume="{folder.name}"'
+    saved = "no checkpoint was saved by trainlab; the script's own files are in the run's folder"
+    if states:
+        step = checkpoint.step_of(states[0])
+        saved = f"saved as {states[0].name}" if step is None else f"saved at step {step}"
+    if not (program := known.get("notebook") or known.get("script")):
+        return f'{saved}. Go on with resume="{folder.name}"'
+    path = Path(str(program))
+    is_known = path.suffix == ".ipynb" and path.parent == paths.notebooks().resolve()
+    words = ["-m", str(known["module"])] if known.get("module") else [path.stem if is_known else str(path)]
+    typed = shlex.join([*words, "--resume", folder.name])
+    typed = f'make run ARGS="{typed}"' if MAKE in os.environ else f"trainlab run {typed}"
+    return f"{saved}. Go on: {typed}"
 
 
 def tell(folder: Path, error: BaseException, reason: str | None) -> None:
