@@ -19,8 +19,8 @@ MAY_IMPORT = {
     "run": {GROUND, "trackers"},
     "runs": {GROUND, "trackers", "run"},
     "headless": {GROUND, "run"},
-    "training": {GROUND, "run"},
-    "checks": {GROUND, "run", "training"},
+    "training": {GROUND, "trackers", "run"},
+    "checks": {GROUND, "run", "runs", "training"},
 }
 FREE = {
     "cli",
