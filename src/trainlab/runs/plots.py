@@ -108,7 +108,7 @@ def curves(
     if known.empty or not tags:
         return _sentence("No run has such a curve.")
     weights = sorted({*SMOOTHINGS, weight})
-    runs = list(dict.fromkeys(points["run"]))
+    runs = list(dict.fromkeys((known if for_file else points)["run"]))  # on the screen x may be another
     picked = alt.selection_point(name="picked", fields=["run"], bind="legend")
     colour = alt.Color("run:N", title=None, sort=None).scale(
         domain=runs, scheme="tableau10" if len(runs) <= _MANY else "turbo"
