@@ -276,17 +276,25 @@ def test_a_mistake_is_told_and_makes_nothing(here, monkeypatch, words, options, 
     assert list((here.root / "logs").iterdir()) == []
 
 
-def test_a_resumed_script_keeps_its_arguments(here, monkeypatch):
-    monkeypatch.chdir(here.root)
+def test_a_resumed_script_keeps_its_arguments_and_its_working_folder(here, monkeypatch):
+    place = here.root / "place"
+    place.mkdir()
+    monkeypatch.chdir(place)
     monkeypatch.setattr(launcher, "start", lambda _, held, __: held.release() or subprocess.Popen(["true"]))
-    script(here, ARGPARSE)
+    script(here, ARGPARSE, "place/train.py")
     assert launcher.run("train.py", ["lr=1"], detach=True) == 0
     for refused in ({"words": ["lr=2"]}, {"words": ["lr=1"], "arguments": ["--flag"]}):
         with pytest.raises(UserError, match="gets its first arguments again: --lr=1"):
             launcher.run("train.py", resume="last", **refused)
     with pytest.raises(UserError, match="has its name already"):
         launcher.run("train.py", resume="last", name="new")
+    monkeypatch.chdir(here.root)
+    path = script(here, ARGPARSE)
     assert launcher.run("train.py", ["lr=1"], resume="last", detach=True) == 0
+    assert (here.record()["script"], here.record()["working_folder"]) == (str(path), str(place))
+    place.rename(here.root / "elsewhere")
+    with pytest.raises(UserError, match="place, which is no longer there"):
+        launcher.run("train.py", resume="last")
 
 
 class Settings(Config):

@@ -187,9 +187,14 @@ def _script(  # noqa: PLR0913, PLR0917
         known |= {"arguments": arguments, "working_folder": str(Path.cwd())}
         return _new(experiments[0], name or naming.of_changes(config), config, **known), arguments
     with _reopening(resume, experiments, name) as (folder, _, before):
-        first = before.model_dump().get("arguments")
+        fields = before.model_dump()
+        first = fields.get("arguments")
         if first is None:
             raise UserError(f"The run {folder.name} is none of a script that `trainlab run` executed.")
+        if not Path(fields["working_folder"]).is_dir():
+            raise UserError(
+                f"The run began in {fields['working_folder']}, which is no longer there: make it."
+            )
         if arguments and secrets.hidden(record.plain(arguments)) != first:
             raise UserError(
                 f"A resumed script gets its first arguments again: {' '.join(first) or 'none'}. Leave out "
