@@ -200,8 +200,8 @@ class Best(ModelCheckpoint):
     `best-step-00000240.ckpt`. Each validation counts, or each epoch where `monitor` is no metric of the
     validation. A module may call it otherwise: 'val_loss' is 'val/loss'.
 
-    Raises UserError where nobody says which way the metric improves: the others' weights would be deleted by
-    a guess.
+    Raises:
+        UserError: where nobody says which way the metric improves: weights would be deleted by a guess.
     """
 
     monitor: str
