@@ -15,7 +15,7 @@ from lab import git
 from trainlab import origin, system
 from trainlab.run import record
 
-MAKE = "from trainlab.runs import record\nimport pathlib\nrecord.create(pathlib.Path('{folder}'), 'mine')\n"
+MAKE = "from trainlab.run import record\nimport pathlib\nrecord.create(pathlib.Path('{folder}'), 'mine')\n"
 
 
 @pytest.fixture
@@ -83,10 +83,10 @@ def test_a_record_from_before_is_read(tmp_path):
         (["import trainlab", "with trainlab.Run('lit-nb', {}) as run: pass"], "lit-nb"),
         (["import trainlab as t", "!ls\n%time 1\nrun = t.Run(experiment='mine')"], "mine"),
         (["from trainlab import Run as R", "def f():\n    R('inner')", "R('outer')"], "inner"),
-        (["from trainlab.runs import Run", "Run(title)"], "from a parameter"),
+        (["from trainlab.run.run import Run", "Run(title)"], "from a parameter"),
         (["NAME = 'a constant'", "import trainlab", "trainlab.Run(NAME)"], "a constant"),
-        (["from trainlab.runs import Run", "title = 'a default'", "Run(title)"], "from a parameter"),
-        (["from trainlab.runs import Run", "Run(unknown)", "Run('second')"], None),
+        (["from trainlab.run.run import Run", "title = 'a default'", "Run(title)"], "from a parameter"),
+        (["from trainlab.run.run import Run", "Run(unknown)", "Run('second')"], None),
         (["import wandb as trainlab", "Run('other')"], None),
         (["from azure import Run", "Run('other')", "trainlab.Run('not imported')"], None),
         (["%%bash\nRun('a')", "1 +", "import trainlab", "trainlab.Run(5)"], None),

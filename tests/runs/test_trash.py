@@ -14,7 +14,8 @@ from runs_folder import foreign, make
 from trainlab.cli.runs import app
 from trainlab.errors import UserError
 from trainlab.run import events, find, lock
-from trainlab.runs import listing, moving, trash
+from trainlab.runs import listing, trash
+from trainlab.runs import trash as moving
 
 
 @pytest.fixture

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import logging
 import math
 import signal
 import threading
-import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +17,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.core.mixins import HyperparametersMixin
 
 from trainlab.run import checkpoint
-from trainlab.training import loops
+from trainlab.training import state
 from trainlab.training.checkpoints import (
     BEST,
     Best,
@@ -29,11 +27,10 @@ from trainlab.training.checkpoints import (
     check_plain,
 )
 from trainlab.training.config import TrainingConfig
-from trainlab.training.ddp import processes_of
-from trainlab.training.loaders import take_loaders
-from trainlab.training.precision import precision_of
-from trainlab.training.progress import LOG_EVERY, EpochBar, Speed
-from trainlab.training.recording import RunLogger
+from trainlab.training.data import take_loaders
+from trainlab.training.distributed import processes_of
+from trainlab.training.logger import LOG_EVERY, EpochBar, RunLogger, Speed, quiet
+from trainlab.training.seed import precision_of
 from trainlab.training.workers import set_threads
 
 if TYPE_CHECKING:
@@ -42,16 +39,6 @@ if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Checkpoint
 
     from trainlab.run.run import Run
-
-UNHELPFUL = (
-    ".*does not have many workers.*",  # tokens are ready before training: workers would only cost memory
-    ".*smaller than the logging interval.*",  # Speed sets that
-    ".*module\\(s\\) in eval mode.*",  # frozen layers, which are to be so
-    ".*configured with multiple `ModelCheckpoint`.*",  # see `Trainer.checkpoint_callback`
-    ".*Checkpoint directory .* exists and is not empty.*",  # a run keeps its own there
-    ".*requested to overfit but enabled.*",  # it turns shuffling off itself
-    r".*isinstance\(treespec, LeafSpec\).*",  # Lightning's own business with torch
-)
 
 
 class Trainer(lightning.Trainer):
@@ -165,7 +152,7 @@ class Connection(Callback):
                 setattr(module, name, functools.partial(method, module, sync_dist=True))
         take_loaders(trainer, self._config.seed, self._config.num_workers)
         if stage == "fit":
-            loops.install(trainer, self._states)
+            state.install(trainer, self._states)
             start = trainer._checkpoint_connector.resume_start
             trainer._checkpoint_connector.resume_start = lambda path=None, weights_only=None: start(
                 path or (self._run.checkpoint if trainer.state.fn == "fit" else None), weights_only
@@ -225,21 +212,6 @@ def _defaults(run: Run, config: TrainingConfig) -> dict[str, Any]:
         "enable_model_summary": False,
         "default_root_dir": run.folder,
     }
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence what Lightning says about itself, and the warnings of `UNHELPFUL`; no others."""
-    lightning_log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    level = lightning_log.level
-    lightning_log.setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        for message in UNHELPFUL:
-            warnings.filterwarnings("ignore", message)
-        try:
-            yield
-        finally:
-            lightning_log.setLevel(level)
 
 
 @contextmanager

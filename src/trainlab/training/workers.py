@@ -18,7 +18,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from trainlab.system import cpu_limit
-from trainlab.training.batches import AHEAD, OrderedLoader, random_state
+from trainlab.training.data import AHEAD, OrderedLoader, random_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

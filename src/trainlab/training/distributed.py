@@ -138,7 +138,7 @@ def _launched(count: int, work: bytes, said: Path) -> bytes:
 
 def _take_part(work: bytes, said: str) -> bytes | None:
     """Do one process's share; return process 0's outcome."""
-    from trainlab.training.trainer import quiet
+    from trainlab.training.logger import quiet
 
     rank = int(os.environ["RANK"])
     file = Path(said, str(rank))
