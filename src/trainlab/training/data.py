@@ -13,12 +13,10 @@ import os
 import random
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from lightning.pytorch.trainer.connectors.data_connector import _DataConnector
-from lightning.pytorch.trainer.states import RunningStage
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -30,7 +28,6 @@ from torch.utils.data import (
 )
 
 from trainlab.errors import UserError
-from trainlab.training.workers import choose_workers, threads_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +35,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Arrange = Callable[[np.random.Generator, int], NDArray[np.int64]]
-    import lightning
 
 
 AHEAD = 2  # batches that a worker prepares ahead, torch's own default
@@ -256,59 +252,3 @@ def random_state(key: Sequence[int]) -> Iterator[None]:
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-def take_loaders(trainer: lightning.Trainer, seed: int, workers: int | Literal["auto"] = 0) -> None:
-    """Let a Trainer, once made, give its training loaders an order of our own (see `batches.ordered`).
-
-    Those that have no workers get some: so many, or as many as are chosen for them, which is printed. A
-    number leaves them their CPUs: torch takes fewer threads. A choice does not, since what is measured
-    differs from time to time, and sums of floats by the number of threads.
-
-    With several processes each validates and tests on the whole set: none is repeated or left out, and the
-    metrics need no gathering. A training loader with an order of its own is shared out by Lightning, which
-    gives each process whole batches.
-    """
-    connector = trainer._data_connector
-    connector.__class__ = _Loaders  # what it knows by now, such as the data, stays as it is
-    vars(connector).update(_seed=seed, _workers=workers, _loaded=0.0, _streams=0)
-
-
-class _Loaders(_DataConnector):
-    """Lightning's, which asks for each loader here; there is no public place where all of them pass."""
-
-    _seed: int
-    _workers: int | Literal["auto"]
-    _loaded: float  # the epoch before which the loaders were asked for the last time
-    _streams: int  # how many there were of them
-
-    def _prepare_dataloader(self, dataloader: Any, shuffle: bool, mode: RunningStage) -> Any:
-        if mode == RunningStage.TRAINING:
-            order = {"seed": self._seed, "stream": self._stream()}
-            world = {"rank": self.trainer.global_rank, "world": self.trainer.world_size}
-            dataloader = ordered(dataloader, **order, **world)
-            if isinstance(dataloader, OrderedLoader) and not dataloader.num_workers:
-                dataloader.use_workers(self._count(dataloader))
-        if mode in (RunningStage.TRAINING, RunningStage.PREDICTING):
-            return super()._prepare_dataloader(dataloader, shuffle, mode)
-        return dataloader
-
-    def _stream(self) -> int:
-        """Return the number of a loader among those that are asked for together, from 0."""
-        loaded = self.trainer.fit_loop._last_train_dl_reload_epoch
-        self._streams = self._streams + 1 if loaded == self._loaded else 0
-        self._loaded = loaded
-        return self._streams
-
-    def _count(self, loader: OrderedLoader) -> int:
-        """Return the number of workers for a loader; the first process chooses for all."""
-        trainer = self.trainer
-        if self._workers != "auto":
-            torch.set_num_threads(threads_for(trainer.num_devices, self._workers))
-            return self._workers
-        choice = None
-        if trainer.is_global_zero:
-            on_cpu = trainer.strategy.root_device.type == "cpu"
-            choice = choose_workers(loader, processes=trainer.num_devices, spare=int(on_cpu))
-            print(choice, flush=True)
-        return trainer.strategy.broadcast(choice and choice.workers) or 0

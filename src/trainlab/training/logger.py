@@ -1,4 +1,4 @@
-"""What a training with Lightning shows: its numbers in the run, a bar an epoch, its speed among the curves."""
+"""What a training with Lightning shows: numbers in the run, a bar an epoch, its speed among the curves."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.core.mixins import HyperparametersMixin
 
 from trainlab.run import checkpoint
-from trainlab.training import state
+from trainlab.training import loops
 from trainlab.training.checkpoints import (
     BEST,
     Best,
@@ -27,11 +27,10 @@ from trainlab.training.checkpoints import (
     check_plain,
 )
 from trainlab.training.config import TrainingConfig
-from trainlab.training.data import take_loaders
 from trainlab.training.distributed import processes_of
 from trainlab.training.logger import LOG_EVERY, EpochBar, RunLogger, Speed, quiet
 from trainlab.training.seed import precision_of
-from trainlab.training.workers import set_threads
+from trainlab.training.workers import set_threads, take_loaders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -152,7 +151,7 @@ class Connection(Callback):
                 setattr(module, name, functools.partial(method, module, sync_dist=True))
         take_loaders(trainer, self._config.seed, self._config.num_workers)
         if stage == "fit":
-            state.install(trainer, self._states)
+            loops.install(trainer, self._states)
             start = trainer._checkpoint_connector.resume_start
             trainer._checkpoint_connector.resume_start = lambda path=None, weights_only=None: start(
                 path or (self._run.checkpoint if trainer.state.fn == "fit" else None), weights_only
