@@ -1,0 +1,50 @@
+"""The house of design.md: what a text of the checkout names is there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+from project import CHECKOUT
+
+SOURCE = CHECKOUT / "src"
+IMPORTS = re.compile(r"\bfrom ((?:trainlab|experiments)[\w.]*) import ([\w ,]+)")
+FILES = re.compile(r"(?<![\w./])(?:src|tests|trainlab|experiments)/[\w/]+\.py\b")
+
+
+def is_there(module: str, name: str) -> bool:
+    """Say whether a module, or a package, holds a submodule or any word of this name."""
+    place = SOURCE.joinpath(*module.split("."))
+    code = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    if (place / name).is_dir() or (place / f"{name}.py").is_file():
+        return True
+    return code.is_file() and re.search(rf"\b{name}\b", code.read_text()) is not None
+
+
+def missing(text: str) -> list[str]:
+    """Return what a text imports, or names as a file, and is not there."""
+    imported = [
+        (module, name.split()[0])
+        for module, names in IMPORTS.findall(text)
+        for name in names.split(",")
+        if name.strip()
+    ]
+    files = [
+        file
+        for file in FILES.findall(text)
+        if not any((CHECKOUT / top / file).exists() for top in ("", "src"))
+    ]
+    return files + [f"from {module} import {name}" for module, name in imported if not is_there(module, name)]
+
+
+def test_every_module_and_file_that_a_text_names_is_there() -> None:
+    """Python itself finds a wrong import, but not in a script within a string, a `try` or a comment."""
+    listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=CHECKOUT, text=True).split("\0")
+    paths = [
+        CHECKOUT / name
+        for name in listed
+        if name.endswith((".py", ".md", ".ipynb", ".sh", ".yml")) or "." not in name
+    ]
+    texts = {path: path.read_text(errors="replace") for path in paths if path.is_file()}
+    assert len(texts) > 100
+    assert {str(path): wrong for path, text in texts.items() if (wrong := missing(text))} == {}
