@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from project import CHECKOUT, Project, clean_environment, copy_checkout, status_of
+from project import CHECKOUT, Project, clean_environment, copy_checkout, own_images, status_of
 from terminal import CTRL_C, in_terminal
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def docker_project(
 ) -> Iterator[Project]:
     """Copy the checkout for the real engine; its volume and containers are gone at the end."""
     folder = copy_checkout(tmp_path_factory.mktemp("docker"))
+    own_images()  # whose layers, and whose wheel of torch, are this one's
     for wheel in (CHECKOUT / "jupyter/wheels").glob("*.whl"):
         os.link(wheel, folder / "jupyter/wheels" / wheel.name)
     ports = {"JUPYTER_PORT": str(free_port()), "TENSORBOARD_PORT": str(free_port())}

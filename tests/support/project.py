@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -104,7 +105,7 @@ def images(project: str) -> dict[str, str]:
 
 
 def own_project() -> str:
-    """Return the name of this checkout's own project, whose images `make test` has built."""
+    """Return the name of this checkout's own project."""
     script = "for each in choice settings project; do . stack/$each.sh; done; choose_project; echo $project"
     printed = subprocess.check_output(
         ["bash", "-c", script], cwd=CHECKOUT, env=clean_environment(), text=True
@@ -112,10 +113,22 @@ def own_project() -> str:
     return printed.strip()
 
 
+@functools.cache
+def build() -> subprocess.CompletedProcess[str]:
+    """Build this checkout's images: minutes the first time, seconds where the engine knows every layer."""
+    return Project(CHECKOUT, {"ENGINE": "docker", "GPU": "0"}).make("build", check=False)
+
+
+def own_images() -> dict[str, str]:
+    """Return the image of each service of this checkout, built by the first test that asks."""
+    assert build().returncode == 0, build().stdout
+    return images(own_project())
+
+
 def lend_images(project: str) -> None:
     """Give this checkout's images to a clone, too, under its project's name."""
-    for names in zip(images(own_project()).values(), images(project).values(), strict=True):
-        subprocess.run(["docker", "tag", *names], check=False, capture_output=True)  # else Compose builds it
+    for names in zip(own_images().values(), images(project).values(), strict=True):
+        subprocess.run(["docker", "tag", *names], check=True, capture_output=True)
 
 
 def status_of(url: str, **headers: str) -> int:
