@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fake_machine import Machine, in_a_terminal
-
-if TYPE_CHECKING:
-    pass
 
 
 def users_files(machine: Machine) -> list[Path]:

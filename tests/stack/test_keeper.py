@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -18,16 +17,14 @@ from typing import TYPE_CHECKING
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from project import CHECKOUT
+from project import CHECKOUT, module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
 KEEPER = CHECKOUT / "tensorboard/keeper.py"
-spec = importlib.util.spec_from_file_location("keeper", KEEPER)
-keeper = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(keeper)
+keeper = module("tensorboard/keeper.py")
 
 DEADLINE = 60.0  # seconds; a busy machine needs some of them
 

@@ -203,13 +203,10 @@ def test_down_lets_a_training_save_a_checkpoint_and_it_goes_on_after_up(local_pr
     stoppable_notebook.write(folder / "notebooks")
     local_project.make("up")
     run = f"ARGS=slow --name stopped {' '.join(stoppable_notebook.SETTINGS)}"
-    environment = clean_environment() | local_project.environment
-    waiting = subprocess.Popen(
-        ["make", "run", run], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    waiting = local_project.start("run", run)
     training = stoppable_notebook.at_work(folder, "stopped")
     local_project.make("down")
-    assert b"Error 143" in waiting.communicate(timeout=DEADLINE)[0]
+    assert "Error 143" in waiting.communicate(timeout=DEADLINE)[0]
     known, steps = stoppable_notebook.record(training), stoppable_notebook.curve(training)
     assert (known["status"], known["reason"]) == ("interrupted", "SIGTERM")
     assert stoppable_notebook.newest_checkpoint(training) == steps[-1] + 1 < stoppable_notebook.STEPS

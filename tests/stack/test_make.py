@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fake_machine import ENGINE_INFO, Machine
-from project import clean_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -241,19 +240,7 @@ def test_four_at_once_on_a_stopped_stack_wait_for_each_other(
         leave_out(machine, tmp_path / "bin", "flock")
         (machine.folder / ".stack").mkdir()
         (machine.folder / ".stack/up.lock.pid").symlink_to("4194999")  # of a process that was killed
-    environment = clean_environment() | machine.environment
-    makes = [
-        subprocess.Popen(
-            ["make", *command.split()],
-            cwd=machine.folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for _ in range(4)
-    ]
+    makes = [machine.start(*command.split()) for _ in range(4)]
     said = [each.communicate()[0] for each in makes]
     assert [each.returncode for each in makes] == [0] * 4, said
     assert machine.built() == 1

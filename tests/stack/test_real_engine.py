@@ -95,21 +95,7 @@ def test_a_signal_reaches_the_process_in_a_real_container_with_a_terminal_and_wi
         terminal.type(CTRL_C)
         terminal.until("saved on INT")
     for sent, name in ((signal.SIGINT, "INT"), (signal.SIGTERM, "TERM")):
-        piped = subprocess.Popen(
-            command,
-            cwd=small_stack.folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        assert piped.stdout
-        while "at work" not in piped.stdout.readline():
-            assert piped.poll() is None
-        os.killpg(piped.pid, sent)
-        assert f"saved on {name}" in piped.communicate(timeout=60)[0]
+        assert f"saved on {name}" in small_stack.signalled(sent, *command[1:])[1]
     with in_terminal(["make", "shell"], small_stack.folder, environment) as terminal:
         terminal.until(":/# ")
         terminal.type("echo $((6 * 7)); exit\n")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 CHECKOUT = Path(__file__).parents[2]
@@ -53,6 +56,29 @@ class Project:
         )
         assert done.returncode == 0 or not check, done.stdout
         return done
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start `make ARGUMENTS` in a process group of its own, its output in a pipe, and go on."""
+        return subprocess.Popen(
+            ["make", *arguments],
+            cwd=self.folder,
+            env=clean_environment() | self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def signalled(self, sent: signal.Signals, *arguments: str) -> tuple[int, str]:
+        """Start make, signal its group once it prints "at work"; return its exit code and the rest."""
+        make = self.start(*arguments)
+        assert make.stdout
+        while "at work" not in make.stdout.readline():
+            assert make.poll() is None
+        os.killpg(make.pid, sent)
+        rest, _ = make.communicate(timeout=60)
+        return make.returncode, rest
 
     def runs(self) -> list[dict[str, Any]]:
         """Return what `make runs` lists, from its standard output alone."""
@@ -129,6 +155,14 @@ def lend_images(project: str) -> None:
     """Give this checkout's images to a clone, too, under its project's name."""
     for names in zip(own_images().values(), images(project).values(), strict=True):
         subprocess.run(["docker", "tag", *names], check=True, capture_output=True)
+
+
+def module(file: str) -> ModuleType:
+    """Return what a file of the checkout defines that lies in no package."""
+    spec = importlib.util.spec_from_file_location(Path(file).stem, CHECKOUT / file)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
 
 
 def status_of(url: str, **headers: str) -> int:
