@@ -123,11 +123,11 @@ def lightning(logs: Path | None, resume: str) -> None:
     import torch
     from torch.utils.data import DataLoader, TensorDataset
 
+    from trainlab.training.checkpoints import FullState
     from trainlab.training.config import TrainingConfig
-    from trainlab.training.keeping import Keeper
     from trainlab.training.trainer import Trainer
 
-    board, written = watched(), Keeper.written
+    board, write = watched(), FullState._write
 
     class Line(lightning.LightningModule):
         def __init__(self) -> None:
@@ -148,11 +148,11 @@ def lightning(logs: Path | None, resume: str) -> None:
         def configure_optimizers(self) -> Any:
             return torch.optim.Adam(self.parameters(), lr=0.05)
 
-    def telling(keeper: Keeper, step: int, **options: Any) -> None:
-        board.saved = step
-        written(keeper, step, **options)
+    def telling(states: FullState, trainer: Any, saved: dict[str, Any]) -> None:
+        write(states, trainer, saved)
+        board.saved = saved["global_step"]
 
-    Keeper.written = telling  # type: ignore[method-assign]
+    FullState._write = telling  # type: ignore[method-assign]
     config = TrainingConfig(
         accelerator="cpu", num_workers=0, epochs=3, checkpoint_every="3", resume=resume, monitor="val/loss"
     )

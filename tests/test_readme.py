@@ -143,6 +143,20 @@ def test_the_example_of_an_own_module_leaves_curves_and_a_checkpoint_that_loads(
     assert dict(best["hyper_parameters"]) == {"learning_rate": 0.2}
 
 
+def test_the_example_of_a_transformers_trainer_leaves_curves_and_whole_checkpoints(tmp_path: Path) -> None:
+    (example,) = (block for block in blocks("python") if "RunCallback" in block)
+    added = [line for line in example.splitlines() if re.search(r"trainlab|\brun\b", line)]
+    assert len(added) <= 5
+    folder, run = recorded(example, tmp_path)
+    assert (run["experiment"], run["status"], run["config"]) == (
+        "first-word",
+        "finished",
+        {"learning_rate": 0.001},
+    )
+    assert {"val/loss", "train/loss"} <= run["last"].keys()
+    assert checkpoint.newest(folder) == folder / "checkpoints" / "checkpoint-60"
+
+
 def test_everything_in_the_tree_exists() -> None:
     (tree,) = blocks("text")
     parents = [CHECKOUT]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trainlab.runs.frames import table as table
     from trainlab.training.recording import RunLogger as RunLogger
     from trainlab.training.trainer import Trainer as Trainer
+    from trainlab.training.transformers import RunCallback as RunCallback
 
 __version__ = "0.1.0"
 

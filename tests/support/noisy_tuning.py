@@ -1,8 +1,9 @@
-"""A fine-tuning that draws random numbers everywhere: what a resume must reproduce bit for bit."""
+"""A fine-tuning with dropout, by a plain Transformers Trainer: what a resume must reproduce."""
 
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,15 +12,13 @@ from torch.utils.data import Dataset
 from transformers import BertConfig, BertForSequenceClassification, EvalPrediction, TrainerCallback
 
 import trainlab
-from trainlab.training.finetuning import FineTuner
-from trainlab.training.finetuning_config import FineTuneConfig
 
 STEPS = 10  # two epochs of five, evaluated after 3, 6, 9 and 10
 WORDS, LENGTH = 50, 8
 
 
 class Texts(Dataset):
-    """Random words, whose first one tells the label; the others are masked at random."""
+    """Random words, whose first one tells the label."""
 
     def __init__(self, count: int, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -29,9 +28,7 @@ class Texts(Dataset):
         return len(self.words)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
-        words = self.words[row].clone()
-        words[random.randrange(1, LENGTH)] = 0
-        return {"input_ids": words, "labels": int(words[0] > WORDS // 2)}
+        return {"input_ids": self.words[row], "labels": int(self.words[row][0] > WORDS // 2)}
 
 
 def model() -> BertForSequenceClassification:
@@ -41,10 +38,12 @@ def model() -> BertForSequenceClassification:
     return BertForSequenceClassification(BertConfig(vocab_size=WORDS, max_position_embeddings=LENGTH, **size))
 
 
-def settings(**changes: Any) -> FineTuneConfig:
-    usual = {"accelerator": "cpu", "num_workers": 0, "checkpoint_every": "1h", "keep": 99, "epochs": 2}
-    steps = {"batch_size": 4, "logging_steps": 3, "warmup_steps": 2, "learning_rate": 0.01}
-    return FineTuneConfig(**usual | steps | changes)
+def arguments(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Return what a TrainingArguments is told; nothing of ours but the folder."""
+    usual = {"output_dir": str(folder), "use_cpu": True, "disable_tqdm": True, "num_train_epochs": 2}
+    steps = {"logging_steps": 3, "eval_strategy": "steps", "save_strategy": "steps", "save_steps": 3}
+    sizes = {"per_device_train_batch_size": 4, "learning_rate": 0.01, "warmup_steps": 2}
+    return usual | steps | sizes | changes
 
 
 def measure(told: EvalPrediction) -> dict[str, float]:
@@ -53,14 +52,27 @@ def measure(told: EvalPrediction) -> dict[str, float]:
 
 
 def tuner(
-    run: trainlab.Run, config: FineTuneConfig, *callbacks: TrainerCallback, **options: Any
-) -> FineTuner:
-    data = {"train_dataset": Texts(18, seed=1), "eval_dataset": Texts(10, seed=2)}
-    usual = {"model": model(), "compute_metrics": measure, "callbacks": callbacks}
-    return FineTuner(run, config, **usual | data | options)
+    run: trainlab.Run,
+    *callbacks: TrainerCallback,
+    kind: type[transformers.Trainer] = transformers.Trainer,
+    config: Any = None,
+    options: dict[str, Any] | None = None,
+    **changes: Any,
+) -> transformers.Trainer:
+    """Return a Trainer that records into the run; `changes` are those of its TrainingArguments."""
+    usual: dict[str, Any] = {
+        "model": model(),
+        "args": transformers.TrainingArguments(**arguments(run.checkpoints, **changes)),
+        "train_dataset": Texts(18, seed=1),
+        "eval_dataset": Texts(10, seed=2),
+        "compute_metrics": measure,
+        "callbacks": [*callbacks, trainlab.RunCallback(run, config)],
+    }
+    return kind(**usual | (options or {}))
 
 
-def tune(run: trainlab.Run, config: FineTuneConfig, *callbacks: TrainerCallback, **options: Any) -> FineTuner:
-    done = tuner(run, config, *callbacks, **options)
-    done.train()
+def tune(run: trainlab.Run, *callbacks: TrainerCallback, **changes: Any) -> transformers.Trainer:
+    """Train, from the run's checkpoint if it goes on from one."""
+    done = tuner(run, *callbacks, **changes)
+    done.train(resume_from_checkpoint=run.checkpoint)
     return done

@@ -24,7 +24,7 @@ from trainlab.run import checkpoint
 from trainlab.run.metrics import Direction
 from trainlab.run.signals import Deferral, Terminated
 from trainlab.runs import listing
-from trainlab.training.checkpoints import States
+from trainlab.training.checkpoints import FullState
 from trainlab.training.config import TrainingConfig
 from trainlab.training.trainer import Trainer
 
@@ -425,12 +425,11 @@ def test_a_finished_run_goes_on_with_more_epochs_but_not_with_fewer(tmp_path: Pa
         Trainer(run, fewer).fit(Noisy(), Data())
 
 
-class Interrupted(States):
+class Interrupted(FullState):
     """Gets SIGTERM while the processes agree on whether to save, or just before; says what it saves."""
 
     def __init__(self, run: trainlab.Run, world_size: int) -> None:
         super().__init__(run, TrainingConfig())
-        self.start(None)
         self.deferral = Deferral(patience=60)
         self.saved: list[int] = []
         self.trainer: Any = SimpleNamespace(global_step=1, world_size=world_size, strategy=self)

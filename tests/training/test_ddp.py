@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -23,8 +24,8 @@ import trainlab
 from trainlab.errors import UserError
 from trainlab.run import checkpoint
 from trainlab.runs import scalars
+from trainlab.training import ddp
 from trainlab.training.config import TrainingConfig
-from trainlab.training.ddp import Processes, strategy_for
 from trainlab.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
@@ -99,7 +100,7 @@ def test_a_killed_process_ends_the_run_and_one_alone_can_go_on(one: Trained, tmp
     (folder,) = tmp_path.glob("line/*")
     ended = json.loads((folder / "run.json").read_text())
     assert ended["status"] == "failed"
-    assert "Process 1 of 2 was killed (signal 9)" in ended["reason"]
+    assert "Process 1 of 2 was killed" in ended["reason"]
     run, trainer = ddp_work.train(tmp_path, 1, checkpoint_every="1", resume=folder.name)
     assert torch.allclose(weights(trainer), weights(one[1]), rtol=0, atol=NEAR)
     assert alike(run, one[0])
@@ -122,31 +123,10 @@ def started(tmp_path: Path, script: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", script], env=environment, cwd=tmp_path, **pipes)
 
 
-def test_sigterm_ends_all_processes_with_a_checkpoint(tmp_path: Path) -> None:
-    script = (
-        "import ddp_work; from pathlib import Path; "
-        "ddp_work.train(Path('.'), 2, data=ddp_work.Forever(), checkpoint_every='50', num_workers=1)"
-    )
-    process = started(tmp_path, script)
-    end = time.monotonic() + DEADLINE
-    while not (saved := list(tmp_path.glob("line/*/checkpoints/step-*.ckpt"))):
-        assert process.poll() is None and time.monotonic() < end, process.communicate()
-        time.sleep(0.1)
-    children = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 143, err
-    assert "Traceback" not in err
-    assert out.count("| 0/10000 batches") == 1
-    gone, alive = psutil.wait_procs(children, timeout=5)
-    assert len(gone) >= 4  # each with a worker
-    assert not alive
-    folder = saved[0].parents[1]
-    ended = json.loads((folder / "run.json").read_text())
-    assert (ended["status"], ended["reason"]) == ("interrupted", "SIGTERM")
-    newest = checkpoint.newest(folder)
-    assert newest is not None
-    assert checkpoint.load(newest)["global_step"] > ended["last"]["train/loss"]["step"]
+FOREVER = (
+    "import ddp_work; from pathlib import Path; "
+    "ddp_work.train(Path('.'), 2, data=ddp_work.Forever(), checkpoint_every='50', num_workers=1)"
+)
 
 
 CELLS = (
@@ -167,13 +147,116 @@ def test_it_works_from_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert texts[2] == ["steps: 5\n"]
 
 
+def torchrun(tmp_path: Path, script: str) -> subprocess.Popen[str]:
+    (tmp_path / "mine.py").write_text(script)
+    return started(
+        tmp_path,
+        "import sys; from torch.distributed.run import main; "
+        "main(['--standalone', '--local-addr=127.0.0.1', '--nproc-per-node=2', 'mine.py'])",
+    )
+
+
+TRAIN = "import ddp_work; from pathlib import Path; ddp_work.train(Path('.'), 1, checkpoint_every='5', {})"
+
+
+def test_under_torchrun_one_run_is_recorded_and_goes_on(one: Trained, tmp_path: Path) -> None:
+    process = torchrun(tmp_path, TRAIN.format("epochs=2"))
+    out, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, err
+    assert out.count("epoch 2/2 100%") == 1
+    process = torchrun(tmp_path, TRAIN.format("epochs=3, resume='last'"))
+    _, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, err
+    (folder,) = tmp_path.glob("line/*")
+    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+    first, second = curves(one[0]), curves(SimpleNamespace(folder=folder))  # type: ignore[arg-type]
+    assert first.index.equals(second.index)
+    assert (first - second).abs().max() < NEAR
+    assert len(list(folder.glob("events.out.*"))) == 2, "one of each session"
+
+
+def forever(tmp_path: Path, start: Any) -> tuple[subprocess.Popen[str], Path]:
+    """Start a training without end; return it and the run's folder once it has saved."""
+    process = start(tmp_path, FOREVER)
+    end = time.monotonic() + DEADLINE
+    while not (saved := list(tmp_path.glob("line/*/checkpoints/step-*.ckpt"))):
+        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        time.sleep(0.1)
+    return process, saved[0].parents[1]
+
+
+@pytest.mark.parametrize("start", [started, torchrun])
+def test_sigterm_ends_all_processes_with_a_checkpoint(start: Any, tmp_path: Path) -> None:
+    process, folder = forever(tmp_path, start)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=DEADLINE)
+    if start is started:
+        assert process.returncode == 143, err
+        assert "Traceback" not in err
+    assert out.count("| 0/10000 batches") == 1
+    gone, alive = psutil.wait_procs(children, timeout=5)
+    assert len(gone) >= 4  # each with a worker
+    assert not alive
+    ended = json.loads((folder / "run.json").read_text())
+    assert (ended["status"], ended["reason"]) == ("interrupted", "SIGTERM")
+    newest = checkpoint.newest(folder)
+    assert newest is not None
+    assert checkpoint.load(newest)["global_step"] > ended["last"]["train/loss"]["step"]
+
+
+def test_no_process_outlives_a_killed_parent(tmp_path: Path) -> None:
+    process, _ = forever(tmp_path, started)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate(timeout=DEADLINE)
+    _, alive = psutil.wait_procs(children, timeout=DEADLINE)
+    assert not alive
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_several_devices_are_several_processes(devices: int) -> None:
+    chosen = ddp.processes_of(TrainingConfig(devices=devices))
+    assert (chosen["devices"], chosen["strategy"] == "auto") == (devices, devices == 1)
+
+
+def test_torchrun_decides_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    chosen = ddp.processes_of(TrainingConfig())
+    assert (chosen["devices"], chosen["num_nodes"]) == (4, 2)
+    assert not isinstance(chosen["strategy"], (ddp.Processes, str))
+
+
+def test_what_cannot_be_sent_is_said(tmp_path: Path) -> None:
+    said = r"can't be sent to another process: .*lambda.*must be picklable"
+    with pytest.raises(UserError, match=said):
+        ddp_work.train(tmp_path, 2, lambda module: None)
+
+
 @pytest.mark.parametrize(
-    ("settings", "expected"), [({}, str), ({"strategy": "ddp"}, str), ({"devices": 2}, Processes)]
+    ("content", "said"),
+    [
+        (None, "move what this notebook defines into a module"),
+        ("print('started')", "would start over"),
+        ('if __name__ == "__main__":\n    pass', None),
+    ],
 )
-def test_several_devices_are_several_processes(settings: dict[str, Any], expected: type) -> None:
-    assert isinstance(strategy_for(TrainingConfig(**settings)), expected)
-
-
-def test_under_torchrun_the_processes_are_there_already(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
-    assert not isinstance(strategy_for(TrainingConfig(devices=2)), (Processes, str))
+def test_a_script_that_would_start_over_and_a_notebook_are_refused(
+    content: str | None, said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main, path = sys.modules["__main__"], tmp_path / "mine.py"
+    monkeypatch.setattr(main, "__file__", str(path), raising=False)
+    if content is None:
+        monkeypatch.delattr(main, "__file__")
+    else:
+        path.write_text(content)
+    if said is None:
+        with ddp._main_for(b"c__main__"):
+            assert sys.modules["__main__"] is main
+    else:
+        with pytest.raises(UserError, match=said), ddp._main_for(b"c__main__"):
+            pass
+    with ddp._main_for(b"cmodule"):
+        assert sys.modules["__main__"] is not main, "not read again where the work does without"
+    assert sys.modules["__main__"] is main

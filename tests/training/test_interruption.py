@@ -23,7 +23,7 @@ from noisy_training import STEPS, curves, fit, settings
 from project import CHECKOUT
 from trainlab.run import checkpoint, grace
 from trainlab.run import signals as interruption
-from trainlab.training import keeping
+from trainlab.training import checkpoints
 
 
 class InterruptIn(Callback):
@@ -162,9 +162,9 @@ def test_a_long_step_is_written_down_for_whoever_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [100.0]
-    monkeypatch.setattr(keeping.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock[0])
     with trainlab.Run("long", logs=tmp_path, monitor=False) as run, interruption.deferred() as deferral:
-        keeper = keeping.Keeper(run, settings())
+        keeper = checkpoints.FullState(run, settings())
         keeper.deferral = deferral
         told = []
         for seconds in (1.0, 8.0, 9.0, 30.0):

@@ -15,8 +15,8 @@ import trainlab
 from trainlab.run import checkpoint
 from trainlab.runs import scalars
 from trainlab.training import workers
+from trainlab.training.checkpoints import VerifiedCheckpoints
 from trainlab.training.config import TrainingConfig
-from trainlab.training.recording import VerifiedCheckpoints
 from trainlab.training.trainer import Trainer
 from trainlab.training.workers import set_threads
 

@@ -159,7 +159,7 @@ class Pictures(Callback):
 
     def on_validation_end(self, trainer: lightning.Trainer, module: CaptionsModel) -> None:  # type: ignore[override]
         """Caption the pictures, and write them at the step of the epoch's other figures."""
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not trainer.is_global_zero or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         figure = plot_pictures(module, self._corpus, self._corpus.validation[:SHOWN])
         self._run.log_figure(f"{VIEWS}captions", figure, max(0, trainer.global_step - 1))

@@ -325,7 +325,7 @@ class Evaluation(Callback):
         for name, value in self._examples.measure(vectors, self._margin).items():
             tag = f"val/{name}"
             module.log(tag, value, prog_bar=tag in SHOWN, batch_size=len(vectors))
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not (trainer.sanity_checking or trainer.fast_dev_run):  # type: ignore[attr-defined]
             log_distances(self._run, self._examples, vectors, trainer.global_step)
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from trainlab.training.finetuning_config import FineTuneConfig
+from trainlab.training.config import FineTuneConfig
 
 NAMED = ("sample", "imdb", "minilm")  # names of data sets and backbones, whatever files are called so
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -56,14 +57,12 @@ class Classifier:
         assert self.tokenizer.padding is not None, "load_tokenizer enables it, and a checkpoint keeps it"
         return self.tokenizer.padding["pad_id"]
 
-    def hyper_parameters(self) -> dict[str, Any]:
-        """Return what a checkpoint needs besides the network's own configuration to stand on its own."""
-        return {"tokenizer": self.tokenizer.to_str()}
-
-    def adopt(self, path: Path) -> Self:
-        """Take over the weights of a checkpoint; raises CheckpointError for a damaged file."""
-        restoring.fill(self.model, path)
-        return self
+    def save(self, path: Path, step: int) -> None:
+        """Write the network as it was after so many steps, and all that `load` needs to build it again."""
+        known = json.loads(self.model.config.to_json_string(use_diff=False))
+        built_of = {"config": known, "tokenizer": self.tokenizer.to_str()}
+        saved = {"state_dict": self.model.state_dict(), "hyper_parameters": built_of, "global_step": step}
+        checkpoint.save(saved, path)
 
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Return the probability [N] that each text is positive; no dropout."""

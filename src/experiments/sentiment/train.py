@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import transformers
 
+import trainlab
 from experiments.sentiment import report
 from experiments.sentiment.baselines import tfidf
 from experiments.sentiment.data import Reviews, draw
@@ -16,15 +17,18 @@ from experiments.sentiment.metrics import chance, interval, measure
 from experiments.sentiment.model import Classifier, Encoded, positive
 from experiments.sentiment.predicting import answer
 from trainlab.run.recorder import VIEWS
+from trainlab.run.restoring import BEST
 from trainlab.run.run import Run
 from trainlab.runs.frames import scalars
 from trainlab.runs.plots import plot_curves
-from trainlab.training.finetuning import FineTuner
+from trainlab.training.transformers import arguments, limited
+from trainlab.training.workers import set_threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.figure import Figure
+    from torch.utils.data import Dataset
 
     from experiments.sentiment.config import SentimentConfig
 
@@ -105,6 +109,7 @@ def train(config: SentimentConfig) -> Result:
     """
     reviews = draw(config)
     config.check_machine()
+    set_threads()
     print(reviews.summary(), flush=True)
     transformers.set_seed(config.seed)  # the classifier's first weights
     classifier = Classifier.pretrained(config)
@@ -123,23 +128,31 @@ def _record(run: Run, config: SentimentConfig, reviews: Reviews, classifier: Cla
             print(
                 f"  {side}: {encoded.cut:,} of {len(encoded):,} reviews are cut at {config.max_tokens} tokens"
             )
-    tuner = FineTuner(
-        run,
-        config,
-        model=classifier.model,
-        train_dataset=parts["training"],
-        eval_dataset=parts["validation"],
+    callbacks: list[transformers.TrainerCallback] = []
+    if config.patience is not None:
+        callbacks.append(transformers.EarlyStoppingCallback(early_stopping_patience=config.patience))
+    if not config.fast_dev_run:
+        callbacks.append(trainlab.RunCallback(run, config))
+    trainer = transformers.Trainer(
+        classifier.model,
+        arguments(run, config),
+        train_dataset=limited(parts["training"], config, config.limit_train_batches, config.batch_size),
+        eval_dataset=limited(parts["validation"], config, config.limit_val_batches, config.eval_batch_size),
         data_collator=classifier.collate,
         compute_metrics=_metrics,
-        hyper_parameters=classifier.hyper_parameters(),
+        callbacks=callbacks,
     )
-    tuner.train()
-    if tuner.best_checkpoint is not None:
-        classifier.adopt(tuner.best_checkpoint)
-    answers = _test(tuner, reviews, parts["test"])
+    trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
+    test = limited(parts["test"], config, config.limit_test_batches, config.eval_batch_size)
+    answers = _test(trainer, reviews, test)
     result = Result(run.folder, config, reviews, classifier, answers)
     if not config.fast_dev_run:
-        _finish(run, result, tuner.state.global_step)
+        state = trainer.state
+        step = state.best_global_step or state.global_step
+        classifier.save(run.folder / BEST, step)
+        told = {"path": BEST, "monitor": config.metric_for_best, "value": state.best_metric, "step": step}
+        run.update(best_checkpoint=told)
+        _finish(run, result, state.global_step)
     return result
 
 
@@ -148,9 +161,9 @@ def _metrics(found: transformers.EvalPrediction) -> dict[str, float]:
     return measure(found.label_ids, positive(found.predictions))  # type: ignore[arg-type]
 
 
-def _test(tuner: FineTuner, reviews: Reviews, test: Encoded) -> pd.DataFrame:
+def _test(trainer: transformers.Trainer, reviews: Reviews, test: Dataset) -> pd.DataFrame:
     """Return the test's reviews, as many as `limit_test_batches` leaves, with what both systems answer."""
-    scores: Any = tuner.predict(test).predictions
+    scores: Any = trainer.predict(test).predictions
     answers = reviews.test.iloc[: len(scores)].copy()
     answers["positive"] = positive(scores)
     answers["tfidf"] = tfidf(reviews.training, answers["text"])

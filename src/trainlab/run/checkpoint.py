@@ -1,11 +1,14 @@
 """Checkpoints that are whole or not there, and are known to be what was saved.
 
-A SHA-256 lies beside each file, in the format of `sha256sum`: torch loads a flipped byte without a word.
+A SHA-256 lies beside each file, in the format of `sha256sum`: torch loads a flipped byte without a word. In
+a folder that the Transformers Trainer writes one file, written last, has those of all others.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
+import shutil
 import sys
 import zipfile
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -24,6 +27,8 @@ LAST = "last.ckpt"
 LARGEST_PICKLE = 1 << 28  # bytes of what isn't tensors: read, it takes many times as much memory
 WEIGHTS_ONLY = "weights-only.txt"  # beside them, where what a training needs was left out
 STEP = "step-"  # the others that hold all that a training needs: step-00000240.ckpt
+SUMS = "SHA256SUMS"  # in a folder such as checkpoint-240
+_STATE = re.compile(r"(?:step-(\d+)\.ckpt|checkpoint-(\d+))")
 
 
 class CheckpointError(UserError):
@@ -105,9 +110,25 @@ def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         raise CheckpointError(f"{path} is not a checkpoint that can be loaded: {reason}") from error
 
 
+@signals.held()
+def seal(folder: Path) -> None:
+    """Write the SHA-256 of each file in a folder, now that all are whole: `check` refuses it before that.
+
+    Raises CheckpointError when the disk refuses.
+    """
+    try:
+        lines = (f"{digest}  {name}\n" for name, digest in _sums(folder).items())
+        files.write(folder / SUMS, "".join(lines).encode())
+    except OSError as error:
+        raise CheckpointError(f"{folder / SUMS} can't be written: {error.strerror or error}.") from None
+
+
 def check(path: Path) -> None:
-    """Raise CheckpointError for a file that is missing, or is not what its SHA-256 says."""
-    _opened(path).close()
+    """Raise CheckpointError for a file or folder that is missing, or is not what its SHA-256 says."""
+    if path.is_dir():
+        _check_folder(path)
+    else:
+        _opened(path).close()
 
 
 def newest(folder: Path) -> Path | None:
@@ -129,11 +150,11 @@ def full_states(folder: Path) -> list[Path]:
     """Return a run's checkpoints that hold all that a training needs, whole or not, the newest first.
 
     `last.ckpt`, where it is no link, stands behind the `step-*.ckpt` that it is a copy of; behind all, where
-    that is gone.
+    that is gone. The folders of the Transformers Trainer may lie in the run's own folder, too.
     """
-    found = (folder / FOLDER).glob(f"{STEP}*.ckpt")
-    steps = [path for path in found if path.stem.removeprefix(STEP).isdigit()]
-    steps.sort(key=lambda path: int(path.stem.removeprefix(STEP)), reverse=True)
+    found = [path for place in (folder, folder / FOLDER) if place.is_dir() for path in place.iterdir()]
+    steps = [path for path in found if step_of(path) is not None]
+    steps.sort(key=lambda path: step_of(path) or 0, reverse=True)
     last = folder / FOLDER / LAST
     if last.is_file() and not any(last.samefile(path) for path in steps):
         copied = (place for place, path in enumerate(steps, 1) if set(_digests(path)) & set(_digests(last)))
@@ -141,10 +162,19 @@ def full_states(folder: Path) -> list[Path]:
     return steps
 
 
+def step_of(path: Path) -> int | None:
+    """Return the steps made before such a file or folder was written, None for others; by its name."""
+    found = _STATE.fullmatch(path.name)
+    return int(found[1] or found[2]) if found else None
+
+
 def is_state(path: Path) -> bool:
-    """Tell by its name whether a file is what `full_states` returns, or the digest of one."""
-    name = path.name.removesuffix(".sha256")
-    return path.parent.name == FOLDER and (name == LAST or (name.startswith(STEP) and name.endswith(".ckpt")))
+    """Tell by its name whether a file is what `full_states` returns, the digest of one, or in one."""
+    if FOLDER not in path.parent.parts:
+        return False
+    top = next(each for each in (path, *path.parents) if each.parent.name == FOLDER)
+    name = top.name.removesuffix(".sha256")
+    return name == LAST or step_of(top.with_name(name)) is not None
 
 
 @signals.held()
@@ -169,6 +199,9 @@ def alias(path: Path, name: str) -> Path:
 
 def remove(path: Path) -> None:
     """Delete a checkpoint, and then its digest: one without it would look damaged."""
+    if path.is_dir():
+        shutil.rmtree(path)
+        return
     path.unlink(missing_ok=True)
     digest_file(path).unlink(missing_ok=True)
 
@@ -212,6 +245,33 @@ def _refuse_bomb(path: Path, file: IO[bytes]) -> None:
         raise CheckpointError(
             f"{path} holds {largest:,} bytes besides tensors, expected {LARGEST_PICKLE:,} at most. Refused."
         )
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise CheckpointError where a file that the digests name is another, or gone."""
+    try:
+        lines = (folder / SUMS).read_text(errors="replace").splitlines()
+        expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+        found = _sums(folder)
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{folder}: it has no {SUMS}, so its saving was cut off, or nobody knows whether it is whole. "
+            f"If you trust it: cd {folder} && sha256sum * > {SUMS}"
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"{folder}: {error.strerror}.") from None
+    damaged = [name for name, digest in expected.items() if found.get(name) != digest]
+    if damaged or not expected:
+        raise CheckpointError(f"{folder} is damaged: {', '.join(damaged) or SUMS} is not what was saved.")
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file in a folder, by its name there."""
+    sums = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS):
+        with path.open("rb") as file:
+            sums[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums
 
 
 def _opened(path: Path) -> IO[bytes]:

@@ -74,7 +74,8 @@ def find(reference: str | Path, experiment: str, logs: Path | None = None) -> tu
     """
     file = chosen(reference)
     whose = None if "/" in str(reference) else naming.slug(experiment)
-    folder = file.parents[1] if file else lookup.find(reference, logs, whose)
+    folder = file.parent if file else lookup.find(reference, logs, whose)
+    folder = folder.parent if folder.name == checkpoint.FOLDER else folder
     if not (folder / record.FILE).exists():
         raise UserError(f"{folder} has no {record.FILE}: only a run that trainlab recorded can go on.")
     return folder, file
@@ -86,6 +87,8 @@ def chosen(reference: str | Path) -> Path | None:
     Raises UserError for one that is missing, or is none that a training can go on from.
     """
     path = Path(reference).absolute()
+    if path.is_dir() and checkpoint.step_of(path) is not None:
+        return path
     if path.suffix != SUFFIX:
         return None
     if not path.is_file():

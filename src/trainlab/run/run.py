@@ -11,10 +11,10 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from trainlab import paths, secrets, trackers
 from trainlab.cleaning import printable
@@ -31,10 +31,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from lightning.pytorch.callbacks import Callback
+
     from trainlab.run.metrics import Direction
     from trainlab.run.record import Status
 
+T = TypeVar("T")
 ADOPT = "TRAINLAB_RUN"  # the headless runner names here the folder that the notebook's first Run takes over
+RUNNER = "TRAINLAB_RUNNER"  # and here its process, which `run.json` names until then
 _FLUSH_SECONDS = 3.0  # how old the metrics in a running run's run.json may be
 
 
@@ -71,6 +75,14 @@ class Run(Recorder):
     Raises:
         UserError: The folder can't be made, or the run can't go on.
     """
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """Return one that writes nothing in the processes of torchrun but the first (see `ranks`)."""
+        if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0":
+            from trainlab.run.ranks import Follower
+
+            return super().__new__(Follower)  # type: ignore[return-value]
+        return super().__new__(cls)
 
     def __init__(  # noqa: PLR0913
         self,
@@ -123,6 +135,10 @@ class Run(Recorder):
         try:
             self._open()
             self._trackers.start(followed, self.folder, self._shown, self._ids)
+            if "TORCHELASTIC_RUN_ID" in os.environ:
+                from trainlab.run import ranks
+
+                ranks.tell(self)
         except BaseException:
             self._lock.release()
             raise
@@ -144,14 +160,19 @@ class Run(Recorder):
         folder = Path(os.environ.get(ADOPT, ""))
         held: lock.Lock | None = None
         if folder.name and folder.is_dir() and (not found or found[0].samefile(folder)):
-            if not found and record.read(folder).resumes:
-                raise UserError(
-                    f"The run {folder.name} is to go on, and the notebook doesn't hand its `resume` on. "
-                    "Write it into the call: trainlab.Run(..., resume=resume)."
-                )
-            del os.environ[ADOPT]  # later runs, and child processes, make their own
-            held = lock.hold(folder)
-            self._adopted = held is not None
+            known = record.read(folder)
+            # a process before this one may have had it: the record names the runner's until then
+            if os.environ.get(RUNNER, str(known.pid)) == str(known.pid):
+                if known.resumes and not found:
+                    if not (known.model_extra or {}).get("script"):
+                        raise UserError(
+                            f"The run {folder.name} is to go on, and the notebook doesn't hand its "
+                            "`resume` on. Write it into the call: trainlab.Run(..., resume=resume)."
+                        )
+                    found, self.resumed = (folder, None), True  # a script has its first arguments again
+                del os.environ[ADOPT]  # later runs, and child processes, make their own
+                held = lock.hold(folder)
+                self._adopted = held is not None
         if held is None and found:
             resuming.check_experiment(found[0], [experiment], self._settings)
             folder = found[0]
@@ -235,10 +256,38 @@ class Run(Recorder):
                 stop.tell(self.folder, error, reason)
             self._blocks.__exit__(kind, error, trace)
 
+    def enter(self, block: AbstractContextManager[T]) -> T:
+        """Enter a context that is left together with the run's own block."""
+        return self._blocks.enter_context(block)
+
     @property
     def checkpoints(self) -> Path:
         """The folder of the run's checkpoints, which may not be there yet."""
         return self.folder / checkpoint.FOLDER
+
+    def callbacks(self, **settings: Any) -> list[Callback]:
+        """Return what records the training of any Lightning Trainer, beside callbacks of your own.
+
+        lightning.Trainer(logger=trainlab.RunLogger(run), callbacks=[*mine, *run.callbacks()])
+
+        They write curves of the speed, checkpoints with digests and the best weights; SIGTERM and Ctrl-C save
+        after the step at work; in a resumed run `fit` goes on from the newest checkpoint.
+
+        Args:
+            **settings: Fields of `TrainingConfig`, such as `monitor`, `mode`, `save_top_k`, `patience`,
+                `checkpoint_every` or `keep`; without them those of the run's own settings, where it has such.
+
+        Raises:
+            UserError: for a setting that isn't one, or where nobody has said which way `monitor` improves.
+        """
+        from trainlab.training.config import TrainingConfig
+        from trainlab.training.trainer import callbacks_of
+
+        own = self._settings is not None and issubclass(self._settings, TrainingConfig)
+        known = {
+            name: self.config[name] for name in TrainingConfig.model_fields if own and name in self.config
+        }
+        return callbacks_of(self, TrainingConfig.parse(known | settings))
 
     def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write scalars at a step. NaN and infinity are numbers too.

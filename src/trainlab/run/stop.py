@@ -71,8 +71,8 @@ def outcome(folder: Path) -> str:
         return "no checkpoint was saved."
     saved = "no checkpoint was saved by trainlab; the script's own files are in the run's folder"
     if states:
-        step = states[0].stem.removeprefix(checkpoint.STEP)
-        saved = f"saved at step {int(step)}" if step.isdigit() else f"saved as {states[0].name}"
+        step = checkpoint.step_of(states[0])
+        saved = f"saved as {states[0].name}" if step is None else f"saved at step {step}"
     if not (program := known.get("notebook") or known.get("script")):
         return f'{saved}. Go on with resume="{folder.name}"'
     path = Path(str(program))

@@ -47,7 +47,9 @@ def plan(folder: Path) -> Trim:
             for path in kept:
                 if path.suffix == ".ckpt":
                     checkpoint.check(path)
-        return Trim(folder, states, kept, moving.size_of(files) - moving.size_of(kept))
+        inside = [path for path in place.rglob("*") if path.is_file()]
+        stays = [path for path in inside if not checkpoint.is_state(path)]
+        return Trim(folder, states, kept, moving.size_of(inside) - moving.size_of(stays))
 
 
 def trim(wanted: Trim) -> None:
@@ -55,7 +57,7 @@ def trim(wanted: Trim) -> None:
     with moving.exclusive(wanted.folder), telling(wanted.folder):
         atomic.write(wanted.folder / checkpoint.FOLDER / checkpoint.WEIGHTS_ONLY, NOTE)
         for path in wanted.states:
-            path.unlink(missing_ok=True)
+            checkpoint.remove(path)
 
 
 def check(paths: Iterable[Path]) -> None:
@@ -63,10 +65,11 @@ def check(paths: Iterable[Path]) -> None:
     files = list(paths)
     weights = {path.parent for path in files if path.suffix == ".ckpt" and not checkpoint.is_state(path)}
     for path in files:
-        if checkpoint.is_state(path) and path.parent not in weights:
+        place = next((each for each in path.parents if each.name == checkpoint.FOLDER), path.parent)
+        if checkpoint.is_state(path) and place not in weights:
             raise UserError(
-                f"{path.parent} holds no best weights, only states that a training goes on from. Keep the "
-                f"run whole, or delete it: trainlab runs delete {path.parents[1].name}"
+                f"{place} holds no best weights, only states that a training goes on from. Keep the "
+                f"run whole, or delete it: trainlab runs delete {place.parent.name}"
             )
 
 
@@ -77,5 +80,5 @@ def without_states(paths: Iterable[Path]) -> list[Path]:
     return sorted(
         place
         for place in places
-        if any(checkpoint.is_state(path) and path not in files for path in place.iterdir())
+        if any(checkpoint.is_state(path) and path not in files for path in place.rglob("*") if path.is_file())
     )

@@ -1,4 +1,4 @@
-"""What every experiment shares: Lightning's Trainer, and that of Transformers, that record into a run."""
+"""What every experiment shares: Lightning's Trainer, and a callback for that of Transformers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainlab.training.config import TrainingConfig
-    from trainlab.training.finetuning import FineTuner
-    from trainlab.training.finetuning_config import FineTuneConfig
+    from trainlab.training.config import FineTuneConfig, TrainingConfig
     from trainlab.training.trainer import Trainer
+    from trainlab.training.transformers import RunCallback
 
-__all__ = ["FineTuneConfig", "FineTuner", "Trainer", "TrainingConfig"]
+__all__ = ["FineTuneConfig", "RunCallback", "Trainer", "TrainingConfig"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,8 +18,8 @@ def __getattr__(name: str) -> Any:
     modules = {
         "Trainer": "trainer",
         "TrainingConfig": "config",
-        "FineTuner": "finetuning",
-        "FineTuneConfig": "finetuning_config",
+        "FineTuneConfig": "config",
+        "RunCallback": "transformers",
     }
     if name not in modules:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,8 +9,10 @@ not what workers have prepared.
 from __future__ import annotations
 
 import copy
+import os
 import random
 from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -44,6 +46,7 @@ class Part(NamedTuple):
     key: tuple[int, ...]
 
 
+@dataclass(eq=False)
 class Order(Sampler[Part]):
     """The batches of an epoch, `batch_size` rows of `items` each, dealt to `world` processes.
 
@@ -55,28 +58,26 @@ class Order(Sampler[Part]):
     `ordered`) gives its own `arrange`. Raises UserError for a batch size that can't be shared equally.
     """
 
-    def __init__(  # noqa: PLR0913
-        self,
-        items: int,
-        batch_size: int,
-        *,
-        shuffle: bool,
-        drop_last: bool = False,
-        seed: int = 0,
-        stream: int = 0,
-        rank: int = 0,
-        world: int = 1,
-        arrange: Arrange | None = None,
-    ) -> None:
-        if batch_size % world:
+    items: int
+    batch_size: int
+    _: KW_ONLY
+    shuffle: bool
+    drop_last: bool = False
+    seed: int = 0
+    stream: int = 0
+    rank: int = 0
+    world: int = 1
+    arrange: Arrange | None = None
+    epoch: int = 0
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.world:
+            fitting = self.batch_size + -self.batch_size % self.world
             raise UserError(
-                f"A batch of {batch_size} can't be shared equally between {world} processes. "
-                f"Use a batch size that {world} divides, such as {batch_size + -batch_size % world}."
+                f"A batch of {self.batch_size} can't be shared equally between {self.world} processes. "
+                f"Use a batch size that {self.world} divides, such as {fitting}."
             )
-        self.items, self.batch_size, self.shuffle, self.drop_last = items, batch_size, shuffle, drop_last
-        self.seed, self.stream, self.rank, self.world = seed, stream, rank, world
-        self.arrange = arrange
-        self.epoch, self.start = 0, 0
 
     def __len__(self) -> int:
         full, rest = divmod(self.items, self.batch_size)
@@ -87,7 +88,8 @@ class Order(Sampler[Part]):
         for batch in range(self.start, len(self)):
             key = (self.seed, self.epoch, 1 + batch, self.rank, self.stream)
             whole = rows[batch * self.batch_size :][: self.batch_size]
-            yield Part(self._share(whole).tolist(), key)
+            even = len(whole) + -len(whole) % self.world  # NumPy's resize repeats from the beginning
+            yield Part(np.resize(whole, even)[self.rank :: self.world].tolist(), key)
 
     def set_epoch(self, epoch: int) -> None:
         """Take another epoch's order from the next pass on; Lightning calls this before each epoch."""
@@ -99,10 +101,6 @@ class Order(Sampler[Part]):
             return np.arange(self.items)
         rng = np.random.default_rng((self.seed, self.epoch, 0, 0, self.stream))
         return self.arrange(rng, self.batch_size) if self.arrange else rng.permutation(self.items)
-
-    def _share(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
-        even = len(batch) + -len(batch) % self.world
-        return np.resize(batch, even)[self.rank :: self.world]  # NumPy's resize repeats from the beginning
 
 
 class OrderedLoader:
@@ -116,7 +114,15 @@ class OrderedLoader:
     def __init__(self, loader: DataLoader, order: Order) -> None:
         self.dataset, self.sampler = loader.dataset, order
         self.batch_size, self.num_workers = order.batch_size, loader.num_workers
-        self.loader = _with_order(loader, order)
+        self.loader = copy.copy(loader)  # of whatever class; what a subclass added stays
+        vars(self.loader).update(  # DataLoader refuses to have these set one by one
+            dataset=_Batches(loader.dataset, loader.collate_fn),
+            batch_sampler=order,
+            collate_fn=_as_it_is,
+            worker_init_fn=_Start(loader.worker_init_fn),
+            generator=torch.Generator(),  # else each pass draws from the global one
+            _iterator=None,
+        )
         self._taken = 0
         self._resumed: dict[str, int] = {}
 
@@ -144,11 +150,12 @@ class OrderedLoader:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on where training stood; raises UserError where the data or the batch size is another."""
-        before = {key: state[key] for key in self._size()}
-        if before != self._size():
+        before, now = ([of[key] for key in self._size()] for of in (state, self._size()))
+        if before != now:
+            words = ["{:,} items in batches of {}".format(*each) for each in (before, now)]
             raise UserError(
-                f"The checkpoint was made in the middle of an epoch over {_words(before)}; "
-                f"the training data is now {_words(self._size())}. Resume with the same data and batch size."
+                f"The checkpoint was made in the middle of an epoch over {words[0]}; "
+                f"the training data is now {words[1]}. Resume with the same data and batch size."
             )
         self._resumed = dict(state)
 
@@ -173,51 +180,27 @@ def ordered(loader: Any, *, seed: int, stream: int = 0, rank: int = 0, world: in
     gives way to the seed. A data set with a method `shuffled(rng, batch_size)` is asked for each epoch's
     order of rows, where the loader is to shuffle.
     """
-    if not _plain(loader):
-        return loader
-    shuffle = isinstance(loader.sampler, RandomSampler)
-    return OrderedLoader(
-        loader,
-        Order(
-            len(loader.dataset),
-            loader.batch_size,
-            shuffle=shuffle,
-            drop_last=loader.drop_last,
-            seed=seed,
-            stream=stream,
-            rank=rank,
-            world=world,
-            arrange=getattr(loader.dataset, "shuffled", None),
-        ),
-    )
-
-
-def _plain(loader: Any) -> bool:
-    """Say whether a loader takes batches of rows in their order, or in a random one, each row once."""
     if not isinstance(loader, DataLoader) or type(loader.batch_sampler) is not BatchSampler:
-        return False
-    sampler = loader.sampler
-    if type(sampler) is RandomSampler:
-        return not sampler.replacement and sampler.num_samples == len(sampler.data_source)
-    return type(sampler) is SequentialSampler
-
-
-def _with_order(loader: DataLoader, order: Order) -> DataLoader:
-    """Return a copy of a loader, of whatever class, that takes its batches from `order`.
-
-    A copy keeps what a subclass added. DataLoader refuses to have these attributes set one by one.
-    """
-    own = copy.copy(loader)
-    start = _Start(loader.worker_init_fn) if loader.worker_init_fn else None
-    vars(own).update(
-        dataset=_Batches(loader.dataset, loader.collate_fn),
-        batch_sampler=order,
-        collate_fn=_as_it_is,
-        worker_init_fn=start,
-        generator=torch.Generator(),  # else each pass draws from the global one
-        _iterator=None,
+        return loader
+    dataset: Any = loader.dataset
+    sampler: Any = loader.sampler
+    shuffle = type(sampler) is RandomSampler and not sampler.replacement
+    if shuffle and sampler.num_samples != len(sampler.data_source):
+        return loader  # not each row once
+    if not shuffle and type(sampler) is not SequentialSampler:
+        return loader
+    order = Order(
+        len(dataset),
+        loader.batch_sampler.batch_size,
+        shuffle=shuffle,
+        drop_last=loader.drop_last,
+        seed=seed,
+        stream=stream,
+        rank=rank,
+        world=world,
+        arrange=getattr(dataset, "shuffled", None),
     )
-    return own
+    return OrderedLoader(loader, order)
 
 
 class _Batches(Dataset):
@@ -235,16 +218,19 @@ class _Batches(Dataset):
 
 
 class _Start:
-    """Calls a loader's `worker_init_fn` with the user's data set where torch tells of it."""
+    """Starts a worker: calls a loader's `worker_init_fn` with the user's data set where torch tells of it."""
 
-    def __init__(self, function: Callable[[int], None]) -> None:
+    def __init__(self, function: Callable[[int], None] | None) -> None:
         self.function = function
 
     def __call__(self, worker: int) -> None:
-        info = get_worker_info()
-        assert info is not None
-        object.__setattr__(info, "dataset", info.dataset.dataset)  # type: ignore[attr-defined]
-        self.function(worker)
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            os.setpgid(0, 0)  # torchrun ends the whole group, and the step at work needs its batches
+        if self.function:
+            info = get_worker_info()
+            assert info is not None
+            object.__setattr__(info, "dataset", info.dataset.dataset)  # type: ignore[attr-defined]
+            self.function(worker)
 
 
 @contextmanager
@@ -265,7 +251,3 @@ def random_state(key: Sequence[int]) -> Iterator[None]:
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-def _words(size: dict[str, int]) -> str:
-    return f"{size['items']:,} items in batches of {size['batch_size']}"

@@ -136,7 +136,8 @@ class TrainingConfig(CommonConfig):
     """What `trainlab.training.Trainer` is told; an experiment's settings add its own.
 
     So many `devices`, by `strategy` (ddp: one process a device, each batch shared between them). The best
-    `save_top_k` epochs by `monitor` are kept (-1: all). `overfit_batches` trains on the same few in each
+    `save_top_k` epochs by `monitor` are kept (-1: all). With `patience` the training ends once `monitor` has
+    not improved for so many validations in a row. `overfit_batches` trains on the same few in each
     epoch, and validates on as many. A step takes the mean gradient of `accumulate_grad_batches` batches.
     """
 
@@ -144,6 +145,7 @@ class TrainingConfig(CommonConfig):
     strategy: Literal["auto", "ddp"] = "auto"
     monitor: str = Field("val/loss", min_length=1)
     save_top_k: int = Field(1, ge=-1)
+    patience: int | None = Field(None, ge=1)
     overfit_batches: Batches = 0
     accumulate_grad_batches: int = Field(1, ge=1)
 
@@ -151,7 +153,12 @@ class TrainingConfig(CommonConfig):
         **CommonConfig.ALIASES,
         "accumulate": "accumulate_grad_batches",
     }
-    MAY_CHANGE: ClassVar[frozenset[str]] = CommonConfig.MAY_CHANGE | {"devices", "strategy", "save_top_k"}
+    MAY_CHANGE: ClassVar[frozenset[str]] = CommonConfig.MAY_CHANGE | {
+        "devices",
+        "strategy",
+        "save_top_k",
+        "patience",
+    }
 
     def check_machine(self) -> None:
         """Check that this machine has the devices and their precision; raise UserError otherwise."""
@@ -163,3 +170,41 @@ class TrainingConfig(CommonConfig):
                 f"devices={self.devices}: this machine has {torch.cuda.device_count()} GPU(s). "
                 "Use fewer, or accelerator=cpu."
             )
+
+
+def _as_tag(value: Any) -> Any:
+    """Read Transformers' names: 'accuracy' and 'eval_accuracy' are 'val/accuracy'."""
+    name = str(value)
+    return name if "/" in name or not name else f"val/{name.removeprefix('eval_')}"
+
+
+class FineTuneConfig(CommonConfig):
+    """The settings of a fine-tuning with the Transformers Trainer; an experiment's settings add its own.
+
+    AdamW with `weight_decay`; `batch_size` examples a step; the learning rate rises to `learning_rate` in
+    `warmup_steps` and falls to 0 in a straight line. Each `logging_steps` the losses are logged and the
+    model is evaluated, in batches of `eval_batch_size`. The weights with the best `metric_for_best` are kept
+    (`greater_is_better` is another name of `mode`); with `patience` the training ends after so many
+    evaluations in a row without a better one. `num_workers=auto` is 0.
+
+    The defaults are those of "Mastering Transformers", chapter 5.
+    """
+
+    batch_size: int = Field(16, ge=1)
+    eval_batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(5e-5, gt=0)
+    warmup_steps: int = Field(100, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    logging_steps: int = Field(50, ge=1)
+    metric_for_best: Annotated[str, BeforeValidator(_as_tag)] = Field("val/loss", min_length=1)
+    patience: int | None = Field(None, ge=1)
+
+    ALIASES: ClassVar[Mapping[str, str]] = {
+        **CommonConfig.ALIASES,
+        "num_train_epochs": "epochs",
+        "per_device_train_batch_size": "batch_size",
+        "per_device_eval_batch_size": "eval_batch_size",
+        "metric_for_best_model": "metric_for_best",
+        "greater_is_better": "mode",
+        "early_stopping_patience": "patience",
+    }

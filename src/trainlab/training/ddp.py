@@ -1,20 +1,29 @@
-"""Training in several processes of this machine, each with its share of every batch (DDP).
+"""Training in several processes, each with its share of every batch (DDP): torchrun's, in both ways.
 
-They are started by the process that calls `fit` and end with it, whatever ends it. Lightning's own ways don't
-serve: to run the script again means nothing in a notebook's kernel, a fork of a process with OpenMP threads
-hangs, and its spawn loses what the callbacks know and how a process failed.
+Under `torchrun` the processes are there already. Elsewhere, in a notebook's cell too, the process that calls
+`fit` starts them by torchrun's own launcher, sends them the Trainer, and takes back what became of it.
 """
 
 from __future__ import annotations
 
-import functools
+import ast
 import logging
+import multiprocessing
 import os
 import pickle
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import types
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning import LightningModule
 from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.strategies import DDPStrategy
@@ -24,47 +33,34 @@ from lightning.pytorch.strategies.launchers.multiprocessing import (
 )
 from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.states import TrainerFn
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from trainlab.run.run import Run
-from trainlab.training.team import Team, pickled
+from trainlab.errors import UserError
+from trainlab.run import grace
+from trainlab.run.signals import STOPS, Terminated
 from trainlab.training.workers import threads_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     import lightning
-    from lightning.pytorch.strategies import Strategy
 
     from trainlab.training.config import TrainingConfig
 
 LOOPBACK = "lo"  # gloo would look up this host's name, which a container without a network lacks
-
-
-def strategy_for(config: TrainingConfig) -> Strategy | str:
-    """Return what Lightning's Trainer is to take as `strategy`: several devices are one process each.
-
-    Under torchrun the processes are there already.
-    """
-    if config.devices == 1:
-        return "auto"
-    return DDPStrategy(**OPTIONS) if TorchElasticEnvironment.detect() else Processes()
-
-
+MAIN = "__main__"
 # A backbone's part that the loss doesn't reach, such as a pooler, is no mistake on one device either.
 OPTIONS: dict[str, Any] = {"find_unused_parameters": True}
 
 
-def log_means(module: LightningModule) -> None:
-    """Let what a module logs be the mean over all processes, as it is over the batch in one.
-
-    Also for one process, where it changes nothing: a training may go on with more or fewer of them. A class
-    with a `log` of its own decides for itself.
-    """
-    for name in ("log", "log_dict"):
-        method = getattr(LightningModule, name)
-        if getattr(type(module), name) is method:
-            setattr(module, name, functools.partial(method, module, sync_dist=True))
+def processes_of(config: TrainingConfig) -> dict[str, Any]:
+    """Return what Lightning's Trainer is to take as `devices`, `num_nodes` and `strategy`."""
+    if TorchElasticEnvironment.detect():  # torchrun has decided, on each of its hosts
+        world, here = (int(os.environ[name]) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+        return {"devices": here, "num_nodes": world // here, "strategy": DDPStrategy(**OPTIONS)}
+    return {"devices": config.devices, "strategy": "auto" if config.devices == 1 else Processes()}
 
 
 class Processes(DDPStrategy):
@@ -84,96 +80,172 @@ class _Launcher(_MultiProcessingLauncher):
     def is_interactive_compatible(self) -> bool:
         return True  # no fork, and no second look at the notebook
 
-    def launch(
-        self,
-        function: Callable[..., Any],
-        *args: Any,
-        trainer: lightning.Trainer | None = None,
-        **kwargs: Any,
-    ) -> Any:
+    def launch(self, function: Callable[..., Any], *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
         """Call a Trainer's `function` in each process; return what process 0 returned.
 
         Raises what the process that failed first raised; UserError for one that was killed, and for
         something that can't be sent.
         """
-        assert trainer is not None, "a Trainer launches with itself"
         trainer.lightning_module.cpu()  # else each process would first load it into the same GPU
-        work = _Work(trainer, function, args, kwargs)
         try:
-            folder = trainer.run.folder  # type: ignore[attr-defined]
-            with Team(trainer.num_devices, pickled(work), folder) as team:
-                outcome = team.outcome()
+            work = pickle.dumps((trainer, function, args, kwargs, _GlobalStateSnapshot.capture()))
+        except Exception as error:  # PicklingError, AttributeError, TypeError ...: each class has its own
+            raise UserError(
+                f"This can't be sent to another process: {error}. For several devices model, data and "
+                "callbacks must be picklable: no lambda, no class or function inside a function."
+            ) from error
+        try:
+            with _main_for(work), _ending(trainer.run.folder), tempfile.TemporaryDirectory() as said:
+                outcome = _launched(trainer.num_devices, work, Path(said))
         except BaseException:
-            trainer.callbacks = []  # type: ignore[attr-defined] # each process has told its own of the exception
+            trainer.callbacks = []  # each process has told its own of the exception
             raise
         finally:
-            trainer.run.refresh()  # type: ignore[attr-defined]
+            trainer.run.refresh()
         return _take_over(trainer, pickle.loads(outcome))
 
 
-class _Work:
-    """What each process does."""
+def _launched(count: int, work: bytes, said: Path) -> bytes:
+    """Do the work in so many processes, which put what they raise into the folder `said`."""
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id="trainlab",
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",  # any port that is free
+        local_addr="127.0.0.1",
+        max_restarts=0,
+        signals_to_handle="SIGTERM,SIGINT",
+        shutdown_timeout=int(grace.LONGEST),  # the step at work, and a save that has begun
+    )
+    try:
+        return elastic_launch(config, _take_part)(work, str(said))[0]
+    except SignalException as stop:
+        failure = _raised(said / "0")
+        if isinstance(failure, Exception):  # such as a checkpoint that can't be written
+            raise failure from None
+        raise (Terminated() if stop.sigval == signal.SIGTERM else KeyboardInterrupt()) from None
+    except ChildFailedError:
+        files = [said / str(rank) for rank in range(count)]
+        for rank, file in enumerate(files):  # because of a death the others fail too
+            if not file.exists() or not file.stat().st_size:
+                raise UserError(_death(rank, count, began=file.exists())) from None
+        failures = (_raised(file) for file in sorted(files, key=lambda file: file.stat().st_mtime_ns))
+        raise next((each for each in failures if isinstance(each, Exception)), Terminated()) from None
 
-    def __init__(
-        self,
-        trainer: lightning.Trainer,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        self.trainer, self.function, self.args, self.kwargs = trainer, function, args, kwargs
-        self.state = _GlobalStateSnapshot.capture()
 
-    def __call__(self, rank: int) -> bytes | None:
-        """Do a process's share; return process 0's outcome."""
-        self.state.restore()
-        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # which process has which rank
-        torch.set_num_threads(threads_for(self.trainer.num_devices))
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
-        if rank:
-            self.trainer.run.__class__ = _Silent  # type: ignore[attr-defined] # the callbacks' run, too
-        log_means(self.trainer.lightning_module)
+def _take_part(work: bytes, said: str) -> bytes | None:
+    """Do one process's share; return process 0's outcome."""
+    from trainlab.training.trainer import quiet
+
+    rank = int(os.environ["RANK"])
+    file = Path(said, str(rank))
+    file.touch()
+    os.setpgid(0, 0)  # Ctrl-C in a terminal comes from the parent alone: two would end it at once
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no word on host names that a container lacks
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # which process has which rank
+    if rank:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - until the process ends
+        warnings.simplefilter("ignore")
+    else:
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    try:
+        trainer, function, args, kwargs, state = pickle.loads(work)
+        state.restore()
+        torch.set_num_threads(threads_for(trainer.num_devices))
         try:
-            with self.trainer.at_work():  # type: ignore[attr-defined]
-                returned = self.function(*self.args, **self.kwargs)
+            with quiet():
+                returned = function(*args, **kwargs)
         except BaseException as error:
-            call._call_callback_hooks(self.trainer, "on_exception", error)
+            call._call_callback_hooks(trainer, "on_exception", error)
             raise
-        return _outcome(self.trainer, returned) if rank == 0 else None
+        return _outcome(trainer, returned) if rank == 0 else None
+    except BaseException as error:
+        if isinstance(error, SystemExit):
+            error = SystemExit(error.code)  # Terminated can't travel
+        error.add_note(f"In process {rank}:\n{''.join(traceback.format_exception(error))}")
+        try:
+            pickle.loads(content := pickle.dumps(error))
+        except Exception:
+            content = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+        file.write_bytes(content)
+        raise SystemExit(1) from None
 
 
-class _Silent(Run):
-    """What a run's copy becomes in a process that leaves writing to the first one."""
-
-    @property
-    def _events(self) -> Any:
-        """An event file that takes in nothing."""
-        return _Nowhere()
-
-    @property
-    def writer(self) -> Any:
-        """A writer that writes nothing, whatever it is asked to."""
-        return _Nowhere()
-
-    def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Do nothing."""
-
-    def update(self, **fields: Any) -> None:
-        """Do nothing."""
-
-    def rewind(self, step: int, checkpoint: Path | None = None) -> None:
-        """Do nothing."""
+def _raised(file: Path) -> BaseException | None:
+    """Return what a process raised, None where it ended without a word."""
+    return pickle.loads(file.read_bytes()) if file.exists() and file.stat().st_size else None
 
 
-class _Nowhere:
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_, **__: None
+def _death(rank: int, count: int, *, began: bool) -> str:
+    if not began:
+        return (
+            f"Process {rank} of {count} did not start: its output above says why. Or start this script by "
+            f"torchrun: torchrun --nproc-per-node {count} SCRIPT"
+        )
+    return (
+        f"Process {rank} of {count} was killed, so the training ended. Mostly the memory was full: "
+        "take a smaller batch or fewer devices. What was saved can be resumed."
+    )
+
+
+@contextmanager
+def _ending(folder: Path) -> Iterator[None]:
+    """Let no process outlive the block, and no save be cut; put back what torchrun's launcher changes."""
+    before = set(multiprocessing.active_children())
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in STOPS}
+    logging.disable(logging.CRITICAL)  # each process's failure comes as an exception
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+        for number, handler in handlers.items() if in_main_thread else ():
+            signal.signal(number, handler)
+        left = set(multiprocessing.active_children()) - before
+        deadline = grace.Deadline(folder, 0.0)
+        while any(each.is_alive() for each in left) and not deadline.over():
+            time.sleep(0.05)
+        for process in left:
+            process.kill()
+            process.join()
+
+
+@contextmanager
+def _main_for(work: bytes) -> Iterator[None]:
+    """Let new processes read the caller's script only where the work needs what is defined in it.
+
+    Raises UserError where that is in a notebook, or in a script that would start all over when read.
+    """
+    main = sys.modules[MAIN]
+    if MAIN.encode() in work:
+        file = getattr(main, "__file__", None)
+        if file is None:
+            raise UserError(
+                "For several devices, classes and functions must be in a file that other processes can "
+                "import: move what this notebook defines into a module, and import it from there."
+            )
+        statements = ast.parse(Path(file).read_bytes()).body
+        if not any(isinstance(each, ast.If) and "__name__" in ast.unparse(each.test) for each in statements):
+            raise UserError(
+                f"For several devices, other processes read {file} too, and would start over. Put what it "
+                'does under `if __name__ == "__main__":`, or what it defines into a module of its own.'
+            )
+    else:
+        sys.modules[MAIN] = types.ModuleType(MAIN)
+    try:
+        yield
+    finally:
+        sys.modules[MAIN] = main
 
 
 def _outcome(trainer: lightning.Trainer, returned: Any) -> bytes:
+    fitting = trainer.state.fn == TrainerFn.FITTING
     known = {
         "returned": returned,
-        "weights": trainer.lightning_module.state_dict() if _fitting(trainer) else None,
+        "weights": trainer.lightning_module.state_dict() if fitting else None,
         "loops": trainer.fit_loop.state_dict(),
         "callbacks": call._call_callbacks_state_dict(trainer),
         "metrics": (trainer.callback_metrics, trainer.logged_metrics),
@@ -185,15 +257,12 @@ def _outcome(trainer: lightning.Trainer, returned: Any) -> bytes:
 def _take_over(trainer: lightning.Trainer, known: dict[str, Any]) -> Any:
     """Make the Trainer and its module what they would be had they trained here."""
     trainer.state = known["state"]
-    if _fitting(trainer):
+    if known["weights"] is not None:
         trainer.lightning_module.load_state_dict(known["weights"])
         trainer.fit_loop.load_state_dict(known["loops"])
     call._call_callbacks_load_state_dict(trainer, {"callbacks": known["callbacks"]})
-    callback_metrics, logged_metrics = known["metrics"]
-    trainer.callback_metrics.update(callback_metrics)
-    trainer.logged_metrics.update(logged_metrics)
+    for mine, theirs in zip(
+        (trainer.callback_metrics, trainer.logged_metrics), known["metrics"], strict=True
+    ):
+        mine.update(theirs)
     return known["returned"]
-
-
-def _fitting(trainer: lightning.Trainer) -> bool:
-    return trainer.state.fn == TrainerFn.FITTING

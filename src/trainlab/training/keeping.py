@@ -1,16 +1,23 @@
-"""What a training keeps on the disk, and when: the same for both trainers."""
+"""What `FineTuner` keeps on the disk, and when; it goes with it."""
 
 from __future__ import annotations
 
 import math
-import re
 import time
 from typing import TYPE_CHECKING, Any
 
 from trainlab.errors import UserError, nearest
 from trainlab.run import checkpoint, record, signals
 from trainlab.run.checkpoint import STEP
-from trainlab.run.metrics import KNOWN
+from trainlab.training.checkpoints import (
+    BEST,
+    KEY,
+    SHORT_STEP,
+    check_epochs,
+    check_plain,
+    one_name,
+    undirected,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -20,9 +27,7 @@ if TYPE_CHECKING:
     from trainlab.run.signals import Deferral
     from trainlab.training.config import CommonConfig
 
-BEST = "best.ckpt"
-SHORT_STEP = 2.0  # seconds: whoever stops a run waits longer than for such a step anyway
-KEY = "trainlab"  # in a checkpoint, for what a Trainer leaves out
+__all__ = ["BEST", "KEY", "Keeper", "Ranking", "check_epochs", "check_plain"]
 
 
 class Keeper:
@@ -118,7 +123,7 @@ class Ranking:
         self._run, self._monitor, self._most = run, monitor, most
         self._direction = run.direction(monitor, mode)
         if self._direction is None and most:
-            raise UserError(_undirected(monitor, setting))
+            raise UserError(undirected(monitor, setting))
         self._sign = 1 if self._direction == "min" else -1
         self._told = False
 
@@ -131,13 +136,13 @@ class Ranking:
     def resume(self) -> None:
         """Take a file into account that is newer than the state that is gone on from."""
         known = record.read(self._run.folder).model_dump().get("best_checkpoint") or {}
-        if _one_name(known.get("monitor", "")) == _one_name(self._monitor) and self.best:
+        if one_name(known.get("monitor", "")) == one_name(self._monitor) and self.best:
             self.values.setdefault(known["step"], float(known["value"]))
 
     def logged(self, metrics: Mapping[str, Any]) -> float | None:
         """Return the metric's value, None where it was not logged; 'val_loss' is 'val/loss'."""
         if self._monitor not in metrics:
-            alike = [tag for tag in metrics if _one_name(tag) == _one_name(self._monitor)]
+            alike = [tag for tag in metrics if one_name(tag) == one_name(self._monitor)]
             if len(alike) != 1:
                 return None
             (self._monitor,) = alike
@@ -199,54 +204,6 @@ class Ranking:
 
     def _worst(self) -> float:
         return max(map(self._rank, self.values.values()), default=-math.inf)
-
-
-def check_epochs(wanted: int, done: int) -> None:
-    """Refuse, by a UserError, to go on from a checkpoint of more epochs than wanted."""
-    if wanted < done:
-        raise UserError(
-            f"epochs={wanted}: this run has trained {done} epochs already. "
-            f"Take epochs={done} or more, or start a new run."
-        )
-
-
-def check_plain(kept: Mapping[str, Any], owner: str, otherwise: str) -> None:
-    """Check that the hyperparameters that an owner keeps in a checkpoint can be loaded again.
-
-    Raises UserError that says what else can be done with the one called {name}.
-    """
-    for name, value in kept.items():
-        if not _plain(value):
-            raise UserError(
-                f"{owner} keeps {name}, a {type(value).__name__}, among its hyperparameters. A checkpoint "
-                "holds numbers, texts, tensors, lists and dicts: pass such, or "
-                f"{otherwise.format(name=name)}."
-            )
-
-
-def _plain(value: Any) -> bool:
-    import torch
-
-    if isinstance(value, dict):
-        return all(_plain(each) for pair in value.items() for each in pair)
-    if type(value) in (list, tuple, set):
-        return all(map(_plain, value))
-    return value is None or type(value) in (bool, int, float, complex, str, bytes, torch.Tensor)
-
-
-def _one_name(tag: str) -> str:
-    """Return what the names of one metric have in common; an evaluation is a validation."""
-    return re.sub(r"^(eval|valid|validation)_", "val_", tag.replace("/", "_"))
-
-
-def _undirected(monitor: str, setting: str) -> str:
-    near = nearest(monitor.rpartition("/")[2], KNOWN)
-    return (
-        f"{setting}={monitor}: the best weights are chosen by it, and nobody has said whether less or more "
-        "of it is better. Say it: mode=min or mode=max among the settings, or "
-        f"Run(..., metrics={{{monitor!r}: 'min'}}). Well-known names, such as loss and accuracy, need not be "
-        f"told.{near}"
-    )
 
 
 def _unknown(monitor: str, known: list[str]) -> str:

@@ -26,17 +26,18 @@ def take_loaders(trainer: lightning.Trainer, seed: int, workers: int | Literal["
     metrics need no gathering. A training loader with an order of its own is shared out by Lightning, which
     gives each process whole batches.
     """
-    trainer._data_connector = _Loaders(trainer, seed, workers)
+    connector = trainer._data_connector
+    connector.__class__ = _Loaders  # what it knows by now, such as the data, stays as it is
+    vars(connector).update(_seed=seed, _workers=workers, _loaded=0.0, _streams=0)
 
 
 class _Loaders(_DataConnector):
     """Lightning's, which asks for each loader here; there is no public place where all of them pass."""
 
-    def __init__(self, trainer: lightning.Trainer, seed: int, workers: int | Literal["auto"]) -> None:
-        super().__init__(trainer)
-        self._seed, self._workers = seed, workers
-        self._loaded = 0.0  # the epoch before which the loaders were asked for the last time
-        self._streams = 0  # how many there were of them
+    _seed: int
+    _workers: int | Literal["auto"]
+    _loaded: float  # the epoch before which the loaders were asked for the last time
+    _streams: int  # how many there were of them
 
     def _prepare_dataloader(self, dataloader: Any, shuffle: bool, mode: RunningStage) -> Any:
         if mode == RunningStage.TRAINING:

@@ -15,12 +15,11 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
 from trainlab.run import signals
-from trainlab.training.keeping import check_epochs
+from trainlab.training.checkpoints import FullState, check_epochs
 
 if TYPE_CHECKING:
+    import lightning
     from lightning.pytorch.loops.fetchers import _DataFetcher
-
-    from trainlab.training.trainer import Trainer
 
 
 class NoSignals(_SignalConnector):
@@ -33,19 +32,17 @@ class NoSignals(_SignalConnector):
 class FitLoop(_FitLoop):
     """All epochs. SIGTERM and SIGINT wait for the end of the step at work."""
 
-    trainer: Trainer
-    epoch_loop: EpochLoop
+    states: FullState
 
     def run(self) -> None:
         """Train."""
-        checkpoints = self.trainer.checkpoints
-        with signals.deferred() as checkpoints.deferral:
-            checkpoints.deferral.at_once = True  # until the first step
+        with signals.deferred() as self.states.deferral:
+            self.states.deferral.at_once = True  # until the first step
             try:
-                checkpoints.resume(self.trainer)
+                self.states.resume(self.trainer)
                 super().run()
             except (KeyboardInterrupt, signals.Terminated):
-                checkpoints.interrupted(self.trainer)
+                self.states.interrupted(self.trainer)
                 raise
 
     def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
@@ -68,29 +65,26 @@ class FitLoop(_FitLoop):
         """Start an epoch; the first one after a resume between epochs with its own random numbers."""
         if self.is_resuming and self._restart_stage == RestartStage.NONE:
             self._resuming_from_checkpoint = False  # so that Lightning draws this epoch's order now, as ever
-            self.trainer.checkpoints.restore_random(self.trainer)
+            self.states.restore_random(self.trainer)
         super().on_advance_start()
 
     def on_advance_end(self) -> None:
         """End an epoch."""
         self._restarting = False  # Lightning would leave out the learning rate's plateaus
         super().on_advance_end()
-        self.trainer.checkpoints.after_epoch(self.trainer)
+        self.states.after_epoch(self.trainer)
 
     def on_run_end(self) -> None:
         """End the training."""
-        self.trainer.checkpoints.at_end(self.trainer)
+        self.states.at_end(self.trainer)
         super().on_run_end()
 
 
 class EpochLoop(_TrainingEpochLoop):
     """The steps of an epoch."""
 
-    trainer: Trainer
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.waited = 0.0  # seconds, for data
+    states: FullState
+    waited: float  # seconds, for data
 
     def reset(self) -> None:
         """Start an epoch, or go on in the midst of one."""
@@ -99,21 +93,21 @@ class EpochLoop(_TrainingEpochLoop):
             self.restarting = False  # Lightning leaves it set where the number of steps is limited
         super().reset()
         if self._rest_is_due():
-            self.trainer.checkpoints.restore_random(self.trainer)
+            self.states.restore_random(self.trainer)
 
     def advance(self, data_fetcher: _DataFetcher) -> None:
         """Make a step; nothing where a checkpoint's step is made, and only its rest is due."""
         if self._rest_is_due():
             self.restarting = False
             return
-        self.trainer.checkpoints.before_step()
+        self.states.before_step()
         super().advance(data_fetcher)
 
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
         """Do the rest of a step: validation where it is time, learning rate, counters."""
         if not self._should_accumulate():
             long_rest = self._num_ready_batches_reached() or self._should_check_val_fx(data_fetcher)
-            self.trainer.checkpoints.after_step(self.trainer, long_rest)
+            self.states.after_step(self.trainer, long_rest)
         super().on_advance_end(data_fetcher)
 
     def _on_before_fetch(self) -> None:
@@ -128,9 +122,9 @@ class EpochLoop(_TrainingEpochLoop):
         return self.restarting and self.restarted_on_last and self.trainer.fit_loop.restarted_mid_epoch
 
 
-def install(trainer: Trainer) -> None:
-    """Put these loops in the place of Lightning's."""
-    before = trainer.fit_loop
-    trainer.fit_loop = FitLoop(trainer, before.min_epochs, before.max_epochs)
-    trainer.fit_loop.epoch_loop = EpochLoop(trainer, before.epoch_loop.min_steps, before.epoch_loop.max_steps)
-    trainer._signal_connector = NoSignals(trainer)
+def install(trainer: lightning.Trainer, states: FullState) -> None:
+    """Make a Trainer's own loops these: all that it knows by now, such as the data, stays as it is."""
+    trainer.fit_loop.__class__, trainer.fit_loop.epoch_loop.__class__ = FitLoop, EpochLoop
+    trainer._signal_connector.__class__ = NoSignals
+    trainer.fit_loop.states = trainer.fit_loop.epoch_loop.states = states  # type: ignore[attr-defined]
+    trainer.fit_loop.epoch_loop.waited = 0.0  # type: ignore[attr-defined]

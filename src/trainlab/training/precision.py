@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -45,6 +45,8 @@ def precision_of(run: Run, config: CommonConfig) -> str:
     known = record.read(folder).model_extra or {} if (folder / record.FILE).is_file() else {}
     if "precision" in known:
         return str(known["precision"])
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return PRECISIONS[0]  # each process would measure by itself, and come to its own choice
     choice = choose_precision("cpu" if config.on_cpu() else "cuda")
     print(choice, flush=True)
     if not config.fast_dev_run:
@@ -57,28 +59,20 @@ def choose_precision(device: str) -> Choice:
     with torch.random.fork_rng(devices=[]):  # a run that goes on measures nothing, and draws the same numbers
         layers = nn.Sequential(nn.Linear(WIDTH, WIDER), nn.GELU(), nn.Linear(WIDER, WIDTH)).to(device)
     states = torch.ones(TOKENS, WIDTH, device=device)
-    times: dict[str, list[float]] = {name: [] for name in PRECISIONS}
-    for _ in range(1 + REPEATS):
-        for name in PRECISIONS:
-            times[name].append(1000 * _seconds(layers, states, name))
-    single, half = (statistics.median(times[name][1:]) for name in PRECISIONS)
-    chosen = PRECISIONS[single > PAYS * half]
-    return Choice(chosen, dict(zip(PRECISIONS, (single, half), strict=True)))
+    rounds = [[1000 * _seconds(layers, states, name) for name in PRECISIONS] for _ in range(1 + REPEATS)]
+    taken = dict(zip(PRECISIONS, map(statistics.median, zip(*rounds[1:], strict=True)), strict=True))
+    chosen = PRECISIONS[taken["32-true"] > PAYS * taken["bf16-mixed"]]
+    return Choice(chosen, taken)
 
 
 def _seconds(layers: nn.Module, states: Tensor, precision: str) -> float:
     """Return how long a forward and a backward pass take."""
-    half = precision == "bf16-mixed"
-    _wait(states)
+    wait = torch.cuda.synchronize if states.is_cuda else (lambda: None)
+    wait()
     since = time.perf_counter()
-    with torch.autocast(states.device.type, torch.bfloat16) if half else nullcontext():
+    with torch.autocast(states.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
         loss = layers(states).float().mean()
     loss.backward()
     layers.zero_grad()
-    _wait(states)
+    wait()
     return time.perf_counter() - since
-
-
-def _wait(states: Tensor) -> None:
-    if states.is_cuda:
-        torch.cuda.synchronize()

@@ -1,14 +1,10 @@
-"""Lightning's logs and checkpoints go where a run keeps them."""
+"""Lightning's logs go where a run keeps them."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.loggers import Logger
-
-from trainlab.run import checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,25 +52,3 @@ class RunLogger(Logger):
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the run wrote its settings when it started."""
-
-
-class VerifiedCheckpoints(CheckpointIO):
-    """Saves whole or not at all, and loads only what was saved (see `trainlab.run.checkpoint`)."""
-
-    def save_checkpoint(self, checkpoint_: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
-        """Write a checkpoint with its digest beside it."""
-        checkpoint.save(checkpoint_, Path(path))
-
-    def load_checkpoint(
-        self,
-        path: Any,
-        map_location: Any = "cpu",
-        weights_only: bool | None = True,  # noqa: ARG002
-    ) -> dict[str, Any]:
-        """Return a checkpoint; never other objects than plain ones, whatever `weights_only` says."""
-        return checkpoint.load(Path(path), map_location or "cpu")
-
-    def remove_checkpoint(self, path: Any) -> None:
-        """Delete a checkpoint and its digest."""
-        for each in (Path(path), checkpoint.digest_file(Path(path))):
-            each.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric, _Sync
 
 from trainlab.training.randomness import random_state, set_random_state
@@ -25,16 +26,31 @@ LOGGED = (  # how a module logged a number, besides its reduction
 
 def collect(trainer: lightning.Trainer) -> dict[str, Any]:
     """Return it for all processes, as plain values."""
-    results = trainer.fit_loop.epoch_loop._results
-    sums = {key: _sum(each) for key, each in results.items() if each.meta.on_epoch and not each.has_reset}
-    own = {"random": random_state(), "sums": sums}
-    known = dict(trainer._logger_connector._callback_metrics)
-    return {"processes": _of_all(trainer, own), "callback_metrics": known}
+    sums = {}
+    for key, item in trainer.fit_loop.epoch_loop._results.items():
+        if item.meta.on_epoch and not item.has_reset:
+            metric = item if item.is_tensor else item.value  # Lightning's own sum, or a metric object
+            sums[key] = {
+                "meta": {name: getattr(item.meta, name) for name in LOGGED}
+                | {"reduce_fx": item.meta.reduce_fx.__name__},
+                "sync": [item.meta.sync.should, item.meta.sync.rank_zero_only],
+                "values": dict(metric.metric_state),
+                "count": metric._update_count,
+            }
+    processes: list[Any] = [{"random": random_state(), "sums": sums}]
+    if trainer.world_size > 1:
+        (own,), processes = processes, [None] * trainer.world_size
+        torch.distributed.all_gather_object(processes, own)
+    return {"processes": processes, "callback_metrics": dict(trainer._logger_connector._callback_metrics)}
 
 
 def restore_metrics(trainer: lightning.Trainer, saved: dict[str, Any]) -> None:
     """Go on with the sums of the epoch and the metrics of the last validation."""
-    for key, known in _sums_of_this(trainer, saved["processes"]).items():
+    processes = saved["processes"]
+    same = len(processes) == trainer.world_size
+    for key, own in processes[trainer.global_rank if same else 0]["sums"].items():
+        parts = [each["sums"][key]["values"] for each in processes] if trainer.is_global_zero else []
+        known = own if same else _added(own, parts)
         trainer.fit_loop.epoch_loop._results[key] = _with_sum(trainer, known)
     trainer._logger_connector._callback_metrics.update(saved["callback_metrics"])
     trainer._logger_connector._first_loop_iter = False  # else Lightning starts the sums anew
@@ -42,19 +58,18 @@ def restore_metrics(trainer: lightning.Trainer, saved: dict[str, Any]) -> None:
 
 def restore_random(trainer: lightning.Trainer, saved: dict[str, Any]) -> None:
     """Go on with the random numbers that would have come next."""
-    set_random_state(_of_this(trainer, saved["processes"])["random"])
+    processes = saved["processes"]
+    same = len(processes) == trainer.world_size
+    set_random_state(processes[trainer.global_rank if same else 0]["random"])
 
 
-def _sum(item: _ResultMetric) -> dict[str, Any]:
-    """Return how a number was logged, and its sum so far: a metric object's, or Lightning's own."""
-    meta = {name: getattr(item.meta, name) for name in LOGGED} | {"reduce_fx": item.meta.reduce_fx.__name__}
-    metric = item if item.is_tensor else item.value
-    return {
-        "meta": meta,
-        "sync": [item.meta.sync.should, item.meta.sync.rank_zero_only],
-        "values": dict(metric.metric_state),
-        "count": metric._update_count,
-    }
+def _added(known: dict[str, Any], parts: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
+    """Add up a sum's parts, none to 0; all go on from a metric object, or from a largest or smallest."""
+    known = known | {"sync": [True, known["sync"][1]]}  # one process has no say in that
+    if known["meta"]["metric_attribute"] is not None or known["meta"]["reduce_fx"] not in ("mean", "sum"):
+        return known
+    zeros = {name: torch.zeros_like(value) for name, value in known["values"].items()}
+    return known | {"values": {name: sum((each[name] for each in parts), zeros[name]) for name in zeros}}
 
 
 def _with_sum(trainer: lightning.Trainer, known: dict[str, Any]) -> _ResultMetric:
@@ -66,40 +81,9 @@ def _with_sum(trainer: lightning.Trainer, known: dict[str, Any]) -> _ResultMetri
     item = _ResultMetric(meta, is_tensor=meta.metric_attribute is None)
     if not item.is_tensor:
         item.value = trainer.lightning_module.get_submodule(meta.metric_attribute or "")
-    metric, place = item if item.is_tensor else item.value, trainer.strategy.root_device
-    for name, value in known["values"].items():
-        setattr(
-            metric, name, [each.to(place) for each in value] if isinstance(value, list) else value.to(place)
-        )
+    metric = item if item.is_tensor else item.value
+    for name, value in move_data_to_device(known["values"], trainer.strategy.root_device).items():
+        setattr(metric, name, value)
     metric._computed = None
     metric._update_count = item._update_count = known["count"]
     return item
-
-
-def _sums_of_this(trainer: lightning.Trainer, processes: list[Any]) -> dict[str, Any]:
-    """Return this process's sums; after a change of their number the first one has those of all."""
-    if len(processes) == trainer.world_size:
-        return processes[trainer.global_rank]["sums"]
-    sums = [each["sums"] for each in processes] if trainer.is_global_zero else []
-    return {key: _added(known, [each[key] for each in sums]) for key, known in processes[0]["sums"].items()}
-
-
-def _added(known: dict[str, Any], parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Add up a sum's parts, none to 0; all go on from a metric object, or from a largest or smallest."""
-    known = known | {"sync": [True, known["sync"][1]]}  # one process has no say in that
-    if known["meta"]["metric_attribute"] is not None or known["meta"]["reduce_fx"] not in ("mean", "sum"):
-        return known
-    none = {name: torch.zeros_like(value) for name, value in known["values"].items()}
-    return known | {"values": {name: sum((e["values"][name] for e in parts), none[name]) for name in none}}
-
-
-def _of_all(trainer: lightning.Trainer, own: Any) -> list[Any]:
-    if trainer.world_size == 1:
-        return [own]
-    gathered: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(gathered, own)
-    return gathered
-
-
-def _of_this(trainer: lightning.Trainer, processes: list[Any]) -> Any:
-    return processes[trainer.global_rank if len(processes) == trainer.world_size else 0]

@@ -1,8 +1,10 @@
-"""`Trainer`: Lightning's Trainer with this project's defaults, recorded in a run."""
+"""`Trainer`: Lightning's Trainer with this project's defaults, recorded in a run; and its parts."""
 
 from __future__ import annotations
 
+import functools
 import logging
+import math
 import signal
 import threading
 import warnings
@@ -12,27 +14,34 @@ from typing import TYPE_CHECKING, Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning import LightningModule
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.core.mixins import HyperparametersMixin
 
 from trainlab.run import checkpoint
 from trainlab.training import loops
-from trainlab.training.checkpoints import Best, States
-from trainlab.training.ddp import log_means, strategy_for
-from trainlab.training.keeping import BEST, check_plain
+from trainlab.training.checkpoints import (
+    BEST,
+    Best,
+    FullState,
+    Patience,
+    VerifiedCheckpoints,
+    check_plain,
+)
+from trainlab.training.config import TrainingConfig
+from trainlab.training.ddp import processes_of
 from trainlab.training.loaders import take_loaders
 from trainlab.training.precision import precision_of
-from trainlab.training.progress import LOG_EVERY, Bars, Plan, Speed
-from trainlab.training.recording import RunLogger, VerifiedCheckpoints
+from trainlab.training.progress import LOG_EVERY, EpochBar, Speed
+from trainlab.training.recording import RunLogger
 from trainlab.training.workers import set_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lightning.pytorch.callbacks import Callback, Checkpoint
+    from lightning.pytorch.callbacks import Checkpoint
 
     from trainlab.run.run import Run
-    from trainlab.training.config import TrainingConfig
 
 UNHELPFUL = (
     ".*does not have many workers.*",  # tokens are ready before training: workers would only cost memory
@@ -46,19 +55,16 @@ UNHELPFUL = (
 
 
 class Trainer(lightning.Trainer):
-    """Lightning's Trainer, recorded in a run.
+    """Lightning's Trainer with `callbacks`, RunLogger and EpochBar, and with a config's settings.
 
     with trainlab.Run("mine", config) as run:
         Trainer(run, config).fit(module, data)
 
-    Logs and checkpoints (see `States` and `Best`) go into the run's folder. In a resumed run `fit` goes on
+    Logs and checkpoints (see `FullState` and `Best`) go into the run's folder. In a resumed run `fit` goes on
     from the newest undamaged checkpoint: on the CPU with the weights and losses that it would have had
     without the stop. On the CPU the same seed gives the same curves. `options` are Lightning's own and win
-    over ours.
-
-    A ModelCheckpoint of yours without a `dirpath` writes into `checkpoints/` too; into `checkpoints/own/`
-    where its `filename` would be one of ours. `ckpt_path="best"` means your first one with a `monitor`,
-    otherwise `best_checkpoint`.
+    over ours. `ckpt_path="best"` means your first ModelCheckpoint with a `monitor`, otherwise
+    `best_checkpoint`.
 
     Raises UserError where nobody has said whether less or more of `config.monitor` is better.
     """
@@ -70,17 +76,11 @@ class Trainer(lightning.Trainer):
     ) -> None:
         set_threads()
         self.run, self.config = run, config
-        self.checkpoints = States(run, config)
-        self.resumed_from = run.checkpoint
-        self._best = Best(run, config)
-        ours = [Bars(), Plan(run), Speed(), self._best, self.checkpoints]
-        for callback in callbacks:
-            _keep_apart(callback, run)
-        defaults = _defaults(run, config) | {"callbacks": [*callbacks, *ours]}
-        with _quiet():
+        theirs = any(isinstance(each, ProgressBar) for each in callbacks)
+        bar = [] if theirs or options.get("enable_progress_bar") is False else [EpochBar()]
+        defaults = _defaults(run, config) | {"callbacks": [*callbacks, *bar, *callbacks_of(run, config)]}
+        with quiet():
             super().__init__(**defaults | options)
-        loops.install(self)
-        take_loaders(self, config.seed, config.num_workers)
 
     @property
     def best_checkpoint(self) -> Path | None:
@@ -91,45 +91,115 @@ class Trainer(lightning.Trainer):
     @property
     def checkpoint_callback(self) -> Checkpoint | None:
         """Whose best weights `ckpt_path="best"` means."""
-        chosen = (each for each in self.checkpoint_callbacks if getattr(each, "monitor", None))
-        return next(chosen, self._best)
+        return next((each for each in self.checkpoint_callbacks if getattr(each, "monitor", None)), None)
 
     @property
     def log_dir(self) -> str:
         """The run's folder."""
         return str(self.run.folder)
 
-    def fit(self, model: lightning.LightningModule, *args: Any, **kwargs: Any) -> None:
+    def fit(self, *args: Any, **kwargs: Any) -> None:
         """Train a module; see Lightning. SIGTERM and Ctrl-C save a checkpoint after the step at work.
 
         Raises KeyboardInterrupt or `Terminated` then, and UserError for hyperparameters that no checkpoint
         can hold, or for a checkpoint that can't be written.
         """
-        for each in (model, *args, *kwargs.values()):
-            check_hyperparameters(each)
-        log_means(model)
         lightning.seed_everything(self.config.seed, verbose=False)
-        if self.resumed_from is not None:
-            kwargs = {"ckpt_path": self.resumed_from} | kwargs
-        with self.at_work():
-            super().fit(model, *args, **{"weights_only": True} | kwargs)
-        self.run.checkpoint = self.resumed_from = None  # a second fit is another training
+        with quiet(), interruptible():
+            super().fit(*args, **kwargs)
+        self.run.checkpoint = None  # a second fit is another training
 
     def validate(self, *args: Any, **kwargs: Any) -> Any:
         """Measure a module on the validation set; see Lightning."""
-        with self.at_work():
-            return super().validate(*args, **{"weights_only": True} | kwargs)
+        with quiet(), interruptible():
+            return super().validate(*args, **kwargs)
 
     def test(self, *args: Any, **kwargs: Any) -> Any:
         """Measure a module on the test set; see Lightning, and this class for `ckpt_path="best"`."""
-        with self.at_work():
-            return super().test(*args, **{"weights_only": True} | kwargs)
+        with quiet(), interruptible():
+            return super().test(*args, **kwargs)
 
-    @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Let Lightning work quietly, and KeyboardInterrupt leave it as what it is."""
-        with _quiet(), interruptible():
-            yield
+
+class Connection(Callback):
+    """Joins a Trainer of Lightning's to a run, once Lightning has got it ready.
+
+    Its loops save where nothing is lost, its training loaders have an order that can be gone on with, its
+    checkpoints have digests, and in a resumed run `fit` goes on from `run.checkpoint`. A ModelCheckpoint
+    without a `dirpath` writes into the run's `checkpoints/`, and into `checkpoints/own/` where its `filename`
+    would be one of ours.
+    """
+
+    _handler: Any = None  # of Ctrl-C
+
+    def __init__(self, run: Run, config: TrainingConfig, states: FullState) -> None:
+        self._run, self._config, self._states = run, config, states
+
+    def setup(self, trainer: Any, module: LightningModule, stage: str) -> None:
+        """Join them; raise UserError for hyperparameters that could not be loaded again."""
+        for owner in (module, trainer.datamodule):
+            kept = owner.hparams if isinstance(owner, HyperparametersMixin) else {}
+            advice = "leave it out by save_hyperparameters(ignore=[{name!r}])"
+            check_plain(kept, type(owner).__name__, advice)
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                name = callback.filename or ""
+                ours = name == Path(BEST).stem or name.startswith(
+                    (checkpoint.STEP, f"best-{checkpoint.STEP}")
+                )
+                callback.dirpath = str(self._run.checkpoints / "own" if ours else self._run.checkpoints)
+        self._handler = signal.getsignal(signal.SIGINT)
+        trainer.strategy.checkpoint_io = VerifiedCheckpoints()
+        log_means(module)
+        take_loaders(trainer, self._config.seed, self._config.num_workers)
+        if stage == "fit":
+            loops.install(trainer, self._states)
+            start = trainer._checkpoint_connector.resume_start
+            trainer._checkpoint_connector.resume_start = lambda path=None, weights_only=None: start(
+                path or (self._run.checkpoint if trainer.state.fn == "fit" else None), weights_only
+            )
+
+    def on_train_start(self, trainer: Any, *_: Any) -> None:
+        """Write how far the training is to go, once loaders and, after a resume, the steps done are known."""
+        if not trainer.is_global_zero or trainer.fast_dev_run:
+            return
+        found, epochs = trainer.estimated_stepping_batches, trainer.max_epochs
+        steps = int(found) if math.isfinite(found) and found > 0 else None
+        if steps == trainer.max_steps or epochs == -1:  # it ends in the midst of an epoch, or never
+            epochs = None
+        self._run.plan(steps, epochs, trainer.global_step)
+
+    def on_exception(self, *_: Any) -> None:
+        """Let Ctrl-C work again: Lightning switches it off for the rest of the process."""
+        if self._handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._handler)
+
+    def teardown(self, trainer: Any, _: Any, stage: str) -> None:
+        """Let a second fit be another training."""
+        if stage == "fit":
+            self._run.checkpoint = None
+            vars(trainer._checkpoint_connector).pop("resume_start")
+
+
+def callbacks_of(run: Run, config: TrainingConfig) -> list[Callback]:
+    """Return what records a training of any Lightning Trainer in a run (see `Run.callbacks`).
+
+    Raises UserError where nobody has said whether less or more of `config.monitor` is better.
+    """
+    states = FullState(run, config)
+    patience = [] if config.patience is None else [Patience(run, config)]
+    return [Connection(run, config, states), Speed(), *patience, Best(run, config), states]
+
+
+def log_means(module: LightningModule) -> None:
+    """Let what a module logs be the mean over all processes, as it is over the batch in one.
+
+    Also for one process, where it changes nothing: a training may go on with more or fewer of them. A class
+    with a `log` of its own decides for itself.
+    """
+    for name in ("log", "log_dict"):
+        method = getattr(LightningModule, name)
+        if getattr(type(module), name) is method:
+            setattr(module, name, functools.partial(method, module, sync_dist=True))
 
 
 def accelerator_of(device: str) -> str:
@@ -137,30 +207,11 @@ def accelerator_of(device: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
-def check_hyperparameters(owner: Any) -> None:
-    """Check that what a module's or a data module's `save_hyperparameters()` keeps can be loaded again.
-
-    Raises UserError otherwise.
-    """
-    kept = owner.hparams if isinstance(owner, HyperparametersMixin) else {}
-    check_plain(kept, type(owner).__name__, "leave it out by save_hyperparameters(ignore=[{name!r}])")
-
-
-def _keep_apart(callback: Callback, run: Run) -> None:
-    """Let a ModelCheckpoint that chose no folder overwrite, and later delete, none of our own files."""
-    if not isinstance(callback, ModelCheckpoint) or callback.dirpath is not None:
-        return
-    name = callback.filename or ""
-    if name == Path(BEST).stem or name.startswith((checkpoint.STEP, f"best-{checkpoint.STEP}")):
-        callback.dirpath = str(run.checkpoints / "own")
-
-
 def _defaults(run: Run, config: TrainingConfig) -> dict[str, Any]:
     accelerator = accelerator_of(config.accelerator)
     return {
         "accelerator": accelerator,
-        "devices": config.devices,
-        "strategy": strategy_for(config),
+        **processes_of(config),
         "precision": precision_of(run, config),
         "max_epochs": config.epochs,
         "fast_dev_run": config.fast_dev_run,
@@ -171,17 +222,15 @@ def _defaults(run: Run, config: TrainingConfig) -> dict[str, Any]:
         "accumulate_grad_batches": config.accumulate_grad_batches,
         "logger": RunLogger(run),
         "log_every_n_steps": LOG_EVERY,
-        "plugins": [VerifiedCheckpoints()],
         "deterministic": config.deterministic or accelerator == "cpu",
-        "num_sanity_val_steps": 0,
+        "num_sanity_val_steps": 1,  # says before the training what is wrong with the validation
         "enable_model_summary": False,
-        "enable_progress_bar": False,  # Bars is ours
         "default_root_dir": run.folder,
     }
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence what Lightning says about itself, and the warnings of `UNHELPFUL`; no others."""
     lightning_log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     level = lightning_log.level

@@ -10,8 +10,9 @@ import math
 import os
 import time
 import warnings
+from itertools import chain, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch.utils._pytree import tree_leaves
@@ -20,7 +21,7 @@ from trainlab.system import cpu_limit
 from trainlab.training.batches import AHEAD, OrderedLoader, random_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from torch.utils.data import DataLoader
 
@@ -47,6 +48,7 @@ class Choice(NamedTuple):
 class _Rate(NamedTuple):
     batches: float  # a second, once all workers are at work
     start: float  # seconds until the first one
+    bytes: int  # of the largest
 
 
 def cpus() -> int:
@@ -94,112 +96,59 @@ def choose_workers(loader: OrderedLoader, *, processes: int = 1, spare: int = 0)
     an epoch's batches are hardly slower than the start of workers. `spare` CPUs are left for training. Takes
     two seconds at most, and next to nothing where batches are quick.
     """
-    seconds, size = _seconds_a_batch(loader)
+    since = time.perf_counter()
+    rates = {0: _rate(loader, 0, most=3)}
+    seconds, known = 1 / rates[0].batches, {0: rates[0].batches}
     takes = f"a batch is ready in {seconds * 1000:.3g} ms"
     if seconds < QUICK:
-        return Choice(0, {0: 1 / seconds}, takes)
-    most = _most(loader, size, cpus() // processes - spare)
-    if most == 0:
-        return Choice(0, {0: 1 / seconds}, f"{takes}; no CPU or shared memory is left for workers")
-    if seconds > SLOW:
-        return Choice(most, {0: 1 / seconds}, f"{takes}; as many as CPUs and shared memory allow")
-    return _best(len(loader), _measured(loader, most))
-
-
-def _measured(loader: OrderedLoader, most: int) -> dict[int, _Rate]:
-    """Measure 0, 1, 2, 4 ... workers, for as long as it helps and is quick."""
-    since = time.perf_counter()
-    rates = {count: _rate(loader, count) for count in (0, 1)}
-    for count in sorted({most, *(2**power for power in range(1, most.bit_length()))} - {1}):
-        if time.perf_counter() - since > BUDGET:
-            break
-        rates[count] = _rate(loader, count)
-        if ALIKE * rates[count].batches < max(rates[each].batches for each in rates if each < count):
-            break
-    return rates
-
-
-def _best(batches: int, rates: dict[int, _Rate]) -> Choice:
-    """Choose among what was measured, for epochs of so many batches."""
-    workers = {count: rate for count, rate in rates.items() if count}
-    best = max(rate.batches for rate in workers.values())
-    count = min(count for count, rate in workers.items() if rate.batches >= ALIKE * best)
-    shown = ", ".join(f"{each}: {rate.batches:.3g}" for each, rate in rates.items())
-    reason = f"batches/s by number of workers: {shown}"
-    seconds, start = batches / rates[0].batches, rates[count].start
-    if seconds < PAYS * start:
-        count = 0
-        reason += f"; an epoch's are made in {seconds:.2g} s, workers start in {start:.2g} s"
-    return Choice(count, {each: rate.batches for each, rate in rates.items()}, reason)
-
-
-def _seconds_a_batch(loader: OrderedLoader) -> tuple[float, int]:
-    """Return the seconds that a batch takes to make in this process, and its bytes."""
-    batches = iter(_with_workers(loader, 0))
-    times: list[float] = []
-    size = 0
-    while len(times) < 3 and sum(times) < WINDOW and (not times or times[-1] >= QUICK):
-        since = time.perf_counter()
-        size = max(size, _bytes(next(batches)))
-        times.append(time.perf_counter() - since)
-    return min(times), size
-
-
-def _bytes(batch: Any) -> int:
-    return sum(leaf.nbytes for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor))
-
-
-def _most(loader: OrderedLoader, size: int, free_cpus: int) -> int:
-    """Return how many workers there may be: half of the shared memory is for their batches, `size` bytes."""
+        return Choice(0, known, takes)
     try:
         space = os.statvfs(SHARED)
+        ahead = max(rates[0].bytes, 1) * (loader.loader.prefetch_factor or AHEAD)
+        fitting = space.f_bavail * space.f_frsize // 2 // ahead  # half of it is for their batches
     except OSError:
-        return 0
-    ahead = loader.loader.prefetch_factor or AHEAD
-    fitting = space.f_bavail * space.f_frsize // 2 // (max(size, 1) * ahead)
-    return max(0, min(free_cpus, fitting, len(loader)))
+        fitting = 0
+    most = max(0, min(cpus() // processes - spare, fitting, len(loader)))
+    if most == 0:
+        return Choice(0, known, f"{takes}; no CPU or shared memory is left for workers")
+    if seconds > SLOW:
+        return Choice(most, known, f"{takes}; as many as CPUs and shared memory allow")
+    for count in sorted({1, most, *(2**power for power in range(1, most.bit_length()))}):
+        rates[count] = _rate(loader, count)
+        before = max(rate.batches for each, rate in rates.items() if each < count)
+        if count > 1 and (time.perf_counter() - since > BUDGET or ALIKE * rates[count].batches < before):
+            break
+    known = {each: rate.batches for each, rate in rates.items()}
+    best = ALIKE * max(rate for each, rate in known.items() if each)
+    count = min(each for each, rate in known.items() if each and rate >= best)
+    shown = ", ".join(f"{each}: {rate:.3g}" for each, rate in known.items())
+    reason = f"batches/s by number of workers: {shown}"
+    alone, start = len(loader) / known[0], rates[count].start
+    if alone < PAYS * start:
+        count = 0
+        reason += f"; an epoch's are made in {alone:.2g} s, workers start in {start:.2g} s"
+    return Choice(count, known, reason)
 
 
-def _rate(loader: DataLoader | OrderedLoader, workers: int) -> _Rate:
+def _rate(loader: DataLoader | OrderedLoader, workers: int, most: float = math.inf) -> _Rate:
     """Time batches; the first of each worker, which all come at once, are not counted."""
-    since = time.perf_counter()
-    with random_state((workers,)), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*suggested max number of worker.*")  # that is what is measured
-        batches = iter(_with_workers(loader, workers))
-        for _ in range(max(workers, 1)):
-            next(batches)
-        start = time.perf_counter()
-        count = _count(batches, until=start + WINDOW)
-    return _Rate(count / (time.perf_counter() - start), start - since)
-
-
-def _count(batches: Iterator[Any], until: float) -> int:
-    count = 0
-    while time.perf_counter() < until or not count:
-        next(batches)
-        count += 1
-    return count
-
-
-def _with_workers(loader: DataLoader | OrderedLoader, workers: int) -> DataLoader:
-    """Return a copy of a loader, without end, with so many workers."""
     own = copy.copy(loader.loader if isinstance(loader, OrderedLoader) else loader)
     vars(own).update(
-        batch_sampler=_Endless(own.batch_sampler),
+        batch_sampler=chain.from_iterable(repeat(own.batch_sampler)),  # type: ignore[arg-type] # without end
         num_workers=workers,
         prefetch_factor=(own.prefetch_factor or AHEAD) if workers else None,
         persistent_workers=False,
         _iterator=None,
     )
-    return own
-
-
-class _Endless:
-    """A batch sampler over and over."""
-
-    def __init__(self, batches: Any) -> None:
-        self.batches = batches
-
-    def __iter__(self) -> Iterator[Any]:
-        while True:
-            yield from self.batches
+    since = time.perf_counter()
+    with random_state((workers,)), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*suggested max number of worker.*")  # that is what is measured
+        batches = iter(own)
+        size = sum(leaf.nbytes for leaf in tree_leaves(next(batches)) if isinstance(leaf, torch.Tensor))
+        for _ in range(workers - 1):
+            next(batches)
+        start, count = time.perf_counter(), 0
+        while not count or (count < most and time.perf_counter() < start + WINDOW):
+            next(batches)
+            count += 1
+    return _Rate(count / (time.perf_counter() - start), start - since, size)

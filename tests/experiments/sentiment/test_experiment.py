@@ -53,7 +53,7 @@ def test_a_run_leaves_its_folder_behind(result: Result) -> None:
     assert record["data"] | {"training": 48, "validation": 12, "test": 20} == record["data"]
     assert record["best_checkpoint"]["monitor"] == "val/loss"
     assert set(METRICS) <= set(record["last"])
-    assert {"best.ckpt", "last.ckpt"} <= {path.name for path in (result.run / "checkpoints").iterdir()}
+    assert {"best.ckpt", "checkpoint-24"} <= {path.name for path in (result.run / "checkpoints").iterdir()}
 
 
 def test_every_curve_is_there(result: Result) -> None:
@@ -146,6 +146,7 @@ def test_evaluating_more_often_changes_nothing_that_is_learned(result: Result, t
 
 def test_a_resumed_run_is_the_one_that_was_never_stopped(result: Result, tiny: SentimentConfig) -> None:
     often = tiny.model_copy(update={"checkpoint_every": "5"})
+    whole = train(often)  # with a point of train/loss beside each checkpoint
 
     def stop(self: runs.Run, metrics: dict[str, float], step: int) -> None:
         logged(self, metrics, step)
@@ -160,8 +161,21 @@ def test_a_resumed_run_is_the_one_that_was_never_stopped(result: Result, tiny: S
     resumed = train(often.model_copy(update={"resume": str(stopped)}))
     assert resumed.run == stopped
     for tag in ("train/loss", "val/loss", "test/accuracy"):
-        assert curve(resumed.run, tag) == curve(result.run, tag)
+        assert curve(resumed.run, tag) == curve(whole.run, tag)
+    assert curve(whole.run, "val/loss") == curve(result.run, "val/loss")
     assert resumed.answers.equals(result.answers)
+
+
+def test_patience_ends_a_training_that_gets_no_better_with_its_best_weights(tiny: SentimentConfig) -> None:
+    """A learning rate of 1 breaks the network, so the first evaluations are the best."""
+    stopped = train(tiny.model_copy(update={"patience": 2, "learning_rate": 1.0}))
+    losses = curve(stopped.run, "val/loss")
+    best = min(losses, key=lambda step: losses[step])
+    assert list(losses) == list(range(1, best + 5, 2))
+    assert max(losses) < 23
+    record = json.loads((stopped.run / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["best_checkpoint"]["step"] == best + 1
 
 
 def test_fast_dev_run_leaves_nothing_but_the_record(tiny: SentimentConfig) -> None:
