@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from trainlab.training.finetuning_config import FineTuneConfig
 from transformers import EvalPrediction, TrainerCallback
 
 import tiny_models
@@ -23,6 +22,7 @@ from noisy_tuning import STEPS, Texts, arguments, model, tune
 from trainlab.errors import UserError
 from trainlab.run import checkpoint
 from trainlab.runs import scalars, trimming
+from trainlab.training.config import FineTuneConfig
 from trainlab.training.transformers import arguments as arguments_of
 from trainlab.training.transformers import limited, tagged
 
