@@ -214,11 +214,11 @@ def test_a_second_ctrl_c_while_the_end_is_written_adds_no_traceback(tmp_path):
     body = """
         import os, signal
         from trainlab.run import record
-        written = record.end
+        written = record.write_end
         def end(*args, **kwargs):
             os.kill(os.getpid(), signal.SIGINT)
             return written(*args, **kwargs)
-        record.end = end
+        record.write_end = end
         with trainlab.Run("plain", logs=logs, monitor=False) as run:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(60)
