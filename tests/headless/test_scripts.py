@@ -15,6 +15,7 @@ from trainlab import origin, system
 from trainlab.config import Config
 from trainlab.errors import UserError
 from trainlab.headless import launcher
+from trainlab.run import record
 
 ARGPARSE = """
 import argparse, os, sys
@@ -68,17 +69,17 @@ def test_any_script_is_recorded_with_its_arguments_and_what_it_prints(lab):
     path = script(lab, ARGPARSE)
     done = lab.run("train.py", "lr=0.1", "--", "--flag", "a=b", "--", "-x")
     assert done.returncode == 0, done.stdout + done.stderr
-    record, folder = lab.record(), lab.folder()
+    known, folder = lab.record(), lab.folder()
     assert "Namespace(lr=0.1, flag=True, files=['a=b', '-x'])" in lab.log()
     assert f"{lab.root} None {folder}\n" in lab.log()
     assert "to stderr\n" in done.stdout
     assert "finished after" in lab.log()
     assert (folder.parent.name, folder.name[15:]) == ("train", "-lr0.1")
-    assert (record["status"], record["config"]) == ("finished", {"lr": 0.1})
-    assert record["script"] == str(path)
-    assert record["arguments"] == ["--lr=0.1", "--flag", "a=b", "--", "-x"]
-    assert record["git"] is None
-    assert record["trainlab_git"] == system.git(origin.OURS)
+    assert (known["status"], known["config"]) == ("finished", {"lr": 0.1})
+    assert known["script"] == str(path)
+    assert known["arguments"] == ["--lr=0.1", "--flag", "a=b", "--", "-x"]
+    assert known["git"] is None
+    assert known["trainlab_git"] == system.git(origin.OURS)
 
 
 @pytest.mark.parametrize("words", [["mine/train.py"], ["-m", "cProfile", "--", "mine/train.py"]])
@@ -115,17 +116,17 @@ def test_a_script_s_own_run_is_the_recorded_one_and_goes_on_with_the_same_argume
     done = lab.run("train.py", "lr=0.5", "--", "--epochs", "3")
     assert done.returncode == 1
     assert "Traceback" in done.stdout, "what it did not expect"
-    record = lab.record()
-    assert (record["status"], record["reason"]) == ("failed", "ValueError: the first time it breaks")
-    assert (record["experiment"], record["config"]) == ("mine", {"lr": 0.5, "epochs": 3})
+    known = lab.record()
+    assert (known["status"], known["reason"]) == ("failed", "ValueError: the first time it breaks")
+    assert (known["experiment"], known["config"]) == ("mine", {"lr": 0.5, "epochs": 3})
     before = lab.folder()
     done = lab.run("train.py", "--resume", "last")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "from 1 resumed True" in done.stdout
-    record = lab.record()
+    known = lab.record()
     assert lab.folder() == before
-    assert (record["status"], record["reason"], record["resumes"][0]["step"]) == ("finished", None, 1)
-    assert record["best"]["val/loss"] == {"value": 0.9, "step": 1}
+    assert (known["status"], known["reason"], known["resumes"][0]["step"]) == ("finished", None, 1)
+    assert known["best"]["val/loss"] == {"value": 0.9, "step": 1}
     assert done.stdout.count("from") == 1, "what the first session printed is not shown again"
 
 
@@ -276,17 +277,49 @@ def test_a_mistake_is_told_and_makes_nothing(here, monkeypatch, words, options, 
     assert list((here.root / "logs").iterdir()) == []
 
 
-def test_a_resumed_script_keeps_its_arguments(here, monkeypatch):
-    monkeypatch.chdir(here.root)
+def test_a_resumed_script_keeps_its_arguments_and_its_working_folder(here, monkeypatch):
+    place = here.root / "place"
+    place.mkdir()
+    monkeypatch.chdir(place)
     monkeypatch.setattr(launcher, "start", lambda _, held, __: held.release() or subprocess.Popen(["true"]))
-    script(here, ARGPARSE)
+    script(here, ARGPARSE, "place/train.py")
     assert launcher.run("train.py", ["lr=1"], detach=True) == 0
     for refused in ({"words": ["lr=2"]}, {"words": ["lr=1"], "arguments": ["--flag"]}):
         with pytest.raises(UserError, match="gets its first arguments again: --lr=1"):
             launcher.run("train.py", resume="last", **refused)
     with pytest.raises(UserError, match="has its name already"):
         launcher.run("train.py", resume="last", name="new")
+    monkeypatch.chdir(here.root)
+    path = script(here, ARGPARSE)
     assert launcher.run("train.py", ["lr=1"], resume="last", detach=True) == 0
+    assert (here.record()["script"], here.record()["working_folder"]) == (str(path), str(place))
+    place.rename(here.root / "elsewhere")
+    with pytest.raises(UserError, match="place, which is no longer there"):
+        launcher.run("train.py", resume="last")
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"arguments": "--lr=1"}, {"arguments": [1]}, {"arguments": [], "working_folder": None}]
+)
+def test_a_record_that_is_none_of_a_script_s_is_not_gone_on_with(here, monkeypatch, fields):
+    path = script(here, ARGPARSE)
+    monkeypatch.setattr(launcher, "start", lambda *_: pytest.fail("it was started"))
+    folder = here.root / "logs" / "train" / "a"
+    folder.mkdir(parents=True)
+    known = {"experiment": "train", "run": "a", "status": "failed", "started": "2026-01-01T00:00:00Z"}
+    (folder / "run.json").write_text(json.dumps(known | {"working_folder": str(here.root)} | fields))
+    with pytest.raises(UserError, match="is none of a script"):
+        launcher.run(str(path), resume="a")
+
+
+def test_a_record_does_not_choose_where_a_module_is_looked_for(here, monkeypatch):
+    monkeypatch.chdir(here.root)
+    script(here, "import sys\nprint(sys.argv)", "mine/train.py")
+    monkeypatch.setattr(launcher, "start", lambda _, held, __: held.release() or subprocess.Popen(["true"]))
+    assert launcher.run("mine.train", module=True, detach=True) == 0
+    record.update(here.folder(), working_folder=str(here.root / "elsewhere"))
+    assert launcher.run("mine.train", module=True, resume="last", detach=True) == 0
+    assert here.record()["working_folder"] == str(here.root)
 
 
 class Settings(Config):

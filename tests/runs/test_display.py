@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from runs_folder import make, points
 from trainlab.cli.runs import app
 from trainlab.run import lock
+from trainlab.runs import columns
 
 NAME = "20261125-1{}0101-margin{}-seed{}-backbonedistilbert-base-uncased"
 CONSTANTS = {
@@ -80,6 +81,17 @@ def test_what_a_validation_set_of_its_own_measures_is_no_baseline(tmp_path, monk
         reached = points(val_f1=0.5) | {"val_unseen/f1": {"value": best, "step": 1}}
         make(tmp_path, f"words/{best}", last=moved, best=reached)
     assert "val_unseen/f1" in table(tmp_path, monkeypatch, 200)[0]
+
+
+def test_a_column_is_looked_up_once_and_not_for_each_run(tmp_path, monkeypatch):
+    """It was, and a thousand runs took half a minute."""
+    for number in range(60):
+        make(tmp_path, f"news/r{number}", minutes_ago=number, config={"margin": number})
+    asked = []
+    resolve = columns.resolve
+    monkeypatch.setattr(columns, "resolve", lambda *given: asked.append(given[0]) or resolve(*given))
+    assert len(table(tmp_path, monkeypatch, 200)) == 61
+    assert 0 < len(asked) < 10
 
 
 def test_a_failed_or_interrupted_run_says_why_below_the_table(logs, monkeypatch):

@@ -114,6 +114,13 @@ def test_runs_whose_examples_are_unknown_are_not_drawn_over_them():
     assert words(plots.curves(points([]), [])) == "No run has such a curve."
 
 
+def test_the_legend_of_a_file_names_only_what_is_drawn_there():
+    some = pd.concat([points(["a"]), points(["b"], examples=math.nan)])
+    for for_file, named in ((True, ["a"]), (False, ["a", "b"])):
+        (panel,) = panels(plots.curves(some, ["val/loss"], along=XAxis.examples, for_file=for_file))
+        assert panel["layer"][0]["encoding"]["color"]["scale"]["domain"] == named
+
+
 @pytest.mark.parametrize(("count", "marked"), [(1, True), (2, True), (5000, False)])
 def test_the_points_of_a_short_curve_are_marked(count, marked):
     """A line of one point is none: in the notebook there was nothing to see of it."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,14 +14,7 @@ from trainlab.runs.compare import XAxis
 
 Metric = Annotated[str, typer.Option(help="What says which run is better; default: the main one.")]
 FORMATS = (".png", ".svg", ".pdf")
-
-
-class Kind(StrEnum):
-    """What a picture shows."""
-
-    curves = "curves"
-    parallel = "parallel"
-    importance = "importance"
+Kind = Literal["curves", "parallel", "importance"]
 
 
 def plot(  # noqa: PLR0913, PLR0917
@@ -34,7 +26,7 @@ def plot(  # noqa: PLR0913, PLR0917
     ] = None,
     kind: Annotated[
         Kind, typer.Option(help="Curves, settings against a metric, or their importance.")
-    ] = Kind.curves,
+    ] = "curves",
     tag: Annotated[list[str] | None, typer.Option(help="A curve to draw; may be repeated.")] = None,
     metric: Metric = "",
     mode: Mode = "auto",
@@ -64,10 +56,10 @@ def plot(  # noqa: PLR0913, PLR0917
         {"metric": metric, "tags": columns.join(tag or []), "smooth": smooth, "x": x}
     )
     compared = comparison(rows, config, most=len(references or []) or MOST_CURVES)
-    if kind is Kind.curves:
+    if kind == "curves":
         picture, said = compared.curves(for_file=True), compared.left_out()
     else:
-        picture = compared.parallel() if kind is Kind.parallel else compared.importance()
+        picture = compared.parallel() if kind == "parallel" else compared.importance()
         said = [ranking.remark(rows, compared.metric)]
     plots.save(output, picture.image(output.suffix.lower().removeprefix(".")))
     for sentence in filter(None, said):

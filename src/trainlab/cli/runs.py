@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -29,24 +28,10 @@ if TYPE_CHECKING:
     from trainlab.runs.listing import Row
 
 app = typer.Typer(help="List, show and compare runs; label, keep and delete them.")
-app.command()(comparing.plot)
-app.command()(comparing.report)
-app.command()(life.tag)
-app.command()(life.note)
-app.command()(life.trim)
-app.command()(life.delete)
-app.command()(life.restore)
+for each in (comparing.plot, comparing.report, life.tag, life.note, life.trim, life.delete, life.restore):
+    app.command()(each)
 app.command("trash")(life.list_trash)
 app.command()(life.archive)
-
-
-class Format(StrEnum):
-    """What the table is printed as."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
-    markdown = "markdown"
 
 
 @app.callback(invoke_without_command=True)
@@ -56,7 +41,9 @@ def runs(  # noqa: PLR0913, PLR0917
     sort: Annotated[
         str | None, typer.Option(help="A column to sort by, such as val/loss: best first.")
     ] = None,
-    format: Annotated[Format, typer.Option(help="How to print it.")] = Format.table,
+    format: Annotated[
+        Literal["table", "csv", "json", "markdown"], typer.Option(help="How to print it.")
+    ] = "table",
     columns: Annotated[str | None, typer.Option(help="Which columns, such as run,margin,val/loss.")] = None,
     where: Where = "",
     status: Ending = "",
@@ -80,11 +67,11 @@ def runs(  # noqa: PLR0913, PLR0917
     rows = chosen(folder_of(context, logs), experiment, where, status, since, directions, everything)
     if rows and by:
         rows = _sorted(rows, by)
-    if format is Format.json:
+    if format == "json":
         sys.stdout.write(frames.json_text(rows, shown))
-    elif format is Format.csv:
+    elif format == "csv":
         sys.stdout.write(frames.csv_text(rows, shown))
-    elif rows and format is Format.markdown:
+    elif rows and format == "markdown":
         sys.stdout.write(display.markdown_text(rows, shown))
     elif rows:
         display.print_table(rows, shown)

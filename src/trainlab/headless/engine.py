@@ -82,7 +82,10 @@ class Notebook(Execution):
                 self.save()
         except CellExecutionError:
             assert self.client is not None, "it raised it"
-            return ends.from_error(self.client.failure, self.memory)
+            # where the display of a cell's value failed, the reply names no exception: only an output has it
+            unnamed = self.client.reply.get("ename") == type(None).__name__
+            failure = self.client.error if unnamed and self.client.error is not None else self.client.reply
+            return ends.from_error(failure, self.memory)
         except DeadKernelError:
             return ends.from_exit_code(exit_code, self.memory)
         except RuntimeError as error:
@@ -177,15 +180,6 @@ class Client(PapermillNotebookClient):
         self.error: dict[str, Any] | None = None  # the last one that the cell at work has shown
         self.on_cell_execute = self.announce
         self.on_cell_executed = self.check
-
-    @property
-    def failure(self) -> dict[str, Any]:
-        """Name, text and traceback of what the last cell failed with.
-
-        Where the display of its value failed, the kernel's reply names no exception: only an output has it.
-        """
-        unnamed = self.reply.get("ename") == type(None).__name__
-        return self.error if unnamed and self.error is not None else self.reply
 
     def papermill_execute_cells(self) -> None:
         """Execute cell by cell; what ends that is raised and marks its cell, unlike in papermill's own."""

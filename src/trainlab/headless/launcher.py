@@ -187,9 +187,14 @@ def _script(  # noqa: PLR0913, PLR0917
         known |= {"arguments": arguments, "working_folder": str(Path.cwd())}
         return _new(experiments[0], name or naming.of_changes(config), config, **known), arguments
     with _reopening(resume, experiments, name) as (folder, _, before):
-        first = before.model_dump().get("arguments")
-        if first is None:
+        fields = before.model_dump()
+        first, where = fields.get("arguments"), fields.get("working_folder")
+        if not (isinstance(first, list) and all(isinstance(word, str) for word in [*first, where])):
             raise UserError(f"The run {folder.name} is none of a script that `trainlab run` executed.")
+        if module:
+            known["working_folder"] = str(Path.cwd())  # where it was found; a record must not choose the code
+        elif not Path(str(where)).is_dir():
+            raise UserError(f"The run began in {where}, which is no longer there: make it.")
         if arguments and secrets.hidden(record.plain(arguments)) != first:
             raise UserError(
                 f"A resumed script gets its first arguments again: {' '.join(first) or 'none'}. Leave out "

@@ -106,8 +106,13 @@ def unpack(path: Path, logs: Path, agree: Agree = lambda _: None) -> list[Path]:
         agree(size)
         with tempfile.TemporaryDirectory(prefix=trash.UNPACKING, dir=place) as temporary:
             _extract(path, known, Path(temporary))
-            _link(known, Path(temporary, RUNS))
-            return _arrive(known, Path(temporary, RUNS), logs)
+            unpacked = Path(temporary, RUNS)
+            for label, links in known.links.items():  # copies where the disk has no links
+                for name, source in links.items():
+                    target = unpacked / label / moving.hidden(PurePosixPath(name))
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    atomic.link(unpacked / label / moving.hidden(PurePosixPath(source)), target)
+            return _arrive(known, unpacked, logs)
 
 
 def _chosen(folder: Path, *, weights_only: bool) -> list[Path]:
@@ -202,20 +207,14 @@ def _read(path: Path) -> _Manifest:
     for label in known.runs:
         if not moving.is_plain(label):
             raise UserError(f"{path} has the run {label!r}, which leads out of its folder. Refused.")
-    _check_links(path, known)
-    return known
-
-
-def _check_links(path: Path, known: _Manifest) -> None:
-    """Refuse links that are no second name, in the same run, of a file that is packed."""
-    for label, links in known.links.items():
+    for label, links in known.links.items():  # each a second name, in the same run, of a file that is packed
         files = known.runs.get(label, {})
         if found := unpacking.refusal(map(PurePosixPath, [*files, *links])):
             raise UserError(f"{path} has {found}. Refused.")
-        if len(links) > _MOST_LINKS or not all(
-            source in files and str(PurePosixPath(name)) == name for name, source in links.items()
-        ):
+        known_names = [source in files and str(PurePosixPath(name)) == name for name, source in links.items()]
+        if len(links) > _MOST_LINKS or not all(known_names):
             raise UserError(f"{path} has links in {label!r} to what is not packed, or too many. Refused.")
+    return known
 
 
 def _extract(path: Path, known: _Manifest, target: Path) -> None:
@@ -230,15 +229,6 @@ def _extract(path: Path, known: _Manifest, target: Path) -> None:
     wrong = sorted(name for name in found.keys() | said.keys() if found.get(name) != said.get(name))
     if wrong:
         raise _damaged(path, f"{wrong[0]} is not what it lists")
-
-
-def _link(known: _Manifest, unpacked: Path) -> None:
-    """Give files their other names back: as links, or as copies where the disk has none."""
-    for label, links in known.links.items():
-        for name, source in links.items():
-            target = unpacked / label / moving.hidden(PurePosixPath(name))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            atomic.link(unpacked / label / moving.hidden(PurePosixPath(source)), target)
 
 
 def _arrive(known: _Manifest, unpacked: Path, logs: Path) -> list[Path]:

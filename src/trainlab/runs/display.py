@@ -174,16 +174,8 @@ def _fitting(rows: Sequence[Row], width: int, limit: int | None) -> list[Column]
     others = _circumstances(rows, limit)
     left = width + _GAP - sum(column.width + _GAP for column in facts)
     kept = []
-    first = [
-        *metrics[:1],
-        *settings[:2],
-        *others[2:],
-        *others[:2],
-        *metrics[1:2],
-        *settings[2:],
-        *metrics[2:],
-    ]
-    for column in first:
+    first = metrics[:1] + settings[:2] + others[2:] + others[:2]
+    for column in first + metrics[1:2] + settings[2:] + metrics[2:]:
         if column.width + _GAP <= left:
             left -= column.width + _GAP
             kept.append(column)

@@ -31,7 +31,7 @@ MIME = "application/vnd.vegalite.v5+json"  # the newest that JupyterLab 4 has a 
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"  # a name: nobody asks for it
 SMOOTHINGS = (0.0, 0.3, 0.6, 0.8, 0.9, 0.97)  # to choose from: smoothed here, since Vega-Lite can't
 MOST_POINTS = 200  # of one curve, evenly chosen: a notebook holds them all
-MOST_IN_FILE = 2000  # of one curve, more than a file has pixels
+MOST_IN_FILE = 1000  # of one curve, more than a panel has pixels
 MOST_AXES = 10  # settings: more can't be told apart
 FEW = 30  # points of a curve, each of which is marked
 _FAINT = 0.25  # how visible the curve behind its smoothed self is
@@ -108,7 +108,7 @@ def curves(
     if known.empty or not tags:
         return _sentence("No run has such a curve.")
     weights = sorted({*SMOOTHINGS, weight})
-    runs = list(dict.fromkeys(points["run"]))
+    runs = list(dict.fromkeys((known if for_file else points)["run"]))  # on the screen x may be another
     picked = alt.selection_point(name="picked", fields=["run"], bind="legend")
     colour = alt.Color("run:N", title=None, sort=None).scale(
         domain=runs, scheme="tableau10" if len(runs) <= _MANY else "turbo"

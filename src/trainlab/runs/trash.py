@@ -104,10 +104,8 @@ def restore(entry: Entry) -> Path:
 def purge(entry: Entry) -> None:
     """Remove a deleted run permanently; raise UserError where the disk refuses."""
     with telling(entry.place):
-        if not entry.folder.exists():
-            moving.hide_from_tensorboard(
-                entry.home, back=True
-            )  # its deletion died half-way: the run itself is still there
+        if not entry.folder.exists():  # its deletion died half-way: the run itself is still there
+            moving.hide_from_tensorboard(entry.home, back=True)
         shutil.rmtree(entry.place)
 
 
