@@ -7,6 +7,7 @@ writing hide what a name is; a sheet computes what begins like a formula.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|])")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # wide ones too
@@ -40,7 +41,10 @@ def sheet(text: str) -> str:
     """Return text as a cell of a sheet: `'` before what a sheet would compute; numbers stay numbers."""
     shown = lines(text)
     computed = text.startswith(_FORMULA) or text.lstrip().startswith(_FORMULA)
-    return f"'{shown}" if computed and not _is_number(text) else shown
+    with suppress(ValueError):
+        float(text)
+        computed = False
+    return f"'{shown}" if computed else shown
 
 
 class Output:
@@ -60,11 +64,3 @@ class Output:
         if (begun := _BEGUN.search(text)) and len(text) - begun.start() <= _LONGEST:
             text, self._held = text[: begun.start()], text[begun.start() :]
         return _STEERING.sub(lambda each: each[0] if _KEPT.fullmatch(each[0]) else "", text)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

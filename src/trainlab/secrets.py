@@ -14,6 +14,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
@@ -94,6 +95,11 @@ def is_secret_name(name: str) -> bool:
     return bool(_kind(name))
 
 
+@functools.lru_cache(maxsize=1024)
+def _names_secret(variable: str) -> bool:
+    return bool(_VARIABLE.search(variable) or _kind(variable))
+
+
 def is_secret(name: str, value: Any) -> bool:
     """Tell whether what has this name and value is a secret.
 
@@ -131,10 +137,13 @@ def named(value: Any, name: str = "") -> list[Any]:
 
 def named_in(code: str) -> list[str]:
     """Return the texts that Python code gives to secrets' names, as in `api_key = "..."`."""
-    found = [(name, text, True) for name, text in _IN_CODE.findall(code)]
-    found += [(name, text, False) for name, text in _MAGIC.findall(code)]
-    texts = ((name, _literal(text) if quoted else text) for name, text, quoted in found)
-    return [text for name, text in texts if is_secret(name, text)]
+    found: list[tuple[str, str]] = _MAGIC.findall(code)
+    for name, text in _IN_CODE.findall(code):
+        value = text[1:-1]
+        with suppress(ValueError, SyntaxError):
+            value = str(ast.literal_eval(text))
+        found.append((name, value))
+    return [text for name, text in found if is_secret(name, text)]
 
 
 def without_secrets(text: str) -> str:
@@ -243,7 +252,7 @@ def _keys(known: tuple[str, ...]) -> tuple[str, ...]:
 
 def _known() -> tuple[str, ...]:
     """Return all secrets, and how JSON and addresses write them, the longest first."""
-    values = {value for name, value in os.environ.items() if _is_secret(name) and _tells(value)}
+    values = {value for name, value in os.environ.items() if _names_secret(name) and _tells(value)}
     values |= {part for value in os.environ.values() for part in _passwords(value)}
     values |= _in_file(paths.root() / ".env") | _told
     forms = {form for value in values for form in _forms(value)}
@@ -258,11 +267,6 @@ def _lately(moment: int) -> tuple[str, ...]:  # noqa: ARG001 - its value is what
 @functools.lru_cache(maxsize=1)
 def _lately_encoded(known: tuple[str, ...]) -> tuple[bytes, ...]:
     return tuple(each.encode(errors="surrogateescape") for each in known)
-
-
-@functools.lru_cache(maxsize=1024)
-def _is_secret(variable: str) -> bool:
-    return bool(_VARIABLE.search(variable)) or is_secret_name(variable)
 
 
 def _tells(value: str) -> bool:
@@ -288,7 +292,7 @@ def _in_file(path: Path) -> set[str]:
         return set()
     found = set()
     for name, value in _LINE.findall(text):
-        if _is_secret(name):
+        if _names_secret(name):
             bare = value.strip()
             found |= {bare, bare.partition(" #")[0].strip(), bare.strip("\"'")}
         found |= set(_passwords(value))
@@ -300,10 +304,3 @@ def _passwords(value: str) -> list[str]:
     parts = (part.partition(":") for part in _USER_INFO.findall(value))
     found = [password or (user if len(user) >= _LONG else "") for user, _, password in parts]
     return [password for password in found if _tells(password)]
-
-
-def _literal(text: str) -> str:
-    try:
-        return str(ast.literal_eval(text))
-    except (ValueError, SyntaxError):
-        return text[1:-1]

@@ -197,6 +197,18 @@ def test_a_run_needs_no_torch(tmp_path):
     assert events.read(folder).curves["val/loss"].steps == [0, 1, 2, 3]
 
 
+def test_what_the_package_names_is_imported_when_it_is_asked_for(tmp_path):
+    body = """
+        import sys
+        import trainlab
+        print(*(name for name in ("torch", "pandas", "lightning", "pydantic") if name in sys.modules))
+        names = ("Run", "Config", "RunLogger", "Trainer", "table", "scalars", "find")
+        print(*(getattr(trainlab, name).__name__ for name in names))
+        """
+    out, _ = script(body, tmp_path)
+    assert out.splitlines() == ["", "Run Config RunLogger Trainer table scalars find"]
+
+
 LOUD = {"TRAINLAB_QUIET": "", "TENSORBOARD_PORT": "6100"}
 NAMED = 'import trainlab\nwith trainlab.Run("mine", {"a+b": 1}, monitor=False) as run: print(run.folder)'
 

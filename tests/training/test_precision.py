@@ -83,3 +83,8 @@ def test_a_precision_that_was_asked_for_is_not_measured(
 ) -> None:
     monkeypatch.setattr(precision, "choose_precision", None)
     assert precision_of(run, TrainingConfig(precision="32-true")) == "32-true"
+
+
+def test_processes_of_torchrun_measure_nothing(run: trainlab.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    assert precision_of(run, AUTO) == "32-true", "each would come to a choice of its own"

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from trainlab import secrets, untrusted
 from trainlab.errors import UserError
+from trainlab.run import tfrecords
 from trainlab.run.signals import describe
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from trainlab.run.gathering import EventReader
@@ -67,7 +70,11 @@ def files(folder: Path) -> list[Path]:
     """Return a folder's event files, oldest first by the time in their names; links are none."""
     with os.scandir(folder) as entries:
         found = [each.name for each in entries if MARK in each.name and each.is_file(follow_symlinks=False)]
-    return sorted((folder / name for name in found), key=_natural)
+
+    def natural(name: str) -> list[str | int]:
+        return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+    return [folder / name for name in sorted(found, key=natural)]
 
 
 def read(folder: Path) -> History:
@@ -114,19 +121,12 @@ def damaged(folder: Path) -> list[str]:
 
 def check(path: Path) -> None:
     """Raise EventFileError if a file can't be read or doesn't begin as an event file; empty is fine."""
-    from trainlab.run import tfrecords
-
     with _opened(path) as file:
-        header = file.read(tfrecords.HEADER.size)
-        try:
-            tfrecords.check(header)
-        except tfrecords.GarbageError as error:
-            raise _garbage(path, error.place) from None
+        tfrecords.check(file.read(tfrecords.HEADER.size))
 
 
 def _gathered(folder: Path) -> tuple[dict[str, Any], EventReader]:
     from trainlab.run.gathering import EventReader
-    from trainlab.run.tfrecords import GarbageError
 
     gathered, damaged = EventReader(), _refused(folder)
     for path in files(folder):
@@ -135,8 +135,6 @@ def _gathered(folder: Path) -> tuple[dict[str, Any], EventReader]:
                 gathered.add(file)
         except EventFileError as error:
             damaged.append(str(error))
-        except GarbageError as error:
-            damaged.append(str(_garbage(path, error.place)))
         except Exception as error:  # well-formed events can hold anything
             damaged.append(f"{path}: {describe(error)}.")
     damaged += [f"{folder}: {each}" for each in gathered.left_out]
@@ -153,24 +151,20 @@ def _refused(folder: Path) -> list[str]:
     return [f"{folder / name}: a link, a pipe or a device, and only files are read." for name in odd]
 
 
-def _opened(path: Path) -> IO[bytes]:
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """Open an event file; raise EventFileError where it can't be read, or holds something else."""
     try:
-        return untrusted.opened(path)
+        with untrusted.opened(path) as file:
+            yield file
     except OSError as error:
         raise EventFileError(f"{path}: {error.strerror}.") from None
-
-
-def _garbage(path: Path, place: int) -> EventFileError:
-    return EventFileError(
-        f"{path}: no event at byte {place}. It is damaged, or something else than an event file."
-    )
+    except tfrecords.GarbageError as error:
+        fault = f"no event at byte {error.place}. It is damaged, or something else than an event file."
+        raise EventFileError(f"{path}: {fault}") from None
 
 
 def written_at(path: Path) -> int:
     """Return the time in an event file's name, in seconds since 1970; 0 where it has none."""
     found = re.search(r"tfevents\.(\d+)", path.name)
     return int(found[1]) if found else 0
-
-
-def _natural(path: Path) -> list[str | int]:
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]

@@ -112,10 +112,9 @@ def _locked(descriptor: int, kind: int) -> bool:
 @functools.cache
 def _drop_in_forked_children() -> None:
     """Close what forked children inherit: a data loader's worker must not keep a dead run alive."""
-    os.register_at_fork(after_in_child=_forget)
 
+    def forget() -> None:
+        while _held:
+            os.close(_held.pop())
 
-def _forget() -> None:
-    for descriptor in _held:
-        os.close(descriptor)
-    _held.clear()
+    os.register_at_fork(after_in_child=forget)

@@ -200,8 +200,8 @@ class Best(ModelCheckpoint):
     `best-step-00000240.ckpt`. Each validation counts, or each epoch where `monitor` is no metric of the
     validation. A module may call it otherwise: 'val_loss' is 'val/loss'.
 
-    Raises UserError where nobody says which way the metric improves: the others' weights would be deleted by
-    a guess.
+    Raises:
+        UserError: where nobody says which way the metric improves: weights would be deleted by a guess.
     """
 
     monitor: str
@@ -247,14 +247,14 @@ class Best(ModelCheckpoint):
         """Say before the training that the validation doesn't log the metric, where it is one of its own."""
         known = self._monitor_candidates(trainer)
         if self.monitor not in known and one_name(self.monitor).startswith("val_"):
-            self._warn(trainer.callback_metrics)
+            self._warn(trainer)
 
     @signals.held()
     def _save_topk_checkpoint(self, trainer: lightning.Trainer, monitor_candidates: dict[str, Any]) -> None:
         if self.monitor in monitor_candidates:
             super()._save_topk_checkpoint(trainer, monitor_candidates)
         else:
-            self._warn(trainer.callback_metrics)
+            self._warn(trainer)
 
     def _save_checkpoint(self, trainer: lightning.Trainer, filepath: str) -> None:
         """Write the weights; name them where they are the best."""
@@ -282,9 +282,10 @@ class Best(ModelCheckpoint):
         validated = {each.meta.name for each in trainer.fit_loop.epoch_loop.val_loop._results.values()}
         return logged_name(self.monitor, validated) not in validated
 
-    def _warn(self, known: Iterable[str]) -> None:
+    def _warn(self, trainer: lightning.Trainer) -> None:
         """Say, once, that the metric is not among those that were logged."""
-        if not self._told and self.save_top_k:
+        known = trainer.callback_metrics
+        if not self._told and self.save_top_k and trainer.is_global_zero:
             self._told = True
             logged = f"Logged: {', '.join(sorted(known)) or 'nothing'}.{nearest(self.monitor, known)}"
             nothing = "nothing of that name was logged, and without it there is no best.ckpt"

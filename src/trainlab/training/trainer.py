@@ -62,11 +62,17 @@ class Trainer(lightning.Trainer):
 
     Logs and checkpoints (see `FullState` and `Best`) go into the run's folder. In a resumed run `fit` goes on
     from the newest undamaged checkpoint: on the CPU with the weights and losses that it would have had
-    without the stop. On the CPU the same seed gives the same curves. `options` are Lightning's own and win
-    over ours. `ckpt_path="best"` means your first ModelCheckpoint with a `monitor`, otherwise
-    `best_checkpoint`.
+    without the stop. On the CPU the same seed gives the same curves. `ckpt_path="best"` means your first
+    ModelCheckpoint with a `monitor`, otherwise `best_checkpoint`.
 
-    Raises UserError where nobody has said whether less or more of `config.monitor` is better.
+    Args:
+        run: Where all of it is recorded.
+        config: The settings.
+        callbacks: Callbacks of your own; a ProgressBar among them takes the place of EpochBar.
+        **options: Lightning's own, which win over those that follow from the settings.
+
+    Raises:
+        UserError: where nobody has said whether less or more of `config.monitor` is better.
     """
 
     fast_dev_run: bool | int  # set by Lightning
@@ -101,8 +107,10 @@ class Trainer(lightning.Trainer):
     def fit(self, *args: Any, **kwargs: Any) -> None:
         """Train a module; see Lightning. SIGTERM and Ctrl-C save a checkpoint after the step at work.
 
-        Raises KeyboardInterrupt or `Terminated` then, and UserError for hyperparameters that no checkpoint
-        can hold, or for a checkpoint that can't be written.
+        Raises:
+            KeyboardInterrupt, Terminated: after such a signal.
+            UserError: for hyperparameters that no checkpoint can hold, a checkpoint that can't be written,
+                and a process of several that was killed.
         """
         lightning.seed_everything(self.config.seed, verbose=False)
         with quiet(), interruptible():
@@ -149,7 +157,12 @@ class Connection(Callback):
                 callback.dirpath = str(self._run.checkpoints / "own" if ours else self._run.checkpoints)
         self._handler = signal.getsignal(signal.SIGINT)
         trainer.strategy.checkpoint_io = VerifiedCheckpoints()
-        log_means(module)
+        # What a module logs is the mean over all processes, as it is over the batch in one; with one process
+        # too, where it changes nothing: a training may go on with more. A `log` of its own stays as it is.
+        for name in ("log", "log_dict"):
+            method = getattr(LightningModule, name)
+            if getattr(type(module), name) is method:
+                setattr(module, name, functools.partial(method, module, sync_dist=True))
         take_loaders(trainer, self._config.seed, self._config.num_workers)
         if stage == "fit":
             loops.install(trainer, self._states)
@@ -181,25 +194,10 @@ class Connection(Callback):
 
 
 def callbacks_of(run: Run, config: TrainingConfig) -> list[Callback]:
-    """Return what records a training of any Lightning Trainer in a run (see `Run.callbacks`).
-
-    Raises UserError where nobody has said whether less or more of `config.monitor` is better.
-    """
+    """Return what records a training of any Lightning Trainer in a run (see `Run.callbacks`)."""
     states = FullState(run, config)
     patience = [] if config.patience is None else [Patience(run, config)]
     return [Connection(run, config, states), Speed(), *patience, Best(run, config), states]
-
-
-def log_means(module: LightningModule) -> None:
-    """Let what a module logs be the mean over all processes, as it is over the batch in one.
-
-    Also for one process, where it changes nothing: a training may go on with more or fewer of them. A class
-    with a `log` of its own decides for itself.
-    """
-    for name in ("log", "log_dict"):
-        method = getattr(LightningModule, name)
-        if getattr(type(module), name) is method:
-            setattr(module, name, functools.partial(method, module, sync_dist=True))
 
 
 def accelerator_of(device: str) -> str:
