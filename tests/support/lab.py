@@ -15,6 +15,9 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 COMMAND = [sys.executable, "-c", "from trainlab.cli import main; main()", "run"]
 
+# cells of parameters
+PARAMETERS = "learning_rate = 0.001\nepochs = 2\nseed = 0\ntitle = 'a = b'\nlayers = [1, 2]\nquick = False"
+KINDS = "size = (64, 64)\nkinds = {'a'}\nraw = b'x'\nwave = 1j\nopt = {}\nany = None\nrate = 0.1\nfar = 1e400"
 # the settings of a training, and ten steps of it an epoch, with a checkpoint by hand every four
 TRAINING = """
 from pydantic import Field
