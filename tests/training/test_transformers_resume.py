@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments
 import trainlab
 from noisy_training import curves
 from noisy_tuning import STEPS, tune, tuner
+from project import CHECKOUT
 from trainlab.errors import UserError
 from trainlab.run import checkpoint, stop
 from trainlab.training.transformers import newest
@@ -262,6 +265,38 @@ def test_checkpoints_may_lie_elsewhere(tmp_path: Path) -> None:
     assert newest(tmp_path / "nothing") is None
     steps = curves(run.folder).query("tag == 'train/loss'")["step"].tolist()
     assert steps == list(range(STEPS))
+
+
+SHARED = """
+import os, time
+from pathlib import Path
+import transformers, trainlab
+from noisy_tuning import tune
+
+def late(self, folder, save=transformers.Trainer._save_rng_state):
+    time.sleep(int(os.environ["RANK"]))
+    save(self, folder)
+
+transformers.Trainer._save_rng_state = late
+base = Path(os.environ["BASE"])
+with trainlab.Run("shared", logs=base / os.environ["RANK"], monitor=False) as run:
+    tune(run, output_dir=str(base / "out"), ddp_backend="gloo", max_steps=1)
+"""
+
+
+def test_what_several_processes_write_is_whole_before_it_is_sealed(tmp_path: Path) -> None:
+    (tmp_path / "shared.py").write_text(SHARED)
+    paths = os.pathsep.join(str(CHECKOUT / name) for name in ("src", "tests"))
+    environment = os.environ | {"BASE": str(tmp_path), "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    script = str(tmp_path / "shared.py")
+    done = subprocess.run(
+        [*command, script], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    state = tmp_path / "out" / "checkpoint-1"
+    assert "rng_state_1.pth" in (state / checkpoint.SUMS).read_text()
+    checkpoint.check(state)
 
 
 def test_a_finished_run_goes_on_with_more_epochs_but_not_with_fewer(

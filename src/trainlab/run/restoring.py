@@ -49,13 +49,6 @@ def build(path: Path, saved: Mapping[str, Any], make: Callable[[dict[str, Any]],
         return network.eval()
 
 
-def fill(network: nn.Module, path: Path) -> None:
-    """Give a network the weights of a checkpoint; raises CheckpointError for a damaged one, or another's."""
-    saved = checkpoint.load(path)
-    with explained(path):
-        network.load_state_dict(saved["state_dict"])
-
-
 def trained(run: str | Path, experiment: str) -> Path:
     """Return the folder of the run that is meant; 'last' is the experiment's newest that has weights.
 

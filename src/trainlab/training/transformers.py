@@ -12,6 +12,7 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 import transformers
 from torch.utils.data import Subset
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
@@ -172,6 +173,8 @@ class RunCallback(transformers.TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the SHA-256 of what was saved; stop if somebody wants that."""
         folder = Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+        if args.world_size > 1:  # the others write their random numbers beside what is saved here
+            torch.distributed.barrier()
         if state.is_world_process_zero and folder.is_dir():
             checkpoint.seal(folder)
             if best := state.best_model_checkpoint:
