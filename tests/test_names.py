@@ -1,13 +1,23 @@
-"""The house of design.md: what a text of the checkout names is there."""
+"""Names: a test file is called after a module, and what a text of the checkout names is there."""
 
 from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 
 from project import CHECKOUT
 
 SOURCE = CHECKOUT / "src"
+OTHERWISE = {  # test files that are called after no module
+    "test_faults": "processes and disks, across modules",
+    "test_groups": "tests/support/groups.py",
+    "test_house": "all of src/",
+    "test_names": "all texts",
+    "test_notebooks": "notebooks/",
+    "test_readme": "README.md",
+    "test_security_page": "SECURITY.md",
+}
 IMPORTS = re.compile(r"\bfrom ((?:trainlab|experiments)[\w.]*) import ([\w ,]+)")
 FILES = re.compile(r"(?<![\w./])(?:src|tests|trainlab|experiments)/[\w/]+\.py\b")
 
@@ -48,3 +58,20 @@ def test_every_module_and_file_that_a_text_names_is_there() -> None:
     texts = {path: path.read_text(errors="replace") for path in paths if path.is_file()}
     assert len(texts) > 100
     assert {str(path): wrong for path, text in texts.items() if (wrong := missing(text))} == {}
+
+
+def mirrors(test: Path) -> bool:
+    """Say whether test_MODULE.py, or test_MODULE_TOPIC.py, lies as its module, or package, does in src/."""
+    tests = CHECKOUT / "tests"
+    folder = test.parent.relative_to(tests)
+    place = SOURCE / folder if folder.parts[:1] == ("experiments",) else SOURCE / "trainlab" / folder
+    named = f"{test.stem.removeprefix('test_')}_"
+    return any(named.startswith(f"{each.stem}_") for each in [place, *place.glob("[!_]*")])
+
+
+def test_a_test_file_is_called_after_a_module() -> None:
+    """Those in tests/stack are of the shell's scripts and of the services, and go by what they do."""
+    tests = [each for each in (CHECKOUT / "tests").rglob("test_*.py") if each.parent.name != "stack"]
+    assert [
+        str(each.relative_to(CHECKOUT)) for each in tests if not mirrors(each) and each.stem not in OTHERWISE
+    ] == []
