@@ -20,7 +20,7 @@ from trainlab.run import checkpoint
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SAVE = 16.0  # seconds: longer than what a cell gets that isn't saving
+SAVE = 12.0  # seconds: longer than the 10.5 that a cell gets that is not saving
 SLOW_SAVE = f"""
 import time, trainlab
 from pathlib import Path

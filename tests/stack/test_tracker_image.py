@@ -60,6 +60,6 @@ def test_a_chosen_tracker_works_in_the_image_and_no_other_is_there(tagged):
 
 
 def test_an_unknown_tracker_ends_the_build_with_those_that_there_are(tagged):
-    done = build(tagged, "wandb,nonsense")
+    done = build(tagged, "nonsense,wandb")
     assert done.returncode != 0
     assert "'nonsense' is none of mlflow wandb" in done.stdout
