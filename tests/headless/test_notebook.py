@@ -15,11 +15,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab import COMMAND, KINDS, PARAMETERS, Lab, processes, until
+from lab import COMMAND, KINDS, PARAMETERS, Lab, processes
 from trainlab.headless import engine, launcher, worker
 from trainlab.headless import notebook as document
 from trainlab.headless.parameters import Parameters
 from trainlab.run import checkpoint, lock, record
+from waiting import until
 
 LONG = """
 import subprocess, time, trainlab
@@ -239,6 +240,7 @@ def test_a_notebook_that_ignores_sigterm_is_ended_by_a_second_one(lab):
 
 SLOW_SAVE = """
 import time, trainlab
+from waiting import until
 from trainlab.run import checkpoint
 
 class Slow:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
@@ -122,11 +121,3 @@ def processes(*words: str) -> list[psutil.Process]:
         if all(word in line for word in words) and process.pid != os.getpid():
             found.append(process)
     return found
-
-
-def until(condition, what: str, seconds: float = 60):
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.05)
-    return value
