@@ -11,7 +11,7 @@ help: ## list these targets
 demo: ## start both services, train the news experiment on the sample, print its results
 	@stack/verb demo
 
-test: ## run every test this machine can run; ARGS="-k name" goes to pytest
+test: ## lint, then every test this machine can run; ARGS="-k name" goes to pytest, without lint
 	@stack/test $(ARGS)
 
 bench: ## measure what the project claims to be fast at: make bench ARGS="news_step growth"

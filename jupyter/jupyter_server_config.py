@@ -45,9 +45,9 @@ class PatientKernels(AsyncMappingKernelManager):
 def patience(process, seconds, step):
     """Return what tells whether the time is over that a kernel's cell may take, with its `step` or not."""
     try:
-        from trainlab.runs import grace, stopping
+        from trainlab.run import grace, stop
 
-        runs = stopping.runs_of(process)
+        runs = stop.runs_of(process)
         deadlines = [grace.Deadline(each, seconds + step * grace.for_step(each)) for each in runs]
     except Exception:  # src/ is the user's to edit: a server must stop all the same
         deadlines = []

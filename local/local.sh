@@ -182,7 +182,7 @@ marked() { # those with our mark in their environment, and the kernels of our ru
 
 workers() { # the processes that execute notebooks headless, whatever shell started them; the pattern spares grep itself
   {
-    grep -lzx 'trainlab[.]runs[.]worker' /proc/[0-9]*/cmdline | xargs -r grep -lzF "$PWD/logs/" | cut -d / -f 3
+    grep -lzx 'trainlab[.]headless[.]worker' /proc/[0-9]*/cmdline | xargs -r grep -lzF "$PWD/logs/" | cut -d / -f 3
   } 2>/dev/null || true
 }
 

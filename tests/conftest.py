@@ -2,13 +2,13 @@
 
 A group is a mark (docker, browser, gpu, slow). Where a machine lacks what a group needs, its tests are
 skipped with the reason; with CI=true a skip of docker or browser is a failure: CI is where everything runs.
+The last word also says where the time went: by group, by folder, and the slowest tests.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-import shutil
 import socket
 import subprocess
 from collections import Counter
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fake_machine import Machine
+from groups import GROUPS, LACKS, REQUIRED_IN_CI, Times, groups
 from lab import Lab, processes
 from project import CHECKOUT, Project, copy_checkout
 
@@ -24,49 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-REQUIRED_IN_CI = ("docker", "browser")
 PORT_RANGE = (20000, 32000)  # below the range that the system gives to outgoing connections
 
 os.environ.setdefault("TRAINLAB_QUIET", "1")  # runs say where they lie only where a test wants it
 
 skipped: dict[str, str] = {}
 deselected: Counter[str] = Counter()
-
-
-@functools.cache
-def docker_lacks() -> str:
-    """Return why Docker cannot be used, in the words of `make`, or ''."""
-    if os.environ.get("ENGINE") == "local":
-        return "ENGINE=local"
-    script = "source stack/choice.sh && ask_docker && docker_problem"
-    return subprocess.check_output(["bash", "-c", script], cwd=CHECKOUT, text=True).strip()
-
-
-@functools.cache
-def browser_lacks() -> str:
-    """Return why browser tests cannot run, or ''."""
-    return (
-        "" if any(shutil.which(name) for name in BROWSERS) else f"none of {', '.join(BROWSERS)} is installed"
-    )
-
-
-@functools.cache
-def gpu_lacks() -> str:
-    """Return why GPU tests cannot run, or ''."""
-    if not shutil.which("nvidia-smi"):
-        return "no NVIDIA GPU here"
-    import torch
-
-    return "" if torch.cuda.is_available() else "torch in .venv is built without CUDA, or finds no driver"
-
-
-LACKS: dict[str, Callable[[], str]] = {"docker": docker_lacks, "browser": browser_lacks, "gpu": gpu_lacks}
-
-
-def groups(item: pytest.Item) -> list[str]:
-    """Return the groups that a test belongs to."""
-    return [name for name in (*LACKS, "slow") if item.get_closest_marker(name)]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -86,15 +50,27 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say which groups were skipped and why, just above pytest's closing line."""
+    """Say which groups were skipped and why, and where the time went, just above pytest's closing line."""
+    reports = [each for kind in terminalreporter.stats.values() for each in kind]
+    times = Times(each for each in reports if isinstance(each, pytest.TestReport))
     terminalreporter.section("groups")
-    for name in (*LACKS, "slow"):
+    for name in GROUPS:
         if name in skipped:
             terminalreporter.line(f"{name:8} skipped: {skipped[name]}")
         elif deselected[name]:
             terminalreporter.line(f"{name:8} {deselected[name]} not selected (-k, -m)")
         else:
-            terminalreporter.line(f"{name:8} nothing skipped")
+            terminalreporter.line(f"{name:8} nothing skipped, {times.of_group[name]:.1f} s")
+    for line in times.lines():
+        terminalreporter.line(line)
+
+
+@pytest.fixture(autouse=True)
+def own_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs of a test lie in its own folder, never among the user's."""
+    monkeypatch.setenv("TRAINLAB_LOGS", str(tmp_path / "logs"))
+    monkeypatch.delenv("TRAINLAB_RUN", raising=False)
+    return tmp_path / "logs"
 
 
 def free_ports() -> Iterator[int]:

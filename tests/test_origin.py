@@ -90,8 +90,8 @@ def test_a_record_from_before_is_read(tmp_path):
         (["import wandb as trainlab", "Run('other')"], None),
         (["from azure import Run", "Run('other')", "trainlab.Run('not imported')"], None),
         (["%%bash\nRun('a')", "1 +", "import trainlab", "trainlab.Run(5)"], None),
-        (["import experiments.news", "trainlab.Run('a')"], "a"),
-        (["import experiments.news", "print(1)"], None),
+        (["import trainlab.run", "trainlab.Run('a')"], "a"),
+        (["import trainlab.run", "print(1)"], None),
     ],
 )
 def test_a_notebook_s_experiment_is_what_its_first_run_is_called(cells, name):

@@ -160,7 +160,7 @@ def test_a_word_under_a_name_that_may_mean_other_things_stays_and_is_cut_out_of_
 def test_no_word_of_the_environment_is_cut_out_of_a_metric_s_name(monkeypatch):
     monkeypatch.setenv("A_TOKEN", "training")
     monkeypatch.setenv("B_TOKEN", KEY)
-    secrets._lately.cache_clear()
+    secrets.remember([])  # what is known is collected anew
     assert secrets.of_tag(f"training/{KEY}") == "training/***"
     assert hidden({"training/loss": 1.0, f"x/{KEY}": 2.0}) == {"training/loss": 1.0, "x/***": 2.0}
 
@@ -200,7 +200,7 @@ def test_other_texts_of_code_are_no_secrets(code):
 def test_a_secret_across_pieces_of_a_stream_is_hidden(monkeypatch, size):
     monkeypatch.setenv("A_KEY", KEY)
     monkeypatch.setenv("B_KEY", "sk-sk-sk-0123")
-    secrets._lately.cache_clear()
+    secrets.remember([])  # what is known is collected anew
     text = f"start {KEY}s{KEY}\nsk-0123 sk-sk-sk-sk-0123 end sk-01"
     stream = secrets.Stream()
     pieces = [stream.feed(text[place : place + size]) for place in range(0, len(text), size)]
@@ -210,7 +210,7 @@ def test_a_secret_across_pieces_of_a_stream_is_hidden(monkeypatch, size):
 
 def test_what_can_be_no_secret_is_not_held_back(monkeypatch):
     monkeypatch.setenv("A_KEY", KEY)
-    secrets._lately.cache_clear()
+    secrets.remember([])  # what is known is collected anew
     assert secrets.Stream().feed("epoch 1: 50 %") == "epoch 1: 50 %"
 
 

@@ -59,10 +59,13 @@ def test_torch_s_build_is_read_without_importing_it():
         ({"info": "", "compose": "2.26.1"}, "warning", "no engine answers"),
     ],
 )
-def test_the_engine_and_its_compose_are_looked_at(monkeypatch, outputs, level, told):
+def test_the_engine_and_its_compose_are_looked_at(monkeypatch, tmp_path, outputs, level, told):
+    for name, words in outputs.items():
+        (tmp_path / name).write_text(words)
+    (tmp_path / "docker").write_text(f'#!/bin/sh\nexec cat "{tmp_path}/$1"\n')
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(paths, "in_stack_container", lambda: False)
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(doctor, "_output", lambda *command: outputs[command[1]])
     line = doctor.engine()
     assert line.level == level
     assert told in line.found
@@ -145,15 +148,16 @@ def test_a_port_that_speaks_no_http_is_taken(monkeypatch):
 def test_a_port_comes_from_the_environment_or_the_running_stack_or_the_settings_file(monkeypatch, tmp_path):
     monkeypatch.setenv("TRAINLAB_ROOT", str(tmp_path))
     monkeypatch.delenv("JUPYTER_PORT", raising=False)
-    assert doctor._port_setting("JUPYTER_PORT", "8888") == "8888"
+    port = lambda: next(doctor.ports()).subject.removeprefix("port ")  # noqa: E731
+    assert port() == "8888"
     (tmp_path / "stack").symlink_to(CHECKOUT / "stack")
     (tmp_path / ".env").write_text("# JUPYTER_PORT=1\nexport JUPYTER_PORT = '9001' # mine\n")
-    assert doctor._port_setting("JUPYTER_PORT", "8888") == "9001"
+    assert port() == "9001"
     (tmp_path / ".stack").mkdir()
     (tmp_path / ".stack/jupyter.port").write_text("9003\n")
-    assert doctor._port_setting("JUPYTER_PORT", "8888") == "9003"
+    assert port() == "9003"
     monkeypatch.setenv("JUPYTER_PORT", "9002")
-    assert doctor._port_setting("JUPYTER_PORT", "8888") == "9002"
+    assert port() == "9002"
 
 
 def test_folders_that_are_missing_or_closed_are_told_with_the_command_that_mends(monkeypatch, tmp_path):

@@ -12,7 +12,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from torch.utils.tensorboard import SummaryWriter
 from typer.testing import CliRunner
 
-from runs_folder import foreign, make, points
+from runs_folder import call, foreign, make, points
 from trainlab.cli.runs import app
 from trainlab.errors import UserError
 from trainlab.runs import display
@@ -56,12 +56,6 @@ def logs(tmp_path, monkeypatch):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "run.json").write_text("{")
     return tmp_path
-
-
-def call(logs, *words):
-    done = CliRunner().invoke(app, ["--logs", str(logs), *words], catch_exceptions=False)
-    assert done.exit_code == 0, done.stderr
-    return done.stdout
 
 
 def order(logs, *words):

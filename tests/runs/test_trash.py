@@ -8,10 +8,8 @@ import sys
 from pathlib import Path, PurePosixPath
 
 import pytest
-from typer.testing import CliRunner
 
-from runs_folder import foreign, make
-from trainlab.cli.runs import app
+from runs_folder import call, content, foreign, make
 from trainlab.errors import UserError
 from trainlab.run import events, find, lock
 from trainlab.runs import listing, trash
@@ -28,18 +26,6 @@ def logs(tmp_path):
     foreign(tmp_path / "keras" / "train")
     foreign(tmp_path / "keras" / "train" / "inner")
     return tmp_path
-
-
-def call(logs, *words):
-    done = CliRunner().invoke(app, ["--logs", str(logs), *words], catch_exceptions=False)
-    assert done.exit_code == 0, done.stderr
-    return done.stdout
-
-
-def content(folder):
-    """Return every file below a folder but our locks."""
-    found = (path for path in folder.rglob("*") if path.is_file() and path.name != lock.RUN)
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
 def labels(logs):

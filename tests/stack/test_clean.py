@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fake_machine import Machine, in_a_terminal
-
-if TYPE_CHECKING:
-    pass
 
 
 def users_files(machine: Machine) -> list[Path]:
@@ -57,7 +53,7 @@ def test_clean_deletes_a_run_whose_name_has_a_line_break_and_nothing_else(machin
     assert "logs/odd?.git?src?README.md\n" in said
     assert "\x1b" not in said
     assert [path.name for path in (machine.folder / "logs").iterdir()] == [".gitignore"]
-    for name in (".git", "src/trainlab/cli.py", "README.md"):
+    for name in (".git", "src/trainlab/errors.py", "README.md"):
         assert (machine.folder / name).exists(), name
     assert not files[-1].exists()
 

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
-import importlib.util
-import socket
-import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 from tornado import web
 
-from project import CHECKOUT
+from project import module
+from tornado_server import ask, connect, half_open, is_closed, served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-spec = importlib.util.spec_from_file_location("door", CHECKOUT / "jupyter/door.py")
-door = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(door)
+door = module("jupyter/door.py")
 
 TOKEN = "a-given&token#100%"
 QUOTED = "a-given%26token%23100%25"
@@ -39,39 +34,10 @@ class Inside(web.RequestHandler):
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """A server behind the door, in a thread."""
-    started, ports, loop = threading.Event(), [], asyncio.new_event_loop()
-
-    async def serve() -> None:
-        app = web.Application([(".*", Inside)], base_url=BASE, identity_provider=SimpleNamespace(token=TOKEN))
-        server = door.Door(app)
-        server.listen(0, "127.0.0.1")
-        ports.append(next(iter(server._sockets.values())).getsockname()[1])
-        started.set()
-
-    def run() -> None:
-        asyncio.set_event_loop(loop)
-        loop.run_until_complete(serve())
-        loop.run_forever()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    assert started.wait(20)
-    yield ports[0]
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(20)
-
-
-def ask(
-    port: int, path: str, method: str = "GET", body: bytes | None = None, **headers: str
-) -> tuple[int, str, http.client.HTTPMessage]:
-    """Return an answer's status, text and headers."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    connection.request(method, path, body, headers)
-    answer = connection.getresponse()
-    text = answer.read().decode()
-    connection.close()
-    return answer.status, text, answer.headers
+    """A server behind the door."""
+    settings = {"base_url": BASE, "identity_provider": SimpleNamespace(token=TOKEN)}
+    with served(lambda: door.Door(web.Application([(".*", Inside)], **settings))) as port:
+        yield port
 
 
 @pytest.mark.parametrize(
@@ -145,7 +111,7 @@ def test_a_large_body_needs_the_token_and_is_then_read_whole(port):
 def sent_until_closed(port: int, head: bytes) -> int:
     """Return how many bytes of a stranger's body go out before the server closes the connection."""
     sent, piece = 0, b"100000\r\n" + b"x" * 0x100000 + b"\r\n"
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as stranger:
+    with connect(port) as stranger:
         stranger.sendall(b"POST /api/contents HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n\r\n")
         try:
             while sent < 50_000_000:
@@ -158,23 +124,11 @@ def sent_until_closed(port: int, head: bytes) -> int:
 
 def test_half_open_connections_stop_nobody_and_are_bounded(port, monkeypatch):
     monkeypatch.setattr(door, "STRANGERS", FEW)
-    waiting = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(5 * FEW)]
-    for stranger in waiting:
-        stranger.sendall(b"GET /lab HTTP/1.1\r\nHost: loc")
-        assert ask(port, "/api")[0] == 200
-    assert is_closed(waiting[0]), "the one that waited longest"
-    waiting[-1].settimeout(0.01)
-    with pytest.raises(TimeoutError):
-        waiting[-1].recv(1)
-    for stranger in waiting:
-        stranger.close()
-
-
-def is_closed(connection: socket.socket) -> bool:
-    try:
-        return connection.recv(1) == b""
-    except ConnectionResetError:
-        return True
+    with half_open(port, 5 * FEW, lambda: ask(port, "/api")[0] == 200) as waiting:
+        assert is_closed(waiting[0]), "the one that waited longest"
+        waiting[-1].settimeout(0.01)
+        with pytest.raises(TimeoutError):
+            is_closed(waiting[-1])
 
 
 def test_who_has_shown_the_token_is_not_closed_for_strangers(port, monkeypatch):
@@ -183,12 +137,9 @@ def test_who_has_shown_the_token_is_not_closed_for_strangers(port, monkeypatch):
     guest.request("GET", f"{BASE}api")
     guest.getresponse().read()
     own = guest.sock
-    waiting = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(5 * FEW)]
-    assert ask(port, "/api")[0] == 200
-    guest.request("GET", f"{BASE}api")
-    assert guest.getresponse().status == 200 and guest.sock is own
-    for stranger in waiting:
-        stranger.close()
+    with half_open(port, 5 * FEW, lambda: ask(port, "/api")[0] == 200):
+        guest.request("GET", f"{BASE}api")
+        assert guest.getresponse().status == 200 and guest.sock is own
 
 
 def test_the_secret_path_is_the_same_for_a_given_token_and_drawn_for_none():

@@ -19,18 +19,19 @@ SERVER = "#!/bin/sh\necho $$ >server\nexec sleep 600\n"
 SAVING = """
 import signal, sys, time
 from pathlib import Path
-from trainlab.runs import atomic, interruption, lock
+from trainlab import files
+from trainlab.run import lock, signals
 folder = Path("logs/news/run")
 step, save = map(float, sys.argv[1:])
 (folder / "checkpoints").mkdir(parents=True)
 (folder / "run.json").write_text('{\\n  "longest_step": %.1f\\n}\\n' % step)
 held = lock.hold(folder)
-with interruption.deferred() as deferral:
+with signals.deferred() as deferral:
     Path("at-work").touch()
     while deferral.requested is None:
         time.sleep(0.05)
     time.sleep(step)
-    with interruption.held(), atomic.replacing(folder / "checkpoints/step-00000002.ckpt") as file:
+    with signals.held(), files.replacing(folder / "checkpoints/step-00000002.ckpt") as file:
         file.write(b"weights")
         time.sleep(save)
 """

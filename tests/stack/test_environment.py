@@ -6,16 +6,11 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from fake_machine import Machine, environment_of
 from project import copy_checkout
-
-if TYPE_CHECKING:
-    pass
-
 
 MAKE_ENVIRONMENT = """#!/bin/bash
 [[ "$*" != "-m venv .venv" ]] || { mkdir -p .venv/bin && cp /bin/true .venv/bin/pip; }

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import http.client
-import importlib.util
-import socket
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 from tornado.wsgi import WSGIContainer
 
-from project import CHECKOUT
+import tornado_server
+from project import module
+from tornado_server import connect, half_open, is_closed, served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-spec = importlib.util.spec_from_file_location("guard", CHECKOUT / "tensorboard/guard.py")
-guard = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(guard)
+guard = module("tensorboard/guard.py")
 
 FEW = 8  # connections, in these tests
 
@@ -36,41 +30,17 @@ def application(environ: dict, start_response: object) -> list[bytes]:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """A guarded server, in a thread."""
-    started, ports, loop = threading.Event(), [], asyncio.new_event_loop()
-
-    async def serve() -> None:
-        server = guard.Guard(WSGIContainer(guard.never_silent(application), ThreadPoolExecutor(2)))
-        listener = socket.create_server(("127.0.0.1", 0), backlog=100)
-        listener.setblocking(False)
-        server.add_sockets([listener])
-        ports.append(listener.getsockname()[1])
-        started.set()
-
-    def run() -> None:
-        asyncio.set_event_loop(loop)
-        loop.run_until_complete(serve())
-        loop.run_forever()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    assert started.wait(20)
-    yield ports[0]
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(20)
+    """A guarded server."""
+    inside = guard.never_silent(application)
+    with served(lambda: guard.Guard(WSGIContainer(inside, ThreadPoolExecutor(2)))) as port:
+        yield port
 
 
 def ask(
     port: int, method: str = "GET", body: object = None, path: str = "/data/runs", **headers: str
 ) -> tuple[int, str]:
-    """Return an answer's status and text; `_` in a header's name stands for `-`."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    names = {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request(method, path, body, {"Host": f"127.0.0.1:{port}", **names})
-    answer = connection.getresponse()
-    text = answer.read().decode()
-    connection.close()
-    return answer.status, text
+    """Return an answer's status and text, as TensorBoard's page asks."""
+    return tornado_server.ask(port, path, method, body, **{"Host": f"127.0.0.1:{port}", **headers})[:2]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
@@ -125,7 +95,7 @@ def test_other_methods_are_refused(port, method):
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_read(port, monkeypatch):
     for length in (guard.BODY + 1, 3_000_000_000):
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        with connect(port) as client:
             client.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % length)
             assert client.recv(12) == b"HTTP/1.1 413"
     assert ask(port, "POST", b"x" * guard.BODY)[1].endswith(str(guard.BODY))
@@ -134,7 +104,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(port, monkeypatch
 
 def test_all_bodies_together_are_bounded_and_others_are_served_meanwhile(port, monkeypatch):
     monkeypatch.setattr(guard, "BODIES", 3 * guard.BODY)
-    waiting = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(3)]
+    waiting = [connect(port) for _ in range(3)]
     for client in waiting:
         client.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\nx" % guard.BODY)
     assert ask(port)[0] == 200
@@ -148,11 +118,5 @@ def test_all_bodies_together_are_bounded_and_others_are_served_meanwhile(port, m
 
 def test_half_open_connections_stop_nobody_and_are_bounded(port, monkeypatch):
     monkeypatch.setattr(guard, "CONNECTIONS", FEW)
-    waiting = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(5 * FEW)]
-    for client in waiting:
-        client.sendall(b"GET / HTTP/1.1\r\nHost: local")
-        assert ask(port)[0] == 200
-    with suppress(ConnectionResetError):
-        assert waiting[0].recv(1) == b"", "the one that waited longest was closed"
-    for client in waiting:
-        client.close()
+    with half_open(port, 5 * FEW, lambda: ask(port)[0] == 200) as waiting:
+        assert is_closed(waiting[0]), "the one that waited longest"

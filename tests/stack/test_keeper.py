@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -10,7 +9,6 @@ import socket
 import struct
 import subprocess
 import sys
-import time
 import urllib.request
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -18,16 +16,15 @@ from typing import TYPE_CHECKING
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from project import CHECKOUT
+from project import CHECKOUT, module
+from waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 KEEPER = CHECKOUT / "tensorboard/keeper.py"
-spec = importlib.util.spec_from_file_location("keeper", KEEPER)
-keeper = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(keeper)
+keeper = module("tensorboard/keeper.py")
 
 DEADLINE = 60.0  # seconds; a busy machine needs some of them
 
@@ -116,13 +113,6 @@ def kept(logs: Path, port: int) -> Iterator[subprocess.Popen[str]]:
             assert process.wait(DEADLINE) == 128 + signal.SIGTERM
 
 
-def eventually(condition: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end, f"not within {DEADLINE:.0f} s: {what}"
-        time.sleep(0.2)
-
-
 def shown(port: int) -> set[str]:
     """Return the runs that TensorBoard shows, none while it doesn't answer."""
     try:
@@ -137,14 +127,14 @@ def test_a_file_that_breaks_the_data_server_is_named_and_new_runs_still_appear(t
     logs, port = tmp_path / "logs", free_port()
     write(logs / "e/first")
     with kept(logs, port):
-        eventually(lambda: shown(port) == {"e/first"}, "the first run")
+        until(lambda: shown(port) == {"e/first"}, "the first run")
         for number, length in enumerate((2**63 - 1, 2**40)):  # one ends a thread, the other the whole process
             with write(logs / f"e/hostile{number}").open("ab") as end:
                 end.write(header(length) + b"x" * 100)
             name = f"e/hostile{number}/events"
-            eventually(lambda name=name: name in (tmp_path / "log").read_text(), "the file is named")
+            until(lambda name=name: name in (tmp_path / "log").read_text(), "the file is named")
             write(logs / f"e/after{number}")
-            eventually(lambda number=number: f"e/after{number}" in shown(port), "a new run appears")
+            until(lambda number=number: f"e/after{number}" in shown(port), "a new run appears")
         assert shown(port) >= {"e/first", "e/after0", "e/after1"}
     assert "is not shown: at byte" in (tmp_path / "log").read_text()
 
@@ -206,13 +196,13 @@ def test_the_port_is_never_free_while_tensorboard_is_killed_again_and_again(tmp_
     write(logs / "e/run")
     with kept(logs, port) as process:
         for _ in range(3):
-            eventually(lambda: shown(port), "TensorBoard answers")
+            until(lambda: shown(port), "TensorBoard answers")
             [board] = keeper.children(process.pid)
             os.kill(board, signal.SIGKILL)
             with pytest.raises(OSError, match="in use"), socket.socket() as enemy:
                 enemy.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 enemy.bind(("127.0.0.1", port))
-        eventually(lambda: shown(port), "TensorBoard answers")
+        until(lambda: shown(port), "TensorBoard answers")
         [board] = keeper.children(process.pid)
         os.kill(process.pid, signal.SIGSTOP)  # what waits is served by the system's queue meanwhile
         assert shown(port)

@@ -10,7 +10,6 @@ import signal
 import socket
 import stat
 import subprocess
-import time
 import urllib.request
 from http.cookiejar import CookieJar
 from pathlib import Path
@@ -22,9 +21,10 @@ import pytest
 import stoppable_notebook
 from project import Project, clean_environment, status_of
 from terminal import CTRL_C, in_terminal
+from waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    pass
 
 pytestmark = pytest.mark.slow
 
@@ -35,13 +35,6 @@ DEADLINE = 30.0  # seconds; a busy machine needs some of them
 def up(local_project: Project) -> Project:
     local_project.make("up")
     return local_project
-
-
-def eventually(condition: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end, f"not within {DEADLINE} s: {what}"
-        time.sleep(0.1)
 
 
 def processes(project: Project, *words: str) -> list[int]:
@@ -169,8 +162,8 @@ def test_a_killed_service_comes_back(up: Project) -> None:
     ):
         (old,) = processes(up, words)
         os.kill(old, signal.SIGKILL)
-        eventually(lambda w=words, o=old: processes(up, w) not in ([], [o]), f"a new {words}")
-        eventually(lambda u=url: status_of(u) == 200, f"{words} answers again")
+        until(lambda w=words, o=old: processes(up, w) not in ([], [o]), f"a new {words}")
+        until(lambda u=url: status_of(u) == 200, f"{words} answers again")
 
 
 def test_ctrl_c_in_a_terminal_saves_a_checkpoint(up: Project) -> None:
@@ -203,13 +196,10 @@ def test_down_lets_a_training_save_a_checkpoint_and_it_goes_on_after_up(local_pr
     stoppable_notebook.write(folder / "notebooks")
     local_project.make("up")
     run = f"ARGS=slow --name stopped {' '.join(stoppable_notebook.SETTINGS)}"
-    environment = clean_environment() | local_project.environment
-    waiting = subprocess.Popen(
-        ["make", "run", run], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    waiting = local_project.start("run", run)
     training = stoppable_notebook.at_work(folder, "stopped")
     local_project.make("down")
-    assert b"Error 143" in waiting.communicate(timeout=DEADLINE)[0]
+    assert "Error 143" in waiting.communicate(timeout=DEADLINE)[0]
     known, steps = stoppable_notebook.record(training), stoppable_notebook.curve(training)
     assert (known["status"], known["reason"]) == ("interrupted", "SIGTERM")
     assert stoppable_notebook.newest_checkpoint(training) == steps[-1] + 1 < stoppable_notebook.STEPS

@@ -7,14 +7,12 @@ import shutil
 import socket
 import stat
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from fake_machine import ENGINE_INFO, Machine
-from project import CHECKOUT, clean_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,29 +140,17 @@ def test_lock_without_uv_says_what_is_missing(machine: Machine, tmp_path: Path) 
     assert "error: uv is not installed" in done.stdout
 
 
-@pytest.mark.parametrize(("engine", "built"), [("local", 0), ("docker", 1)])
-def test_tests_of_the_local_engine_build_no_image(machine: Machine, engine: str, built: int) -> None:
-    for name in ("stack/lint", ".venv/bin/pytest"):
+def test_chosen_tests_come_without_lint_and_no_image_is_built_before_pytest(machine: Machine) -> None:
+    for name in ("stack/lint", "stack/install-tests", ".venv/bin/pytest"):
         path = machine.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f'#!/bin/bash\necho "{name} $ENGINE $*"\n')
         path.chmod(0o755)
-    said = machine.make("test", f"ENGINE={engine}", "ARGS=-k one").stdout
-    assert f".venv/bin/pytest {engine} -k one\n" in said
-    assert machine.built() == built
-
-
-def test_docker_tests_are_skipped_with_the_engine_s_name_as_the_reason() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "tests/stack/test_compose.py", "-k", "two_services"],
-        cwd=CHECKOUT,
-        env=clean_environment() | {"ENGINE": "local"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "docker   skipped: ENGINE=local\n" in done.stdout
-    assert "1 skipped" in done.stdout
+    said = machine.make("test", "ENGINE=local", "ARGS=-k one").stdout
+    assert ".venv/bin/pytest local -k one\n" in said
+    assert "stack/install-tests" in said and "stack/lint" not in said
+    assert "stack/lint" in machine.make("test").stdout
+    assert not machine.built()
 
 
 def test_env_is_written_once_with_a_token_of_its_own_and_closed_to_others(machine: Machine) -> None:
@@ -254,19 +240,7 @@ def test_four_at_once_on_a_stopped_stack_wait_for_each_other(
         leave_out(machine, tmp_path / "bin", "flock")
         (machine.folder / ".stack").mkdir()
         (machine.folder / ".stack/up.lock.pid").symlink_to("4194999")  # of a process that was killed
-    environment = clean_environment() | machine.environment
-    makes = [
-        subprocess.Popen(
-            ["make", *command.split()],
-            cwd=machine.folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for _ in range(4)
-    ]
+    makes = [machine.start(*command.split()) for _ in range(4)]
     said = [each.communicate()[0] for each in makes]
     assert [each.returncode for each in makes] == [0] * 4, said
     assert machine.built() == 1

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-from typing import TYPE_CHECKING
 
 import pytest
 
 from fake_machine import Machine, environment_of
 from project import clean_environment
 from terminal import CTRL_C, in_terminal
-
-if TYPE_CHECKING:
-    pass
 
 
 @pytest.mark.parametrize(
@@ -88,21 +83,8 @@ def test_a_signal_reaches_the_run_where_make_has_no_terminal(
 ) -> None:
     machine.make("up")
     (machine.tools / "long").touch()
-    make = subprocess.Popen(
-        ["make", "run", "ARGS=news"],
-        cwd=machine.folder,
-        env=clean_environment() | machine.environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    assert make.stdout
-    while "at work" not in make.stdout.readline():
-        assert make.poll() is None
-    os.killpg(make.pid, sent)
-    assert "a checkpoint was saved" in make.communicate(timeout=60)[0]
-    assert make.returncode != 0
+    code, printed = machine.signalled(sent, "run", "ARGS=news")
+    assert "a checkpoint was saved" in printed
+    assert code != 0
     (call,) = (line for line in machine.calls().splitlines() if f"pass_on {name} " in line)
     assert call.split()[-1] in machine.calls().split("trainlab run")[0], "the mark of the run's process"

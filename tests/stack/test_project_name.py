@@ -5,14 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from fake_machine import Machine
-
-if TYPE_CHECKING:
-    pass
 
 
 def names(machine: Machine) -> tuple[str, str]:

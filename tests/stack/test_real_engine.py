@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from project import CHECKOUT, Project, clean_environment, copy_checkout, status_of
+from project import CHECKOUT, Project, clean_environment, copy_checkout, own_images, status_of
 from terminal import CTRL_C, in_terminal
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def docker_project(
 ) -> Iterator[Project]:
     """Copy the checkout for the real engine; its volume and containers are gone at the end."""
     folder = copy_checkout(tmp_path_factory.mktemp("docker"))
+    own_images()  # whose layers, and whose wheel of torch, are this one's
     for wheel in (CHECKOUT / "jupyter/wheels").glob("*.whl"):
         os.link(wheel, folder / "jupyter/wheels" / wheel.name)
     ports = {"JUPYTER_PORT": str(free_port()), "TENSORBOARD_PORT": str(free_port())}
@@ -94,21 +95,7 @@ def test_a_signal_reaches_the_process_in_a_real_container_with_a_terminal_and_wi
         terminal.type(CTRL_C)
         terminal.until("saved on INT")
     for sent, name in ((signal.SIGINT, "INT"), (signal.SIGTERM, "TERM")):
-        piped = subprocess.Popen(
-            command,
-            cwd=small_stack.folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        assert piped.stdout
-        while "at work" not in piped.stdout.readline():
-            assert piped.poll() is None
-        os.killpg(piped.pid, sent)
-        assert f"saved on {name}" in piped.communicate(timeout=60)[0]
+        assert f"saved on {name}" in small_stack.signalled(sent, *command[1:])[1]
     with in_terminal(["make", "shell"], small_stack.folder, environment) as terminal:
         terminal.until(":/# ")
         terminal.type("echo $((6 * 7)); exit\n")

@@ -18,8 +18,9 @@ from typing import Any
 import nbformat
 import pytest
 
-from containers import GROUP, KEEPER, SERVER, USER, Stack, started, until
+from containers import GROUP, KEEPER, SERVER, USER, Stack, started
 from project import CHECKOUT, status_of
+from waiting import until
 
 KERNEL, TERMINAL = "^[^ ]*python.*ipykernel_launcher", "^/bin/bash $"  # their command lines
 THEME = "@jupyterlab/apputils-extension:themes"
@@ -135,7 +136,7 @@ def process_environment(stack: Stack, pattern: str) -> list[str]:
     def lines() -> list[str]:
         return stack.inside("jupyter", line, check=False).stdout.splitlines()
 
-    return until(lines, 20, f"a process {pattern}")
+    return until(lines, f"a process {pattern}", 20)
 
 
 def test_git_the_command_and_an_editor_of_packages_work_in_a_terminal(stack):
@@ -198,8 +199,8 @@ def test_tensorboard_serves_the_curve_of_a_headless_run(stack):
     assert record["git"]["commit"]
     name = f"foreign/{folder.name}"
     address = f"/data/plugin/scalars/scalars?tag=train/loss&run={name}"
-    until(lambda: name in stack.tensorboard("/data/runs"), 30, "TensorBoard lists the run")
-    points = until(lambda: len(points := stack.tensorboard(address)) == 1500 and points, 30, "all its points")
+    until(lambda: name in stack.tensorboard("/data/runs"), "TensorBoard lists the run", 30)
+    points = until(lambda: len(points := stack.tensorboard(address)) == 1500 and points, "all its points", 30)
     assert [(step, value) for _, step, value in points[:3]] == [(0, 1.0), (1, 0.5), (2, 0.25)]
     printed = json.loads((folder / "notebook.ipynb").read_text())
     assert "token: none" in json.dumps(printed), "a headless kernel does not inherit the token either"
@@ -225,14 +226,14 @@ def write_notebook(path: Path) -> None:
 @pytest.mark.parametrize(("service", "path"), [("jupyter", "/api"), ("tensorboard", "/data/environment")])
 def test_a_killed_server_comes_back_and_its_port_is_never_free(stack, service, path):
     before = stack.state(service)
-    until(lambda: age(before) > 10, 15, "the server is no more taken for one that cannot start")
+    until(lambda: age(before) > 10, "the server is no more taken for one that cannot start", 15)
     for _ in range(2 if service == "tensorboard" else 1):
-        until(lambda: status_of(stack.url(service, path)) == 200, 60, "an answer")
+        until(lambda: status_of(stack.url(service, path)) == 200, "an answer", 60)
         stack.inside(service, f"{SERVER}; kill -KILL $server", check=False)
         with pytest.raises(OSError, match="in use"), socket.socket() as enemy:
             enemy.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             enemy.bind(("127.0.0.1", int(stack.environment[f"{service.upper()}_PORT"])))
-    until(lambda: status_of(stack.url(service, path)) == 200, 60, "an answer")
+    until(lambda: status_of(stack.url(service, path)) == 200, "an answer", 60)
     assert stack.state(service)["RestartCount"] == before["RestartCount"], "the container went on"
 
 
@@ -246,8 +247,8 @@ def age(state: dict[str, Any]) -> float:
 def test_what_keeps_a_server_going_comes_back_itself(stack, service):
     before = stack.state(service)
     stack.inside(service, f"{KEEPER}; kill -KILL $server", check=False)
-    until(lambda: stack.state(service)["RestartCount"] == before["RestartCount"] + 1, 20, "a restart")
-    until(lambda: stack.state(service)["State"]["Health"]["Status"] == "healthy", 60, "healthy again")
+    until(lambda: stack.state(service)["RestartCount"] == before["RestartCount"] + 1, "a restart", 20)
+    until(lambda: stack.state(service)["State"]["Health"]["Status"] == "healthy", "healthy again", 60)
 
 
 def test_a_server_goes_before_a_training_where_memory_runs_out(stack):

@@ -17,8 +17,9 @@ import pytest
 import websocket
 
 import stoppable_notebook
-from containers import SERVER, Stack, own, started, until
+from containers import SERVER, Stack, own, started
 from project import status_of
+from waiting import until
 
 HOG = """
 import trainlab
@@ -163,8 +164,8 @@ def test_a_training_goes_on_while_the_server_is_killed_and_started_again(stack):
     before = stack.state("jupyter")
     stack.inside("jupyter", f"{SERVER}; kill -KILL $server", check=False)
     steps = stoppable_notebook.curve(folder)[-1]
-    until(lambda: status_of(stack.url("jupyter", "/api")) == 200, 60, "the server is there again")
-    until(lambda: stoppable_notebook.curve(folder)[-1] > steps + 1, 60, "the training goes on")
+    until(lambda: status_of(stack.url("jupyter", "/api")) == 200, "the server is there again", 60)
+    until(lambda: stoppable_notebook.curve(folder)[-1] > steps + 1, "the training goes on", 60)
     assert stoppable_notebook.record(folder)["status"] == "running"
     assert stack.state("jupyter")["State"]["StartedAt"] == before["State"]["StartedAt"]
     stack.compose("stop", "jupyter")
@@ -228,7 +229,7 @@ def test_a_kernel_of_the_browser_s_out_of_memory_is_listed_as_such(small):
         rows = [row for label, row in labelled(listing.stdout).items() if label not in known]
         return rows[0] if rows and rows[0]["status"] != "running" else None
 
-    row = until(new_row, 60, "the end of the kernel")
+    row = until(new_row, "the end of the kernel", 60)
     assert row["status"] == "interrupted", row
     assert "out of memory" in row["reason"]
     assert_untouched(small, before)

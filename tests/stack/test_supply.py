@@ -12,7 +12,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from project import CHECKOUT, clean_environment, images, own_project
+from project import CHECKOUT, clean_environment, own_images
 
 PIP = """#!/bin/sh
 echo "pip $*" >>"$PIP_CALLS"
@@ -92,7 +92,7 @@ def test_the_bill_of_materials_names_what_is_installed():
 @pytest.mark.parametrize("service", ["jupyter", "tensorboard"])
 def test_the_bill_of_an_image_names_debians_packages_too(service):
     run = ["docker", "run", "--rm", "--interactive", "--network=none", "--entrypoint=python3"]
-    named = bill([*run, images(own_project())[service], "-", service, "debian"])
+    named = bill([*run, own_images()[service], "-", service, "debian"])
     assert "pkg:deb/debian/libc6" in named and "pkg:pypi/tensorboard" in named
     assert ("pkg:pypi/torch" in named) == (service == "jupyter")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from project import CHECKOUT, clean_environment
+from project import CHECKOUT, clean_environment, own_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow]
 @pytest.fixture
 def tagged(tmp_path: Path) -> Iterator[Path]:
     """Return a compose file that gives the image another name; remove that image at the end."""
+    own_images()  # whose layers it starts from
     path = tmp_path / "tagged.yml"
     path.write_text(f"services: {{jupyter: {{image: '{TAG}'}}}}\n")
     yield path
@@ -37,7 +38,7 @@ def tagged(tmp_path: Path) -> Iterator[Path]:
 
 
 def build(tagged: Path, trackers: str) -> subprocess.CompletedProcess[str]:
-    """Build the image of this checkout, whose other layers `make test` has just built."""
+    """Build the image of this checkout with trackers."""
     files = ["--env-file=/dev/null", f"--file={CHECKOUT / 'docker-compose.yml'}", f"--file={tagged}"]
     return subprocess.run(
         ["docker", "compose", *files, "--progress=plain", "build", "jupyter"],
@@ -59,6 +60,6 @@ def test_a_chosen_tracker_works_in_the_image_and_no_other_is_there(tagged):
 
 
 def test_an_unknown_tracker_ends_the_build_with_those_that_there_are(tagged):
-    done = build(tagged, "wandb,nonsense")
+    done = build(tagged, "nonsense,wandb")
     assert done.returncode != 0
     assert "'nonsense' is none of mlflow wandb" in done.stdout

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
@@ -15,6 +14,9 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 COMMAND = [sys.executable, "-c", "from trainlab.cli import main; main()", "run"]
 
+# cells of parameters
+PARAMETERS = "learning_rate = 0.001\nepochs = 2\nseed = 0\ntitle = 'a = b'\nlayers = [1, 2]\nquick = False"
+KINDS = "size = (64, 64)\nkinds = {'a'}\nraw = b'x'\nwave = 1j\nopt = {}\nany = None\nrate = 0.1\nfar = 1e400"
 # the settings of a training, and ten steps of it an epoch, with a checkpoint by hand every four
 TRAINING = """
 from pydantic import Field
@@ -119,11 +121,3 @@ def processes(*words: str) -> list[psutil.Process]:
         if all(word in line for word in words) and process.pid != os.getpid():
             found.append(process)
     return found
-
-
-def until(condition, what: str, seconds: float = 60):
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.05)
-    return value

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 CHECKOUT = Path(__file__).parents[2]
@@ -52,6 +56,29 @@ class Project:
         )
         assert done.returncode == 0 or not check, done.stdout
         return done
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start `make ARGUMENTS` in a process group of its own, its output in a pipe, and go on."""
+        return subprocess.Popen(
+            ["make", *arguments],
+            cwd=self.folder,
+            env=clean_environment() | self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def signalled(self, sent: signal.Signals, *arguments: str) -> tuple[int, str]:
+        """Start make, signal its group once it prints "at work"; return its exit code and the rest."""
+        make = self.start(*arguments)
+        assert make.stdout
+        while "at work" not in make.stdout.readline():
+            assert make.poll() is None
+        os.killpg(make.pid, sent)
+        rest, _ = make.communicate(timeout=60)
+        return make.returncode, rest
 
     def runs(self) -> list[dict[str, Any]]:
         """Return what `make runs` lists, from its standard output alone."""
@@ -104,7 +131,7 @@ def images(project: str) -> dict[str, str]:
 
 
 def own_project() -> str:
-    """Return the name of this checkout's own project, whose images `make test` has built."""
+    """Return the name of this checkout's own project."""
     script = "for each in choice settings project; do . stack/$each.sh; done; choose_project; echo $project"
     printed = subprocess.check_output(
         ["bash", "-c", script], cwd=CHECKOUT, env=clean_environment(), text=True
@@ -112,10 +139,30 @@ def own_project() -> str:
     return printed.strip()
 
 
+@functools.cache
+def build() -> subprocess.CompletedProcess[str]:
+    """Build this checkout's images: minutes the first time, seconds where the engine knows every layer."""
+    return Project(CHECKOUT, {"ENGINE": "docker", "GPU": "0"}).make("build", check=False)
+
+
+def own_images() -> dict[str, str]:
+    """Return the image of each service of this checkout, built by the first test that asks."""
+    assert build().returncode == 0, build().stdout
+    return images(own_project())
+
+
 def lend_images(project: str) -> None:
     """Give this checkout's images to a clone, too, under its project's name."""
-    for names in zip(images(own_project()).values(), images(project).values(), strict=True):
-        subprocess.run(["docker", "tag", *names], check=False, capture_output=True)  # else Compose builds it
+    for names in zip(own_images().values(), images(project).values(), strict=True):
+        subprocess.run(["docker", "tag", *names], check=True, capture_output=True)
+
+
+def module(file: str) -> ModuleType:
+    """Return what a file of the checkout defines that lies in no package."""
+    spec = importlib.util.spec_from_file_location(Path(file).stem, CHECKOUT / file)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
 
 
 def status_of(url: str, **headers: str) -> int:

@@ -1,4 +1,4 @@
-"""Run folders for the tests of the table, made without torch."""
+"""Run folders for the tests of the table, made without torch, and what the command does with them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from typer.testing import CliRunner
 
-from trainlab.run import metrics, record
+from trainlab.cli.runs import app
+from trainlab.run import lock, metrics, record
 
 
 def make(logs, label, *, minutes_ago=0, status="finished", **fields):
@@ -53,3 +55,16 @@ def foreign(folder, count=3):
         writer.add_event(Event(wall_time=1e9 + step, step=step, summary=Summary(value=[value])))
     writer.close()
     return folder
+
+
+def call(logs, *words):
+    """Return what `trainlab runs WORDS` prints, in this process."""
+    done = CliRunner().invoke(app, ["--logs", str(logs), *map(str, words)], catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
+    return done.stdout
+
+
+def content(folder):
+    """Return every file below a folder but our locks."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != lock.RUN)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}

@@ -60,13 +60,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     if not busy and (folder / record.FILE).exists() and (held := lock.hold(folder)) is None:
         busy = [folder]
     if busy:
-        where = ""
-        with suppress(UserError):
-            known = record.read(busy[0])
-            where = f" (process {known.pid} on {known.host or 'this machine'})"
-        raise UserError(
-            f"The run {busy[0].name} is still at work{where}. Wait for its end, or stop it, first."
-        )
+        raise record.still_running(busy[0])
     try:
         yield
     finally:

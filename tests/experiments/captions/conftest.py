@@ -25,14 +25,6 @@ def few_measured() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def own_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Runs of a test lie in its own folder."""
-    monkeypatch.setenv("TRAINLAB_LOGS", str(tmp_path / "logs"))
-    monkeypatch.delenv("TRAINLAB_RUN", raising=False)
-    return tmp_path / "logs"
-
-
 @pytest.fixture(scope="session")
 def tiny() -> CaptionsConfig:
     """Settings that train in seconds."""

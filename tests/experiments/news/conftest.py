@@ -61,11 +61,3 @@ def own_tokens(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     folder = tmp_path_factory.mktemp("data") / "tokens"
     monkeypatch.setattr(tokens, "home", lambda: folder)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def own_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Runs of a test lie in its own folder."""
-    monkeypatch.setenv("TRAINLAB_LOGS", str(tmp_path / "logs"))
-    monkeypatch.delenv("TRAINLAB_RUN", raising=False)
-    return tmp_path / "logs"

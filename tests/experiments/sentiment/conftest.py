@@ -54,11 +54,3 @@ def tiny(tiny_bert: Path, reviews_csv: Path) -> SentimentConfig:
         num_workers=0,
         accelerator="cpu",
     )
-
-
-@pytest.fixture(autouse=True)
-def own_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Runs of a test lie in its own folder."""
-    monkeypatch.setenv("TRAINLAB_LOGS", str(tmp_path / "logs"))
-    monkeypatch.delenv("TRAINLAB_RUN", raising=False)
-    return tmp_path / "logs"

@@ -77,7 +77,7 @@ def test_jupyterlab_goes_before_a_training_that_was_started_in_it(tmp_path, monk
 
 def test_what_watches_over_a_run_outlives_it_if_it_was_started_in_jupyterlab_s_terminal():
     code = (
-        "from pathlib import Path\nfrom trainlab.runs import record\n"
+        "from pathlib import Path\nfrom trainlab.run import record\n"
         "score = Path('/proc/self/oom_score_adj')\n"
         f"score.write_text('{record.OF_JUPYTERLAB}'); record.raise_oom_score(0)\n"
         "print(score.read_text().strip())"

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from lab import COMMAND, Lab, git, processes, until
+from lab import COMMAND, Lab, git, processes
 from trainlab import origin, system
 from trainlab.config import Config
 from trainlab.errors import UserError
 from trainlab.headless import launcher
 from trainlab.run import record
+from waiting import until
 
 ARGPARSE = """
 import argparse, os, sys
