@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from trainlab import paths
 from trainlab.errors import UserError, nearest, some, without_traceback
@@ -141,6 +141,21 @@ class Config(BaseModel):
         root = paths.root().resolve()
         shown = file.relative_to(root) if file.is_relative_to(root) else file
         return f"{shown}: class {cls.__name__} and those that it is made from"
+
+
+def path_or(*names: str) -> AfterValidator:
+    """Annotate a setting that is a path, one of these names or a Hub id: `Annotated[str, path_or("sample")]`.
+
+    A path is made absolute, because a notebook's kernel runs in another folder than the command line. A name
+    is left alone, whatever files are called so.
+    """
+
+    def absolute(value: str) -> str:
+        path = Path(value).expanduser()
+        is_path = value not in names and (value.startswith(("~", ".", "/")) or path.exists())
+        return str(path.absolute()) if is_path else value
+
+    return AfterValidator(absolute)
 
 
 def settings_dict(settings: Any) -> dict[str, Any]:

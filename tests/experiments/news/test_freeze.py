@@ -45,11 +45,11 @@ def test_what_frozen_layers_make_of_tokens_is_remembered(kind: str, text: str, t
     model = NewsModel.pretrained(config).eval()
     items = [["game rain"], ["sun"], ["cup cup wind game"], ["wind rain"]]
     table = model.tokenize(items if text == "title" else [[title, "the sun"] for (title,) in items])
-    remembered = model.remembering(table)
+    remembered = model.cache_frozen_layers(table)
     wanted = [2, 0, 3]
     rows, known = table.rows(wanted), remembered.rows(wanted)
-    assert known.lower is not None
-    assert len(known.lower) == rows.mask.sum()
+    assert known.hidden is not None
+    assert len(known.hidden) == rows.mask.sum()
     packed.layers(model.backbone)[0].register_forward_pre_hook(lambda *_: pytest.fail("computed again"))
     vectors = model(known)
     vectors.pow(2).mean().backward()
@@ -71,11 +71,11 @@ def test_nothing_is_remembered_where_nothing_is_frozen_or_memory_is_short(
         for each in ({}, {"freeze": 1, "fast": False}, {"freeze": 1})
     )
     table = free.tokenize([["game"], ["rain"]])
-    assert free.remembering(table) is table
-    assert plain.remembering(table) is table
-    assert frozen.remembering(table).lower is not None
+    assert free.cache_frozen_layers(table) is table
+    assert plain.cache_frozen_layers(table) is table
+    assert frozen.cache_frozen_layers(table).hidden is not None
     monkeypatch.setattr("experiments.news.model.memory_limit", lambda: 2048)
-    assert frozen.remembering(table) is table
+    assert frozen.cache_frozen_layers(table) is table
 
 
 def test_a_training_that_remembers_gives_the_losses_of_one_that_does_not(
@@ -83,7 +83,7 @@ def test_a_training_that_remembers_gives_the_losses_of_one_that_does_not(
 ) -> None:
     config = tiny.model_copy(update={"freeze": 1})
     remembered = train(config).metrics["trained"]
-    monkeypatch.setattr(NewsModel, "remembering", lambda _, table: table)
+    monkeypatch.setattr(NewsModel, "cache_frozen_layers", lambda _, table: table)
     assert train(config).metrics["trained"] == pytest.approx(remembered, abs=1e-4)
 
 
