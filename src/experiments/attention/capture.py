@@ -1,4 +1,4 @@
-"""A network that says of each text which token attends to which, in every head."""
+"""What is looked at, and which token of a text attends to which in every head of a network."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from experiments.attention.config import OWN
+from trainlab import find, hub
 from trainlab.errors import UserError
+from trainlab.run import record
+from trainlab.run.restoring import BEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from tokenizers import Encoding, Tokenizer
     from torch import Tensor
     from transformers import PreTrainedModel
+
+    from experiments.attention.config import AttentionConfig
 
 AT_ONCE = 16  # texts in one pass
 # what BERT and RoBERTa, DistilBERT, and MPNet call the layers that make queries and keys
@@ -43,11 +50,11 @@ class Attention:
         return self.special & (torch.arange(len(self.tokens)) > 0)
 
     def pieces(self, start: int, end: int) -> list[int]:
-        """Return the places of the tokens that the text's characters from `start` to `end` became."""
+        """Return the indices of the tokens that the text's characters from `start` to `end` became."""
         return [
-            place
-            for place, (first, last) in enumerate(self.spans)
-            if not self.special[place] and first < end and last > start
+            index
+            for index, (first, last) in enumerate(self.spans)
+            if not self.special[index] and first < end and last > start
         ]
 
 
@@ -86,9 +93,20 @@ class Reader:
             for hook in hooks:
                 hook.remove()
         weights = torch.stack(output.attentions)  # layers, texts, heads, tokens, tokens
-        queries, keys = (_by_head(each, weights.shape[2]) for each in kept)
+        queries, keys = (  # layers, texts, heads, tokens, size
+            torch.stack([each.unflatten(-1, (weights.shape[2], -1)).transpose(1, 2) for each in outputs])
+            for outputs in kept
+        )
         for row, encoding in enumerate(encodings):
-            yield _of_text(encoding, mask[row].bool(), weights[:, row], queries[:, row], keys[:, row])
+            real = mask[row].nonzero().flatten()
+            yield Attention(
+                tokens=[encoding.tokens[index] for index in real],
+                special=torch.tensor(encoding.special_tokens_mask).bool()[real],
+                spans=[encoding.offsets[index] for index in real],
+                weights=weights[:, row][:, :, real][..., real],
+                queries=queries[:, row][:, :, real],
+                keys=keys[:, row][:, :, real],
+            )
 
 
 def _projections(name: str, model: PreTrainedModel, kinds: Sequence[str]) -> list[torch.nn.Module]:
@@ -101,18 +119,45 @@ def _projections(name: str, model: PreTrainedModel, kinds: Sequence[str]) -> lis
     return found
 
 
-def _by_head(outputs: Sequence[Tensor], heads: int) -> Tensor:
-    """Return [layers, texts, heads, tokens, size], given each layer's [texts, tokens, heads·size]."""
-    return torch.stack([each.unflatten(-1, (heads, -1)).transpose(1, 2) for each in outputs])
+def backbone(config: AttentionConfig) -> str:
+    """Return the network that a run's training started from; raises UserError for an unknown run."""
+    if config.backbone != OWN:
+        return config.backbone
+    if not config.run:
+        return hub.MINILM
+    return str(record.read(_run(config)).config.get("backbone", hub.MINILM))
 
 
-def _of_text(encoding: Encoding, kept: Tensor, weights: Tensor, queries: Tensor, keys: Tensor) -> Attention:
-    places = kept.nonzero().flatten()
-    return Attention(
-        tokens=[encoding.tokens[place] for place in places],
-        special=torch.tensor(encoding.special_tokens_mask).bool()[places],
-        spans=[encoding.offsets[place] for place in places],
-        weights=weights[:, :, places][..., places],
-        queries=queries[:, :, places],
-        keys=keys[:, :, places],
-    )
+def readers(config: AttentionConfig) -> list[Reader]:
+    """Return the network before fine-tuning, and where there is a run the one after it.
+
+    Raises UserError for an unknown run, one without a checkpoint, or a backbone that can't be had.
+    """
+    from transformers import AutoModel
+
+    from experiments.sentiment import model
+
+    hub.quiet()
+    name, size = backbone(config), config.max_tokens
+    source = hub.locate(name)
+    found = [Reader(name, hub.load(AutoModel, source), hub.load_tokenizer(source, size), size)]
+    if config.run:
+        run = _run(config)
+        tuned = model.load(run)
+        found.append(Reader(f"fine-tuned: {run.name}", tuned.model, tuned.tokenizer, size))
+    return found
+
+
+def _run(config: AttentionConfig) -> Path:
+    return find(config.run, experiment="sentiment", having=BEST)
+
+
+def reviews(config: AttentionConfig) -> list[str]:
+    """Return the texts of the scores: held out of the training, since the rest may be known by heart.
+
+    Raises UserError for data that the sentiment experiment can't use either.
+    """
+    from experiments.sentiment.config import SentimentConfig
+    from experiments.sentiment.data import draw
+
+    return draw(SentimentConfig.parse({"data": config.data})).test["text"].tolist()[: config.texts]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
+from trainlab.config import path_or
 from trainlab.training.config import TrainingConfig
 
 RATES = {"shapes": 2e-3, "coco": 3e-4}  # 3e-4: Deep Learning with PyTorch Lightning, chapter 10
-TINY = "tiny"
+TINY = "tiny"  # the encoder that starts at random
 
 
 class CaptionsConfig(TrainingConfig):
@@ -37,7 +37,7 @@ class CaptionsConfig(TrainingConfig):
     validation: float = Field(0.1, gt=0, lt=0.5)
     test: float = Field(0.1, gt=0, lt=0.5)
     min_word_count: int = Field(4, ge=1)
-    encoder: str = Field(TINY, min_length=1)
+    encoder: Annotated[str, Field(min_length=1), path_or(TINY)] = TINY
     train_encoder: bool = True
     grid: int = Field(2, ge=1, le=7)
     embedding_size: int = Field(256, ge=1)
@@ -47,14 +47,6 @@ class CaptionsConfig(TrainingConfig):
     learning_rate: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
     batch_size: int = Field(32, ge=2)  # batch norm takes the mean of a batch
     epochs: int = Field(8, ge=1)
-
-    @field_validator("encoder")
-    @classmethod
-    def _absolute(cls, value: str) -> str:
-        """Make a path whole: the notebook's kernel works in another folder than the command line."""
-        path = Path(value).expanduser()
-        looks_like_path = value.startswith(("~", ".", "/")) or path.exists()
-        return str(path.absolute()) if looks_like_path and value != TINY else value
 
     @property
     def rate(self) -> float:
@@ -67,14 +59,14 @@ class CaptionsConfig(TrainingConfig):
         Raises UserError that says what was found, what was expected, and what to do.
         """
         if self.data == "coco":
-            from experiments.captions import coco
+            from experiments.captions import coco  # here: it imports torch, and these settings
 
             coco.load(self)
         self.check_machine()
 
     def check_machine(self) -> None:
         """Check that this machine has the device and can get the encoder; raise UserError otherwise."""
-        from experiments.captions import model
+        from experiments.captions.model import locate  # here: it imports torch, and these settings
 
         super().check_machine()
-        model.locate(self.encoder)
+        locate(self.encoder)
