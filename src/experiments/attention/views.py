@@ -78,21 +78,20 @@ class Study:
 
     def summary(self) -> str:
         """Return a few lines for people: which networks are looked at, with what."""
-        shapes = [
-            f"{each.name}: {network.num_hidden_layers} layers of {network.num_attention_heads} heads"
-            for each in self.readers
-            for network in [each.model.config]
-        ]
-        alone = (
-            []
-            if self.config.run
-            else [
+        lines = []
+        for reader in self.readers:
+            network = reader.model.config
+            heads = f"{network.num_hidden_layers} layers of {network.num_attention_heads} heads"
+            lines.append(f"{reader.name}: {heads}")
+        lines.append(
+            f"scores over {len(self.reviews)} reviews and {len(mentions())} sentences with a pronoun"
+        )
+        if not self.config.run:
+            lines.append(
                 "no fine-tuned network: this one is looked at alone. Train one (trainlab run sentiment), "
                 "and set run=last."
-            ]
-        )
-        scored = f"scores over {len(self.reviews)} reviews and {len(mentions())} sentences with a pronoun"
-        return "\n".join([*shapes, scored, *alone])
+            )
+        return "\n".join(lines)
 
     def head_view(self) -> View:
         """Show all heads of a layer, for each network."""
@@ -136,10 +135,8 @@ class Study:
 
     def matrices(self) -> list[Figure]:
         """Draw what each pattern's best head attends to in the sentence, a picture for each network."""
-        return [
-            matrices(attention, best(scores))
-            for attention, scores in zip(self._sentence(), self.scores, strict=True)
-        ]
+        pairs = zip(self._sentence(), self.scores, strict=True)
+        return [matrices(attention, best(scores)) for attention, scores in pairs]
 
     @cached_property
     def scores(self) -> list[Scores]:
@@ -147,13 +144,9 @@ class Study:
         return [measure(each, self.reviews, mentions()) for each in self.readers]
 
     def _shown(self, view: Callable[[Attention], str]) -> View:
-        return View(
-            HINT
-            + "".join(
-                f"<b>{html.escape(reader.name)}</b>{view(attention)}"
-                for reader, attention in zip(self.readers, self._sentence(), strict=True)
-            )
-        )
+        pairs = zip(self.readers, self._sentence(), strict=True)
+        frames = (f"<b>{html.escape(reader.name)}</b>{view(attention)}" for reader, attention in pairs)
+        return View(HINT + "".join(frames))
 
     def _sentence(self) -> list[Attention]:
         return [next(each.read([self.config.sentence])) for each in self.readers]
@@ -161,9 +154,8 @@ class Study:
 
 def best(scores: Scores) -> dict[str, tuple[int, int]]:
     """Return the layer and the head that keep to each pattern most."""
-    return {
-        pattern: divmod(int(values.argmax()), values.shape[1]) for pattern, values in scores.heads.items()
-    }
+    heads = scores.heads.items()
+    return {pattern: divmod(int(values.argmax()), values.shape[1]) for pattern, values in heads}
 
 
 def look(config: AttentionConfig) -> Study:
@@ -253,18 +245,11 @@ class _Played:
 
     def __call__(self, _ids: Any) -> tuple[list[dict[str, Any]]]:
         """Return each layer's attention, queries and keys, with the one text as the first dimension."""
-        recorded = {
-            name: values.double().round(decimals=DECIMALS)
-            for name, values in (
-                ("attn", self.attention.weights),
-                ("queries", self.attention.queries),
-                ("keys", self.attention.keys),
-            )
-        }
-        layers = len(self.attention.weights)
-        return (
-            [{name: values[layer][None] for name, values in recorded.items()} for layer in range(layers)],
-        )
+        whole = self.attention
+        recorded = {"attn": whole.weights, "queries": whole.queries, "keys": whole.keys}
+        short = {name: values.double().round(decimals=DECIMALS) for name, values in recorded.items()}
+        layers = range(len(whole.weights))
+        return ([{name: values[layer][None] for name, values in short.items()} for layer in layers],)
 
 
 def heat_maps(scores: Sequence[Scores]) -> Figure:
