@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import torch
+from tokenizers import Encoding, Tokenizer
+from torch import Tensor
+from transformers import PreTrainedModel
 
-from experiments.attention.config import OWN
+from experiments.attention.config import OWN, AttentionConfig
 from trainlab import find, hub
 from trainlab.errors import UserError
 from trainlab.run import record
 from trainlab.run.restoring import BEST
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from tokenizers import Encoding, Tokenizer
-    from torch import Tensor
-    from transformers import PreTrainedModel
-
-    from experiments.attention.config import AttentionConfig
 
 AT_ONCE = 16  # texts in one pass
 # what BERT and RoBERTa, DistilBERT, and MPNet call the layers that make queries and keys

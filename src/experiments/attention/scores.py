@@ -6,18 +6,14 @@ The measures are those of Clark et al., "What Does BERT Look At?" (2019), sectio
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from torch import Tensor
-
-    from experiments.attention.capture import Attention, Reader
+from experiments.attention.capture import Attention, Reader
 
 
 def neighbour(attention: Attention, offset: int) -> Tensor:

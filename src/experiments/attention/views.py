@@ -5,26 +5,20 @@ from __future__ import annotations
 import hashlib
 import html
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
-from experiments.attention.capture import readers, reviews
-from experiments.attention.scores import by_luck, measure, mentions
+from experiments.attention.capture import Attention, Reader, readers, reviews
+from experiments.attention.config import AttentionConfig
+from experiments.attention.scores import Scores, by_luck, measure, mentions
 from trainlab.errors import UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from matplotlib.figure import Figure
-
-    from experiments.attention.capture import Attention, Reader
-    from experiments.attention.config import AttentionConfig
-    from experiments.attention.scores import Scores
-
 
 # from the npm packages d3 5.16.0 and jquery 3.7.1, as published
 LIBRARIES = {
@@ -257,8 +251,6 @@ def heat_maps(scores: Sequence[Scores]) -> Figure:
 
     The networks share a pattern's colours, so that they compare.
     """
-    import matplotlib.pyplot as plt
-
     patterns, names = list(scores[0].heads), [each.name for each in scores]
     if len(scores) == 2:
         names.append("difference")
@@ -286,8 +278,6 @@ def heat_maps(scores: Sequence[Scores]) -> Figure:
 
 def matrices(attention: Attention, heads: Mapping[str, tuple[int, int]]) -> Figure:
     """Draw what single heads attend to in one text, rows to columns; `heads` are (layer, head) by title."""
-    import matplotlib.pyplot as plt
-
     figure, axes = plt.subplots(
         1, len(heads), figsize=(MATRIX * len(heads), MATRIX + TITLE), layout="constrained", squeeze=False
     )

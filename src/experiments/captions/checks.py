@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,9 +14,6 @@ from experiments.captions.config import CaptionsConfig
 from experiments.captions.data import Batch, CaptionsData, Vocabulary
 from experiments.captions.model import CaptionsModel
 from trainlab.checks.subject import Items, Subject
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 SIDES = {"train": "training", "validation": "validation", "test": "test"}
 # Enough to see that pictures help, and little enough for all checks together to take a minute on two cores.

@@ -5,27 +5,23 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import lightning
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
+from experiments.captions.config import CaptionsConfig
 from trainlab.errors import some
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from experiments.captions.config import CaptionsConfig
 
 SIDE = 64  # pixels
 COLOURS = {
@@ -233,7 +229,7 @@ class CaptionsData(lightning.LightningDataModule):
         self.max_words, self.batch_size = max_words, batch_size
 
     def train_dataloader(self) -> DataLoader:
-        """Return batches of captions, shuffled anew each epoch."""
+        """Return batches of captions, shuffled again each epoch."""
         items = self._side(self.corpus.training, training=True)
         alone = len(items) % self.batch_size == 1  # a last batch of one has no variance for batch norm
         size = self.batch_size

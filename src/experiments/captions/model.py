@@ -6,8 +6,8 @@ that it was trained with; here, training and captioning go through the same `fea
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Self
 
 import lightning
 import torch
@@ -16,17 +16,11 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torchmetrics.text import BLEUScore
 from transformers import AutoConfig, ResNetConfig, ResNetModel
 
-from experiments.captions.config import TINY
-from experiments.captions.data import END, PAD, START, Vocabulary
+from experiments.captions.config import TINY, CaptionsConfig
+from experiments.captions.data import END, PAD, START, Batch, Vocabulary
 from trainlab import hub
 from trainlab.errors import UserError
 from trainlab.hub import Source
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from experiments.captions.config import CaptionsConfig
-    from experiments.captions.data import Batch
 
 State = tuple[Tensor, Tensor]  # of an LSTM: hidden and cell, both [1, N, H]
 Step = Callable[[Tensor, State], tuple[Tensor, State]]  # words [N] -> log probabilities [N, V], next state

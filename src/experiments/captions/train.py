@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import lightning
 import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
 from torchmetrics.text import BLEUScore
 
 from experiments.captions import coco
+from experiments.captions.config import CaptionsConfig
 from experiments.captions.data import CaptionsData, Corpus, Vocabulary, crop, draw_shapes, words_of
 from experiments.captions.model import CaptionsModel
 from trainlab import Run, Trainer, files, scalars
@@ -26,18 +33,8 @@ from trainlab.run.restoring import best_of, restore, trained
 from trainlab.runs.plots import plot_curves
 from trainlab.training.trainer import accelerator_of, set_threads
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import lightning
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from experiments.captions.config import CaptionsConfig
-
-    Pixels = NDArray[np.uint8]
-    Images = str | Path | Pixels | Sequence[str | Path | Pixels]
+Pixels = NDArray[np.uint8]
+Images = str | Path | Pixels | Sequence[str | Path | Pixels]
 
 METRICS = ("val/loss", "val/bleu", "val/exact_match", "test/bleu", "test/exact_match")
 MEASURED = ("loss", "bleu", "exact_match")
@@ -166,8 +163,6 @@ def plot_pictures(
     model: CaptionsModel, corpus: Corpus, rows: NDArray[np.int64], beam: int | None = None
 ) -> Figure:
     """Draw pictures, each under what is written of it; green where that is a caption of it word for word."""
-    import matplotlib.pyplot as plt
-
     lines = -(-len(rows) // COLUMNS)
     figure, panels = plt.subplots(
         lines, COLUMNS, figsize=(2.6 * COLUMNS, 2.9 * lines), layout="constrained", squeeze=False

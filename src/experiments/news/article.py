@@ -258,9 +258,9 @@ def overlay(runs: Mapping[str, Path], tags: Sequence[str]) -> Figure:
         1, len(tags), figsize=(4.5 * len(tags), 3.2), layout="constrained", squeeze=False
     )
     for axes, tag in zip(panels[0], tags, strict=True):
-        for place, (name, history) in enumerate(histories.items()):
+        for index, (name, history) in enumerate(histories.items()):
             curve = history[history["tag"] == tag]
-            axes.plot(curve["step"], curve["value"], ".-", label=name, linewidth=4 / (1 + place))
+            axes.plot(curve["step"], curve["value"], ".-", label=name, linewidth=4 / (1 + index))
         axes.set(title=tag, xlabel="step")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")

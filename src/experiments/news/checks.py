@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from experiments.news.config import NewsConfig
@@ -17,12 +20,6 @@ from trainlab.checks.subject import Items, Subject
 from trainlab.cleaning import text_key
 from trainlab.errors import UserError
 from trainlab.hub import load_tokenizer, locate
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-    from tokenizers import Tokenizer
 
 # Enough to learn from, and little enough for all checks together to take a minute or so on two cores.
 SMALL = {"class_size": 8, "triplets_per_item": 2, "batch_size": 12, "max_tokens": 24}

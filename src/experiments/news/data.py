@@ -5,31 +5,26 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
+from torch import Tensor
 
-from experiments.news.metrics import mean_reciprocal_rank, precision_at, triplet_metrics
+from experiments.news.config import NewsConfig
+from experiments.news.metrics import Vectors, mean_reciprocal_rank, precision_at, triplet_metrics
 from trainlab import paths
 from trainlab.cleaning import text_key
 from trainlab.errors import UserError, some
 from trainlab.files import decode, parted_otherwise, read_bytes, separator, unpacked
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from experiments.news.config import NewsConfig
-    from experiments.news.metrics import Vectors
 
 COLUMNS = ("id", "category", "subcategory", "title", "abstract", "url", "title entities", "abstract entities")
 KEPT = ("id", "category", "subcategory", "title", "abstract")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import lightning
 import torch
@@ -16,16 +17,12 @@ from transformers import AttentionInterface, AttentionMaskInterface, AutoModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from experiments.news.config import NewsConfig
 from experiments.news.data import TEXTS, Tokens, TokenTable, tokenize
 from trainlab import hub
 from trainlab.system import memory_limit
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from experiments.news.config import NewsConfig
-
-    Runs = Sequence[tuple[int, int]]  # so many texts of so many tokens, one after the other
+Runs = Sequence[tuple[int, int]]  # so many texts of so many tokens, one after the other
 
 TITLE_WIDTHS = (512, 256)  # V. Visheratin, part 1: linear 512, GELU, linear 256
 PAIR_WIDTHS = (1024, 512, 256)  # title and abstract side by side

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from experiments.news.config import NewsConfig
 from experiments.news.data import News, read
@@ -16,13 +20,6 @@ from trainlab.cleaning import text_key
 from trainlab.errors import UserError
 from trainlab.run import record
 from trainlab.run.restoring import best_of, restore, trained
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-    from torch import Tensor
 
 COLUMNS = ["query", "rank", "title", "category", "distance"]
 AT_ONCE = 256  # queries: 160 MB of scores at 160,000 candidates

@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning
 import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, default_convert
 
-from experiments.news.data import Examples, draw, tokens_of
+from experiments.news.config import NewsConfig
+from experiments.news.data import Examples, Tokens, TokenTable, draw, tokens_of
 from experiments.news.metrics import distances, triplet_distances
 from experiments.news.model import Batch, Group, NewsModel
 from experiments.news.recommend import check_query, nearest
 from trainlab import Run, Trainer, scalars
 from trainlab.cleaning import markdown, markdown_table
 from trainlab.run import checkpoint
+from trainlab.run.metrics import Direction
 from trainlab.run.recorder import VIEWS
 from trainlab.run.restoring import BEST, restore
 from trainlab.runs.plots import plot_curves
 from trainlab.training.trainer import accelerator_of, set_threads
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
-
-    from experiments.news.config import NewsConfig
-    from experiments.news.data import Tokens, TokenTable
-    from trainlab.run.metrics import Direction
 
 METRICS: dict[str, Direction] = {  # the loss grows with the margin: what comes first compares any two runs
     "val/precision_at_10": "max",
@@ -206,7 +202,7 @@ class TripletSet(Dataset):
 
 
 class GroupSet(Dataset):
-    """Groups of up to `size` items of one category, drawn anew each time one is fetched.
+    """Groups of up to `size` items of one category, drawn again each time one is fetched.
 
     A category of n items has n / size of them, rounded up: an epoch takes each item once, on the average.
     `items` [N] are rows of `tokens`, `labels` [N] their categories as codes. A group that a batch holds
@@ -316,8 +312,6 @@ def category_distances(examples: Examples, vectors: NDArray[Any]) -> pd.DataFram
 
 def plot_similarity(near: pd.DataFrame) -> Figure:
     """Draw the distances between categories; the darker, the more alike."""
-    import matplotlib.pyplot as plt
-
     figure, axes = plt.subplots(figsize=(7, 6), layout="constrained")
     image = axes.imshow(near, cmap="viridis")
     axes.set_xticks(range(len(near)), near.columns, rotation=90)

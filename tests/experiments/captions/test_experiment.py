@@ -135,7 +135,7 @@ def test_measures_count_word_for_word_and_any_reference() -> None:
     assert report.measures(["a b c d"], [["a b c d"]]) == {"bleu": 1, "exact_match": 1}
 
 
-def test_a_killed_training_goes_on_to_the_same_weights_and_curves(
+def test_a_killed_training_is_resumed_to_the_same_weights_and_curves(
     tiny: CaptionsConfig, result: Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny.model_copy(update={"checkpoint_every": "4"})

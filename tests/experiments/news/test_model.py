@@ -108,7 +108,7 @@ def test_a_checkpoint_restores_without_backbone_and_hub(
 ) -> None:
     state = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
     checkpoint.save(state, tmp_path / "best.ckpt")
-    monkeypatch.setattr("experiments.news.model.locate", None)
+    monkeypatch.setattr("trainlab.hub.locate", None)
     restored = restore(NewsModel, tmp_path / "best.ckpt")
     assert np.array_equal(model.tokenize(ITEMS).ids, restored.tokenize(ITEMS).ids)
     assert torch.equal(model.embed(model.tokenize(ITEMS)), restored.embed(restored.tokenize(ITEMS)))
