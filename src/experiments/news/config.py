@@ -10,7 +10,7 @@ from trainlab.config import path_or
 from trainlab.errors import UserError
 from trainlab.training.config import TrainingConfig
 
-Named = Annotated[str, Field(min_length=1), path_or("sample", "mind-small", "minilm")]
+PathOrName = Annotated[str, Field(min_length=1), path_or("sample", "mind-small", "minilm")]
 
 
 class NewsConfig(TrainingConfig):
@@ -37,14 +37,14 @@ class NewsConfig(TrainingConfig):
     the plain way to the same losses, but for the numbers that dropout draws.
     """
 
-    data: Named = "sample"
+    data: PathOrName = "sample"
     text: Literal["title", "title+abstract"] = "title"
     class_size: int = Field(60, ge=1)
     triplets_per_item: int = Field(5, ge=1)
     min_class_items: int = Field(1, ge=1)
     split: Literal["item", "triplet"] = "item"
     validation: float = Field(0.2, gt=0, lt=1)
-    backbone: Named = "minilm"
+    backbone: PathOrName = "minilm"
     pooling: Literal["mean", "cls"] = "mean"
     max_tokens: int = Field(40, ge=3, le=512)
     trained: bool = True

@@ -9,7 +9,7 @@ from pydantic import Field
 from trainlab.config import path_or
 from trainlab.training.finetuning_config import FineTuneConfig
 
-Named = Annotated[str, Field(min_length=1), path_or("sample", "imdb", "minilm")]
+PathOrName = Annotated[str, Field(min_length=1), path_or("sample", "imdb", "minilm")]
 
 
 class SentimentConfig(FineTuneConfig):
@@ -26,10 +26,10 @@ class SentimentConfig(FineTuneConfig):
     precision=16-mixed.
     """
 
-    data: Named = "sample"
+    data: PathOrName = "sample"
     validation: float = Field(0.15, gt=0, lt=1)
     test: float = Field(0.25, gt=0, lt=1)
-    backbone: Named = "minilm"
+    backbone: PathOrName = "minilm"
     max_tokens: int = Field(128, ge=3, le=512)
     epochs: int = Field(4, ge=1)
     batch_size: int = Field(8, ge=1)
