@@ -41,6 +41,25 @@ def test_a_path_is_made_absolute_and_a_name_left_alone(
     assert Paths().data == "sample"
 
 
+def test_settings_are_checked_by_the_data_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "someone"
+    folder.mkdir()
+    for name, code in {
+        "__init__": "",
+        "config": "from trainlab import Config\nclass Mine(Config):\n    size: int = 1\n",
+        "data": "def preflight(config):\n    raise ValueError(f'checked {config.size}')\n",
+    }.items():
+        (folder / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    from someone.config import Mine
+
+    with pytest.raises(ValueError, match="checked 1"):
+        Mine().preflight()
+    Settings().preflight()
+
+
 class Collections(Config):
     size: tuple[int, int] = (64, 64)
     layers: list[int] = Field([])

@@ -17,6 +17,8 @@ import inspect
 import re
 import sys
 from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -109,7 +111,14 @@ class Config(BaseModel):
         }
 
     def preflight(self) -> None:
-        """Check files and backbone before a run exists; raise UserError where it cannot work."""
+        """Check files and backbone before a run exists; raise UserError where it cannot work.
+
+        Unless overridden, by `preflight(config)` in the module `data` beside the settings' module `config`.
+        It has its place there because data imports its settings, and these must not import data.
+        """
+        package, _, name = type(self).__module__.rpartition(".")
+        if package and name == "config" and find_spec(f"{package}.data"):
+            getattr(import_module(f"{package}.data"), "preflight", lambda _: None)(self)
 
     @classmethod
     def _read(cls, named: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import torch
 from transformers import AutoConfig
 
 import tiny_models
-from experiments.attention.capture import backbone
 from experiments.attention.config import AttentionConfig
+from experiments.attention.data import backbone
 from experiments.captions import train
 from experiments.news import recommend
 from experiments.news.config import NewsConfig

@@ -1,21 +1,16 @@
-"""What is looked at, and which token of a text attends to which in every head of a network."""
+"""Which token of a text attends to which, in every head of a network."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from experiments.attention.config import OWN, AttentionConfig
-from trainlab import find, hub
 from trainlab.errors import UserError
-from trainlab.run import record
-from trainlab.run.restoring import BEST
 
 AT_ONCE = 16  # texts in one pass
 # what BERT and RoBERTa, DistilBERT, and MPNet call the layers that make queries and keys
@@ -111,47 +106,3 @@ def _projections(name: str, model: PreTrainedModel, kinds: Sequence[str]) -> lis
             f"{' or '.join(kinds)}. Expected an encoder such as BERT, DistilBERT or RoBERTa."
         )
     return found
-
-
-def backbone(config: AttentionConfig) -> str:
-    """Return the network that a run's training started from; raises UserError for an unknown run."""
-    if config.backbone != OWN:
-        return config.backbone
-    if not config.run:
-        return hub.MINILM
-    return str(record.read(_run(config)).config.get("backbone", hub.MINILM))
-
-
-def readers(config: AttentionConfig) -> list[Reader]:
-    """Return the network before fine-tuning, and where there is a run the one after it.
-
-    Raises UserError for an unknown run, one without a checkpoint, or a backbone that can't be had.
-    """
-    from transformers import AutoModel
-
-    from experiments.sentiment import model
-
-    hub.quiet()
-    name, size = backbone(config), config.max_tokens
-    source = hub.locate(name)
-    found = [Reader(name, hub.load(AutoModel, source), hub.load_tokenizer(source, size), size)]
-    if config.run:
-        run = _run(config)
-        tuned = model.load(run)
-        found.append(Reader(f"fine-tuned: {run.name}", tuned.model, tuned.tokenizer, size))
-    return found
-
-
-def _run(config: AttentionConfig) -> Path:
-    return find(config.run, experiment="sentiment", having=BEST)
-
-
-def reviews(config: AttentionConfig) -> list[str]:
-    """Return the texts of the scores: held out of the training, since the rest may be known by heart.
-
-    Raises UserError for data that the sentiment experiment can't use either.
-    """
-    from experiments.sentiment.config import SentimentConfig
-    from experiments.sentiment.data import draw
-
-    return draw(SentimentConfig.parse({"data": config.data})).test["text"].tolist()[: config.texts]

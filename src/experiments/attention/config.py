@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from trainlab import hub
 from trainlab.config import Config
 
 OWN = "auto"  # the run's own backbone
@@ -27,13 +26,3 @@ class AttentionConfig(Config):
     sentence: str = Field(
         "The queen thanked the boy because he had saved a wonderful film.", min_length=1, max_length=250
     )
-
-    def preflight(self) -> None:
-        """Check the run, the backbone and the data; raise UserError where there is no such thing."""
-        from experiments.attention.capture import (  # here: it imports torch, and these settings
-            backbone,
-            reviews,
-        )
-
-        hub.locate(backbone(self))
-        reviews(self)

@@ -15,8 +15,9 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from experiments.attention.capture import Attention, Reader, readers, reviews
+from experiments.attention.capture import Attention, Reader
 from experiments.attention.config import AttentionConfig
+from experiments.attention.data import readers, reviews
 from experiments.attention.scores import Scores, by_luck, measure, mentions
 from trainlab.errors import UserError
 

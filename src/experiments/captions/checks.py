@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from experiments.captions import train
 from experiments.captions.config import CaptionsConfig
-from experiments.captions.data import Batch, CaptionsData, Vocabulary
+from experiments.captions.data import Batch, CaptionsData, Vocabulary, draw_corpus
 from experiments.captions.model import CaptionsModel
 from trainlab.checks.subject import Items, Subject
 
@@ -43,7 +43,7 @@ class CaptionsSubject(Subject):
     metric = "BLEU"
 
     def __init__(self, config: CaptionsConfig) -> None:
-        self.config, self.corpus = config, train.draw_corpus(config)
+        self.config, self.corpus = config, draw_corpus(config)
         self.vocabulary = Vocabulary.of(self.corpus.training_captions(), config.min_word_count)
         super().__init__("captions", self._model, self._data, classes=len(self.vocabulary))
 

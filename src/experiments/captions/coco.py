@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.captions.data import Corpus, words_of
 from trainlab import paths
 from trainlab.errors import UserError
 from trainlab.files import digest, need, telling
@@ -93,8 +92,11 @@ def prepare(config: CaptionsConfig, report: Report = lambda *_: None) -> Path:
     return cache
 
 
-def load(config: CaptionsConfig) -> Corpus:
-    """Return the cached pictures and captions, every byte compared with the manifest's SHA-256.
+def load(config: CaptionsConfig) -> tuple[NDArray[np.uint8], list[Picture], list[str]]:
+    """Return what is cached, every byte compared with the manifest's SHA-256.
+
+    Returns:
+        The pixels [N, SIDE, SIDE, 3], the pictures in the same order, and what was left out.
 
     Raises:
         UserError: Nothing is cached, or it was made by other settings or from other raw files, or is damaged.
@@ -125,16 +127,7 @@ def load(config: CaptionsConfig) -> Corpus:
         kept = json.loads((cache / LIST).read_text())
         pictures = [Picture(**each) for each in kept["pictures"]]
         pixels = np.memmap(cache / PIXELS, np.uint8, "r", shape=(len(pictures), SIDE, SIDE, 3))
-        return Corpus(
-            "coco",
-            pixels,
-            [each.captions for each in pictures],
-            **{side: np.flatnonzero([each.side == side for each in pictures]) for side in SIDES},
-            crop=CROP,
-            keys=[each.file for each in pictures],
-            left_out=kept["left_out"],
-            cache=cache,
-        )
+        return pixels, pictures, kept["left_out"]
     except UserError:
         raise
     except Exception as error:  # numpy and json raise a dozen kinds for what an enemy may write
@@ -189,7 +182,7 @@ def _choose(config: CaptionsConfig) -> tuple[list[Picture], list[str]]:
     files = {each["id"]: each["file_name"] for each in instances["images"]}
     texts = defaultdict(list)
     for each in captions["annotations"]:
-        if words_of(each["caption"]):
+        if any(map(str.isalnum, each["caption"])):
             texts[each["image_id"]].append(each["caption"].strip())
     numbers = _largest(instances["annotations"], config.per_category)
     left_out = [f"{files[number]}: no caption" for number in numbers if not texts[number]]

@@ -6,11 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from trainlab import hub
 from trainlab.config import path_or
+from trainlab.hub import Source
 from trainlab.training.config import TrainingConfig
 
 RATES = {"shapes": 2e-3, "coco": 3e-4}  # 3e-4: Deep Learning with PyTorch Lightning, chapter 10
 TINY = "tiny"  # the encoder that starts at random
+WAYS_OUT = (
+    "encoder=tiny (the default) needs no hub; a model downloaded before works offline (HF_HUB_OFFLINE=1); a "
+    "local folder with config.json and model.safetensors works too."
+)
 
 
 class CaptionsConfig(TrainingConfig):
@@ -53,20 +59,16 @@ class CaptionsConfig(TrainingConfig):
         """Return the learning rate at the start."""
         return RATES[self.data] if self.learning_rate == "auto" else self.learning_rate
 
-    def preflight(self) -> None:
-        """Check the data, the device and the encoder, within seconds and before a run exists.
-
-        Raises UserError that says what was found, what was expected, and what to do.
-        """
-        if self.data == "coco":
-            from experiments.captions import coco  # here: it imports torch, and these settings
-
-            coco.load(self)
-        self.check_machine()
-
     def check_machine(self) -> None:
         """Check that this machine has the device and can get the encoder; raise UserError otherwise."""
-        from experiments.captions.model import locate  # here: it imports torch, and these settings
-
         super().check_machine()
         locate(self.encoder)
+
+
+def locate(encoder: str) -> Source | None:
+    """Find an encoder without loading it, in seconds at most; None for the one that starts at random.
+
+    Raises UserError when the folder holds no model, the Hub knows no such model, or the Hub can't be reached
+    and the model isn't in its cache.
+    """
+    return None if encoder == TINY else hub.fetch_snapshot("encoder", encoder, WAYS_OUT)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
+from experiments.captions import coco
 from experiments.captions.config import CaptionsConfig
 from trainlab.errors import some
 
@@ -98,6 +99,36 @@ class Corpus:
         if self.left_out:
             lines.append(f"  left out: {len(self.left_out):,} ({some(self.left_out)})")
         return "\n".join(lines)
+
+
+def draw_corpus(config: CaptionsConfig) -> Corpus:
+    """Return the pictures and captions of these settings.
+
+    Raises UserError for data=coco that is not prepared, or prepared with other settings.
+    """
+    if config.data == "shapes":
+        return draw_shapes(config)
+    pixels, pictures, left_out = coco.load(config)
+    return Corpus(
+        "coco",
+        pixels,
+        [each.captions for each in pictures],
+        **{side: np.flatnonzero([each.side == side for each in pictures]) for side in coco.SIDES},
+        crop=coco.CROP,
+        keys=[each.file for each in pictures],
+        left_out=left_out,
+        cache=coco.cache_folder(),
+    )
+
+
+def preflight(config: CaptionsConfig) -> None:
+    """Check the data, the device and the encoder, within seconds and before a run exists.
+
+    Raises UserError that says what was found, what was expected, and what to do.
+    """
+    if config.data == "coco":
+        coco.load(config)
+    config.check_machine()
 
 
 class Scene(NamedTuple):

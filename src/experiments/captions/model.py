@@ -16,11 +16,10 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torchmetrics.text import BLEUScore
 from transformers import AutoConfig, ResNetConfig, ResNetModel
 
-from experiments.captions.config import TINY, CaptionsConfig
+from experiments.captions.config import CaptionsConfig, locate
 from experiments.captions.data import END, PAD, START, Batch, Vocabulary
 from trainlab import hub
 from trainlab.errors import UserError
-from trainlab.hub import Source
 
 State = tuple[Tensor, Tensor]  # of an LSTM: hidden and cell, both [1, N, H]
 Step = Callable[[Tensor, State], tuple[Tensor, State]]  # words [N] -> log probabilities [N, V], next state
@@ -32,10 +31,6 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # exploration of recurrent network architectures", 2015, who take 1.
 FORGET_BIAS = 3.0
 WORD_SCALE = 0.1  # of the words' first vectors beside the picture's: what the picture says is heard first
-WAYS_OUT = (
-    "encoder=tiny (the default) needs no hub; a model downloaded before works offline (HF_HUB_OFFLINE=1); a "
-    "local folder with config.json and model.safetensors works too."
-)
 
 
 class CaptionsModel(lightning.LightningModule):
@@ -187,15 +182,6 @@ class CaptionsModel(lightning.LightningModule):
         steps = max(1.0, self.trainer.estimated_stepping_batches)
         falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": falling, "interval": "step"}}
-
-
-def locate(encoder: str) -> Source | None:
-    """Find an encoder without loading it, in seconds at most; None for the one that starts at random.
-
-    Raises UserError when the folder holds no model, the Hub knows no such model, or the Hub can't be reached
-    and the model isn't in its cache.
-    """
-    return None if encoder == TINY else hub.fetch_snapshot("encoder", encoder, WAYS_OUT)
 
 
 def encoder_config(encoder: str) -> dict[str, Any]:

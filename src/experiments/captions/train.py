@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.text import BLEUScore
 
-from experiments.captions import coco
 from experiments.captions.config import CaptionsConfig
-from experiments.captions.data import CaptionsData, Corpus, Vocabulary, crop, draw_shapes, words_of
+from experiments.captions.data import CaptionsData, Corpus, Vocabulary, crop, draw_corpus, words_of
 from experiments.captions.model import CaptionsModel
 from trainlab import Run, Trainer, files, scalars
 from trainlab.errors import UserError
@@ -94,14 +93,6 @@ class Result:
                 written += self.model.caption(seen(self.corpus, rows[part.numpy()]), beam)
             found[beam] = measures(written, references)
         return pd.DataFrame(found).T.rename_axis("beam")
-
-
-def draw_corpus(config: CaptionsConfig) -> Corpus:
-    """Return the pictures and captions of these settings.
-
-    Raises UserError for data=coco that is not prepared, or prepared with other settings.
-    """
-    return draw_shapes(config) if config.data == "shapes" else coco.load(config)
 
 
 def train(config: CaptionsConfig) -> Result:

@@ -63,16 +63,6 @@ class NewsConfig(TrainingConfig):
     # Like another device: the same network is learned, with other random numbers in dropout.
     MAY_CHANGE: ClassVar[frozenset[str]] = TrainingConfig.MAY_CHANGE | {"fast"}
 
-    def preflight(self) -> None:
-        """Check the data, the device and the backbone, within seconds and before a run exists.
-
-        Raises UserError that says what was found, what was expected, and what to do.
-        """
-        from experiments.news.data import draw  # here: it imports torch, and these settings
-
-        draw(self)
-        self.check_machine()
-
     def check_machine(self) -> None:
         """Check that this machine has the device and can get the backbone, with layers enough to freeze.
 

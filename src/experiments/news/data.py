@@ -262,6 +262,15 @@ def draw(config: NewsConfig) -> Examples:
     return Examples(news, training, unseen, np.searchsorted(unseen, held))
 
 
+def preflight(config: NewsConfig) -> None:
+    """Check the data, the device and the backbone, within seconds and before a run exists.
+
+    Raises UserError that says what was found, what was expected, and what to do.
+    """
+    draw(config)
+    config.check_machine()
+
+
 def _triplets(news: News, rows: NDArray[np.int64], config: NewsConfig) -> NDArray[np.int64]:
     codes = news.codes("category")[rows]
     return rows[draw_triplets(codes, config.class_size, config.triplets_per_item, config.seed)]

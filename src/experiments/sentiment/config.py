@@ -38,16 +38,6 @@ class SentimentConfig(FineTuneConfig):
     logging_steps: int = Field(4, ge=1)
     metric_for_best: Literal["val/loss", "val/accuracy", "val/f1", "val/precision", "val/recall"] = "val/loss"
 
-    def preflight(self) -> None:
-        """Check the data, the device and the backbone, within seconds and before a run exists.
-
-        Raises UserError that says what was found, what was expected, and what to do.
-        """
-        from experiments.sentiment import data
-
-        data.draw(self)
-        self.check_machine()
-
     def check_machine(self) -> None:
         """Check that this machine has the device and can get the backbone; raise UserError otherwise."""
         from trainlab import hub

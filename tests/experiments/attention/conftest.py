@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import tiny_models
-from experiments.attention.capture import readers
 from experiments.attention.config import AttentionConfig
+from experiments.attention.data import readers
 from experiments.attention.scores import mentions
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from experiments.attention.capture import reviews
 from experiments.attention.config import AttentionConfig
+from experiments.attention.data import reviews
 from experiments.attention.views import look
 from experiments.sentiment.config import SentimentConfig
 from experiments.sentiment.train import train

@@ -10,8 +10,8 @@ from PIL import Image
 
 from experiments.captions.coco import SIDE, cache_folder, prepare, side_of
 from experiments.captions.config import CaptionsConfig
-from experiments.captions.data import CaptionsData, Vocabulary, crop
-from experiments.captions.train import caption, draw_corpus, train
+from experiments.captions.data import CaptionsData, Vocabulary, crop, draw_corpus
+from experiments.captions.train import caption, train
 from full_disk import largest_file
 from trainlab.errors import UserError
 

@@ -12,9 +12,8 @@ from transformers import ResNetConfig, ResNetModel
 from experiments.captions import model as encoder
 from experiments.captions import train
 from experiments.captions.config import CaptionsConfig
-from experiments.captions.data import END, PAD, START, Batch, CaptionsData, Corpus, Vocabulary
+from experiments.captions.data import END, PAD, START, Batch, CaptionsData, Corpus, Vocabulary, draw_corpus
 from experiments.captions.model import CaptionsModel
-from experiments.captions.train import draw_corpus
 from trainlab.errors import UserError
 from trainlab.run import checkpoint
 from trainlab.run.restoring import restore
