@@ -40,7 +40,7 @@ def trainlab(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
         f"import {experiments.PACKAGE} as package; package.__path__.append({str(place)!r})\n"
         "from trainlab.cli import main; main()"
     )
-    tests = str(Path(__file__).parent)
+    tests = str(Path(__file__).parent / "support")
     return subprocess.run(
         [sys.executable, "-c", code, *words],
         env={"PYTHONPATH": f"{SRC.parent}:{tests}", "TRAINLAB_LOGS": str(place / "logs"), "COLUMNS": "160"},
