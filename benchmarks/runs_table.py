@@ -25,7 +25,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from trainlab.run import events
-from trainlab.runs import remembered
+from trainlab.runs import listing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,7 +145,7 @@ def commands(logs: Path) -> list[str]:
 def command(logs: Path, forget: bool) -> tuple[float, int]:
     """Return the seconds of `trainlab runs`, whole, and the memory it took at most."""
     if forget:
-        (logs / remembered.FILE).unlink(missing_ok=True)
+        (logs / listing.FILE).unlink(missing_ok=True)
     start = time.perf_counter()
     call = [sys.executable, "-c", COMMAND, "runs", "--logs", logs]
     done = subprocess.run(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=True)

@@ -27,8 +27,13 @@ FREE = {
     "experiments",
     "the package itself",
 }  # cli imports everything, and the package what it hands on
-# Run hands the callbacks of Lightning out, and imports them when it is asked for them alone
-LATE = {("trainlab.run.run", "trainlab.training.config"), ("trainlab.run.run", "trainlab.training.trainer")}
+# What Run imports when it is asked for alone: Lightning's callbacks, and, in all processes of torchrun but
+# the first, the Run that writes nothing, which is a Run itself.
+LATE = {
+    ("trainlab.run.run", "trainlab.training.config"),
+    ("trainlab.run.run", "trainlab.training.trainer"),
+    ("trainlab.run.run", "trainlab.run.ranks"),
+}
 LONGEST = 450  # lines of a file
 
 

@@ -17,7 +17,7 @@ from compared_runs import record, record_foreign
 from project import CHECKOUT
 from trainlab.headless.parameters import notebook_defaults, settings_class
 from trainlab.run.record import read as record_of
-from trainlab.runs import scalars
+from trainlab.runs.frames import scalars
 
 ROOT = CHECKOUT
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -15,12 +15,14 @@ import tracemalloc
 import pytest
 from typer.testing import CliRunner
 
+import trainlab
 from runs_folder import foreign, make, points
-from trainlab import runs, untrusted
+from trainlab import untrusted
 from trainlab.cli import main
 from trainlab.cli.runs import app
 from trainlab.run import events, lock, remarks
-from trainlab.runs import listing, remembered, trash
+from trainlab.runs import listing, trash
+from trainlab.runs import listing as remembered
 from trainlab.runs.listing import UNREADABLE
 
 EVENTS = "events.out.tfevents.1.host"
@@ -338,7 +340,7 @@ def test_times_that_can_not_be_are_left_out_and_everything_else_is_shown(logs, f
         assert "good" in shown
         assert len(max(shown.splitlines(), key=len)) < 250
     CliRunner().invoke(app, ["show", "odd", "--logs", str(logs)], catch_exceptions=False)
-    assert len(runs.table(logs)) == 2
+    assert len(trainlab.table(logs)) == 2
 
 
 @pytest.mark.parametrize("make_it", [pipe, link, device])

@@ -10,13 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainlab import runs as runs
     from trainlab.config import Config as Config
     from trainlab.run.find import find as find
     from trainlab.run.run import Run as Run
     from trainlab.runs.frames import scalars as scalars
     from trainlab.runs.frames import table as table
-    from trainlab.training.recording import RunLogger as RunLogger
+    from trainlab.training.logger import RunLogger as RunLogger
     from trainlab.training.trainer import Trainer as Trainer
     from trainlab.training.transformers import RunCallback as RunCallback
 
@@ -27,18 +26,16 @@ _MODULES = {
     "Config": "trainlab.config",
     "Run": "trainlab.run.run",
     "RunCallback": "trainlab.training.transformers",
-    "RunLogger": "trainlab.training.recording",
+    "RunLogger": "trainlab.training.logger",
     "Trainer": "trainlab.training.trainer",
     "find": "trainlab.run.find",
     "scalars": "trainlab.runs.frames",
     "table": "trainlab.runs.frames",
 }
-__all__ = [*_MODULES, "runs"]  # noqa: PLE0604 - all of them are texts
+__all__ = [*_MODULES]  # noqa: PLE0604 - all of them are texts
 
 
 def __getattr__(name: str) -> Any:
-    if name == "runs":
-        return import_module("trainlab.runs")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)

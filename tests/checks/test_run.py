@@ -18,7 +18,7 @@ from trainlab import cli, experiments
 from trainlab.checks.run import CheckConfig, check
 from trainlab.errors import UserError
 from trainlab.run import record
-from trainlab.runs import scalars
+from trainlab.runs.frames import scalars
 
 NOTEBOOK = CHECKOUT / "notebooks" / "checks.ipynb"
 FIVE_MINUTES = 300.0

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from tiny_classifier import SoundData, SoundModel, SoundSubject
-from trainlab.checks import Finding, Subject, run_all
+from trainlab.checks.harness import Finding
+from trainlab.checks.run import run_all
+from trainlab.checks.subject import Subject
 from trainlab.errors import UserError
 
 

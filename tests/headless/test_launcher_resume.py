@@ -13,7 +13,7 @@ from lab import TRAINING, TRAINING_CELL, Lab
 from trainlab.errors import UserError
 from trainlab.headless import launcher, parameters
 from trainlab.run import events, lock
-from trainlab.runs import Run
+from trainlab.run.run import Run
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from project import CHECKOUT
 from runs_folder import make
 from trainlab import system
-from trainlab.headless import ends
+from trainlab.headless import execution
 from trainlab.run import record
 from trainlab.run.run import Run
 from trainlab.runs import listing
@@ -95,7 +95,7 @@ def test_the_server_s_own_score_is_the_one_that_is_known_here():
     ("used", "batch"), [(7 * GIB, True), (5 * GIB, True), (GIB, False), (100 << 20, False)]
 )
 def test_a_smaller_batch_is_advised_only_where_the_run_took_most_of_the_memory(used, batch):
-    told = ends.memory_advice(8 * GIB, used)
+    told = execution.memory_advice(8 * GIB, used)
     assert ("smaller batch" in told) == batch
     assert "raise JUPYTER_MEMORY" in told
 
@@ -119,6 +119,6 @@ class Kills:
     ],
 )
 def test_a_kernel_killed_by_hand_is_not_said_to_have_run_out_of_memory(memory, told):
-    reason = ends.from_exit_code(-signal.SIGKILL, memory).reason
+    reason = execution.from_exit_code(-signal.SIGKILL, memory).reason
     assert reason.startswith(told)
     assert "batch" not in reason, "this process's own children took little"

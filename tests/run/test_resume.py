@@ -228,7 +228,7 @@ def test_a_run_under_a_headless_runner_is_refused_too(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from trainlab.runs import Run
+from trainlab import Run
 run = Run("news", resume=Path(sys.argv[1]))
 run.rewind(5)
 run.log({"train/loss": 7.0}, 5)

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 import trainlab
 from runs_folder import make, points
-from trainlab import runs
 from trainlab.cli.runs import app
 from trainlab.errors import UserError
 from trainlab.run import events, find, lock, record
@@ -150,7 +149,7 @@ def test_scalars_of_a_run_with_a_damaged_file_are_the_others_with_a_warning(tmp_
     foreign(tmp_path / "partly", val_loss=[2.0])
     (tmp_path / "partly" / "events.out.tfevents.1.host").write_bytes(GARBAGE)
     with pytest.warns(UserWarning, match="no event at byte 0"):
-        assert runs.scalars(tmp_path / "partly")["value"].tolist() == [2.0]
+        assert trainlab.scalars(tmp_path / "partly")["value"].tolist() == [2.0]
 
 
 def as_somebody_else(work):
@@ -237,30 +236,30 @@ def test_an_unknown_experiment_is_an_error_that_names_the_nearest(tmp_path):
 def test_the_table_is_a_data_frame_with_a_column_for_everything(tmp_path):
     make(tmp_path, "news/a", config={"margin": 5.0}, last=points(val_loss=2.0), best=points(val_loss=1.0))
     make(tmp_path, "news/b", minutes_ago=1, config={"size": 3})
-    frame = runs.table(tmp_path)
+    frame = trainlab.table(tmp_path)
     assert list(frame["run"]) == ["a", "b"]
     assert str(frame["started"].dt.tz) == "UTC"
     assert frame.loc[0, ["config.margin", "best.val/loss", "last.val/loss"]].tolist() == [5.0, 1.0, 2.0]
     assert math.isnan(frame.loc[1, "config.margin"])
-    assert runs.table(tmp_path, "news").shape == frame.shape
+    assert trainlab.table(tmp_path, "news").shape == frame.shape
 
 
 def test_the_table_of_no_runs_is_an_empty_data_frame(tmp_path):
-    assert runs.table(tmp_path).empty
-    assert "status" in runs.table(tmp_path).columns
+    assert trainlab.table(tmp_path).empty
+    assert "status" in trainlab.table(tmp_path).columns
 
 
 def test_scalars_are_a_data_frame_of_points(tmp_path, monkeypatch):
     monkeypatch.setenv("TRAINLAB_LOGS", str(tmp_path))
     foreign(tmp_path / "torch" / "one", val_loss=[3, 1], train_loss=[2])
-    frame = runs.scalars("one")
+    frame = trainlab.scalars("one")
     assert list(frame.columns) == ["tag", "step", "wall_time", "value"]
     assert frame[["tag", "step", "value"]].to_numpy().tolist() == [
         ["train/loss", 0, 2.0],
         ["val/loss", 0, 3.0],
         ["val/loss", 1, 1.0],
     ]
-    assert list(runs.scalars(make(tmp_path, "news/silent")).columns) == list(frame.columns)
+    assert list(trainlab.scalars(make(tmp_path, "news/silent")).columns) == list(frame.columns)
 
 
 def test_importing_the_package_loads_neither_torch_nor_pandas():
@@ -282,12 +281,14 @@ def test_listing_reads_no_more_than_it_needs(tmp_path, monkeypatch):
 def test_find_knows_names_parts_paths_and_last(tmp_path):
     a = make(tmp_path, "news/20261120-153012-margin5", minutes_ago=5)
     b = make(tmp_path, "news/20261120-153012-margin50", minutes_ago=1)
-    assert runs.find("20261120-153012-margin5", tmp_path) == a, "a whole name goes before a part of another"
-    assert runs.find("news/20261120-153012-margin50", tmp_path) == b
-    assert runs.find("50", tmp_path) == b
-    assert runs.find(a, tmp_path) == a
-    assert runs.find(str(a)) == a
-    assert runs.find("last", tmp_path) == b
+    assert trainlab.find("20261120-153012-margin5", tmp_path) == a, (
+        "a whole name goes before a part of another"
+    )
+    assert trainlab.find("news/20261120-153012-margin50", tmp_path) == b
+    assert trainlab.find("50", tmp_path) == b
+    assert trainlab.find(a, tmp_path) == a
+    assert trainlab.find(str(a)) == a
+    assert trainlab.find("last", tmp_path) == b
 
 
 def test_the_last_run_is_found_without_its_event_files(tmp_path, monkeypatch):
@@ -299,10 +300,10 @@ def test_the_last_run_is_found_without_its_event_files(tmp_path, monkeypatch):
     make(tmp_path, "news/ahead", minutes_ago=-3 * 24 * 60)  # by a clock that was wrong
     monkeypatch.setattr(events, "_opened", lambda _: pytest.fail("an event file was opened"))
     assert trainlab.find("last", tmp_path) == theirs
-    assert runs.find("last", tmp_path, "news").name == "old"
+    assert trainlab.find("last", tmp_path, "news").name == "old"
     for path in theirs.iterdir():
         path.rename(path.with_name(f"events.out.tfevents.{1_700_000_000}.theirs"))
-    assert runs.find("last", tmp_path).name == "old"
+    assert trainlab.find("last", tmp_path).name == "old"
 
 
 def test_the_way_in_is_three_functions_of_the_package(tmp_path):
@@ -316,13 +317,13 @@ def test_find_says_which_runs_a_part_may_mean(tmp_path):
     make(tmp_path, "news/margin5")
     make(tmp_path, "news/margin10")
     with pytest.raises(UserError, match=r"'margin' means 2 runs: news/margin5, news/margin10"):
-        runs.find("margin", tmp_path)
+        trainlab.find("margin", tmp_path)
     with pytest.raises(UserError, match=r"No run 'marg1n5'.*Did you mean 'margin5'\?"):
-        runs.find("marg1n5", tmp_path)
+        trainlab.find("marg1n5", tmp_path)
     with pytest.raises(UserError, match="There: none"):
-        runs.find("x", _empty(tmp_path))
+        trainlab.find("x", _empty(tmp_path))
     with pytest.raises(UserError, match="Start one"):
-        runs.find("last", _empty(tmp_path))
+        trainlab.find("last", _empty(tmp_path))
 
 
 def _empty(tmp_path):

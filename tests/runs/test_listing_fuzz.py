@@ -15,7 +15,8 @@ from runs_folder import foreign, make, points
 from trainlab.cli.runs import app
 from trainlab.errors import UserError
 from trainlab.run import events
-from trainlab.runs import listing, remembered
+from trainlab.runs import listing
+from trainlab.runs import listing as remembered
 
 ROUNDS = 60  # of each kind of file; some tenths of a second
 SECONDS = 60.0  # for all of them, on a machine with other work: nothing takes time without end

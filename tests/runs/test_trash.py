@@ -12,7 +12,8 @@ import pytest
 from runs_folder import call, content, foreign, make
 from trainlab.errors import UserError
 from trainlab.run import events, find, lock
-from trainlab.runs import listing, moving, trash
+from trainlab.runs import listing, trash
+from trainlab.runs import trash as moving
 
 
 @pytest.fixture

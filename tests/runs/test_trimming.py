@@ -10,7 +10,7 @@ from trainlab.cli import life
 from trainlab.cli.runs import app
 from trainlab.errors import UserError
 from trainlab.run import checkpoint, lock, resume
-from trainlab.runs import moving
+from trainlab.runs import trash
 
 NUMBERS = {"numbers": list(range(1000))}
 
@@ -42,12 +42,12 @@ def names(folder):
 
 
 def test_a_trimmed_run_keeps_its_best_weights_alone_and_says_what_it_freed(folder):
-    before = moving.size(folder)
+    before = trash.size(folder)
     said = trimmed(folder, "a", "--yes")
     assert names(folder) == ["best.ckpt", "best.ckpt.sha256", checkpoint.WEIGHTS_ONLY]
     assert checkpoint.load(folder / checkpoint.FOLDER / "best.ckpt") == {"step": 1}
     freed = (
-        before - moving.size(folder) + (folder / checkpoint.FOLDER / checkpoint.WEIGHTS_ONLY).stat().st_size
+        before - trash.size(folder) + (folder / checkpoint.FOLDER / checkpoint.WEIGHTS_ONLY).stat().st_size
     )
     assert f"{freed / 1e6:,.1f} MB freed. It can't be resumed" in said
 

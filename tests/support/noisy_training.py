@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader, TensorDataset
 
 import trainlab
-from trainlab.runs import scalars
+from trainlab.runs.frames import scalars
 from trainlab.training.config import TrainingConfig
 from trainlab.training.trainer import Trainer
 

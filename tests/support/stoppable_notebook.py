@@ -50,7 +50,7 @@ import sys, trainlab
 from trainlab import paths as folders
 sys.path.append(str(folders.notebooks()))
 from slow import Data, Line, Settings
-from trainlab.training import Trainer
+from trainlab import Trainer
 config = Settings.from_notebook(globals())
 with trainlab.Run("slow", config) as run:
     Trainer(run, config, log_every_n_steps=1).fit(Line(), Data())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from trainlab.checks import Subject
+from trainlab.checks.subject import Subject
 
 CLASSES, OWN_WORDS, LENGTH = 3, 4, 8
 SHARES = (0.6, 0.3, 0.1)

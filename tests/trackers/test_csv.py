@@ -10,7 +10,7 @@ import pytest
 import ddp_work
 import noisy_tuning
 import trainlab
-from trainlab.runs import scalars
+from trainlab.runs.frames import scalars
 from trainlab.trackers import Point, Subject
 from trainlab.trackers.csv import FILE, Table, read
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import trainlab
 from trainlab.run import checkpoint
-from trainlab.runs import scalars
+from trainlab.runs.frames import scalars
 from trainlab.training import workers
 from trainlab.training.checkpoints import VerifiedCheckpoints
 from trainlab.training.config import TrainingConfig

@@ -21,7 +21,8 @@ from full_disk import largest_file
 from noisy_tuning import STEPS, Texts, arguments, model, tune
 from trainlab.errors import UserError
 from trainlab.run import checkpoint
-from trainlab.runs import scalars, trimming
+from trainlab.runs import trimming
+from trainlab.runs.frames import scalars
 from trainlab.training.config import FineTuneConfig
 from trainlab.training.transformers import arguments as arguments_of
 from trainlab.training.transformers import limited, tagged

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from trainlab.training import workers
-from trainlab.training.batches import OrderedLoader, ordered
+from trainlab.training.data import OrderedLoader, ordered
 from trainlab.training.workers import Choice, choose_workers, measure_workers, threads_for
 
 

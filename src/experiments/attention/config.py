@@ -9,7 +9,7 @@ from pydantic import Field
 from trainlab import hub
 from trainlab.config import Config
 from trainlab.run import record
-from trainlab.runs import find
+from trainlab.run.find import find
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -231,7 +231,7 @@ MOST = {"side": 4096, "crop": 4096, "max_words": 1000, "beam": 1000}
 def caption(run: str | Path, images: Images, beam: int | None = None) -> list[str]:
     """Return a caption for each picture: paths, or arrays [H, W, 3] of bytes.
 
-    `run` is whatever `trainlab.runs.find` understands. Pictures are made the size that the network was
+    `run` is whatever `trainlab.find` understands. Pictures are made the size that the network was
     trained with. `beam` captions are pursued at once; 1 is greedy, without it the run's own setting holds.
     Raises UserError for an unknown run, one of another experiment or without a checkpoint yet, and a
     picture that can't be read.

@@ -31,7 +31,7 @@ COLUMNS = ["query", "rank", "title", "category", "distance"]
 def recommend(run: str | Path, titles: str | Sequence[str], k: int = 10) -> pd.DataFrame:
     """Return the k nearest news to each title by a run's best checkpoint: the columns of `COLUMNS`.
 
-    `run` is whatever `trainlab.runs.find` understands. Candidates are all news of the run's data set, seen
+    `run` is whatever `trainlab.find` understands. Candidates are all news of the run's data set, seen
     and unseen, each title once and never the query's own. Distances are Euclidean, as in training.
     Raises UserError for an unknown run, one of another experiment or without a checkpoint yet, no title or
     an empty one, and k below 1. Warns when the data has changed since the run.

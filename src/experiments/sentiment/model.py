@@ -120,7 +120,7 @@ class Encoded(Dataset):
 
 
 def load(run: str | Path) -> Classifier:
-    """Return the network of a run's best checkpoint; `run` is whatever `trainlab.runs.find` understands.
+    """Return the network of a run's best checkpoint; `run` is whatever `trainlab.find` understands.
 
     Needs no hub. Raises UserError for an unknown run, and one of another experiment or without a checkpoint.
     """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def predict(run: str | Path, texts: str | Sequence[str]) -> pd.DataFrame:
     """Return each text with its label (1 positive) and the probability that it is positive.
 
-    `run` is whatever `trainlab.runs.find` understands; its best checkpoint answers, and needs no hub. Of a
+    `run` is whatever `trainlab.find` understands; its best checkpoint answers, and needs no hub. Of a
     text the first `max_tokens` of the run are read. Raises UserError for an unknown run, one of another
     experiment or without a checkpoint yet, and for no text or an empty one.
     """

@@ -16,7 +16,7 @@ from trainlab.errors import UserError
 from trainlab.secrets import without_secrets
 
 if TYPE_CHECKING:
-    from trainlab.checks import Finding
+    from trainlab.checks.harness import Finding
     from trainlab.checks.run import CheckConfig, Checked
     from trainlab.cli.doctor import Line
 

@@ -132,7 +132,8 @@ def restore(
 
 def list_trash(context: typer.Context, logs: Logs = None) -> None:
     """List the deleted runs, the newest first, with their sizes."""
-    from trainlab.runs import display, moving, trash
+    from trainlab.runs import display, trash
+    from trainlab.runs import trash as moving
 
     found = trash.entries(folder_of(context, logs))
     width = max(map(len, found), default=0)
@@ -178,7 +179,8 @@ def _purge(references: list[str], logs: Path, yes: bool) -> None:
     from trainlab.cleaning import printable
     from trainlab.files import telling
     from trainlab.run import find
-    from trainlab.runs import moving, trash
+    from trainlab.runs import trash
+    from trainlab.runs import trash as moving
 
     deleted = trash.entries(logs)
     present: list[Path] = []
@@ -214,7 +216,7 @@ def _purge(references: list[str], logs: Path, yes: bool) -> None:
 def _movable(runs: Sequence[str | Path], logs: Path) -> list[Path]:
     """Return the folders, each once; raise UserError before anything happens when one can't be moved."""
     from trainlab.run import find
-    from trainlab.runs import moving
+    from trainlab.runs import trash as moving
 
     chosen = moving.outermost([find.find(each, logs) for each in runs])
     for folder in chosen:

@@ -24,9 +24,8 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
 from trainlab import secrets
-from trainlab.headless import ends
-from trainlab.headless.ends import ExitStatus
-from trainlab.headless.execution import Execution, Screen
+from trainlab.headless import execution as ends
+from trainlab.headless.execution import Execution, ExitStatus, Screen
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from trainlab import secrets
 from trainlab.errors import UserError
-from trainlab.headless.ends import ExitStatus
-from trainlab.headless.execution import Execution, Screen, Script
+from trainlab.headless.execution import Execution, ExitStatus, Screen, Script
 from trainlab.run import record, stop
 from trainlab.run.recorder import unwritable
 

@@ -1,4 +1,4 @@
-"""What a run is told while it trains: numbers, texts, pictures, vectors."""
+"""What a run records while it trains: numbers, texts, pictures, vectors, and the states of a plain loop."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainlab import errors, secrets
 from trainlab.errors import UserError
+from trainlab.run import checkpoint
 from trainlab.run.metrics import Summary
 from trainlab.trackers.queue import TrackerGroup
 
@@ -27,6 +28,8 @@ class Recorder:
     """Writes into the event files of one folder, and keeps the last and the best of each number."""
 
     folder: Path
+    checkpoint: Path | None  # where a resumed run starts from
+    step: int  # behind the last one that something was logged at
     _ended = False
 
     def __init__(self) -> None:
@@ -122,6 +125,61 @@ class Recorder:
             written = self.folder / f"{step:05d}" / self.writer._encode(tag)
             shutil.rmtree(written, ignore_errors=True)
             self.writer.add_embedding(vectors, rows, None, step, tag, names)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the run's checkpoints, which may not be there yet."""
+        return self.folder / checkpoint.FOLDER
+
+    def save(self, state: Mapping[str, Any]) -> Path:
+        """Write a checkpoint that `load` returns in a resumed run: whole, with a SHA-256, or not at all.
+
+        The one before is kept, for the case that this one gets damaged.
+
+        Args:
+            state: Numbers, texts, NumPy or JAX arrays, torch tensors, and dicts and lists of them, such as
+                {"model": model.state_dict(), "optimizer": optimizer.state_dict()}.
+
+        Raises:
+            CheckpointError: The disk refuses, or the state holds something else.
+        """
+        before = checkpoint.full_states(self.folder)
+        path = self.checkpoints / f"{checkpoint.STEP}{self.step:08d}.ckpt"
+        checkpoint.save({"state": dict(state), "step": self.step}, path)
+        checkpoint.alias(path, checkpoint.LAST)
+        for old in [each for each in before if each != path and each.name != checkpoint.LAST][1:]:
+            checkpoint.remove(old)
+        self.update()
+        return path
+
+    def load(self, map_location: Any = "cpu") -> dict[str, Any] | None:
+        """Return the state that a resumed run goes on from, None where there is none.
+
+        `step` and the curves go on from there, too. JAX arrays come back as NumPy's.
+
+        Args:
+            map_location: Where torch's tensors go to.
+
+        Raises:
+            CheckpointError: The file is damaged, or was not written by `save`.
+        """
+        if self.checkpoint is None:
+            return None
+        saved = checkpoint.load(self.checkpoint, map_location)
+        if saved.keys() != {"state", "step"}:
+            raise checkpoint.CheckpointError(
+                f"{self.checkpoint} was not written by run.save: read it with what wrote it."
+            )
+        self.rewind(saved["step"], self.checkpoint)
+        return saved["state"]
+
+    def rewind(self, step: int, checkpoint: Path | None = None) -> None:
+        """Take back what was logged at `step` and later."""
+        raise NotImplementedError
+
+    def update(self, **fields: Any) -> None:
+        """Set further fields of `run.json`."""
+        raise NotImplementedError
 
     @contextmanager
     def _disk_errors(self, folder: Path | None = None) -> Iterator[None]:

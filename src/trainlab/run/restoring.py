@@ -52,7 +52,7 @@ def build(path: Path, saved: Mapping[str, Any], make: Callable[[dict[str, Any]],
 def trained(run: str | Path, experiment: str) -> Path:
     """Return the folder of the run that is meant; 'last' is the experiment's newest that has weights.
 
-    Raises UserError where there is none, as `trainlab.runs.find` does.
+    Raises UserError where there is none, as `trainlab.find` does.
     """
     last = str(run) == "last"
     return find.find(run, experiment=experiment if last else None, having=BEST if last else "")

@@ -20,7 +20,7 @@ from trainlab import paths, secrets, trackers
 from trainlab.cleaning import printable
 from trainlab.config import Config, changes, settings_dict
 from trainlab.errors import UserError, without_traceback
-from trainlab.run import checkpoint, events, lock, naming, record, signals, stop
+from trainlab.run import events, lock, naming, record, signals, stop
 from trainlab.run import resume as resuming
 from trainlab.run.metrics import AUTO, Summary, check_same, never_logged, said
 from trainlab.run.monitor import Monitor
@@ -260,11 +260,6 @@ class Run(Recorder):
         """Enter a context that is left together with the run's own block."""
         return self._blocks.enter_context(block)
 
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of the run's checkpoints, which may not be there yet."""
-        return self.folder / checkpoint.FOLDER
-
     def callbacks(self, **settings: Any) -> list[Callback]:
         """Return what records the training of any Lightning Trainer, beside callbacks of your own.
 
@@ -308,48 +303,6 @@ class Run(Recorder):
             self._monitor.start()
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.update()
-
-    def save(self, state: Mapping[str, Any]) -> Path:
-        """Write a checkpoint that `load` returns in a resumed run: whole, with a SHA-256, or not at all.
-
-        The one before is kept, for the case that this one gets damaged.
-
-        Args:
-            state: Numbers, texts, NumPy or JAX arrays, torch tensors, and dicts and lists of them, such as
-                {"model": model.state_dict(), "optimizer": optimizer.state_dict()}.
-
-        Raises:
-            CheckpointError: The disk refuses, or the state holds something else.
-        """
-        before = checkpoint.full_states(self.folder)
-        path = self.checkpoints / f"{checkpoint.STEP}{self.step:08d}.ckpt"
-        checkpoint.save({"state": dict(state), "step": self.step}, path)
-        checkpoint.alias(path, checkpoint.LAST)
-        for old in [each for each in before if each != path and each.name != checkpoint.LAST][1:]:
-            checkpoint.remove(old)
-        self.update()
-        return path
-
-    def load(self, map_location: Any = "cpu") -> dict[str, Any] | None:
-        """Return the state that a resumed run goes on from, None where there is none.
-
-        `step` and the curves go on from there, too. JAX arrays come back as NumPy's.
-
-        Args:
-            map_location: Where torch's tensors go to.
-
-        Raises:
-            CheckpointError: The file is damaged, or was not written by `save`.
-        """
-        if self.checkpoint is None:
-            return None
-        saved = checkpoint.load(self.checkpoint, map_location)
-        if saved.keys() != {"state", "step"}:
-            raise checkpoint.CheckpointError(
-                f"{self.checkpoint} was not written by run.save: read it with what wrote it."
-            )
-        self.rewind(saved["step"], self.checkpoint)
-        return saved["state"]
 
     def rewind(self, step: int, checkpoint: Path | None = None) -> None:
         """Take back what was logged at `step` and later: the resumed training goes on after `step` steps."""

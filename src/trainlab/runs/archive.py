@@ -25,7 +25,8 @@ from trainlab import files as atomic
 from trainlab import files as unpacking
 from trainlab.errors import UserError
 from trainlab.run import checkpoint, lock
-from trainlab.runs import moving, trash, trimming
+from trainlab.runs import trash, trimming
+from trainlab.runs import trash as moving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -13,7 +13,7 @@ from trainlab import files as atomic
 from trainlab.errors import UserError
 from trainlab.files import telling
 from trainlab.run import checkpoint
-from trainlab.runs import moving
+from trainlab.runs import trash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,7 +37,7 @@ def plan(folder: Path) -> Trim:
 
     Raises UserError for a run at work, and one that has no whole weights besides the states.
     """
-    with moving.exclusive(folder):
+    with trash.exclusive(folder):
         place = folder / checkpoint.FOLDER
         files = sorted(place.iterdir()) if place.is_dir() else []
         states = [path for path in files if checkpoint.is_state(path)]
@@ -49,12 +49,12 @@ def plan(folder: Path) -> Trim:
                     checkpoint.check(path)
         inside = [path for path in place.rglob("*") if path.is_file()]
         stays = [path for path in inside if not checkpoint.is_state(path)]
-        return Trim(folder, states, kept, moving.size_of(inside) - moving.size_of(stays))
+        return Trim(folder, states, kept, trash.size_of(inside) - trash.size_of(stays))
 
 
 def trim(wanted: Trim) -> None:
     """Delete the states; raise UserError for a run that is at work by now, or where the disk refuses."""
-    with moving.exclusive(wanted.folder), telling(wanted.folder):
+    with trash.exclusive(wanted.folder), telling(wanted.folder):
         atomic.write(wanted.folder / checkpoint.FOLDER / checkpoint.WEIGHTS_ONLY, NOTE)
         for path in wanted.states:
             checkpoint.remove(path)

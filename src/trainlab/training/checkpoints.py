@@ -17,7 +17,7 @@ from trainlab.run import checkpoint, signals
 from trainlab.run.checkpoint import STEP
 from trainlab.run.metrics import KNOWN
 from trainlab.training import state
-from trainlab.training.recording import RunLogger
+from trainlab.training.logger import RunLogger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

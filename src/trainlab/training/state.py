@@ -13,7 +13,7 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric, _Sync
 
-from trainlab.training.randomness import random_state, set_random_state
+from trainlab.training.seed import random_state, set_random_state
 
 if TYPE_CHECKING:
     import lightning

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import logging
 import math
 import signal
 import threading
-import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,12 +27,10 @@ from trainlab.training.checkpoints import (
     check_plain,
 )
 from trainlab.training.config import TrainingConfig
-from trainlab.training.ddp import processes_of
-from trainlab.training.loaders import take_loaders
-from trainlab.training.precision import precision_of
-from trainlab.training.progress import LOG_EVERY, EpochBar, Speed
-from trainlab.training.recording import RunLogger
-from trainlab.training.workers import set_threads
+from trainlab.training.distributed import processes_of
+from trainlab.training.logger import LOG_EVERY, EpochBar, RunLogger, Speed, quiet
+from trainlab.training.seed import precision_of
+from trainlab.training.workers import set_threads, take_loaders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,16 +38,6 @@ if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Checkpoint
 
     from trainlab.run.run import Run
-
-UNHELPFUL = (
-    ".*does not have many workers.*",  # tokens are ready before training: workers would only cost memory
-    ".*smaller than the logging interval.*",  # Speed sets that
-    ".*module\\(s\\) in eval mode.*",  # frozen layers, which are to be so
-    ".*configured with multiple `ModelCheckpoint`.*",  # see `Trainer.checkpoint_callback`
-    ".*Checkpoint directory .* exists and is not empty.*",  # a run keeps its own there
-    ".*requested to overfit but enabled.*",  # it turns shuffling off itself
-    r".*isinstance\(treespec, LeafSpec\).*",  # Lightning's own business with torch
-)
 
 
 class Trainer(lightning.Trainer):
@@ -225,21 +211,6 @@ def _defaults(run: Run, config: TrainingConfig) -> dict[str, Any]:
         "enable_model_summary": False,
         "default_root_dir": run.folder,
     }
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence what Lightning says about itself, and the warnings of `UNHELPFUL`; no others."""
-    lightning_log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    level = lightning_log.level
-    lightning_log.setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        for message in UNHELPFUL:
-            warnings.filterwarnings("ignore", message)
-        try:
-            yield
-        finally:
-            lightning_log.setLevel(level)
 
 
 @contextmanager

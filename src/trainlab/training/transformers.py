@@ -20,8 +20,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 from trainlab.errors import UserError
 from trainlab.run import checkpoint, signals
 from trainlab.run.metrics import AUTO
-from trainlab.training.precision import precision_of
-from trainlab.training.randomness import random_state, set_random_state
+from trainlab.training.seed import precision_of, random_state, set_random_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

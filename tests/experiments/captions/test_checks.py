@@ -11,7 +11,8 @@ from torch import Tensor
 from experiments.captions.checks import CaptionsSubject, subject
 from experiments.captions.data import SPECIAL, CaptionsData, Vocabulary
 from experiments.captions.model import CaptionsModel
-from trainlab.checks import Finding, run_all
+from trainlab.checks.harness import Finding
+from trainlab.checks.run import run_all
 from trainlab.errors import UserError
 
 SETTINGS = {"pictures": 60, "hidden_size": 16, "embedding_size": 16, "batch_size": 8}

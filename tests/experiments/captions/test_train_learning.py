@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from project import CHECKOUT
-from trainlab.runs import scalars
+from trainlab.runs.frames import scalars
 
 ROOT = CHECKOUT
 TRAINLAB = [sys.executable, "-c", "from trainlab.cli import main; main()"]

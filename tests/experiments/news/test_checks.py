@@ -15,7 +15,8 @@ from experiments.news.config import NewsConfig
 from experiments.news.model import NewsModel, pool
 from experiments.news.tokens import Tokens
 from experiments.news.train import NewsData
-from trainlab.checks import Finding, run_all
+from trainlab.checks.harness import Finding
+from trainlab.checks.run import run_all
 from trainlab.errors import UserError
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from experiments.sentiment.checks import SentimentSubject
 from experiments.sentiment.config import SentimentConfig
-from trainlab.checks import Finding, run_all
+from trainlab.checks.harness import Finding
+from trainlab.checks.run import run_all
 
 
 class Quick(SentimentSubject):

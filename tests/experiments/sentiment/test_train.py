@@ -14,6 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import ResNetConfig, ResNetModel
 
+import trainlab
 from experiments.sentiment.config import SentimentConfig
 from experiments.sentiment.model import Encoded, load
 from experiments.sentiment.predicting import predict
@@ -40,7 +41,7 @@ def events(result: Result) -> EventAccumulator:
 
 
 def curve(run: Path, tag: str) -> dict[int, float]:
-    history = runs.scalars(run)
+    history = trainlab.scalars(run)
     points = history[history["tag"] == tag]
     return dict(zip(points["step"], points["value"], strict=True))
 
@@ -117,7 +118,7 @@ def test_nothing_to_judge_is_refused(result: Result, texts: list[str] | str) -> 
 
 
 def test_another_experiments_run_is_refused(tmp_path: Path) -> None:
-    with runs.Run("mine") as run:
+    with trainlab.Run("mine") as run:
         run.log({"val/loss": 1.0}, 0)
     with pytest.raises(UserError, match="no run of the sentiment experiment but of mine"):
         load(run.folder)
@@ -148,16 +149,16 @@ def test_a_resumed_run_is_the_one_that_was_never_stopped(result: Result, tiny: S
     often = tiny.model_copy(update={"checkpoint_every": "5"})
     whole = train(often)  # with a point of train/loss beside each checkpoint
 
-    def stop(self: runs.Run, metrics: dict[str, float], step: int) -> None:
+    def stop(self: trainlab.Run, metrics: dict[str, float], step: int) -> None:
         logged(self, metrics, step)
         if "train/loss" in metrics and step == 15:
             raise RuntimeError
 
     logged = runs.Run.log
     with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr(runs.Run, "log", stop)
+        patch.setattr(trainlab.Run, "log", stop)
         train(often)
-    stopped = runs.find("last")
+    stopped = trainlab.find("last")
     resumed = train(often.model_copy(update={"resume": str(stopped)}))
     assert resumed.run == stopped
     for tag in ("train/loss", "val/loss", "test/accuracy"):

@@ -1,12 +1,14 @@
-"""What to compute with, where `precision=auto` leaves that to a short measurement."""
+"""The state of all random numbers, as a checkpoint holds it."""
 
 from __future__ import annotations
 
 import os
+import random
 import statistics
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +17,30 @@ from trainlab.run import record
 if TYPE_CHECKING:
     from trainlab.run.run import Run
     from trainlab.training.config import CommonConfig
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of Python's, NumPy's, torch's and the GPU's global generators, as plain values."""
+    version, words, gauss = random.getstate()
+    name, keys, *rest = np.random.get_state()
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+    }
+
+
+def set_random_state(saved: dict[str, Any]) -> None:
+    """Go back to a state; the GPU's only where it was saved and there is one."""
+    version, words, gauss = saved["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, *rest = saved["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(saved["torch"].cpu())
+    if saved["cuda"] is not None and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(saved["cuda"].cpu())
+
 
 WIDTH, WIDER = 384, 1536  # a small transformer's feed-forward layers: larger ones gain no less
 TOKENS = 1024

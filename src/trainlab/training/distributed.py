@@ -126,9 +126,10 @@ def _launched(count: int, work: bytes, said: Path) -> bytes:
         if isinstance(failure, Exception):  # such as a checkpoint that can't be written
             raise failure from None
         raise (Terminated() if stop.sigval == signal.SIGTERM else KeyboardInterrupt()) from None
-    except ChildFailedError:
-        files = [said / str(rank) for rank in range(count)]
-        for rank, file in enumerate(files):  # because of a death the others fail too
+    except ChildFailedError as failed:
+        files, noticed = [said / str(rank) for rank in range(count)], failed.failures
+        for rank in sorted(range(count), key=lambda rank: rank not in noticed):
+            file = files[rank]  # because of a death the others fail too, and may be killed for that
             if not file.exists() or not file.stat().st_size:
                 raise UserError(_death(rank, count, began=file.exists())) from None
         failures = (_raised(file) for file in sorted(files, key=lambda file: file.stat().st_mtime_ns))
@@ -137,7 +138,7 @@ def _launched(count: int, work: bytes, said: Path) -> bytes:
 
 def _take_part(work: bytes, said: str) -> bytes | None:
     """Do one process's share; return process 0's outcome."""
-    from trainlab.training.trainer import quiet
+    from trainlab.training.logger import quiet
 
     rank = int(os.environ["RANK"])
     file = Path(said, str(rank))

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     Arrange = Callable[[np.random.Generator, int], NDArray[np.int64]]
 
+
 AHEAD = 2  # batches that a worker prepares ahead, torch's own default
 
 

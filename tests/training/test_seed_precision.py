@@ -2,28 +2,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
 
 import trainlab
-from trainlab.training import precision
+from trainlab.training import seed
 from trainlab.training.config import TrainingConfig
-from trainlab.training.precision import choose_precision, precision_of
+from trainlab.training.seed import choose_precision, precision_of
 from trainlab.training.trainer import Trainer
-
-
-@pytest.fixture(autouse=True)
-def own_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRAINLAB_LOGS", str(tmp_path))
 
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Seconds that a pass is made to take in each precision."""
     seconds = {"32-true": 3.0, "bf16-mixed": 1.0}
-    monkeypatch.setattr(precision, "_seconds", lambda layers, states, name: seconds[name])
+    monkeypatch.setattr(seed, "_seconds", lambda layers, states, name: seconds[name])
     return seconds
 
 
@@ -81,7 +75,7 @@ def test_a_run_that_goes_on_keeps_its_precision(
 def test_a_precision_that_was_asked_for_is_not_measured(
     run: trainlab.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "choose_precision", None)
+    monkeypatch.setattr(seed, "choose_precision", None)
     assert precision_of(run, TrainingConfig(precision="32-true")) == "32-true"
 
 

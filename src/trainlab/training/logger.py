@@ -1,21 +1,70 @@
-"""What a training shows while it runs: a bar an epoch, and speed and learning rate among the curves."""
+"""What a training with Lightning shows: numbers in the run, a bar an epoch, its speed among the curves."""
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import time
-from collections.abc import Mapping, Sized
+import warnings
+from collections.abc import Sized
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.callbacks.progress import ProgressBar
-
-from trainlab.training.bars import epoch_bar
+from lightning.pytorch.loggers import Logger
+from tqdm import tqdm
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     import lightning
-    from tqdm import tqdm
+
+    from trainlab.run.run import Run
+
+
+class RunLogger(Logger):
+    """Gives every number that a module logs to the run, under its own tag."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+        self.resumed_at = 0  # steps of the checkpoint that was gone on from
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return self._run.experiment
+
+    @property
+    def version(self) -> str:
+        """The run's name."""
+        return self._run.name
+
+    @property
+    def save_dir(self) -> str:
+        """The folder of all experiments: Lightning itself adds name and version to it."""
+        return str(self._run.folder.parents[1])
+
+    @property
+    def log_dir(self) -> str:
+        """The run's folder."""
+        return str(self._run.folder)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log scalars at a global step; Lightning's own counter of epochs is no metric.
+
+        What a resume repeats, the validation that followed its checkpoint, is not logged again.
+        """
+        at = int(step or 0)
+        repeated = at < self.resumed_at
+        new = {tag for tag in metrics if tag != "epoch" and not (repeated and self._run.has(tag, at))}
+        self._run.log({tag: metrics[tag] for tag in metrics if tag in new}, at)
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the run wrote its settings when it started."""
+
 
 LOG_EVERY = 10  # steps between two points of the running loss, at most
 VALIDATION = ("val", "eval")  # how the names of its metrics begin: val/loss, val_loss, valid_loss
@@ -127,3 +176,43 @@ class Speed(Callback):
 def _line(metrics: Mapping[str, Any], *, validation: bool = True) -> str:
     chosen = {tag: each for tag, each in metrics.items() if tag.startswith(VALIDATION) == validation}
     return ", ".join(f"{tag} {float(value):.3f}" for tag, value in chosen.items())
+
+
+BAR = "{desc} {percentage:3.0f}% |{bar:25}| {n_fmt}/{total_fmt} batches [{elapsed}<{remaining}{postfix}]"
+REDRAW = 0.5  # seconds; every redrawing stays in the notebook and the log
+
+
+def epoch_bar(epoch: int, epochs: int | None, batches: int | None, done: int = 0) -> tqdm:
+    """Return a bar of an epoch, counted from 1, of which so many batches are done.
+
+    Plain text, the same in a terminal, a notebook and a log file; on standard output, because JupyterLab
+    paints standard error red.
+    """
+    look: dict[str, Any] = {"bar_format": BAR, "mininterval": REDRAW, "file": sys.stdout}
+    return tqdm(desc=f"epoch {epoch}/{epochs}", total=batches, initial=done, **look)
+
+
+UNHELPFUL = (
+    ".*does not have many workers.*",  # tokens are ready before training: workers would only cost memory
+    ".*smaller than the logging interval.*",  # Speed sets that
+    ".*module\\(s\\) in eval mode.*",  # frozen layers, which are to be so
+    ".*configured with multiple `ModelCheckpoint`.*",  # see `Trainer.checkpoint_callback`
+    ".*Checkpoint directory .* exists and is not empty.*",  # a run keeps its own there
+    ".*requested to overfit but enabled.*",  # it turns shuffling off itself
+    r".*isinstance\(treespec, LeafSpec\).*",  # Lightning's own business with torch
+)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what Lightning says about itself, and the warnings of `UNHELPFUL`; no others."""
+    lightning_log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = lightning_log.level
+    lightning_log.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        for message in UNHELPFUL:
+            warnings.filterwarnings("ignore", message)
+        try:
+            yield
+        finally:
+            lightning_log.setLevel(level)

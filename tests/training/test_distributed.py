@@ -23,8 +23,8 @@ import ddp_work
 import trainlab
 from trainlab.errors import UserError
 from trainlab.run import checkpoint
-from trainlab.runs import scalars
-from trainlab.training import ddp
+from trainlab.runs.frames import scalars
+from trainlab.training import distributed
 from trainlab.training.config import TrainingConfig
 from trainlab.training.trainer import Trainer
 
@@ -216,16 +216,16 @@ def test_no_process_outlives_a_killed_parent(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_several_devices_are_several_processes(devices: int) -> None:
-    chosen = ddp.processes_of(TrainingConfig(devices=devices))
+    chosen = distributed.processes_of(TrainingConfig(devices=devices))
     assert (chosen["devices"], chosen["strategy"] == "auto") == (devices, devices == 1)
 
 
 def test_torchrun_decides_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}.items():
         monkeypatch.setenv(name, value)
-    chosen = ddp.processes_of(TrainingConfig())
+    chosen = distributed.processes_of(TrainingConfig())
     assert (chosen["devices"], chosen["num_nodes"]) == (4, 2)
-    assert not isinstance(chosen["strategy"], (ddp.Processes, str))
+    assert not isinstance(chosen["strategy"], (distributed.Processes, str))
 
 
 def test_what_cannot_be_sent_is_said(tmp_path: Path) -> None:
@@ -252,11 +252,11 @@ def test_a_script_that_would_start_over_and_a_notebook_are_refused(
     else:
         path.write_text(content)
     if said is None:
-        with ddp._main_for(b"c__main__"):
+        with distributed._main_for(b"c__main__"):
             assert sys.modules["__main__"] is main
     else:
-        with pytest.raises(UserError, match=said), ddp._main_for(b"c__main__"):
+        with pytest.raises(UserError, match=said), distributed._main_for(b"c__main__"):
             pass
-    with ddp._main_for(b"cmodule"):
+    with distributed._main_for(b"cmodule"):
         assert sys.modules["__main__"] is not main, "not read again where the work does without"
     assert sys.modules["__main__"] is main

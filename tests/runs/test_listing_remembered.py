@@ -9,7 +9,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from runs_folder import make, points
 from trainlab.run import events
-from trainlab.runs import listing, remembered
+from trainlab.runs import listing
+from trainlab.runs import listing as remembered
 
 LONG_AGO = 1_700_000_000
 

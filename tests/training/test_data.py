@@ -23,8 +23,8 @@ from torch.utils.data import (
 )
 
 from trainlab.errors import UserError
-from trainlab.training.batches import Order, OrderedLoader, ordered, random_state
-from trainlab.training.loaders import take_loaders
+from trainlab.training.data import Order, OrderedLoader, ordered, random_state
+from trainlab.training.workers import take_loaders
 
 
 def rows_of(order: Order) -> list[list[int]]:
