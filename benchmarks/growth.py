@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.news.data import MOST_UNSEEN, Examples, News, draw_triplets
+from experiments.news.data import MOST_UNSEEN, Examples, News, draw_triplets, load_tokens, tokenize
 from experiments.news.recommend import nearest_rows
-from experiments.news.tokens import load, tokenize
 from experiments.news.train import TripletSet
 from trainlab.hub import load_tokenizer, locate
 
@@ -85,9 +84,10 @@ def measure(size: int) -> dict[str, float]:
     tokenizer = load_tokenizer(locate("minilm"), 40)
     table = timed("tokens", lambda: tokenize(tokenizer, titles))
     with tempfile.TemporaryDirectory() as folder:
-        table.save(Path(folder))
-        disk = sum(path.stat().st_size for path in Path(folder).iterdir())
-        table = timed("load", lambda: load(Path(folder), tokenizer, 1))
+        tokens = Path(folder) / "tokens"
+        table.save(tokens)
+        disk = sum(path.stat().st_size for path in tokens.iterdir())
+        table = timed("load", lambda: load_tokens(tokens, tokenizer, 1))
         dataset = TripletSet(table, triplets, labels)
         order = timed("shuffle", lambda: dataset.shuffled(rng, BATCH))
         starts = rng.integers(len(order) - BATCH, size=BATCHES)

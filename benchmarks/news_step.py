@@ -27,8 +27,7 @@ from trainlab.training.workers import set_threads
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from experiments.news.data import Examples
-    from experiments.news.tokens import Tokens, TokenTable
+    from experiments.news.data import Examples, Tokens, TokenTable
 
 REPEATS = 5  # after one more, to warm up
 STEPS = (  # backbone, triplets, bfloat16
@@ -102,8 +101,8 @@ def step_row(backbone: str, triplets: int, half: bool) -> str:
     variants = [
         step(models[0], lambda: as_published(models[0], table, examples.training[chosen]), half),
         step(rival, lambda: rival_loss(rival, table, examples.training[chosen], config), half),
-        step(models[1], lambda: loss_of(models[1], models[1](batch.tokens)[batch.places].unbind(1)), half),
-        step(models[2], lambda: loss_of(models[2], models[2](batch.tokens)[batch.places].unbind(1)), half),
+        step(models[1], lambda: loss_of(models[1], models[1](batch.tokens)[batch.indices].unbind(1)), half),
+        step(models[2], lambda: loss_of(models[2], models[2](batch.tokens)[batch.indices].unbind(1)), half),
         product(half),
     ]
     seconds = [[spent(variant) for variant in variants] for _ in range(1 + REPEATS)][1:]
@@ -125,7 +124,7 @@ def frozen_rows() -> list[str]:
     ways = {
         "all layers trained": (free, table),
         "freeze=4, computed each time": (frozen, table),
-        "freeze=4, computed once": (frozen, frozen.remembering(table)),
+        "freeze=4, computed once": (frozen, frozen.cache_frozen_layers(table)),
     }
     steps = [frozen_step(*each, examples) for each in ways.values()]
     seconds = [[spent(each) for each in steps] for _ in range(1 + REPEATS)][1:]
@@ -135,7 +134,7 @@ def frozen_rows() -> list[str]:
 def frozen_step(model: NewsModel, table: TokenTable, examples: Examples) -> Callable[[], None]:
     dataset = TripletSet(table, examples.training, examples.news.codes("category"))
     batch = dataset.__getitems__(dataset.shuffled(np.random.default_rng(0), 256)[:256].tolist())
-    return step(model, lambda: loss_of(model, model(batch.tokens)[batch.places].unbind(1)), half=True)
+    return step(model, lambda: loss_of(model, model(batch.tokens)[batch.indices].unbind(1)), half=True)
 
 
 def step(model: torch.nn.Module, loss: Callable[[], torch.Tensor], half: bool) -> Callable[[], None]:

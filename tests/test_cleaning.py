@@ -88,3 +88,18 @@ def test_a_sequence_without_an_end_holds_nothing_back_for_good():
     output = cleaning.Output()
     text = "\x1b]0;" + "x" * 10_000
     assert output.feed(text) + output.feed("end") == text[2:] + "end"
+
+
+def test_no_cell_breaks_out_of_a_markdown_table():
+    table = cleaning.markdown_table(("name", "size"), [("a|b", 1), ("*c*\nd", 2.5)], right=("size",))
+    assert table.splitlines() == [
+        "| name | size |",
+        "| --- | --: |",
+        "| a\\|b | 1 |",
+        "| \\*c\\*?d | 2.5 |",
+    ]
+
+
+def test_texts_that_differ_in_case_and_white_space_have_one_key():
+    assert cleaning.text_key("  Straße \n nach\tRom ") == cleaning.text_key("STRASSE nach rom")
+    assert cleaning.text_key("a b") != cleaning.text_key("ab")

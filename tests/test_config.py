@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field, ValidationError
 
-from trainlab.config import Config, assignments
+from trainlab.config import Config, assignments, path_or
 from trainlab.errors import UserError
 from trainlab.training.config import CommonConfig
 
@@ -23,6 +23,41 @@ class Settings(Config):
 def test_text_from_the_command_line_becomes_the_fields_type() -> None:
     settings = Settings.parse({"margin": "5", "class_size": "60", "trained": "false"})
     assert (settings.margin, settings.class_size, settings.trained) == (5.0, 60, False)
+
+
+class Paths(Config):
+    data: Annotated[str, path_or("sample")] = "sample"
+
+
+def test_a_path_is_made_absolute_and_a_name_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "sample"):
+        Path(name).touch()
+    given = ("mine", "./missing", "owner/model", "sample")
+    found = [Paths.parse({"data": each}).data for each in given]
+    assert found == [str(tmp_path / "mine"), str(tmp_path / "missing"), "owner/model", "sample"]
+    assert Paths().data == "sample"
+
+
+def test_settings_are_checked_by_the_data_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "someone"
+    folder.mkdir()
+    for name, code in {
+        "__init__": "",
+        "config": "from trainlab import Config\nclass Mine(Config):\n    size: int = 1\n",
+        "data": "def preflight(config):\n    raise ValueError(f'checked {config.size}')\n",
+    }.items():
+        (folder / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    from someone.config import Mine
+
+    with pytest.raises(ValueError, match="checked 1"):
+        Mine().preflight()
+    Settings().preflight()
 
 
 class Collections(Config):

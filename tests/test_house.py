@@ -22,13 +22,10 @@ MAY_IMPORT = {
     "training": {GROUND, "trackers", "run"},
     "checks": {GROUND, "run", "runs", "training"},
 }
-FREE = {
-    "cli",
-    "experiments",
-    "the package itself",
-}  # cli imports everything, and the package what it hands on
-# What Run imports when it is asked for alone: Lightning's callbacks, and, in all processes of torchrun but
-# the first, the Run that writes nothing, which is a Run itself.
+# cli imports everything, and the package what it hands on
+FREE = {"cli", "experiments", "the package itself"}
+# What Run imports when it is asked for alone: Lightning's callbacks, and in processes of torchrun but the
+# first, the Run that writes nothing.
 LATE = {
     ("trainlab.run.run", "trainlab.training.config"),
     ("trainlab.run.run", "trainlab.training.trainer"),

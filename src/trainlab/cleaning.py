@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
 
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|])")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # wide ones too
@@ -35,6 +39,24 @@ def lines(text: str) -> str:
 def markdown(text: str) -> str:
     """Return text as a cell of a Markdown table, in which no letter is markup."""
     return _MARKDOWN.sub(r"\\\1", printable(text))
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[str] = ()) -> str:
+    """Return a Markdown table, in which no letter of a cell is markup.
+
+    Args:
+        head: The columns' titles.
+        rows: Each row's cells.
+        right: Titles of the columns that are aligned to the right.
+    """
+    rules = ["--:" if title in right else "---" for title in head]
+    titles, *cells = ([markdown(str(cell)) for cell in row] for row in (head, *rows))
+    return "\n".join(f"| {' | '.join(row)} |" for row in (titles, rules, *cells))
+
+
+def text_key(text: str) -> str:
+    """Return a text with case and white space levelled: texts of equal keys are duplicates."""
+    return " ".join(text.casefold().split())
 
 
 def sheet(text: str) -> str:

@@ -17,10 +17,12 @@ import inspect
 import re
 import sys
 from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from trainlab import paths
 from trainlab.errors import UserError, nearest, some, without_traceback
@@ -109,7 +111,14 @@ class Config(BaseModel):
         }
 
     def preflight(self) -> None:
-        """Check files and backbone before a run exists; raise UserError where it cannot work."""
+        """Check files and backbone before a run exists; raise UserError where it cannot work.
+
+        Unless overridden, by `preflight(config)` in the module `data` beside the settings' module `config`.
+        It has its place there because data imports its settings, and these must not import data.
+        """
+        package, _, name = type(self).__module__.rpartition(".")
+        if package and name == "config" and find_spec(f"{package}.data"):
+            getattr(import_module(f"{package}.data"), "preflight", lambda _: None)(self)
 
     @classmethod
     def _read(cls, named: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,6 +150,21 @@ class Config(BaseModel):
         root = paths.root().resolve()
         shown = file.relative_to(root) if file.is_relative_to(root) else file
         return f"{shown}: class {cls.__name__} and those that it is made from"
+
+
+def path_or(*names: str) -> AfterValidator:
+    """Annotate a setting that is a path, one of these names or a Hub id: `Annotated[str, path_or("sample")]`.
+
+    A path is made absolute, because a notebook's kernel runs in another folder than the command line. A name
+    is left alone, whatever files are called so.
+    """
+
+    def absolute(value: str) -> str:
+        path = Path(value).expanduser()
+        is_path = value not in names and (value.startswith(("~", ".", "/")) or path.exists())
+        return str(path.absolute()) if is_path else value
+
+    return AfterValidator(absolute)
 
 
 def settings_dict(settings: Any) -> dict[str, Any]:

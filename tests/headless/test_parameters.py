@@ -7,9 +7,11 @@ import sys
 
 import pytest
 
+from project import CHECKOUT
 from trainlab import paths
 from trainlab.errors import UserError
-from trainlab.headless import launcher
+from trainlab.headless import launcher, notebook
+from trainlab.headless.parameters import settings_class
 
 SETTINGS = """
 from pydantic import Field
@@ -132,3 +134,9 @@ def test_settings_of_a_class_reach_the_notebook_as_python_has_them(settings, mon
     assert launcher.run("named", ["size=(3, 4)"], detach=True) == 0
     assert "size = (3, 4)" in settings.executed().cells[1].source
     assert settings.record()["config"]["size"] == [3, 4]
+
+
+@pytest.mark.parametrize("name", ["news", "article", "captions", "sentiment", "attention", "training"])
+def test_the_settings_of_our_notebooks_are_those_of_an_experiment(name):
+    path = CHECKOUT / "notebooks" / f"{name}.ipynb"
+    assert settings_class(notebook.read(path), path.parent).__module__.startswith("experiments.")

@@ -11,8 +11,8 @@ import torch
 from transformers import AutoConfig
 
 import tiny_models
-from experiments.attention import config as sources
 from experiments.attention.config import AttentionConfig
+from experiments.attention.data import backbone
 from experiments.captions import train
 from experiments.news import recommend
 from experiments.news.config import NewsConfig
@@ -274,7 +274,7 @@ def test_last_is_the_newest_run_of_the_experiment_that_has_weights(logs, experim
         ("news", lambda: recommend.recommend("last", "a title")),
         ("sentiment", lambda: predicting.predict("last", "a text")),
         ("captions", lambda: train.caption("last", "picture.png")),
-        ("sentiment", lambda: sources.backbone(AttentionConfig(run="last"))),
+        ("sentiment", lambda: backbone(AttentionConfig(run="last"))),
     ],
 )
 def test_where_no_run_can_do_it_last_says_so_in_a_sentence(logs, experiment, call):

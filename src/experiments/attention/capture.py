@@ -1,20 +1,16 @@
-"""A network that says of each text which token attends to which, in every head."""
+"""Which token of a text attends to which, in every head of a network."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
+from tokenizers import Encoding, Tokenizer
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from trainlab.errors import UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from tokenizers import Encoding, Tokenizer
-    from torch import Tensor
-    from transformers import PreTrainedModel
 
 AT_ONCE = 16  # texts in one pass
 # what BERT and RoBERTa, DistilBERT, and MPNet call the layers that make queries and keys
@@ -43,11 +39,11 @@ class Attention:
         return self.special & (torch.arange(len(self.tokens)) > 0)
 
     def pieces(self, start: int, end: int) -> list[int]:
-        """Return the places of the tokens that the text's characters from `start` to `end` became."""
+        """Return the indices of the tokens that the text's characters from `start` to `end` became."""
         return [
-            place
-            for place, (first, last) in enumerate(self.spans)
-            if not self.special[place] and first < end and last > start
+            index
+            for index, (first, last) in enumerate(self.spans)
+            if not self.special[index] and first < end and last > start
         ]
 
 
@@ -86,9 +82,20 @@ class Reader:
             for hook in hooks:
                 hook.remove()
         weights = torch.stack(output.attentions)  # layers, texts, heads, tokens, tokens
-        queries, keys = (_by_head(each, weights.shape[2]) for each in kept)
+        queries, keys = (  # layers, texts, heads, tokens, size
+            torch.stack([each.unflatten(-1, (weights.shape[2], -1)).transpose(1, 2) for each in outputs])
+            for outputs in kept
+        )
         for row, encoding in enumerate(encodings):
-            yield _of_text(encoding, mask[row].bool(), weights[:, row], queries[:, row], keys[:, row])
+            real = mask[row].nonzero().flatten()
+            yield Attention(
+                tokens=[encoding.tokens[index] for index in real],
+                special=torch.tensor(encoding.special_tokens_mask).bool()[real],
+                spans=[encoding.offsets[index] for index in real],
+                weights=weights[:, row][:, :, real][..., real],
+                queries=queries[:, row][:, :, real],
+                keys=keys[:, row][:, :, real],
+            )
 
 
 def _projections(name: str, model: PreTrainedModel, kinds: Sequence[str]) -> list[torch.nn.Module]:
@@ -99,20 +106,3 @@ def _projections(name: str, model: PreTrainedModel, kinds: Sequence[str]) -> lis
             f"{' or '.join(kinds)}. Expected an encoder such as BERT, DistilBERT or RoBERTa."
         )
     return found
-
-
-def _by_head(outputs: Sequence[Tensor], heads: int) -> Tensor:
-    """Return [layers, texts, heads, tokens, size], given each layer's [texts, tokens, heads·size]."""
-    return torch.stack([each.unflatten(-1, (heads, -1)).transpose(1, 2) for each in outputs])
-
-
-def _of_text(encoding: Encoding, kept: Tensor, weights: Tensor, queries: Tensor, keys: Tensor) -> Attention:
-    places = kept.nonzero().flatten()
-    return Attention(
-        tokens=[encoding.tokens[place] for place in places],
-        special=torch.tensor(encoding.special_tokens_mask).bool()[places],
-        spans=[encoding.offsets[place] for place in places],
-        weights=weights[:, :, places][..., places],
-        queries=queries[:, :, places],
-        keys=keys[:, :, places],
-    )

@@ -6,29 +6,23 @@ The measures are those of Clark et al., "What Does BERT Look At?" (2019), sectio
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import partial
 
 import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from torch import Tensor
-
-    from experiments.attention.capture import Attention, Reader
-
-    pass  # FOLDED
+from experiments.attention.capture import Attention, Reader
 
 
-def previous(attention: Attention) -> Tensor:
-    """Return the mean attention [layers, heads] from a token of the text to the one before it."""
-    return _neighbour(attention, -1)
+def neighbour(attention: Attention, offset: int) -> Tensor:
+    """Return the mean attention [layers, heads] from a token of the text to the one `offset` behind it.
 
-
-def following(attention: Attention) -> Tensor:
-    """Return the mean attention [layers, heads] from a token of the text to the one behind it."""
-    return _neighbour(attention, 1)
+    Special tokens neither look nor are looked at; NaN where no two tokens of the text are neighbours.
+    """
+    own = ~attention.special
+    return torch.diagonal(attention.weights, offset, dim1=2, dim2=3)[..., own[1:] & own[:-1]].mean(-1)
 
 
 def separator(attention: Attention) -> Tensor:
@@ -37,32 +31,24 @@ def separator(attention: Attention) -> Tensor:
     return from_text[..., attention.separators].sum(-1).mean(-1)
 
 
-def _neighbour(attention: Attention, offset: int) -> Tensor:
-    """Special tokens neither look nor are looked at; NaN where no two tokens of the text are neighbours."""
-    own = ~attention.special
-    return torch.diagonal(attention.weights, offset, dim1=2, dim2=3)[..., own[1:] & own[:-1]].mean(-1)
-
-
 def coreference(attention: Attention, mention: Mention) -> Tensor:
-    """Return the attention [layers, heads] from the pronoun to the noun that it means."""
-    return _between(attention, mention, mention.antecedent)
+    """Return the attention [layers, heads] from the pronoun to the noun that it means.
+
+    A word's pieces are looked at together, and look on average.
+    """
+    pronoun, noun = (attention.pieces(*mention.span(word)) for word in (mention.pronoun, mention.antecedent))
+    return attention.weights[:, :, pronoun][..., noun].sum(-1).mean(-1)
 
 
 def resolved(attention: Attention, mention: Mention) -> Tensor:
     """Return 1 [layers, heads] where the pronoun attends more to the noun that it means, 0 elsewhere."""
-    right, wrong = (_between(attention, mention, noun) for noun in (mention.antecedent, mention.other))
-    return (right > wrong).float()
-
-
-def _between(attention: Attention, mention: Mention, noun: str) -> Tensor:
-    """A word's pieces are looked at together, and look on average."""
-    pieces = [attention.pieces(*mention.span(word)) for word in (mention.pronoun, noun)]
-    return attention.weights[:, :, pieces[0]][..., pieces[1]].sum(-1).mean(-1)
+    wrong = coreference(attention, replace(mention, antecedent=mention.other))
+    return (coreference(attention, mention) > wrong).float()
 
 
 OF_TEXTS: dict[str, Callable[[Attention], Tensor]] = {
-    "previous token": previous,
-    "next token": following,
+    "previous token": partial(neighbour, offset=-1),
+    "next token": partial(neighbour, offset=1),
     "separator": separator,
 }
 OF_MENTIONS: dict[str, Callable[[Attention, Mention], Tensor]] = {
@@ -91,11 +77,11 @@ def measure(reader: Reader, texts: Sequence[str], mentions: Sequence[Mention]) -
     for attention in reader.read(texts):
         for name, pattern in OF_TEXTS.items():
             found[name].append(pattern(attention))
-            even[name].append(pattern(_spread(attention)))
+            even[name].append(pattern(_evenly(attention)))
     for mention, attention in zip(mentions, reader.read([each.text for each in mentions]), strict=True):
         for name, of_mention in OF_MENTIONS.items():
             found[name].append(of_mention(attention, mention))
-        even["coreference"].append(coreference(_spread(attention), mention))
+        even["coreference"].append(coreference(_evenly(attention), mention))
     even["pronoun resolved"].append(torch.tensor(0.5))
     return Scores(
         reader.name,
@@ -104,7 +90,7 @@ def measure(reader: Reader, texts: Sequence[str], mentions: Sequence[Mention]) -
     )
 
 
-def _spread(attention: Attention) -> Attention:
+def _evenly(attention: Attention) -> Attention:
     tokens = len(attention.tokens)
     return replace(attention, weights=torch.full((1, 1, tokens, tokens), 1 / tokens))
 

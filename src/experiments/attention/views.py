@@ -5,28 +5,48 @@ from __future__ import annotations
 import hashlib
 import html
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
-from experiments.attention import config as sources
-from experiments.attention import scores as patterns
-from experiments.attention import scores as pronouns
+from experiments.attention.capture import Attention, Reader
+from experiments.attention.config import AttentionConfig
+from experiments.attention.data import readers, reviews
+from experiments.attention.scores import Scores, by_luck, measure, mentions
 from trainlab.errors import UserError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from torch import Tensor
-
-    from experiments.attention.capture import Attention, Reader
-    from experiments.attention.config import AttentionConfig
-    from experiments.attention.scores import Scores
+# from the npm packages d3 5.16.0 and jquery 3.7.1, as published
+LIBRARIES = {
+    "d3.min.js": "5dbe924b3847df010f0b8572dd6ef42ea87d6370eeff72b13ea236247412a53c",
+    "jquery.slim.min.js": "9261efb3407e3a9096e4654750d8eff6b3a663422f48845c7fbcc65034c340cf",
+}
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
+# what require.js would do: hand over the two libraries
+REQUIRE = "window.require = {config() {}}; window.requirejs = (_, start) => start(jQuery, d3);"
+# Jupyter takes frames out of a notebook that it doesn't trust: then these words are seen. A style holds for
+# all notebooks that are open, hence what it says of a frame behind them
+HINT = (
+    "<style>.trainlab-untrusted:has(~ iframe) { display: none; }</style>"
+    '<p class="trainlab-untrusted">The view is not shown: this notebook is not trusted here. If it is yours, '
+    "press Ctrl+Shift+C in JupyterLab and choose Trust Notebook, or run it again. Other viewers don't show "
+    "the view at all.</p>"
+)
+DECIMALS = 4  # of an attention: finer than can be drawn, and a third of the page's size
+# heights in pixels, of what stands above the tokens and of a token, in BertViz's drawings
+HEAD_TOP, HEAD_TOKEN = 110, 23
+MODEL_TOP, MODEL_TOKEN, MODEL_PADDING, MODEL_HEADS = 80, 7, 10, 12
+DETAIL_TOP, DETAIL_TOKEN = 110, 18
+NEURON_TOP, NEURON_TOKEN = 240, 26
+# in inches, the size of a heat map, and of a matrix with its title
+PANEL = (2.9, 2.1)
+MATRIX, TITLE = 3.4, 0.4
+LONGEST_NAME = 26  # letters beside a row of heat maps
 
 
 @dataclass(frozen=True)
@@ -53,23 +73,20 @@ class Study:
 
     def summary(self) -> str:
         """Return a few lines for people: which networks are looked at, with what."""
-        shapes = [
-            f"{each.name}: {network.num_hidden_layers} layers of {network.num_attention_heads} heads"
-            for each in self.readers
-            for network in [each.model.config]
-        ]
-        alone = (
-            []
-            if self.config.run
-            else [
+        lines = []
+        for reader in self.readers:
+            network = reader.model.config
+            heads = f"{network.num_hidden_layers} layers of {network.num_attention_heads} heads"
+            lines.append(f"{reader.name}: {heads}")
+        lines.append(
+            f"scores over {len(self.reviews)} reviews and {len(mentions())} sentences with a pronoun"
+        )
+        if not self.config.run:
+            lines.append(
                 "no fine-tuned network: this one is looked at alone. Train one (trainlab run sentiment), "
                 "and set run=last."
-            ]
-        )
-        scored = (
-            f"scores over {len(self.reviews)} reviews and {len(pronouns.mentions())} sentences with a pronoun"
-        )
-        return "\n".join([*shapes, scored, *alone])
+            )
+        return "\n".join(lines)
 
     def head_view(self) -> View:
         """Show all heads of a layer, for each network."""
@@ -109,28 +126,22 @@ class Study:
 
     def by_luck(self) -> float:
         """Return the share of pronouns that the best of as many heads would resolve by tossing coins."""
-        return patterns.by_luck(len(pronouns.mentions()), self.scores[0].heads["pronoun resolved"].numel())
+        return by_luck(len(mentions()), self.scores[0].heads["pronoun resolved"].numel())
 
     def matrices(self) -> list[Figure]:
-        """Draw each pattern's best head at work on the sentence, a picture for each network."""
-        return [
-            matrices(attention, best(scores))
-            for attention, scores in zip(self._sentence(), self.scores, strict=True)
-        ]
+        """Draw what each pattern's best head attends to in the sentence, a picture for each network."""
+        pairs = zip(self._sentence(), self.scores, strict=True)
+        return [matrices(attention, best(scores)) for attention, scores in pairs]
 
     @cached_property
     def scores(self) -> list[Scores]:
         """The scores of every head, a network each."""
-        return [patterns.measure(each, self.reviews, pronouns.mentions()) for each in self.readers]
+        return [measure(each, self.reviews, mentions()) for each in self.readers]
 
     def _shown(self, view: Callable[[Attention], str]) -> View:
-        return View(
-            HINT
-            + "".join(
-                f"<b>{html.escape(reader.name)}</b>{view(attention)}"
-                for reader, attention in zip(self.readers, self._sentence(), strict=True)
-            )
-        )
+        pairs = zip(self.readers, self._sentence(), strict=True)
+        frames = (f"<b>{html.escape(reader.name)}</b>{view(attention)}" for reader, attention in pairs)
+        return View(HINT + "".join(frames))
 
     def _sentence(self) -> list[Attention]:
         return [next(each.read([self.config.sentence])) for each in self.readers]
@@ -138,9 +149,8 @@ class Study:
 
 def best(scores: Scores) -> dict[str, tuple[int, int]]:
     """Return the layer and the head that keep to each pattern most."""
-    return {
-        pattern: divmod(int(values.argmax()), values.shape[1]) for pattern, values in scores.heads.items()
-    }
+    heads = scores.heads.items()
+    return {pattern: divmod(int(values.argmax()), values.shape[1]) for pattern, values in heads}
 
 
 def look(config: AttentionConfig) -> Study:
@@ -148,31 +158,7 @@ def look(config: AttentionConfig) -> Study:
 
     Raises UserError for a run, a backbone or data that can't be had.
     """
-    return Study(config, sources.readers(config), sources.reviews(config))
-
-
-# from the npm packages d3 5.16.0 and jquery 3.7.1, as published
-LIBRARIES = {
-    "d3.min.js": "5dbe924b3847df010f0b8572dd6ef42ea87d6370eeff72b13ea236247412a53c",
-    "jquery.slim.min.js": "9261efb3407e3a9096e4654750d8eff6b3a663422f48845c7fbcc65034c340cf",
-}
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
-# what require.js would do: hand over the two libraries
-REQUIRE = "window.require = {config() {}}; window.requirejs = (_, start) => start(jQuery, d3);"
-# Jupyter takes frames out of a notebook that it doesn't trust: then these words are seen. A style holds for
-# all notebooks that are open, hence what it says of a frame behind them
-HINT = (
-    "<style>.trainlab-untrusted:has(~ iframe) { display: none; }</style>"
-    '<p class="trainlab-untrusted">The view is not shown: this notebook is not trusted here. If it is yours, '
-    "press Ctrl+Shift+C in JupyterLab and choose Trust Notebook, or run it again. Other viewers don't show "
-    "the view at all.</p>"
-)
-DECIMALS = 4  # of an attention: finer than can be drawn, and a third of the page's size
-# heights in pixels, of what stands above the tokens and of a token, in BertViz's drawings
-HEAD_TOP, HEAD_TOKEN = 110, 23
-MODEL_TOP, MODEL_TOKEN, MODEL_PADDING, MODEL_HEADS = 80, 7, 10, 12
-DETAIL_TOP, DETAIL_TOKEN = 110, 18
-NEURON_TOP, NEURON_TOKEN = 240, 26
+    return Study(config, readers(config), reviews(config))
 
 
 def head_view(attention: Attention) -> str:
@@ -205,7 +191,17 @@ def neuron_view(attention: Attention) -> str:
 def frame(drawing: str, height: int) -> str:
     """Return an <iframe> with BertViz's HTML in it, made whole; `height` in pixels."""
     drawing = re.sub(r'<script src="[^"]*"></script>', "", drawing)  # require.js
-    scripts = "".join(f"<script>{script}</script>" for script in (*_libraries(), REQUIRE))
+    assets = resources.files("experiments.attention") / "assets"
+    scripts = ""
+    for name, digest in LIBRARIES.items():
+        script = (assets / name).read_bytes()
+        if hashlib.sha256(script).hexdigest() != digest:
+            raise UserError(
+                f"{assets / name} is not the file that was published. Get it again: "
+                "git checkout src/experiments/attention"
+            )
+        scripts += f"<script>{script.decode()}</script>"
+    scripts += f"<script>{REQUIRE}</script>"
     page = (
         f'<!DOCTYPE html><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f'{scripts}<body style="background: white">{drawing}'
@@ -214,18 +210,6 @@ def frame(drawing: str, height: int) -> str:
         f'<iframe sandbox="allow-scripts" srcdoc="{html.escape(page)}" '
         f'style="width: 100%; height: {height}px; border: 0; resize: vertical"></iframe>'
     )
-
-
-def _libraries() -> list[str]:
-    assets = resources.files("experiments.attention") / "assets"
-    scripts = {name: (assets / name).read_bytes() for name in LIBRARIES}
-    for name, script in scripts.items():
-        if hashlib.sha256(script).hexdigest() != LIBRARIES[name]:
-            raise UserError(
-                f"{assets / name} is not the file that was published. Get it again: "
-                "git checkout src/trainlab/attention"
-            )
-    return [script.decode() for script in scripts.values()]
 
 
 def _weights(attention: Attention) -> list[Any]:
@@ -256,22 +240,11 @@ class _Played:
 
     def __call__(self, _ids: Any) -> tuple[list[dict[str, Any]]]:
         """Return each layer's attention, queries and keys, with the one text as the first dimension."""
-        recorded = {
-            name: values.double().round(decimals=DECIMALS)
-            for name, values in (
-                ("attn", self.attention.weights),
-                ("queries", self.attention.queries),
-                ("keys", self.attention.keys),
-            )
-        }
-        layers = len(self.attention.weights)
-        return (
-            [{name: values[layer][None] for name, values in recorded.items()} for layer in range(layers)],
-        )
-
-
-PANEL = (2.9, 2.1)  # inches
-MATRIX, TITLE = 3.4, 0.4
+        whole = self.attention
+        recorded = {"attn": whole.weights, "queries": whole.queries, "keys": whole.keys}
+        short = {name: values.double().round(decimals=DECIMALS) for name, values in recorded.items()}
+        layers = range(len(whole.weights))
+        return ([{name: values[layer][None] for name, values in short.items()} for layer in layers],)
 
 
 def heat_maps(scores: Sequence[Scores]) -> Figure:
@@ -279,54 +252,41 @@ def heat_maps(scores: Sequence[Scores]) -> Figure:
 
     The networks share a pattern's colours, so that they compare.
     """
-    import matplotlib.pyplot as plt
-
-    patterns = list(scores[0].heads)
-    rows = [*scores, scores[1]] if len(scores) == 2 else list(scores)
-    figure, axes = plt.subplots(
-        len(rows),
-        len(patterns),
-        figsize=(PANEL[0] * len(patterns), PANEL[1] * len(rows)),
-        layout="constrained",
-        squeeze=False,
-    )
+    patterns, names = list(scores[0].heads), [each.name for each in scores]
+    if len(scores) == 2:
+        names.append("difference")
+    size = (PANEL[0] * len(patterns), PANEL[1] * len(names))
+    figure, axes = plt.subplots(len(names), len(patterns), figsize=size, layout="constrained", squeeze=False)
     for column, pattern in enumerate(patterns):
-        highest = max(float(each.heads[pattern].max()) for each in scores)
-        for row, each in enumerate(scores):
-            _heat(axes[row][column], each.heads[pattern], 0, highest, "viridis")
+        values = [each.heads[pattern] for each in scores]
+        highest = max(float(each.max()) for each in values)
+        drawn = [(each, 0.0, highest, "viridis") for each in values]
         if len(scores) == 2:
-            change = scores[1].heads[pattern] - scores[0].heads[pattern]
+            change = values[1] - values[0]
             most = max(float(change.abs().max()), 1e-6)  # no change at all is drawn, too
-            _heat(axes[2][column], change, -most, most, "RdBu_r")
+            drawn.append((change, -most, most, "RdBu_r"))
+        for panel, (shown, low, high, colours) in zip(axes[:, column], drawn, strict=True):
+            image = panel.imshow(shown.numpy(), cmap=colours, vmin=low, vmax=high, aspect="auto")
+            figure.colorbar(image, ax=panel)
         axes[0][column].set_title(pattern)
         axes[-1][column].set_xlabel("head")
-    for row, name in enumerate([*(each.name for each in scores), "difference"][: len(rows)]):
-        axes[row][0].set_ylabel(f"{_short(name)}\nlayer", fontsize="small")
+    for panel, name in zip(axes[:, 0], names, strict=True):
+        short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+        panel.set_ylabel(f"{short}\nlayer", fontsize="small")
     plt.close(figure)
     return figure
 
 
-def _heat(axes: Axes, values: Tensor, low: float, high: float, colours: str) -> None:
-    drawn = axes.imshow(values.numpy(), cmap=colours, vmin=low, vmax=high, aspect="auto")
-    axes.figure.colorbar(drawn, ax=axes)
-
-
-def _short(name: str, length: int = 26) -> str:
-    return name if len(name) <= length else f"{name[: length - 1]}…"
-
-
 def matrices(attention: Attention, heads: Mapping[str, tuple[int, int]]) -> Figure:
-    """Draw single heads at work on one text: rows attend to columns. `heads` maps a title to layer, head."""
-    import matplotlib.pyplot as plt
-
+    """Draw what single heads attend to in one text, rows to columns; `heads` are (layer, head) by title."""
     figure, axes = plt.subplots(
         1, len(heads), figsize=(MATRIX * len(heads), MATRIX + TITLE), layout="constrained", squeeze=False
     )
-    places = range(len(attention.tokens))
+    tokens = range(len(attention.tokens))
     for panel, (title, (layer, head)) in zip(axes[0], heads.items(), strict=True):
         panel.imshow(attention.weights[layer, head].numpy(), cmap="Blues", vmin=0, vmax=1)
         panel.set_title(f"{title}: layer {layer}, head {head}", fontsize="small")
-        panel.set_xticks(places, attention.tokens, rotation=90, fontsize="x-small")
-        panel.set_yticks(places, attention.tokens, fontsize="x-small")
+        panel.set_xticks(tokens, attention.tokens, rotation=90, fontsize="x-small")
+        panel.set_yticks(tokens, attention.tokens, fontsize="x-small")
     plt.close(figure)
     return figure

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from experiments.captions import train
 from experiments.captions.config import CaptionsConfig
 from experiments.captions.data import Batch, CaptionsData, Vocabulary, draw_corpus
 from experiments.captions.model import CaptionsModel
 from trainlab.checks.subject import Items, Subject
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 SIDES = {"train": "training", "validation": "validation", "test": "test"}
 # Enough to see that pictures help, and little enough for all checks together to take a minute on two cores.
@@ -73,8 +71,8 @@ class CaptionsSubject(Subject):
     def slow(self, module: CaptionsModel, batch: Batch) -> Tensor:  # type: ignore[override]
         """Return the same as a caption is written: picture by picture, and word after word."""
         probabilities = torch.zeros_like(self.outputs(module, batch))
-        for caption, place in enumerate(batch.places.tolist()):
-            state = module.begin(module.features(batch.pictures[place : place + 1]))
+        for caption, index in enumerate(batch.indices.tolist()):
+            state = module.begin(module.features(batch.pictures[index : index + 1]))
             for word in range(int(batch.lengths[caption])):
                 found, state = module.step(batch.words[caption : caption + 1, word], state)
                 probabilities[caption, word] = found[0]
@@ -82,8 +80,8 @@ class CaptionsSubject(Subject):
 
     def describe(self, module: CaptionsModel, batch: Batch) -> list[str]:  # type: ignore[override]
         """Return a line a picture: what is written of it, and a caption that is right."""
-        said = zip(module.caption(batch.pictures), batch.references, strict=True)
-        return [f"{text} (right: {right[0]})" for text, right in said]
+        written = zip(module.caption(batch.pictures), batch.references, strict=True)
+        return [f"{text} (right: {right[0]})" for text, right in written]
 
     def decode(self, batch: Batch) -> list[str]:
         """Return the captions that the words mean."""
@@ -102,9 +100,9 @@ class CaptionsSubject(Subject):
 
     def measure(self, module: CaptionsModel, data: CaptionsData) -> float:  # type: ignore[override]
         """Return BLEU on the test."""
-        said = [text for batch in data.test_dataloader() for text in module.caption(batch.pictures)]
+        written = [text for batch in data.test_dataloader() for text in module.caption(batch.pictures)]
         references = [self.corpus.texts(row) for row in self.corpus.test]
-        return train.measures(said, references)["bleu"]
+        return train.measures(written, references)["bleu"]
 
     def baselines(self, data: CaptionsData) -> dict[str, float]:  # type: ignore[override]  # noqa: ARG002
         """Return BLEU of the commonest caption alone."""
@@ -126,4 +124,4 @@ class CaptionsSubject(Subject):
 
 def _packed(batch: Batch) -> PackedSequence:
     """Return the words to be predicted, and how captions of several lengths are packed."""
-    return pack_padded_sequence(batch.words[:, 1:], batch.lengths, batch_first=True, enforce_sorted=False)
+    return CaptionsModel.packed(batch.words[:, 1:], batch.lengths)

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.captions.data import Corpus, words_of
 from trainlab import paths
 from trainlab.errors import UserError
 from trainlab.files import digest, need, telling
@@ -93,8 +92,11 @@ def prepare(config: CaptionsConfig, report: Report = lambda *_: None) -> Path:
     return cache
 
 
-def load(config: CaptionsConfig) -> Corpus:
-    """Return the cached pictures and captions, every byte compared with the manifest's SHA-256.
+def load(config: CaptionsConfig) -> tuple[NDArray[np.uint8], list[Picture], list[str]]:
+    """Return what is cached, every byte compared with the manifest's SHA-256.
+
+    Returns:
+        The pixels [N, SIDE, SIDE, 3], the pictures in the same order, and what was left out.
 
     Raises:
         UserError: Nothing is cached, or it was made by other settings or from other raw files, or is damaged.
@@ -108,24 +110,24 @@ def load(config: CaptionsConfig) -> Corpus:
         )
     try:
         found = json.loads((cache / MANIFEST).read_text())
-        if differences := _differences(found, _wanted(config)):
-            listed = "\n  ".join(differences)
+        wanted = _wanted(config)
+        pairs = {key: (found["settings"].get(key), value) for key, value in wanted["settings"].items()}
+        pairs["layout"] = (found["version"], wanted["version"])
+        different = [
+            f"{key}: prepared with {old!r}, wanted {new!r}" for key, (old, new) in pairs.items() if old != new
+        ]
+        for name, raw in wanted["raw"].items():
+            if found["raw"].get(name, raw) != raw:
+                different.append(f"{name}: changed since")
+        if different:
+            listed = "\n  ".join(different)
             raise UserError(f"{cache} holds other data than this asks for:\n  {listed}\nAgain: {again}")
         if found["files"] != {name: digest(cache / name) for name in (PIXELS, LIST)}:
             raise ValueError("its files are not those that were written")
-        listed = json.loads((cache / LIST).read_text())
-        pictures = [Picture(**each) for each in listed["pictures"]]
+        kept = json.loads((cache / LIST).read_text())
+        pictures = [Picture(**each) for each in kept["pictures"]]
         pixels = np.memmap(cache / PIXELS, np.uint8, "r", shape=(len(pictures), SIDE, SIDE, 3))
-        return Corpus(
-            "coco",
-            pixels,
-            [each.captions for each in pictures],
-            **{side: np.flatnonzero([each.side == side for each in pictures]) for side in SIDES},
-            crop=CROP,
-            keys=[each.file for each in pictures],
-            left_out=listed["left_out"],
-            cache=cache,
-        )
+        return pixels, pictures, kept["left_out"]
     except UserError:
         raise
     except Exception as error:  # numpy and json raise a dozen kinds for what an enemy may write
@@ -134,10 +136,10 @@ def load(config: CaptionsConfig) -> Corpus:
 
 def side_of(number: int, validation: float, test: float) -> str:
     """Return the side that a picture is on: by its number alone, so that it stays there under any seed."""
-    place = int.from_bytes(hashlib.sha256(str(number).encode()).digest()[:8], "big") / 2**64
-    if place < validation:
+    share = int.from_bytes(hashlib.sha256(str(number).encode()).digest()[:8], "big") / 2**64
+    if share < validation:
         return "validation"
-    return "test" if place < validation + test else "training"
+    return "test" if share < validation + test else "training"
 
 
 def _wanted(config: CaptionsConfig) -> dict[str, Any]:
@@ -148,18 +150,6 @@ def _wanted(config: CaptionsConfig) -> dict[str, Any]:
         "settings": {key: getattr(config, key) for key in KEYS},
         "raw": {path.name: digest(path) for path in raw if path.is_file()},
     }
-
-
-def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    pairs = {key: (found["settings"].get(key), value) for key, value in wanted["settings"].items()}
-    pairs["layout"] = (found["version"], wanted["version"])
-    said = [
-        f"{key}: prepared with {old!r}, wanted {new!r}" for key, (old, new) in pairs.items() if old != new
-    ]
-    raw = found["raw"]
-    return said + [
-        f"{name}: changed since" for name, new in wanted["raw"].items() if raw.get(name, new) != new
-    ]
 
 
 def _write_pictures(config: CaptionsConfig, target: Path, report: Report) -> None:
@@ -192,7 +182,7 @@ def _choose(config: CaptionsConfig) -> tuple[list[Picture], list[str]]:
     files = {each["id"]: each["file_name"] for each in instances["images"]}
     texts = defaultdict(list)
     for each in captions["annotations"]:
-        if words_of(each["caption"]):
+        if any(map(str.isalnum, each["caption"])):
             texts[each["image_id"]].append(each["caption"].strip())
     numbers = _largest(instances["annotations"], config.per_category)
     left_out = [f"{files[number]}: no caption" for number in numbers if not texts[number]]

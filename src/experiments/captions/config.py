@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
+from trainlab import hub
+from trainlab.config import path_or
+from trainlab.hub import Source
 from trainlab.training.config import TrainingConfig
 
 RATES = {"shapes": 2e-3, "coco": 3e-4}  # 3e-4: Deep Learning with PyTorch Lightning, chapter 10
-TINY = "tiny"
+TINY = "tiny"  # the encoder that starts at random
+WAYS_OUT = (
+    "encoder=tiny (the default) needs no hub; a model downloaded before works offline (HF_HUB_OFFLINE=1); a "
+    "local folder with config.json and model.safetensors works too."
+)
 
 
 class CaptionsConfig(TrainingConfig):
@@ -37,7 +43,7 @@ class CaptionsConfig(TrainingConfig):
     validation: float = Field(0.1, gt=0, lt=0.5)
     test: float = Field(0.1, gt=0, lt=0.5)
     min_word_count: int = Field(4, ge=1)
-    encoder: str = Field(TINY, min_length=1)
+    encoder: Annotated[str, Field(min_length=1), path_or(TINY)] = TINY
     train_encoder: bool = True
     grid: int = Field(2, ge=1, le=7)
     embedding_size: int = Field(256, ge=1)
@@ -48,33 +54,21 @@ class CaptionsConfig(TrainingConfig):
     batch_size: int = Field(32, ge=2)  # batch norm takes the mean of a batch
     epochs: int = Field(8, ge=1)
 
-    @field_validator("encoder")
-    @classmethod
-    def _absolute(cls, value: str) -> str:
-        """Make a path whole: the notebook's kernel works in another folder than the command line."""
-        path = Path(value).expanduser()
-        looks_like_path = value.startswith(("~", ".", "/")) or path.exists()
-        return str(path.absolute()) if looks_like_path and value != TINY else value
-
     @property
     def rate(self) -> float:
         """Return the learning rate at the start."""
         return RATES[self.data] if self.learning_rate == "auto" else self.learning_rate
 
-    def preflight(self) -> None:
-        """Check the data, the device and the encoder, within seconds and before a run exists.
-
-        Raises UserError that says what was found, what was expected, and what to do.
-        """
-        if self.data == "coco":
-            from experiments.captions import coco
-
-            coco.load(self)
-        self.check_machine()
-
     def check_machine(self) -> None:
         """Check that this machine has the device and can get the encoder; raise UserError otherwise."""
-        from experiments.captions import model
-
         super().check_machine()
-        model.locate(self.encoder)
+        locate(self.encoder)
+
+
+def locate(encoder: str) -> Source | None:
+    """Find an encoder without loading it, in seconds at most; None for the one that starts at random.
+
+    Raises UserError when the folder holds no model, the Hub knows no such model, or the Hub can't be reached
+    and the model isn't in its cache.
+    """
+    return None if encoder == TINY else hub.fetch_snapshot("encoder", encoder, WAYS_OUT)

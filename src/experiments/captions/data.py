@@ -3,37 +3,46 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import product
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import lightning
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from trainlab import files
-from trainlab.errors import UserError
+from experiments.captions import coco
+from experiments.captions.config import CaptionsConfig
+from trainlab.errors import some
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from experiments.captions.config import CaptionsConfig
-
-    pass  # FOLDED
-    from collections.abc import Iterable
-
-
-NAMED = 5  # pictures left out that are listed; the rest are counted
+SIDE = 64  # pixels
+COLOURS = {
+    "red": (220, 50, 40),
+    "green": (40, 160, 60),
+    "blue": (40, 80, 220),
+    "yellow": (230, 200, 40),
+    "purple": (150, 60, 180),
+}
+SHAPES = ("circle", "square", "triangle")
+RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}  # (x, y), y downwards
+BACKGROUND = 240
+SMALL, LARGE = (7.0, 9.0), (12.0, 15.0)  # radii, from and to
+APART = (1.25, 1.6)  # between the centres, in sums of both radii
+TILT = 0.4  # radians off the straight line, at most: left of stays left of
+MARGIN = 1.2  # in radii: no shape touches the edge
+MEASURED = 400  # pictures that validation, or the test, looks at
+PAD, START, END, UNKNOWN = range(4)
+SPECIAL = ("<pad>", "<start>", "<end>", "<unknown>")
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
 
 @dataclass(frozen=True)
@@ -74,8 +83,8 @@ class Corpus:
     def fingerprint(self) -> dict[str, Any]:
         """Return what `run.json` keeps of the data."""
         sides = {name: len(getattr(self, name)) for name in ("training", "validation", "test")}
-        said = {"name": self.name, **sides, "sha256": self.sha256, "left_out": len(self.left_out)}
-        return said | ({"path": str(self.cache)} if self.cache else {})
+        known = {"name": self.name, **sides, "sha256": self.sha256, "left_out": len(self.left_out)}
+        return known | ({"path": str(self.cache)} if self.cache else {})
 
     def summary(self) -> str:
         """Return a few lines for people: how much there is, and what was left out."""
@@ -88,8 +97,7 @@ class Corpus:
         if self.cache:
             lines.append(f"  prepared: {self.cache}")
         if self.left_out:
-            more = " ..." if len(self.left_out) > NAMED else ""
-            lines.append(f"  left out: {len(self.left_out):,} ({', '.join(self.left_out[:NAMED])}{more})")
+            lines.append(f"  left out: {len(self.left_out):,} ({some(self.left_out)})")
         return "\n".join(lines)
 
 
@@ -98,27 +106,29 @@ def draw_corpus(config: CaptionsConfig) -> Corpus:
 
     Raises UserError for data=coco that is not prepared, or prepared with other settings.
     """
-    from experiments.captions import coco
+    if config.data == "shapes":
+        return draw_shapes(config)
+    pixels, pictures, left_out = coco.load(config)
+    return Corpus(
+        "coco",
+        pixels,
+        [each.captions for each in pictures],
+        **{side: np.flatnonzero([each.side == side for each in pictures]) for side in coco.SIDES},
+        crop=coco.CROP,
+        keys=[each.file for each in pictures],
+        left_out=left_out,
+        cache=coco.cache_folder(),
+    )
 
-    return corpus(config) if config.data == "shapes" else coco.load(config)
 
+def preflight(config: CaptionsConfig) -> None:
+    """Check the data, the device and the encoder, within seconds and before a run exists.
 
-SIDE = 64  # pixels
-COLOURS = {
-    "red": (220, 50, 40),
-    "green": (40, 160, 60),
-    "blue": (40, 80, 220),
-    "yellow": (230, 200, 40),
-    "purple": (150, 60, 180),
-}
-SHAPES = ("circle", "square", "triangle")
-RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}  # (x, y), y downwards
-BACKGROUND = 240
-SMALL, LARGE = (7.0, 9.0), (12.0, 15.0)  # radii, from and to
-APART = (1.25, 1.6)  # between the centres, in sums of both radii
-TILT = 0.4  # radians off the straight line, at most: left of stays left of
-MARGIN = 1.2  # in radii: no shape touches the edge
-MEASURED = 400  # pictures that validation, or the test, looks at
+    Raises UserError that says what was found, what was expected, and what to do.
+    """
+    if config.data == "coco":
+        coco.load(config)
+    config.check_machine()
 
 
 class Scene(NamedTuple):
@@ -144,61 +154,50 @@ def scenes() -> list[Scene]:
     return [Scene(*each) for each in product(COLOURS, SHAPES, RELATIONS, COLOURS, SHAPES)]
 
 
-def split(validation: float, test: float, seed: int) -> tuple[list[Scene], list[Scene], list[Scene]]:
+def split_scenes(validation: float, test: float, seed: int) -> tuple[list[Scene], list[Scene], list[Scene]]:
     """Return the scenes of training, of validation and of the test; each scene is in one of them."""
     everything = scenes()
     order = np.random.default_rng(seed).permutation(len(everything))
     held = max(1, round(len(order) * validation)), max(1, round(len(order) * test))
     parts = np.split(order, np.cumsum(held))
-    found = [[everything[place] for place in part] for part in parts]
+    found = [[everything[index] for index in part] for part in parts]
     return found[2], found[0], found[1]
 
 
-def corpus(config: CaptionsConfig) -> Corpus:
+def draw_shapes(config: CaptionsConfig) -> Corpus:
     """Draw the pictures of all three sides; the same settings give the same bytes."""
-    sides = split(config.validation, config.test, config.seed)
     counts = (config.pictures, MEASURED, MEASURED)
-    shown = [
-        scene
-        for side, count in zip(sides, counts, strict=True)
-        for scene in (side * -(-count // len(side)))[:count]
-    ]
-    pictures = np.stack([draw_scene(scene, (config.seed, place)) for place, scene in enumerate(shown)])
+    shown: list[Scene] = []
+    for side, count in zip(split_scenes(config.validation, config.test, config.seed), counts, strict=True):
+        shown += (side * -(-count // len(side)))[:count]
+    pictures = np.stack([draw_scene(scene, (config.seed, index)) for index, scene in enumerate(shown)])
     training, validation, test = np.split(np.arange(len(shown)), np.cumsum(counts)[:-1])
-    captions = [[scene.caption] for scene in shown]
-    return Corpus(
-        "shapes", pictures, captions, training, validation, test, SIDE, [scene.caption for scene in shown]
-    )
+    keys = [scene.caption for scene in shown]
+    return Corpus("shapes", pictures, [[key] for key in keys], training, validation, test, SIDE, keys)
 
 
 def draw_scene(scene: Scene, seed: tuple[int, int]) -> NDArray[np.uint8]:
     """Draw a scene [SIDE, SIDE, 3]; where and how large the shapes are comes from the seed."""
     rng = np.random.default_rng(seed)
     small, large = rng.uniform(*SMALL), rng.uniform(*LARGE)
-    near, far = _centres(scene.relation, small, large, rng)
+    x, y = RELATIONS[scene.relation]
+    while True:  # until both lie whole in the picture
+        far = rng.uniform(large * MARGIN, SIDE - large * MARGIN, 2)
+        angle, distance = rng.uniform(-TILT, TILT), rng.uniform(*APART) * (small + large)
+        turned = np.array([x * np.cos(angle) - y * np.sin(angle), y * np.cos(angle) + x * np.sin(angle)])
+        near = far + distance * turned
+        if near.min() > small * MARGIN and near.max() < SIDE - small * MARGIN:
+            break
     picture = np.full((SIDE, SIDE, 3), BACKGROUND, np.uint8)
     picture[_inside(scene.large_shape, far, large)] = COLOURS[scene.large_colour]
     picture[_inside(scene.small_shape, near, small)] = COLOURS[scene.small_colour]
     return picture
 
 
-def _centres(
-    relation: str, small: float, large: float, rng: np.random.Generator
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return where the small shape and the large one lie, (x, y) each, both whole in the picture."""
-    while True:
-        far = rng.uniform(large * MARGIN, SIDE - large * MARGIN, 2)
-        angle, distance = rng.uniform(-TILT, TILT), rng.uniform(*APART) * (small + large)
-        x, y = RELATIONS[relation]
-        turned = np.array([x * np.cos(angle) - y * np.sin(angle), y * np.cos(angle) + x * np.sin(angle)])
-        near = far + distance * turned
-        if near.min() > small * MARGIN and near.max() < SIDE - small * MARGIN:
-            return near, far
-
-
 def _inside(shape: str, centre: NDArray[np.float64], radius: float) -> NDArray[np.bool_]:
     """Return the pixels [SIDE, SIDE] of a shape."""
-    x, y = _grid()[0] - centre[0], _grid()[1] - centre[1]
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    x, y = columns - centre[0], rows - centre[1]
     if shape == "circle":
         return x**2 + y**2 <= radius**2
     if shape == "square":
@@ -206,24 +205,18 @@ def _inside(shape: str, centre: NDArray[np.float64], radius: float) -> NDArray[n
     return (y <= 0.8 * radius) & (abs(x) <= 0.6 * (y + 1.2 * radius))
 
 
-@cache
-def _grid() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    y, x = np.mgrid[:SIDE, :SIDE]
-    return x, y
-
-
 class Batch(NamedTuple):
     """P pictures and their N captions.
 
     `pictures` [P, 3, H, W] are bytes; `words` [N, L] are numbers, from start to end and then padding;
     `lengths` [N] count the words to be predicted, the end with them; caption n belongs to picture
-    `places[n]`. `references` are each picture's captions as texts.
+    `indices[n]`. `references` are each picture's captions as texts.
     """
 
     pictures: Tensor
     words: Tensor
     lengths: Tensor
-    places: Tensor
+    indices: Tensor
     references: list[list[str]]
 
 
@@ -239,13 +232,7 @@ class CaptionSet(Dataset):
     """A picture with one of its captions an item (training), or with all of them."""
 
     def __init__(
-        self,
-        corpus: Corpus,
-        rows: NDArray[np.int64],
-        vocabulary: Vocabulary,
-        max_words: int,
-        *,
-        training: bool,
+        self, corpus: Corpus, rows: NDArray[np.int64], vocabulary: Vocabulary, max_words: int, training: bool
     ) -> None:
         self.corpus, self.vocabulary, self.max_words = corpus, vocabulary, max_words
         self.training = training
@@ -255,8 +242,8 @@ class CaptionSet(Dataset):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, place: int) -> Item:
-        row, which = self.items[place]
+    def __getitem__(self, index: int) -> Item:
+        row, which = self.items[index]
         captions = self.corpus.captions[row]
         chosen = captions if which is None else [captions[which]]
         words = [self.vocabulary.encode(caption, self.max_words) for caption in chosen]
@@ -273,35 +260,33 @@ class CaptionsData(lightning.LightningDataModule):
         self.max_words, self.batch_size = max_words, batch_size
 
     def train_dataloader(self) -> DataLoader:
-        """Return batches of captions, shuffled anew each epoch."""
+        """Return batches of captions, shuffled again each epoch."""
         items = self._side(self.corpus.training, training=True)
         alone = len(items) % self.batch_size == 1  # a last batch of one has no variance for batch norm
-        return DataLoader(
-            items, batch_size=self.batch_size, shuffle=True, drop_last=alone, collate_fn=collate
-        )
+        size = self.batch_size
+        return DataLoader(items, batch_size=size, shuffle=True, drop_last=alone, collate_fn=collate)
 
     def val_dataloader(self) -> DataLoader:
         """Return batches of the pictures that an epoch is chosen by."""
-        items = self._side(self.corpus.validation)
-        return DataLoader(items, batch_size=self.batch_size, collate_fn=collate)
+        return DataLoader(self._side(self.corpus.validation), self.batch_size, collate_fn=collate)
 
     def test_dataloader(self) -> DataLoader:
         """Return batches of the pictures that nothing is chosen by."""
-        return DataLoader(self._side(self.corpus.test), batch_size=self.batch_size, collate_fn=collate)
+        return DataLoader(self._side(self.corpus.test), self.batch_size, collate_fn=collate)
 
-    def _side(self, rows: NDArray[np.int64], *, training: bool = False) -> CaptionSet:
-        return CaptionSet(self.corpus, rows, self.vocabulary, self.max_words, training=training)
+    def _side(self, rows: NDArray[np.int64], training: bool = False) -> CaptionSet:
+        return CaptionSet(self.corpus, rows, self.vocabulary, self.max_words, training)
 
 
 def collate(items: Sequence[Item]) -> Batch:
     """Put items together."""
     words = [torch.tensor(each) for item in items for each in item.words]
-    places = [place for place, item in enumerate(items) for _ in item.words]
+    indices = [index for index, item in enumerate(items) for _ in item.words]
     return Batch(
         torch.stack([item.picture for item in items]),
         pad_sequence(words, batch_first=True, padding_value=PAD),
         torch.tensor([len(each) - 1 for each in words]),
-        torch.tensor(places),
+        torch.tensor(indices),
         [item.references for item in items],
     )
 
@@ -313,12 +298,6 @@ def crop(picture: Tensor, side: int, *, random: bool) -> Tensor:
     return picture[:, top : top + side, left : left + side]
 
 
-PAD, START, END, UNKNOWN = range(4)
-SPECIAL = ("<pad>", "<start>", "<end>", "<unknown>")
-FILE = "vocabulary.json"  # in a run's folder
-_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
-
-
 def words_of(caption: str) -> list[str]:
     """Return a caption's words in lower case, without punctuation."""
     return _WORD.findall(caption.lower())
@@ -326,7 +305,7 @@ def words_of(caption: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """All words that a network knows, the four special ones first; a word's number is its place."""
+    """All words that a network knows, the four special ones first; a word's number is its index."""
 
     words: tuple[str, ...]
 
@@ -336,21 +315,6 @@ class Vocabulary:
         counts = Counter(word for caption in captions for word in words_of(caption))
         kept = sorted((-count, word) for word, count in counts.items() if count >= min_count)
         return cls((*SPECIAL, *(word for _, word in kept)))
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Return what `write` wrote; raise UserError for a file that is none of these."""
-        try:
-            words = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} can't be read as a vocabulary: {error}.") from None
-        if not isinstance(words, list) or tuple(words[: len(SPECIAL)]) != SPECIAL:
-            raise UserError(f"{path} is no vocabulary: expected a list of words that starts with {SPECIAL}.")
-        return cls(tuple(map(str, words)))
-
-    def write(self, path: Path) -> None:
-        """Write the words as a JSON list."""
-        files.write(path, json.dumps(list(self.words), ensure_ascii=False, indent=0).encode())
 
     def __len__(self) -> int:
         return len(self.words)

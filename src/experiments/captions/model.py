@@ -6,33 +6,23 @@ that it was trained with; here, training and captioning go through the same `fea
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Self
 
 import lightning
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torchmetrics.text import BLEUScore
-from transformers import ResNetConfig, ResNetModel
-from transformers.utils import logging
+from transformers import AutoConfig, ResNetConfig, ResNetModel
 
-from experiments.captions.config import TINY
-from experiments.captions.data import END, PAD, START, Vocabulary
+from experiments.captions.config import CaptionsConfig, locate
+from experiments.captions.data import END, PAD, START, Batch, Vocabulary
 from trainlab import hub
-from trainlab import hub as backbones
 from trainlab.errors import UserError
-from trainlab.hub import Source
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from experiments.captions.config import CaptionsConfig
-    from experiments.captions.data import Batch
-
-    pass  # FOLDED
-    from transformers import ResNetModel
-
+State = tuple[Tensor, Tensor]  # of an LSTM: hidden and cell, both [1, N, H]
+Step = Callable[[Tensor, State], tuple[Tensor, State]]  # words [N] -> log probabilities [N, V], next state
 
 # Of ImageNet's colours: what the Hub's ResNets were trained with.
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -72,36 +62,24 @@ class CaptionsModel(lightning.LightningModule):
         self.embedding = nn.Embedding(len(words), embedding_size, padding_idx=PAD)
         self.lstm = nn.LSTM(embedding_size, hidden_size, batch_first=True)
         self.output = nn.Linear(hidden_size, len(words))
-        self._begin(hidden_size)
-        self.val_bleu, self.test_bleu = BLEUScore(), BLEUScore()
-
-    def _begin(self, hidden_size: int) -> None:
-        """Set the first weights that are not torch's own."""
         with torch.no_grad():
             self.embedding.weight.mul_(WORD_SCALE)
             self.lstm.get_parameter("bias_hh_l0")[hidden_size : 2 * hidden_size] = FORGET_BIAS
+        self.val_bleu, self.test_bleu = BLEUScore(), BLEUScore()
 
     @classmethod
     def fresh(cls, config: CaptionsConfig, vocabulary: Vocabulary, side: int, crop: int) -> Self:
         """Return an untrained network, its encoder with the published weights where there are any.
 
-        Raises UserError when the encoder can't be found (see `encoder.locate`), or is no ResNet.
+        Raises UserError when the encoder can't be found (see `locate`), or is no ResNet.
         """
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+        hub.quiet()
         names = ("grid", "embedding_size", "hidden_size", "max_words", "beam", "train_encoder")
         settings = {name: getattr(config, name) for name in names}
-        model = cls(
-            config_of(config.encoder),
-            list(vocabulary.words),
-            learning_rate=config.rate,
-            side=side,
-            crop=crop,
-            **settings,
-        )
-        published = pretrained(config.encoder)
-        if published is not None:
-            model.encoder.load_state_dict(published.state_dict())
+        settings |= {"learning_rate": config.rate, "side": side, "crop": crop}
+        model = cls(encoder_config(config.encoder), list(vocabulary.words), **settings)
+        if (source := locate(config.encoder)) is not None:
+            model.encoder.load_state_dict(hub.load(ResNetModel, source).state_dict())
         return model
 
     def expect(self, captions: Iterable[str]) -> None:
@@ -127,8 +105,8 @@ class CaptionsModel(lightning.LightningModule):
         """Return a vector a picture [P, E]; pictures are bytes [P, 3, H, W]."""
         mean, deviation = (pictures.new_tensor(each, dtype=torch.float) for each in (MEAN, DEVIATION))
         scaled = (pictures / 255 - mean[:, None, None]) / deviation[:, None, None]
-        places = self.encoder(scaled).last_hidden_state  # [P, C, H', W']
-        return self.norm(self.linear(self.pool(places).flatten(1)))
+        cells = self.encoder(scaled).last_hidden_state  # [P, C, H', W']
+        return self.norm(self.linear(self.pool(cells).flatten(1)))
 
     def begin(self, features: Tensor) -> State:
         """Return the LSTM's state once it has read the pictures' vectors [N, E]."""
@@ -141,17 +119,18 @@ class CaptionsModel(lightning.LightningModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the scores [T, V] of all words after the captions' own beginnings, as they are packed."""
-        features = self.features(batch.pictures)[batch.places]
-        beginnings = self._packed(self.embedding(batch.words[:, :-1]), batch.lengths)
+        features = self.features(batch.pictures)[batch.indices]
+        beginnings = self.packed(self.embedding(batch.words[:, :-1]), batch.lengths)
         return self.output(self.lstm(beginnings, self.begin(features))[0].data)
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean cross entropy of all words and ends; padding does not count."""
-        targets = self._packed(batch.words[:, 1:], batch.lengths).data
+        targets = self.packed(batch.words[:, 1:], batch.lengths).data
         return nn.functional.cross_entropy(self(batch), targets)
 
     @staticmethod
-    def _packed(sequences: Tensor, lengths: Tensor) -> Any:
+    def packed(sequences: Tensor, lengths: Tensor) -> PackedSequence:
+        """Return sequences [N, L, ...] of several lengths [N] as the LSTM takes them, without padding."""
         return pack_padded_sequence(sequences, lengths.cpu(), batch_first=True, enforce_sorted=False)
 
     def write(self, pictures: Tensor, beam: int | None = None) -> Written:
@@ -188,11 +167,11 @@ class CaptionsModel(lightning.LightningModule):
 
     def _measure(self, side: str, bleu: BLEUScore, batch: Batch) -> None:
         """Log the words' loss, BLEU, and the share of captions that are a reference word for word."""
-        said = self.caption(batch.pictures)
-        bleu.update(said, batch.references)
-        exact = [text in right for text, right in zip(said, batch.references, strict=True)]
+        written = self.caption(batch.pictures)
+        bleu.update(written, batch.references)
+        exact = [text in right for text, right in zip(written, batch.references, strict=True)]
         self.log(f"{side}/loss", self.loss(batch), prog_bar=True, batch_size=int(batch.lengths.sum()))
-        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(said)}
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(written)}
         self.log(f"{side}/bleu", bleu, **options)
         self.log(f"{side}/exact_match", sum(exact) / len(exact), prog_bar=True, **options)
 
@@ -205,55 +184,20 @@ class CaptionsModel(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": falling, "interval": "step"}}
 
 
-# Two stages of one basic block each. It reads 64 x 64 pixels into 8 x 8 places, and starts at random.
-TINY_CONFIG: dict[str, Any] = {
-    "embedding_size": 16,
-    "hidden_sizes": [32, 64],
-    "depths": [1, 1],
-    "layer_type": "basic",
-}
-WAYS_OUT = (
-    "encoder=tiny (the default) needs no hub; a model downloaded before works offline (HF_HUB_OFFLINE=1); a "
-    "local folder with config.json and model.safetensors works too."
-)
-
-
-def locate(encoder: str) -> Source | None:
-    """Find an encoder without loading it, in seconds at most; None for the one that starts at random.
-
-    Raises UserError when the folder holds no model, the Hub knows no such model, or the Hub can't be reached
-    and the model isn't in its cache.
-    """
-    return None if encoder == TINY else hub.fetch_snapshot("encoder", encoder, WAYS_OUT)
-
-
-def config_of(encoder: str) -> dict[str, Any]:
+def encoder_config(encoder: str) -> dict[str, Any]:
     """Return the architecture of an encoder as plain values; raise UserError for one that is no ResNet."""
-    from transformers import AutoConfig, ResNetConfig
-
     source = locate(encoder)
     if source is None:
-        return ResNetConfig(**TINY_CONFIG).to_dict()
-    config = backbones.load(AutoConfig, source)
+        # two stages of one basic block each: it reads 64 x 64 pixels into 8 x 8 cells, and starts at random
+        return ResNetConfig(
+            embedding_size=16, hidden_sizes=[32, 64], depths=[1, 1], layer_type="basic"
+        ).to_dict()
+    config = hub.load(AutoConfig, source)
     if config.model_type != "resnet":
         raise UserError(
             f"encoder={encoder}: a {config.model_type}. Expected a ResNet, such as microsoft/resnet-152."
         )
     return config.to_dict()
-
-
-def pretrained(encoder: str) -> ResNetModel | None:
-    """Return the encoder with its published weights, or None for the one that starts at random."""
-    from transformers import ResNetModel
-
-    source = locate(encoder)
-    if source is None:
-        return None
-    return backbones.load(ResNetModel, source)
-
-
-State = tuple[Tensor, Tensor]  # of an LSTM: hidden and cell, both [1, N, H]
-Step = Callable[[Tensor, State], tuple[Tensor, State]]  # words [N] -> log probabilities [N, V], next state
 
 
 class Written(NamedTuple):
@@ -275,33 +219,21 @@ def write(step: Step, state: State, width: int, limit: int) -> Written:
     scores = torch.zeros(pictures, 1, device=device)
     last = torch.full((pictures, 1), START, device=device)
     done = torch.zeros_like(last, dtype=torch.bool)
-    for place in range(limit):
+    for index in range(limit):
         beams = last.shape[1]
         chances, state = step(last.flatten(), state)
-        totals = _totals(scores, chances.view(pictures, beams, -1), done)
+        chances = chances.view(pictures, beams, -1)
+        # a caption that has ended is followed by padding, at no cost; any other never by padding or start
+        ended, going = torch.full_like(chances, -torch.inf), chances.clone()
+        ended[..., PAD], going[..., [PAD, START]] = 0, -torch.inf
+        totals = scores[..., None] + torch.where(done[..., None], ended, going)  # [N, beams, V]
         scores, best = totals.flatten(1).topk(min(width, totals[0].numel()))
         parent, last = best // chances.shape[-1], best % chances.shape[-1]
         words, done = words[rows[:, None], parent], done.gather(1, parent)
-        words[:, :, place] = last
+        words[:, :, index] = last
         done = done | (last == END)
-        state = _follow(state, (rows[:, None] * beams + parent).flatten())
+        followed = (rows[:, None] * beams + parent).flatten()
+        state = state[0][:, followed], state[1][:, followed]
         if done.all():
             break
     return Written(words[:, 0], scores[:, 0])
-
-
-def _totals(scores: Tensor, chances: Tensor, done: Tensor) -> Tensor:
-    """Return the scores [N, K, V] of each beginning with each next word.
-
-    One that has ended is followed by padding, at no cost; any other never by padding or start.
-    """
-    ended = torch.full_like(chances, -torch.inf)
-    ended[..., PAD] = 0
-    going = chances.clone()
-    going[..., [PAD, START]] = -torch.inf
-    return scores[..., None] + torch.where(done[..., None], ended, going)
-
-
-def _follow(state: State, rows: Tensor) -> State:
-    """Return the states [1, N, H] of these beginnings."""
-    return state[0][:, rows], state[1][:, rows]

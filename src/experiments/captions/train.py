@@ -2,52 +2,52 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from textwrap import fill
+from typing import Any
 
+import lightning
 import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
 from torchmetrics.text import BLEUScore
 
-from experiments.captions.data import FILE, CaptionsData, Corpus, Vocabulary, crop, draw_corpus, words_of
+from experiments.captions.config import CaptionsConfig
+from experiments.captions.data import CaptionsData, Corpus, Vocabulary, crop, draw_corpus, words_of
 from experiments.captions.model import CaptionsModel
+from trainlab import Run, Trainer, files, scalars
 from trainlab.errors import UserError
 from trainlab.run.checkpoint import CheckpointError
 from trainlab.run.recorder import VIEWS
 from trainlab.run.restoring import best_of, restore, trained
-from trainlab.run.run import Run
-from trainlab.runs.frames import scalars
 from trainlab.runs.plots import plot_curves
-from trainlab.training.trainer import Trainer, accelerator_of, set_threads
+from trainlab.training.trainer import accelerator_of, set_threads
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    pass  # FOLDED
-    from collections.abc import Sequence
-
-    import lightning
-    from numpy.typing import NDArray
-    from PIL.Image import Image
-    from torch import Tensor
-
-    from experiments.captions.config import CaptionsConfig
-    from experiments.captions.data import Corpus
-    from experiments.captions.model import CaptionsModel
-    from trainlab.run.run import Run
-
-    Pixels = NDArray[np.uint8]
-    Images = str | Path | Pixels | Sequence[str | Path | Pixels]
-
+Pixels = NDArray[np.uint8]
+Images = str | Path | Pixels | Sequence[str | Path | Pixels]
 
 METRICS = ("val/loss", "val/bleu", "val/exact_match", "test/bleu", "test/exact_match")
 MEASURED = ("loss", "bleu", "exact_match")
-
 SHOWN = 8  # pictures of the fixed batch
+COLUMNS = 4  # of pictures side by side
+LETTERS = 26  # in a line above a picture
+CURVES = {
+    "cross entropy": ("train/loss_epoch", "val/loss"),
+    "BLEU": ("val/bleu", "val_commonest/bleu"),
+    "exact match": ("val/exact_match", "val_commonest/exact_match"),
+}
+AT_ONCE = 64  # pictures in one pass
+# What a checkpoint may ask for that its weights don't show: pixels a side, words a caption, captions at once
+MOST = {"side": 4096, "crop": 4096, "max_words": 1000, "beam": 1000}
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Result:
         return plot_curves(self.history(), CURVES)
 
     def pictures(self, count: int = SHOWN, beam: int | None = None) -> Figure:
-        """Draw pictures of the test with what is said of them; green is right, word for word."""
+        """Draw pictures of the test with what is written of them; green is right, word for word."""
         return plot_pictures(self.model, self.corpus, self.corpus.test[:count], beam)
 
     def say(self, images: Images, beam: int | None = None) -> list[str]:
@@ -88,12 +88,10 @@ class Result:
         parts = torch.arange(len(rows)).split(self.config.batch_size)
         found = {}
         for beam in beams:
-            said = [
-                text
-                for part in parts
-                for text in self.model.caption(seen(self.corpus, rows[part.numpy()]), beam)
-            ]
-            found[beam] = measures(said, references)
+            written: list[str] = []
+            for part in parts:
+                written += self.model.caption(seen(self.corpus, rows[part.numpy()]), beam)
+            found[beam] = measures(written, references)
         return pd.DataFrame(found).T.rename_axis("beam")
 
 
@@ -115,7 +113,8 @@ def _record(run: Run, config: CaptionsConfig, corpus: Corpus) -> Result:
     set_threads()
     torch.manual_seed(config.seed)  # the first weights
     vocabulary = Vocabulary.of(corpus.training_captions(), config.min_word_count)
-    vocabulary.write(run.folder / FILE)
+    words = json.dumps(list(vocabulary.words), ensure_ascii=False, indent=0)
+    files.write(run.folder / "vocabulary.json", words.encode())
     model = CaptionsModel.fresh(config, vocabulary, side=corpus.pictures.shape[1], crop=corpus.crop)
     model.expect(corpus.training_captions())
     data = CaptionsData(corpus, vocabulary, config.max_words, config.batch_size)
@@ -123,36 +122,22 @@ def _record(run: Run, config: CaptionsConfig, corpus: Corpus) -> Result:
     trainer.fit(model, data)
     if trainer.best_checkpoint is not None:
         model = restore(CaptionsModel, trainer.best_checkpoint)
-    metrics = _test(trainer, run, model, data)
+    found: Any = trainer.test(model, data, verbose=False)
+    metrics = {
+        "trained": {tag.removeprefix("test/"): float(value) for tag, value in found[0].items()},
+        "commonest caption": commonest(corpus, corpus.test),
+    }
+    if not config.fast_dev_run:
+        run.update(tested=metrics)
+        validated = commonest(corpus, corpus.validation)
+        for step in (0, trainer.global_step):  # two points make a line
+            run.log({f"val_commonest/{name}": value for name, value in validated.items()}, step)
     model = model.to(accelerator_of(config.accelerator)).eval()
     return Result(run.folder, config, corpus, model, metrics)
 
 
-def _test(
-    trainer: Trainer, run: Run, model: CaptionsModel, data: CaptionsData
-) -> dict[str, dict[str, float]]:
-    """Measure on the test, beside what needs no network, and log both."""
-    found: Any = trainer.test(model, data, verbose=False)
-    trained = {tag.removeprefix("test/"): float(value) for tag, value in found[0].items()}
-    baseline = commonest(data.corpus, data.corpus.test)
-    if not trainer.fast_dev_run:
-        run.update(tested={"trained": trained, "commonest caption": baseline})
-        validated = commonest(data.corpus, data.corpus.validation)
-        for step in (0, trainer.global_step):  # two points make a line
-            run.log({f"val_commonest/{name}": value for name, value in validated.items()}, step)
-    return {"trained": trained, "commonest caption": baseline}
-
-
-COLUMNS = 4
-CURVES = {
-    "cross entropy": ("train/loss_epoch", "val/loss"),
-    "BLEU": ("val/bleu", "val_commonest/bleu"),
-    "exact match": ("val/exact_match", "val_commonest/exact_match"),
-}
-
-
 class Pictures(Callback):
-    """Writes, after each epoch, what is said of the same few pictures held out."""
+    """Writes, after each epoch, what is written of the same few pictures held out."""
 
     def __init__(self, run: Run, corpus: Corpus) -> None:
         self._run, self._corpus = run, corpus
@@ -168,30 +153,22 @@ class Pictures(Callback):
 def plot_pictures(
     model: CaptionsModel, corpus: Corpus, rows: NDArray[np.int64], beam: int | None = None
 ) -> Figure:
-    """Draw pictures, each under what is said of it; green where that is a caption of it word for word."""
-    import matplotlib.pyplot as plt
-
+    """Draw pictures, each under what is written of it; green where that is a caption of it word for word."""
     lines = -(-len(rows) // COLUMNS)
     figure, panels = plt.subplots(
         lines, COLUMNS, figsize=(2.6 * COLUMNS, 2.9 * lines), layout="constrained", squeeze=False
     )
-    said = model.caption(seen(corpus, rows), beam)
     for axes in panels.flat:
         axes.axis("off")
-    for axes, row, text in zip(panels.flat, rows, said, strict=False):
+    for axes, row, text in zip(panels.flat, rows, model.caption(seen(corpus, rows), beam), strict=False):
         axes.imshow(corpus.pictures[row])
-        right = text in corpus.texts(row)
-        axes.set_title(_wrapped(text), fontsize=9, color="darkgreen" if right else "firebrick")
+        references = corpus.texts(row)
+        right = text in references
+        title = fill(text or "(nothing)", LETTERS)
+        axes.set_title(title, fontsize=9, color="darkgreen" if right else "firebrick")
         if not right:
-            axes.text(
-                0.5,
-                -0.02,
-                _wrapped(corpus.texts(row)[0]),
-                fontsize=8,
-                ha="center",
-                va="top",
-                transform=axes.transAxes,
-            )
+            below: dict[str, Any] = {"fontsize": 8, "ha": "center", "va": "top"}
+            axes.text(0.5, -0.02, fill(references[0], LETTERS), transform=axes.transAxes, **below)
     plt.close(figure)
     return figure
 
@@ -205,27 +182,16 @@ def seen(corpus: Corpus, rows: NDArray[np.int64]) -> torch.Tensor:
 def commonest(corpus: Corpus, rows: NDArray[np.int64]) -> dict[str, float]:
     """Return what saying the commonest caption of training of every one of these pictures reaches."""
     counts = Counter(" ".join(words_of(each)) for each in corpus.training_captions())
-    said = min(counts, key=lambda text: (-counts[text], text))
-    return measures([said] * len(rows), [corpus.texts(row) for row in rows])
+    written = min(counts, key=lambda text: (-counts[text], text))
+    return measures([written] * len(rows), [corpus.texts(row) for row in rows])
 
 
-def measures(said: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+def measures(written: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
     """Return BLEU, and the share of captions that are a reference word for word."""
     bleu = BLEUScore()
-    bleu.update(said, references)
-    exact = [text in right for text, right in zip(said, references, strict=True)]
+    bleu.update(written, references)
+    exact = [text in right for text, right in zip(written, references, strict=True)]
     return {"bleu": float(bleu.compute()), "exact_match": float(np.mean(exact))}
-
-
-def _wrapped(text: Any) -> str:
-    from textwrap import fill
-
-    return fill(str(text) or "(nothing)", 26)
-
-
-AT_ONCE = 64  # pictures in one pass
-# What a checkpoint may ask for that its weights don't show: pixels a side, words a caption, captions at once
-MOST = {"side": 4096, "crop": 4096, "max_words": 1000, "beam": 1000}
 
 
 def caption(run: str | Path, images: Images, beam: int | None = None) -> list[str]:
@@ -264,27 +230,18 @@ def _pixels(picture: str | Path | Pixels, side: int) -> Tensor:
     """Return a picture [3, side, side] in bytes."""
     from PIL import Image
 
-    image = _from_array(picture) if isinstance(picture, np.ndarray) else _from_file(Path(picture))
+    if not isinstance(picture, np.ndarray):
+        try:
+            with Image.open(picture) as file:
+                image = file.convert("RGB")
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise UserError(f"{picture} can't be read as a picture: {error}") from None
+    elif picture.ndim == 3 and picture.shape[2] == 3 and picture.dtype == np.uint8:
+        image = Image.fromarray(picture)
+    else:
+        raise UserError(
+            f"A picture of shape {list(picture.shape)} and type {picture.dtype}: expected [H, W, 3] of uint8."
+        )
     if image.size != (side, side):
         image = image.resize((side, side), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
-
-def _from_array(pixels: Pixels) -> Image:
-    from PIL import Image
-
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-        raise UserError(
-            f"A picture of shape {list(pixels.shape)} and type {pixels.dtype}: expected [H, W, 3] of uint8."
-        )
-    return Image.fromarray(pixels)
-
-
-def _from_file(path: Path) -> Image:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} can't be read as a picture: {error}") from None

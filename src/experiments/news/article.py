@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -13,11 +15,10 @@ import pandas as pd
 from pydantic import Field
 
 from experiments.news.config import NewsConfig
-from trainlab import paths
-from trainlab.config import Config
+from trainlab import Config, Run, paths, scalars
+from trainlab.cleaning import markdown_table
 from trainlab.errors import UserError
 from trainlab.run import record
-from trainlab.runs.frames import scalars
 from trainlab.training.config import Precision
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class ArticleConfig(Config):
         return NewsConfig.parse(self.model_dump(exclude={"only"}) | own)
 
     def preflight(self) -> None:
-        """Check data, device and backbone before there is a run; raise UserError otherwise."""
+        """Check data, device and backbone before a run exists; raise UserError otherwise."""
         self.news(SETTINGS[0], "item").preflight()
 
 
@@ -163,8 +164,6 @@ def series(config: ArticleConfig) -> Series:
     Raises:
         UserError: Before there is a run, where data or backbone can't be used.
     """
-    from trainlab.run.run import Run
-
     config.preflight()
     found = Series()
     chosen = [(setting, split) for setting in SETTINGS[: config.only] for split in SPLITS]
@@ -175,21 +174,14 @@ def series(config: ArticleConfig) -> Series:
             run.log({f"val/loss_{split}": result.metrics["loss"]}, number)
             run.update(runs=[each.run.name for each in found.results])
             figures = ", ".join(f"{name} {result.metrics[name]:.3f}" for name in METRICS)
-            print(
-                f"{setting.name}, split by {split}: {figures}, {result.seconds:.0f} s, {result.run.name}",
-                flush=True,
-            )
-        table = found.table().map(lambda cell: f"{cell:.3f}" if isinstance(cell, float) else str(cell))
-        lines = [("setting", *table.columns), ("---",) * (1 + len(table.columns)), *table.itertuples()]
-        run.log_text("series", "\n".join(f"| {' | '.join(line)} |" for line in lines), 0)
+            print(f"{setting.name}, split by {split}: {figures}, {result.seconds:.0f} s, {result.run.name}")
+        table = found.table().map(lambda cell: f"{cell:.3f}" if isinstance(cell, float) else cell)
+        run.log_text("series", markdown_table(("setting", *table.columns), table.itertuples()), 0)
     return found
 
 
 def _train(config: ArticleConfig, setting: Setting, split: Split) -> SettingResult:
     """Train one setting; what it prints on the way would fill the screen eight times."""
-    from contextlib import redirect_stdout
-    from io import StringIO
-
     from experiments.news.train import train
 
     began = time.monotonic()
@@ -266,9 +258,9 @@ def overlay(runs: Mapping[str, Path], tags: Sequence[str]) -> Figure:
         1, len(tags), figsize=(4.5 * len(tags), 3.2), layout="constrained", squeeze=False
     )
     for axes, tag in zip(panels[0], tags, strict=True):
-        for place, (name, history) in enumerate(histories.items()):
+        for index, (name, history) in enumerate(histories.items()):
             curve = history[history["tag"] == tag]
-            axes.plot(curve["step"], curve["value"], ".-", label=name, linewidth=4 / (1 + place))
+            axes.plot(curve["step"], curve["value"], ".-", label=name, linewidth=4 / (1 + index))
         axes.set(title=tag, xlabel="step")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
@@ -278,9 +270,8 @@ def overlay(runs: Mapping[str, Path], tags: Sequence[str]) -> Figure:
 
 def worker_rates(config: NewsConfig, candidates: Sequence[int] = (0, 1, 2)) -> pd.DataFrame:
     """Measure how many batches of training triplets so many workers make in a second."""
-    from experiments.news.data import draw
+    from experiments.news.data import draw, tokens_of
     from experiments.news.model import NewsModel
-    from experiments.news.tokens import tokens_of
     from experiments.news.train import NewsData
     from trainlab.training.workers import measure_workers
 

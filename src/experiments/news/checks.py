@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from experiments.news.config import NewsConfig
-from experiments.news.data import TEXTS, Examples, draw, title_key
+from experiments.news.data import TEXTS, Examples, Tokens, draw, tokens_of
 from experiments.news.model import Batch, NewsModel, pool
-from experiments.news.tokens import Tokens, tokens_of
 from experiments.news.train import NewsData, tfidf
 from trainlab.checks.subject import Items, Subject
+from trainlab.cleaning import text_key
 from trainlab.errors import UserError
 from trainlab.hub import load_tokenizer, locate
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-    from tokenizers import Tokenizer
 
 # Enough to learn from, and little enough for all checks together to take a minute or so on two cores.
 SMALL = {"class_size": 8, "triplets_per_item": 2, "batch_size": 12, "max_tokens": 24}
@@ -76,18 +73,18 @@ class NewsSubject(Subject):
 
     def targets(self, batch: Batch) -> Tensor:
         """Return that the positive is nearer [B]."""
-        return torch.ones(len(batch.places), dtype=torch.long)
+        return torch.ones(len(batch.indices), dtype=torch.long)
 
     def size(self, batch: Batch | Tokens) -> int:
         """Return the number of triplets in training, of items in validation."""
-        return len(batch.places if isinstance(batch, Batch) else batch.ids)
+        return len(batch.indices if isinstance(batch, Batch) else batch.ids)
 
     def zeroed(self, batch: Batch) -> Batch:
         """Return the same triplets of items that are all one and the same token."""
         ids, mask, _ = batch.tokens
         first = torch.zeros_like(mask)
         first[..., 0] = 1
-        return Batch(Tokens(torch.zeros_like(ids), first), batch.places)
+        return Batch(Tokens(torch.zeros_like(ids), first), batch.indices)
 
     def neutral(self, batch: Batch) -> Batch:
         """Return each triplet twice, the second time with positive and negative exchanged.
@@ -97,7 +94,7 @@ class NewsSubject(Subject):
         |d| - margin more. So a pretrained network too starts at the margin, unless its distances are far too
         large for it.
         """
-        return Batch(batch.tokens, torch.cat([batch.places, batch.places[:, [0, 2, 1]]]))
+        return Batch(batch.tokens, torch.cat([batch.indices, batch.indices[:, [0, 2, 1]]]))
 
     def initial_loss(self) -> tuple[float, str]:
         """Return the margin."""
@@ -127,9 +124,12 @@ class NewsSubject(Subject):
     def slow(self, module: NewsModel, batch: Batch) -> Tensor:  # type: ignore[override]
         """Return the embeddings made triplet by triplet, three passes each, every text alone and unpadded."""
         embeddings = torch.empty_like(self.outputs(module, batch))
-        for item in batch.places.flatten().tolist():
-            texts = zip(batch.tokens.ids[item], batch.tokens.mask[item], strict=True)
-            vectors = [_alone(module, ids[mask > 0], self.config.pooling) for ids, mask in texts]
+        for item in batch.indices.flatten().tolist():
+            vectors = []
+            for ids, mask in zip(batch.tokens.ids[item], batch.tokens.mask[item], strict=True):
+                alone, real = ids[mask > 0][None], mask[mask > 0][None]
+                states = module.backbone(input_ids=alone, attention_mask=real).last_hidden_state
+                vectors.append(pool(states, real, self.config.pooling)[0])
             embeddings[item] = module.head(torch.cat(vectors))
         return embeddings
 
@@ -157,7 +157,7 @@ class NewsSubject(Subject):
         return [
             f"{'right' if near < far else 'wrong'}: {near:.2f} to positive, {far:.2f} to negative: "
             f"{items[anchor * texts]}"
-            for anchor, (near, far) in zip(batch.places[:, 0].tolist(), distances, strict=True)
+            for anchor, (near, far) in zip(batch.indices[:, 0].tolist(), distances, strict=True)
         ]
 
     def items(self, data: NewsData, split: str) -> Items | None:  # type: ignore[override]  # noqa: ARG002
@@ -167,7 +167,7 @@ class NewsSubject(Subject):
             return None
         table = self.examples.news.table.iloc[rows]
         return Items(
-            title_key(table["title"]).tolist(),
+            table["title"].map(text_key).tolist(),
             table["category"].tolist(),
             [len(title.split()) for title in table["title"]],
         )
@@ -193,7 +193,7 @@ class NewsSubject(Subject):
 
     def _distances(self, module: NewsModel, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return how far the anchors are from their positives and from their negatives, both [B]."""
-        anchor, positive, negative = self.outputs(module, batch)[batch.places].unbind(1)
+        anchor, positive, negative = self.outputs(module, batch)[batch.indices].unbind(1)
         return (anchor - positive).norm(dim=-1), (anchor - negative).norm(dim=-1)
 
     def _model(self) -> NewsModel:
@@ -202,9 +202,3 @@ class NewsSubject(Subject):
     def _data(self) -> NewsData:
         tokens = tokens_of(self.examples.news, self.config.text, self._model().tokenizer)
         return NewsData(self.examples, tokens, self.config)
-
-
-def _alone(module: NewsModel, ids: Tensor, pooling: str) -> Tensor:
-    """Return the backbone's vector [H] of one text [L]."""
-    mask = torch.ones_like(ids)[None]
-    return pool(module.backbone(input_ids=ids[None], attention_mask=mask).last_hidden_state, mask, pooling)[0]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
+from trainlab.config import path_or
 from trainlab.errors import UserError
 from trainlab.training.config import TrainingConfig
 
-NAMED = ("sample", "mind-small", "minilm")  # names of data sets and backbones, whatever files are called so
+PathOrName = Annotated[str, Field(min_length=1), path_or("sample", "mind-small", "minilm")]
 
 
 class NewsConfig(TrainingConfig):
@@ -37,14 +37,14 @@ class NewsConfig(TrainingConfig):
     the plain way to the same losses, but for the numbers that dropout draws.
     """
 
-    data: str = Field("sample", min_length=1)
+    data: PathOrName = "sample"
     text: Literal["title", "title+abstract"] = "title"
     class_size: int = Field(60, ge=1)
     triplets_per_item: int = Field(5, ge=1)
     min_class_items: int = Field(1, ge=1)
     split: Literal["item", "triplet"] = "item"
     validation: float = Field(0.2, gt=0, lt=1)
-    backbone: str = Field("minilm", min_length=1)
+    backbone: PathOrName = "minilm"
     pooling: Literal["mean", "cls"] = "mean"
     max_tokens: int = Field(40, ge=3, le=512)
     trained: bool = True
@@ -62,25 +62,6 @@ class NewsConfig(TrainingConfig):
 
     # Like another device: the same network is learned, with other random numbers in dropout.
     MAY_CHANGE: ClassVar[frozenset[str]] = TrainingConfig.MAY_CHANGE | {"fast"}
-
-    @field_validator("data", "backbone")
-    @classmethod
-    def _absolute(cls, value: str) -> str:
-        """Make a path whole: the notebook's kernel works in another folder than the command line."""
-        path = Path(value).expanduser()
-        looks_like_path = value.startswith(("~", ".", "/")) or path.exists()
-        named = value in NAMED
-        return str(path.absolute()) if looks_like_path and not named else value
-
-    def preflight(self) -> None:
-        """Check the data, the device and the backbone, within seconds and before a run exists.
-
-        Raises UserError that says what was found, what was expected, and what to do.
-        """
-        from experiments.news import data as examples
-
-        examples.draw(self)
-        self.check_machine()
 
     def check_machine(self) -> None:
         """Check that this machine has the device and can get the backbone, with layers enough to freeze.

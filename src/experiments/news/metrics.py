@@ -7,16 +7,13 @@ out: no model can answer them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-
-    Vectors = Any  # NDArray or scipy.sparse matrix; both multiply with @ and slice by rows
+Vectors = Any  # NDArray or scipy.sparse matrix; both multiply with @ and slice by rows
 
 ROWS = 1024  # queries at once: 80 MB of distances at 10,000 candidates
 

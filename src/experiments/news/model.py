@@ -3,49 +3,43 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import lightning
 import torch
 from psutil import virtual_memory
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, AutoModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from experiments.news.data import TEXTS
-from experiments.news.tokens import Tokens, TokenTable, tokenize
+from experiments.news.config import NewsConfig
+from experiments.news.data import TEXTS, Tokens, TokenTable, tokenize
 from trainlab import hub
-from trainlab.hub import load_tokenizer, locate, quiet
 from trainlab.system import memory_limit
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from transformers import PreTrainedConfig
-
-    from experiments.news.config import NewsConfig
-
-    Runs = Sequence[tuple[int, int]]  # so many texts of so many tokens, one after the other
-
+Runs = Sequence[tuple[int, int]]  # so many texts of so many tokens, one after the other
 
 TITLE_WIDTHS = (512, 256)  # V. Visheratin, part 1: linear 512, GELU, linear 256
 PAIR_WIDTHS = (1024, 512, 256)  # title and abstract side by side
 HEAD_GAIN = 2.0  # on the sample, 1 and 3 give less precision on unseen items; so does torch's default
-TEXTS_AT_ONCE = 64  # one pass of the backbone: texts of like length, so that little of it is padding
+PADDED_AT_ONCE = 64  # texts in one pass, of like length, so that little is padding
 EMBEDDED_AT_ONCE = 4096  # items, sorted by length among themselves: no more of them need be in memory
-REMEMBERED = 0.25  # of the memory, at most, for what the frozen layers make of the tokens
+CACHED = 0.25  # of the memory, at most, for what the frozen layers make of the tokens
 PACKED_AT_ONCE = 256  # without padding: as fast as fewer on a CPU, while a GPU needs many
+ATTENTION = "trainlab-packed"  # Transformers' name for it
+PACKABLE = ("bert", "distilbert")  # whose attention asks Transformers, and whose positions start at 0
 
 
 class Batch(NamedTuple):
     """Triplets of a batch: its different items' tokens once, and where each triplet's three are [B, 3]."""
 
     tokens: Tokens
-    places: Tensor
+    indices: Tensor
 
 
 class Group(NamedTuple):
@@ -53,11 +47,6 @@ class Group(NamedTuple):
 
     tokens: Tokens
     labels: Tensor
-
-
-def _places(mask: Tensor) -> Tensor:
-    """Return where each token [N, L] stands among the real ones, all texts one after the other."""
-    return mask.flatten().cumsum(0).view_as(mask) - 1
 
 
 def pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
@@ -73,16 +62,12 @@ def build_head(width: int, texts: int) -> nn.Sequential:
     widths = [width * texts, *(TITLE_WIDTHS if texts == 1 else PAIR_WIDTHS)]
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
-        layers += [_orthogonal(before, after), nn.GELU()]
+        layer = nn.Linear(before, after)
+        # at first distances keep their proportions, and with them what the backbone knows
+        nn.init.orthogonal_(layer.weight, gain=HEAD_GAIN)
+        nn.init.zeros_(layer.bias)
+        layers += [layer, nn.GELU()]
     return nn.Sequential(*layers[:-1])
-
-
-def _orthogonal(before: int, after: int) -> nn.Linear:
-    """Return a layer that at first keeps distances in proportion, and with them what the backbone knows."""
-    layer = nn.Linear(before, after)
-    nn.init.orthogonal_(layer.weight, gain=HEAD_GAIN)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 class NewsModel(lightning.LightningModule):
@@ -99,20 +84,20 @@ class NewsModel(lightning.LightningModule):
         *,
         pooling: str,  # noqa: ARG002 - save_hyperparameters() keeps it, and others
         text: str,
-        margin: float,
+        margin: float,  # noqa: ARG002
         learning_rate: float,  # noqa: ARG002
         head_learning_rate: float,  # noqa: ARG002
         trained: bool = True,
-        mining: str = "sampled",
-        average: str = "all",
+        mining: str = "sampled",  # noqa: ARG002
+        average: str = "all",  # noqa: ARG002
         freeze: int = 0,  # noqa: ARG002
         fast: bool = True,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        quiet()
+        hub.quiet()
         config = hub.architecture(backbone_config)
-        self.attention = attention_for(config) if fast else None
+        self.attention = ATTENTION if fast and config.model_type in PACKABLE else None
         self.backbone = AutoModel.from_config(
             config, attn_implementation=self.attention, trust_remote_code=False
         )
@@ -120,26 +105,21 @@ class NewsModel(lightning.LightningModule):
             each.requires_grad_(False).eval()
         self.head = build_head(config.hidden_size, TEXTS[text]) if trained else nn.Identity()
         self.tokenizer = hub.tokenizer(tokenizer)
-        self.mined: Callable[[Tensor, Tensor], Tensor] = (
-            partial(batch_hard, margin=margin)
-            if mining == "hard"
-            else partial(batch_all, margin=margin, average=average)
-        )
 
     @classmethod
     def pretrained(cls, config: NewsConfig) -> Self:
         """Return the network with the backbone's published weights and, if it is to be trained, a head.
 
-        Raises UserError when the backbone can't be found (see `backbone.locate`).
+        Raises UserError when the backbone can't be found (see `trainlab.hub.locate`).
         """
-        quiet()
-        source = locate(config.backbone)
+        hub.quiet()
+        source = hub.locate(config.backbone)
         backbone = hub.load(AutoModel, source)
         names = (
             *("pooling", "text", "margin", "learning_rate", "head_learning_rate"),
             *("trained", "mining", "average", "freeze", "fast"),
         )
-        tokenizer = load_tokenizer(source, config.max_tokens).to_str()
+        tokenizer = hub.load_tokenizer(source, config.max_tokens).to_str()
         model = cls(backbone.config.to_dict(), tokenizer, **{name: getattr(config, name) for name in names})
         model.backbone.load_state_dict(backbone.state_dict())
         return model
@@ -163,50 +143,45 @@ class NewsModel(lightning.LightningModule):
     def pooled(self, tokens: Tokens) -> Tensor:
         """Return the backbone's vectors [N, T·H] of N items, their texts side by side."""
         ids, mask = tokens.ids.flatten(0, 1), tokens.mask.flatten(0, 1)
-        order = mask.sum(-1).argsort(stable=True)
-        encode, texts = (self._packed, PACKED_AT_ONCE) if self.attention else (self._padded, TEXTS_AT_ONCE)
-        places, lower = _places(mask), tokens.lower
-        parts = [
-            encode(ids[rows], mask[rows], None if lower is None else lower[places[rows][mask[rows] > 0]])
-            for rows in order.split(texts)
-        ]
-        return torch.cat(parts)[order.argsort()].view(len(tokens.ids), -1)
+        order, indices = mask.sum(-1).argsort(stable=True), token_indices(mask)
+        pooling, trained = self.hparams["pooling"], slice(self.hparams["freeze"], None)
+        vectors = []
+        for rows in order.split(PACKED_AT_ONCE if self.attention else PADDED_AT_ONCE):
+            real = mask[rows]
+            if self.attention:
+                hidden = None if tokens.hidden is None else tokens.hidden[indices[rows][real > 0]]
+                which = slice(None) if hidden is None else trained
+                for block in run_layers(self.backbone, ids[rows], real, which, hidden):
+                    vectors.append(pool(block, real.new_ones(block.shape[:2]), pooling))
+            else:
+                real = real[:, : int(real.sum(-1).max())]
+                states = self.backbone(input_ids=ids[rows, : real.shape[1]], attention_mask=real)
+                vectors.append(pool(states.last_hidden_state, real, pooling))
+        return torch.cat(vectors)[order.argsort()].view(len(tokens.ids), -1)
 
-    def _packed(self, ids: Tensor, mask: Tensor, lower: Tensor | None) -> Tensor:
-        """Return what `_padded` does, but for dropout's random numbers, without computing any padding."""
-        pooling = self.hparams["pooling"]
-        blocks = encode(self.backbone, ids, mask, below=self.hparams["freeze"], lower=lower)
-        return torch.cat([pool(block, mask.new_ones(block.shape[:2]), pooling) for block in blocks])
-
-    def _padded(self, ids: Tensor, mask: Tensor, _: Tensor | None) -> Tensor:
-        """Return the vectors [N, H] of texts [N, L], sorted by length, cut to the longest of them."""
-        longest = int(mask.sum(-1).max())
-        ids, mask = ids[:, :longest], mask[:, :longest]
-        states = self.backbone(input_ids=ids, attention_mask=mask).last_hidden_state
-        return pool(states, mask, self.hparams["pooling"])
-
-    def remembering(self, table: TokenTable) -> TokenTable:
+    def cache_frozen_layers(self, table: TokenTable) -> TokenTable:
         """Return the table with the states behind the frozen layers, computed once for all epochs.
 
         As it is without frozen layers, with padding, and where they would fill too much of the memory.
         """
         size = 4 * len(table.ids) * self.backbone.config.hidden_size  # bytes
-        room = REMEMBERED * min(memory_limit() or math.inf, virtual_memory().available)
+        room = CACHED * min(memory_limit() or math.inf, virtual_memory().available)
         if not (self.hparams["freeze"] and self.attention) or size > room:
             return table
-        parts = [self.below(part.to(self.device)) for part in table.batches(EMBEDDED_AT_ONCE)]
-        return replace(table, lower=torch.cat(parts))
+        parts = [self.run_frozen_layers(part.to(self.device)) for part in table.batches(EMBEDDED_AT_ONCE)]
+        return replace(table, hidden=torch.cat(parts))
 
     @torch.no_grad()
-    def below(self, tokens: Tokens) -> Tensor:
+    def run_frozen_layers(self, tokens: Tokens) -> Tensor:
         """Return the states [S, H] of all real tokens, on the CPU, behind the layers that are frozen."""
         ids, mask = tokens.ids.flatten(0, 1), tokens.mask.flatten(0, 1)
-        order = mask.sum(-1).argsort(stable=True)
-        places = _places(mask)
+        order, indices = mask.sum(-1).argsort(stable=True), token_indices(mask)
+        frozen = slice(self.hparams["freeze"])
         states = mask.new_empty(int(mask.sum()), self.backbone.config.hidden_size, dtype=torch.float32)
         for rows in order.split(PACKED_AT_ONCE):
-            part = encode_lower(self.backbone, ids[rows], mask[rows], self.hparams["freeze"])
-            states[places[rows][mask[rows] > 0]] = part.float()
+            blocks = run_layers(self.backbone, ids[rows], mask[rows], frozen)
+            packed = torch.cat([block.flatten(0, 1) for block in blocks])
+            states[indices[rows][mask[rows] > 0]] = packed.float()
         return states.cpu()
 
     def forward(self, tokens: Tokens) -> Tensor:
@@ -225,18 +200,18 @@ class NewsModel(lightning.LightningModule):
 
     def training_step(self, batch: Batch | Group) -> Tensor:
         """Return the batch's triplet loss: mean of max(0, ‖a-p‖ - ‖a-n‖ + margin)."""
-        vectors = self(batch.tokens)
-        if isinstance(batch, Group):
-            loss, size = self.mined(vectors, batch.labels), len(batch.labels)
+        vectors, margin = self(batch.tokens), self.hparams["margin"]
+        if isinstance(batch, Batch):
+            anchor, positive, negative = vectors[batch.indices].unbind(1)
+            loss = functional.triplet_margin_loss(anchor, positive, negative, margin=margin)
+        elif self.hparams["mining"] == "hard":
+            loss = batch_hard(vectors, batch.labels, margin)
         else:
-            loss, size = self._sampled(vectors, batch.places), len(batch.places)
+            loss = batch_all(vectors, batch.labels, margin, self.hparams["average"])
+        size = len(batch.indices if isinstance(batch, Batch) else batch.labels)
         self.log("train/loss", loss, prog_bar=True, batch_size=size)
         self.log("train/loss_epoch", loss, on_step=False, on_epoch=True, batch_size=size)
         return loss
-
-    def _sampled(self, vectors: Tensor, places: Tensor) -> Tensor:
-        anchor, positive, negative = vectors[places].unbind(1)
-        return nn.functional.triplet_margin_loss(anchor, positive, negative, margin=self.hparams["margin"])
 
     def validation_step(self, tokens: Tokens) -> Tensor:
         """Return the embeddings [U, D] of the unseen items; `Evaluation` measures them."""
@@ -244,23 +219,17 @@ class NewsModel(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return AdamW, its step one pass over the weights if `fast`; the fresh head learns faster."""
+        trained = [each for each in self.backbone.parameters() if each.requires_grad]
         groups = [
-            {
-                "params": [each for each in self.backbone.parameters() if each.requires_grad],
-                "lr": self.hparams["learning_rate"],
-            },
+            {"params": trained, "lr": self.hparams["learning_rate"]},
             {"params": self.head.parameters(), "lr": self.hparams["head_learning_rate"]},
         ]
         return torch.optim.AdamW(groups, fused=self.hparams["fast"])
 
 
-ATTENTION = "trainlab-packed"  # Transformers' name for it
-BACKBONES = ("bert", "distilbert")  # whose attention asks Transformers, and whose positions start at 0
-
-
-def attention_for(config: PreTrainedConfig) -> str | None:
-    """Return the attention to build a backbone with, None for its own where it can't be packed."""
-    return ATTENTION if config.model_type in BACKBONES else None
+def token_indices(mask: Tensor) -> Tensor:
+    """Return where each token [N, L] stands among the real ones, all texts one after the other."""
+    return mask.flatten().cumsum(0).view_as(mask) - 1
 
 
 def layers(backbone: nn.Module) -> nn.ModuleList:
@@ -269,41 +238,32 @@ def layers(backbone: nn.Module) -> nn.ModuleList:
     return next(each for each in lists if len(each) == backbone.config.num_hidden_layers)  # type: ignore[union-attr]
 
 
-def encode(
-    backbone: nn.Module, ids: Tensor, mask: Tensor, *, below: int = 0, lower: Tensor | None = None
+def run_layers(
+    backbone: nn.Module, ids: Tensor, mask: Tensor, which: slice = slice(None), hidden: Tensor | None = None
 ) -> list[Tensor]:
-    """Return the token states of texts [N, L], sorted by length, as blocks [n, l, H] of equal length.
+    """Run a backbone's layers over texts without their padding.
 
-    With `lower` [T, H], the tokens' states behind the `below` lowest layers, only the others are computed.
+    Args:
+        backbone: One of the kinds in `PACKABLE`, built with our attention.
+        ids: The texts [N, L], sorted by length.
+        mask: Of the same shape, 1 for each real token.
+        which: The layers that are run, all unless given.
+        hidden: The real tokens' states [S, H] before these layers, the embeddings' unless given.
+
+    Returns:
+        The states behind the layers, as blocks [n, l, H] of texts of equal length.
     """
-    runs = _runs(mask)
-    states = _embedded(backbone, ids, mask) if lower is None else lower[None]
-    above = layers(backbone)[0 if lower is None else below :]
-    return _blocks(_through(above, states, runs)[0], runs)
-
-
-def encode_lower(backbone: nn.Module, ids: Tensor, mask: Tensor, below: int) -> Tensor:
-    """Return the states [T, H] of all tokens of texts [N, L], sorted by length, behind the lowest layers."""
-    return _through(layers(backbone)[:below], _embedded(backbone, ids, mask), _runs(mask))[0]
-
-
-def _through(some: nn.ModuleList, states: Tensor, runs: Runs) -> Tensor:
-    """Return the states [1, T, H] behind some layers, one above the other."""
-    for layer in some:
-        states = layer(states, None, runs=runs)
-    return states
-
-
-def _runs(mask: Tensor) -> Runs:
     lengths, texts = torch.unique_consecutive(mask.sum(-1), return_counts=True)
-    return list(zip(texts.tolist(), lengths.tolist(), strict=True))
-
-
-def _embedded(backbone: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
-    """Return the tokens' first states [1, T, H]."""
-    real = mask.bool()
-    positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-    return backbone.embeddings(input_ids=ids[real][None], position_ids=positions[real][None])  # type: ignore[operator]
+    runs = list(zip(texts.tolist(), lengths.tolist(), strict=True))
+    if hidden is None:
+        real = mask.bool()
+        positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        states = backbone.embeddings(input_ids=ids[real][None], position_ids=positions[real][None])  # type: ignore[operator]
+    else:
+        states = hidden[None]
+    for layer in layers(backbone)[which]:
+        states = layer(states, None, runs=runs)
+    return _blocks(states[0], runs)
 
 
 def attend(  # noqa: PLR0913 - Transformers' own
@@ -326,17 +286,14 @@ def attend(  # noqa: PLR0913 - Transformers' own
     if runs is None:
         return sdpa_attention_forward(module, *given, attention_mask, dropout, scaling, **others)
     queries, keys, values = (_blocks(each[0].transpose(0, 1), runs) for each in given)
-    parts = [
-        _attend(*block, dropout, scaling).flatten(0, 1) for block in zip(queries, keys, values, strict=True)
-    ]
+    parts = []
+    for block in zip(queries, keys, values, strict=True):
+        query, key, value = (each.transpose(1, 2) for each in block)
+        attended = functional.scaled_dot_product_attention(
+            query, key, value, dropout_p=dropout, scale=scaling
+        )
+        parts.append(attended.transpose(1, 2).flatten(0, 1))
     return torch.cat(parts)[None], None
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: float | None) -> Tensor:
-    """Return the attended values [n, l, heads, D] of texts of equal length, of the same shape."""
-    query, key, value = (each.transpose(1, 2) for each in (query, key, value))
-    attended = nn.functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scaling)
-    return attended.transpose(1, 2)
 
 
 def _blocks(packed: Tensor, runs: Runs) -> list[Tensor]:

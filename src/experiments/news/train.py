@@ -3,44 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning
 import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch.utils.data import DataLoader, Dataset
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, default_convert
 
-from experiments.news.data import Examples, draw
+from experiments.news.config import NewsConfig
+from experiments.news.data import Examples, Tokens, TokenTable, draw, tokens_of
 from experiments.news.metrics import distances, triplet_distances
 from experiments.news.model import Batch, Group, NewsModel
-from experiments.news.recommend import BEST, check_query, nearest
-from experiments.news.tokens import tokens_of
+from experiments.news.recommend import check_query, nearest
+from trainlab import Run, Trainer, scalars
+from trainlab.cleaning import markdown, markdown_table
 from trainlab.run import checkpoint
+from trainlab.run.metrics import Direction
 from trainlab.run.recorder import VIEWS
-from trainlab.run.restoring import restore
-from trainlab.run.run import Run
-from trainlab.runs.frames import scalars
+from trainlab.run.restoring import BEST, restore
 from trainlab.runs.plots import plot_curves
-from trainlab.training.trainer import Trainer, accelerator_of, set_threads
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import lightning
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from experiments.news.config import NewsConfig
-    from experiments.news.data import Examples
-    from experiments.news.tokens import Tokens, TokenTable
-    from trainlab.run.metrics import Direction
-    from trainlab.run.run import Run
-
+from trainlab.training.trainer import accelerator_of, set_threads
 
 METRICS: dict[str, Direction] = {  # the loss grows with the margin: what comes first compares any two runs
     "val/precision_at_10": "max",
@@ -50,6 +40,13 @@ METRICS: dict[str, Direction] = {  # the loss grows with the margin: what comes 
     "val/loss": "min",
 }
 QUERIES = 3  # titles that recommendations are shown for
+SHOWN = ("val/loss", "val/precision_at_10")  # on the progress bar
+PROJECTED = 5_000  # points the projector in a browser still turns smoothly
+CURVES = {
+    "triplet loss": ("train/loss_epoch", "val/loss"),
+    "precision at 10": ("val/precision_at_10", "val_untrained/precision_at_10", "val_tfidf/precision_at_10"),
+    "mean reciprocal rank": ("val/mrr", "val_untrained/mrr", "val_tfidf/mrr"),
+}
 
 
 @dataclass
@@ -105,7 +102,7 @@ class Result:
 def train(config: NewsConfig) -> Result:
     """Train, or with `trained=false` only measure; everything is recorded in a run's folder.
 
-    With `resume` a run goes on from its newest checkpoint, or with its last measuring if only that is left.
+    With `resume` a run is resumed from its newest checkpoint, or at its last measuring if only that is left.
     With `fast_dev_run` a few batches are trained on, to see that all of it works, and nothing is recorded.
 
     Shows what it does on standard output and standard error. Raises UserError when data or backbone can't be
@@ -113,10 +110,9 @@ def train(config: NewsConfig) -> Result:
     """
     examples = draw(config)
     config.check_machine()
-    _say(examples.news.summary())
-    _say(examples.summary())
+    print(f"{examples.news.summary()}\n{examples.summary()}", flush=True)
     with Run("news", config, seed=config.seed, data=examples.news.fingerprint(), metrics=METRICS) as run:
-        _say(f"run: {run.folder}")
+        print(f"run: {run.folder}", flush=True)
         return _record(run, config, examples)
 
 
@@ -124,77 +120,51 @@ def _record(run: Run, config: NewsConfig, examples: Examples) -> Result:
     set_threads()
     torch.manual_seed(config.seed)  # the head's first weights
     model = NewsModel.pretrained(config).to(accelerator_of(config.accelerator))
-    _say(
-        f"measuring {Path(config.backbone).name}, untrained, and TF-IDF on the {len(examples.unseen):,} items"
-    )
+    backbone, count = Path(config.backbone).name, len(examples.unseen)
+    print(f"measuring {backbone}, untrained, and TF-IDF on the {count:,} items", flush=True)
     tokens = tokens_of(examples.news, config.text, model.tokenizer)
     data = NewsData(examples, tokens, config)
-    metrics = _baselines(run, config, data, model)
+    raw = model.embed(data.unseen(), raw=True).double().numpy()
+    metrics = {
+        "untrained": examples.measure(raw, config.margin),
+        "tfidf": examples.measure(tfidf(examples, config.text), config.margin),
+    }
+    baselines = {f"val_{key}/{name}": each[name] for key, each in metrics.items() for name in each}
+    if not config.fast_dev_run and not run.has("val_untrained/loss", 0):  # a resumed run has logged them
+        run.log(baselines, 0)
     if config.trained:
         model, steps = _train(run, config, data, model)
-    else:
-        steps = _keep_untrained(run, model, metrics["untrained"])
+    else:  # recorded as it is, so that it can recommend like any other
+        run.log({f"val/{name}": value for name, value in metrics["untrained"].items()}, 0)
+        state = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
+        checkpoint.save(state, run.folder / BEST)
+        steps = 0
     vectors = model.embed(tokens).double().numpy()
     if config.trained:
         metrics["trained"] = examples.measure(vectors[examples.unseen], config.margin)
     result = Result(run.folder, config, examples, metrics, model, vectors)
     if config.fast_dev_run:
-        _say("fast_dev_run: all of it works. No curves, no checkpoint: leave fast_dev_run out to train.")
+        print("fast_dev_run: all of it works. No curves, no checkpoint: leave fast_dev_run out to train.")
+        return result
+    if steps:
+        run.log(baselines, steps)  # a second point makes a line of them
     else:
-        _finish(run, result, steps)
+        log_distances(run, examples, result.unseen(), steps)
+    log_embeddings(run, examples, result.unseen(), steps)
+    run.log_text("recommendations", as_markdown(result.recommendations()), steps)
     return result
-
-
-def _baselines(run: Run, config: NewsConfig, data: NewsData, model: NewsModel) -> dict[str, dict[str, float]]:
-    """Measure the backbone's own vectors and TF-IDF, and log them at step 0."""
-    raw = model.embed(data.unseen(), raw=True).double().numpy()
-    metrics = {
-        "untrained": data.examples.measure(raw, config.margin),
-        "tfidf": data.examples.measure(tfidf(data.examples, config.text), config.margin),
-    }
-    if not config.fast_dev_run and not run.has("val_untrained/loss", 0):  # a resumed run has logged them
-        _log_baselines(run, metrics, 0)
-    return metrics
-
-
-def _log_baselines(run: Run, metrics: dict[str, dict[str, float]], step: int) -> None:
-    for system in ("untrained", "tfidf"):
-        run.log({f"val_{system}/{name}": value for name, value in metrics[system].items()}, step)
 
 
 def _train(run: Run, config: NewsConfig, data: NewsData, model: NewsModel) -> tuple[NewsModel, int]:
     """Train; return the best epoch's network and the number of steps made."""
     if config.devices == 1:  # other processes would each get a copy
-        data.tokens = model.remembering(data.tokens)
-    callbacks: list[Callback] = [Evaluation(run, data.examples, config.margin)]
-    trainer = Trainer(run, config, callbacks=callbacks)
+        data.tokens = model.cache_frozen_layers(data.tokens)
+    trainer = Trainer(run, config, callbacks=[Evaluation(run, data.examples, config.margin)])
     trainer.fit(model, data)
     if trainer.best_checkpoint is not None:
         model = restore(NewsModel, trainer.best_checkpoint)
-        _say(f"trained, below: the weights with the best {config.monitor}")
+        print(f"trained, below: the weights with the best {config.monitor}", flush=True)
     return model.to(accelerator_of(config.accelerator)).eval(), trainer.global_step
-
-
-def _keep_untrained(run: Run, model: NewsModel, metrics: dict[str, float]) -> int:
-    """Record a network that is not to be trained as it is, so that it can recommend like any other."""
-    run.log({f"val/{name}": value for name, value in metrics.items()}, 0)
-    state = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
-    checkpoint.save(state, run.folder / BEST)
-    return 0
-
-
-def _finish(run: Run, result: Result, steps: int) -> None:
-    """Write what the trained network looks like: projector, similarity, distances, neighbours."""
-    if steps:
-        _log_baselines(run, result.metrics, steps)  # a second point makes a line of them
-    else:
-        log_distances(run, result.examples, result.unseen(), steps)
-    log_embeddings(run, result.examples, result.unseen(), steps)
-    run.log_text("recommendations", as_markdown(result.recommendations()), steps)
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
 
 
 class TripletSet(Dataset):
@@ -215,8 +185,8 @@ class TripletSet(Dataset):
 
     def __getitems__(self, rows: list[int]) -> Batch:
         """Return a batch: each item's tokens once, however many of the triplets it is part of."""
-        items, places = torch.unique(self.triplets[rows], return_inverse=True)
-        return Batch(self.tokens.rows(items), places)
+        items, indices = torch.unique(self.triplets[rows], return_inverse=True)
+        return Batch(self.tokens.rows(items), indices)
 
     def shuffled(self, rng: np.random.Generator, batch_size: int) -> NDArray[np.int64]:
         """Return the triplets' rows in a random order in which a batch shares items.
@@ -232,7 +202,7 @@ class TripletSet(Dataset):
 
 
 class GroupSet(Dataset):
-    """Groups of up to `size` items of one category, drawn anew each time one is fetched.
+    """Groups of up to `size` items of one category, drawn again each time one is fetched.
 
     A category of n items has n / size of them, rounded up: an epoch takes each item once, on the average.
     `items` [N] are rows of `tokens`, `labels` [N] their categories as codes. A group that a batch holds
@@ -256,15 +226,13 @@ class GroupSet(Dataset):
 
     def __getitems__(self, groups: list[int]) -> Group:
         """Return a batch of groups, each item once."""
-        wanted = Counter(self.categories[group] for group in groups)
-        drawn = [self._draw(category, count * self.size) for category, count in wanted.items()]
+        wanted, drawn = Counter(self.categories[group] for group in groups), []
+        for category, count in wanted.items():
+            pool = self.pools[category]
+            order = torch.randperm(len(pool))  # by torch's random numbers, which the Trainer seeds
+            drawn.append(pool[order[: count * self.size]])
         labels = torch.tensor(list(wanted)).repeat_interleave(torch.tensor([len(each) for each in drawn]))
         return Group(self.tokens.rows(torch.cat(drawn)), labels)
-
-    def _draw(self, category: int, count: int) -> Tensor:
-        """Return some of a category's items, by torch's random numbers, which the Trainer seeds."""
-        pool = self.pools[category]
-        return pool[torch.randperm(len(pool))[:count]]
 
 
 class NewsData(lightning.LightningDataModule):
@@ -280,35 +248,19 @@ class NewsData(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Return batches, shuffled; order, and workers where they pay, are the Trainer's."""
-        sampled = self.config.mining == "sampled"
-        chosen = self._triplets() if sampled else self._groups()
-        size = self.config.batch_size if sampled else self.config.classes_per_batch
-        return DataLoader(chosen, batch_size=size, shuffle=True, collate_fn=_as_it_is)
-
-    def _triplets(self) -> TripletSet:
-        return TripletSet(self.tokens, self.examples.training, self.examples.news.codes("category"))
-
-    def _groups(self) -> GroupSet:
-        items = np.unique(self.examples.training)
-        labels = self.examples.news.codes("category")[items]
-        return GroupSet(self.tokens, items, labels, self.config.items_per_class)
+        config, codes = self.config, self.examples.news.codes("category")
+        chosen: TripletSet | GroupSet
+        if config.mining == "sampled":
+            chosen, size = TripletSet(self.tokens, self.examples.training, codes), config.batch_size
+        else:
+            items = np.unique(self.examples.training)
+            chosen = GroupSet(self.tokens, items, codes[items], config.items_per_class)
+            size = config.classes_per_batch
+        return DataLoader(chosen, batch_size=size, shuffle=True, collate_fn=default_convert)
 
     def val_dataloader(self) -> DataLoader:
         """Return one batch: the unseen items."""
         return DataLoader([self.unseen()], batch_size=None)  # type: ignore[arg-type]
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-SHOWN = ("val/loss", "val/precision_at_10")  # on the progress bar
-PROJECTED = 5_000  # points the projector in a browser still turns smoothly
-CURVES = {
-    "triplet loss": ("train/loss_epoch", "val/loss"),
-    "precision at 10": ("val/precision_at_10", "val_untrained/precision_at_10", "val_tfidf/precision_at_10"),
-    "mean reciprocal rank": ("val/mrr", "val_untrained/mrr", "val_tfidf/mrr"),
-}
 
 
 class Evaluation(Callback):
@@ -360,8 +312,6 @@ def category_distances(examples: Examples, vectors: NDArray[Any]) -> pd.DataFram
 
 def plot_similarity(near: pd.DataFrame) -> Figure:
     """Draw the distances between categories; the darker, the more alike."""
-    import matplotlib.pyplot as plt
-
     figure, axes = plt.subplots(figsize=(7, 6), layout="constrained")
     image = axes.imshow(near, cmap="viridis")
     axes.set_xticks(range(len(near)), near.columns, rotation=90)
@@ -376,17 +326,10 @@ def as_markdown(table: pd.DataFrame) -> str:
     """Return recommendations as Markdown: one table for each query."""
     parts = []
     for query, rows in table.groupby("query", sort=False):
-        lines = [f"**{_cell(query)}**", "", "| rank | title | category | distance |", "|--:|---|---|--:|"]
-        lines += [
-            f"| {row.rank} | {_cell(row.title)} | {_cell(row.category)} | {row.distance:.3f} |"
-            for row in rows.itertuples()
-        ]
-        parts.append("\n".join(lines))
+        cells = [(row.rank, row.title, row.category, f"{row.distance:.3f}") for row in rows.itertuples()]
+        lines = markdown_table(("rank", "title", "category", "distance"), cells, ("rank", "distance"))
+        parts.append(f"**{markdown(str(query))}**\n\n{lines}")
     return "\n\n".join(parts)
-
-
-def _cell(text: Any) -> str:
-    return str(text).replace("|", "\\|")
 
 
 def tfidf(examples: Examples, text: str) -> Any:

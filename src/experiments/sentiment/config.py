@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
+from trainlab.config import path_or
 from trainlab.training.config import FineTuneConfig
 
-NAMED = ("sample", "imdb", "minilm")  # names of data sets and backbones, whatever files are called so
+PathOrName = Annotated[str, Field(min_length=1), path_or("sample", "imdb", "minilm")]
 
 
 class SentimentConfig(FineTuneConfig):
@@ -26,10 +26,10 @@ class SentimentConfig(FineTuneConfig):
     precision=16-mixed.
     """
 
-    data: str = Field("sample", min_length=1)
+    data: PathOrName = "sample"
     validation: float = Field(0.15, gt=0, lt=1)
     test: float = Field(0.25, gt=0, lt=1)
-    backbone: str = Field("minilm", min_length=1)
+    backbone: PathOrName = "minilm"
     max_tokens: int = Field(128, ge=3, le=512)
     epochs: int = Field(4, ge=1)
     batch_size: int = Field(8, ge=1)
@@ -37,24 +37,6 @@ class SentimentConfig(FineTuneConfig):
     warmup_steps: int = Field(15, ge=0)
     logging_steps: int = Field(4, ge=1)
     metric_for_best: Literal["val/loss", "val/accuracy", "val/f1", "val/precision", "val/recall"] = "val/loss"
-
-    @field_validator("data", "backbone")
-    @classmethod
-    def _absolute(cls, value: str) -> str:
-        """Make a path whole: the notebook's kernel works in another folder than the command line."""
-        path = Path(value).expanduser()
-        looks_like_path = value.startswith(("~", ".", "/")) or path.exists()
-        return str(path.absolute()) if looks_like_path and value not in NAMED else value
-
-    def preflight(self) -> None:
-        """Check the data, the device and the backbone, within seconds and before a run exists.
-
-        Raises UserError that says what was found, what was expected, and what to do.
-        """
-        from experiments.sentiment import data
-
-        data.draw(self)
-        self.check_machine()
 
     def check_machine(self) -> None:
         """Check that this machine has the device and can get the backbone; raise UserError otherwise."""

@@ -78,6 +78,15 @@ def draw(config: SentimentConfig) -> Reviews:
     return Reviews(source, sha256, **parts, warnings=(*warnings, *repeated))
 
 
+def preflight(config: SentimentConfig) -> None:
+    """Check the data, the device and the backbone, within seconds and before a run exists.
+
+    Raises UserError that says what was found, what was expected, and what to do.
+    """
+    draw(config)
+    config.check_machine()
+
+
 def _locate(data: str) -> Path:
     return paths.data() / "sample" / "reviews.csv" if data == "sample" else Path(data).expanduser().resolve()
 

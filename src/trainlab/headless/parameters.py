@@ -22,6 +22,7 @@ from trainlab import literals, secrets
 from trainlab.cleaning import printable
 from trainlab.config import Config, assignments, no_parameter
 from trainlab.errors import UserError
+from trainlab.experiments import PACKAGE
 from trainlab.run import record, resume
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 TAG = "parameters"
 NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)  # what Python's parser says of a text
-OURS = "trainlab"
+OURS = ("trainlab", PACKAGE)
 _NAMED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # module:Class
 HOW_TO_TAG = (
     "Put the defaults (name = value) into one cell and tag that cell 'parameters': in JupyterLab click the "
@@ -163,7 +164,8 @@ def _defaults_in(code: str) -> dict[str, Any]:
 def settings_class(notebook: NotebookNode, folder: Path) -> type[Config] | None:
     """Return the Config class that the notebook's metadata names as `module:Class`, or None.
 
-    The module is trainlab's or lies in the notebook's folder; where it has no such name, nothing is imported.
+    The module is trainlab's, an experiment's, or lies in the notebook's folder; where it has no such name,
+    nothing is imported.
 
     Raises:
         UserError: It is any other: a notebook from elsewhere must not choose what is executed here.
@@ -175,7 +177,7 @@ def settings_class(notebook: NotebookNode, folder: Path) -> type[Config] | None:
         raise UserError(f"the notebook's metadata name the settings {named!r}; expected 'module:Class'.")
     module, _, name = named.partition(":")
     first = module.partition(".")[0]
-    file = module_file(module, [str(Path(trainlab.__file__).parents[1] if first == OURS else folder)])
+    file = module_file(module, [str(Path(trainlab.__file__).parents[1] if first in OURS else folder)])
     if file is None:
         raise UserError(
             f"the notebook's metadata name the settings {named!r}, a module that is neither trainlab's nor a "
@@ -184,7 +186,7 @@ def settings_class(notebook: NotebookNode, folder: Path) -> type[Config] | None:
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
     try:
-        if first != OURS and module_file(first) != module_file(first, [str(folder)]):
+        if first not in OURS and module_file(first) != module_file(first, [str(folder)]):
             raise ImportError(f"Python has another module {first!r}; rename the one beside the notebook")
         tree = ast.walk(ast.parse(file.read_bytes(), str(file)))
         bound = {

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from trainlab import secrets, untrusted
 from trainlab.errors import UserError
 from trainlab.run import tfrecords
+from trainlab.run.metrics import Curve
 from trainlab.run.signals import describe
 
 if TYPE_CHECKING:
@@ -28,15 +29,6 @@ MARK = "tfevents"  # what the name of an event file holds
 
 class EventFileError(UserError):
     """An event file that can't be read, or holds something else."""
-
-
-@dataclass
-class Curve:
-    """One tag's points in the order in which they were logged; a step may stand there more than once."""
-
-    steps: list[int] = field(default_factory=list)
-    wall_times: list[float] = field(default_factory=list)  # seconds since 1970, or whatever was written
-    values: list[float] = field(default_factory=list)
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from trainlab.errors import UserError, nearest, some
@@ -11,7 +12,6 @@ from trainlab.errors import UserError, nearest, some
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from trainlab.run.events import Curve
 
 Direction = Literal["min", "max"]
 # Last in the alphabet, which is TensorBoard's order: it opens the first two groups of tags alone, and has the
@@ -104,6 +104,15 @@ def never_logged(named: Iterable[str], logged: Iterable[str]) -> str:
     missing = [tag for tag in named if tag not in known]
     hint = nearest(missing[0], known) if len(missing) == 1 else ""
     return f"metrics: {some(missing)} never logged.{hint} Logged: {some(known)}." if missing else ""
+
+
+@dataclass
+class Curve:
+    """One tag's points in the order in which they were logged; a step may stand there more than once."""
+
+    steps: list[int] = field(default_factory=list)
+    wall_times: list[float] = field(default_factory=list)  # seconds since 1970, or whatever was written
+    values: list[float] = field(default_factory=list)
 
 
 class Summary:

@@ -7,13 +7,12 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-    from trainlab.run.record import Status
 
 _LONGEST_REASON = 2000  # characters
 # A first signal asks: the step at work is made and saved. A second one, which an engine sends when its own
@@ -174,7 +173,7 @@ def _in_forked_child(number: int) -> None:
         os.kill(os.getpid(), number)
 
 
-def ending(error: BaseException | None) -> tuple[Status, str | None]:
+def ending(error: BaseException | None) -> tuple[Literal["finished", "failed", "interrupted"], str | None]:
     """Return a run's status and the reason for it, given the exception that left its block."""
     if error is None or (type(error) is SystemExit and error.code in (None, 0) and not _interrupted(error)):
         return "finished", None

@@ -13,7 +13,7 @@ from trainlab import cleaning
 from trainlab.cleaning import printable
 from trainlab.run import stop as stopping
 from trainlab.run.monitor import VITALS
-from trainlab.runs import columns, progress
+from trainlab.runs import columns
 from trainlab.runs.listing import UNREADABLE
 
 if TYPE_CHECKING:
@@ -78,10 +78,32 @@ def print_table(rows: Sequence[Row], chosen: Sequence[str] | None) -> None:
         console.print(printable(sentence))
 
 
+def progress(row: Row) -> str:
+    """Return 'step 340 of 2,000, epoch 2 of 5, about 3 min left', or as much of it as is known."""
+    if row.record is None:
+        return ""
+    planned = row.record.planned
+    step = max((point.step for point in row.record.last.values()), default=None)  # the last one logged
+    if step is None:
+        return ""
+    if planned is None or planned.steps is None:
+        return f"step {step:,}"
+    parts = [f"step {min(step, planned.steps):,} of {planned.steps:,}"]
+    if planned.epochs:
+        parts.append(
+            f"epoch {min(planned.epochs, 1 + step * planned.epochs // planned.steps)} of {planned.epochs}"
+        )
+    if planned.step < step < planned.steps:  # the others will take as long as those since the start
+        seconds = max(0.0, (datetime.now(UTC) - planned.at).total_seconds())
+        left = duration(seconds / (step - planned.step) * (planned.steps - step))
+        parts.append(f"about {' '.join(left.split()[:2])} left")
+    return ", ".join(parts)
+
+
 def state(row: Row) -> str:
     """Return how far a run at work is, or the reason why one failed or was interrupted; '' for all others."""
     if row.status == "running":
-        return progress.text(row)
+        return progress(row)
     return " ".join((row.reason or "").split()) if row.status in ("failed", "interrupted") else ""
 
 
@@ -299,7 +321,7 @@ def _known(row: Row) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "folder": row.folder,
         "status": row.status,
-        "progress": progress.text(row) if row.status == "running" else None,
+        "progress": progress(row) if row.status == "running" else None,
         "reason": row.reason,
         "started": started,
         "duration": duration(row.seconds),

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import tiny_models
-from experiments.attention import config
 from experiments.attention.config import AttentionConfig
+from experiments.attention.data import readers
 from experiments.attention.scores import mentions
 
 if TYPE_CHECKING:
@@ -28,5 +28,5 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def reader(tiny_bert: Path) -> Reader:
-    (found,) = config.readers(AttentionConfig(backbone=str(tiny_bert)))
+    (found,) = readers(AttentionConfig(backbone=str(tiny_bert)))
     return found

@@ -36,8 +36,8 @@ EVEN = torch.full((5, 5), 0.2)
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
-        (patterns.previous, [1, 0, 0, 0.2]),
-        (patterns.following, [0, 1, 0, 0.2]),
+        (patterns.OF_TEXTS["previous token"], [1, 0, 0, 0.2]),
+        (patterns.OF_TEXTS["next token"], [0, 1, 0, 0.2]),
         (patterns.separator, [0, 1 / 3, 1, 0.2]),
     ],
 )

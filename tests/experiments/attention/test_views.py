@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from experiments.attention import config as sources
 from experiments.attention.config import AttentionConfig
+from experiments.attention.data import reviews
 from experiments.attention.views import look
 from experiments.sentiment.config import SentimentConfig
 from experiments.sentiment.train import train
@@ -69,4 +69,4 @@ def test_the_scores_are_over_reviews_that_were_held_out() -> None:
     from experiments.sentiment import data
 
     held_out = data.draw(SentimentConfig()).test["text"].tolist()
-    assert sources.reviews(AttentionConfig(texts=7)) == held_out[:7]
+    assert reviews(AttentionConfig(texts=7)) == held_out[:7]

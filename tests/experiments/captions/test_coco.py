@@ -167,7 +167,7 @@ def test_annotations_that_changed_since_are_refused(coco_folder: Path, config: C
 
 @pytest.mark.parametrize("name", ["pictures.bin", "captions.json", "prepared.json"])
 @pytest.mark.parametrize("content", [b"", b"[" * 100_000, b'{"files": {}}'])
-def test_a_damaged_cache_is_told(
+def test_a_damaged_cache_is_reported(
     coco_folder: Path, config: CaptionsConfig, name: str, content: bytes
 ) -> None:
     (prepare(config) / name).write_bytes(content)
@@ -175,7 +175,7 @@ def test_a_damaged_cache_is_told(
         draw_corpus(config)
 
 
-def test_a_disk_that_fills_up_is_told_and_the_old_cache_stays(
+def test_a_disk_that_fills_up_is_reported_and_the_old_cache_stays(
     coco_folder: Path, config: CaptionsConfig
 ) -> None:
     prepare(config)

@@ -9,10 +9,10 @@ from experiments.captions.data import (
     COLOURS,
     RELATIONS,
     Scene,
-    draw_corpus,
     draw_scene,
+    draw_shapes,
     scenes,
-    split,
+    split_scenes,
 )
 
 
@@ -52,23 +52,23 @@ def test_shapes_touch_no_edge() -> None:
 
 
 def test_the_same_seed_draws_the_same_and_another_draws_others(tiny: CaptionsConfig) -> None:
-    once, again = draw_corpus(tiny), draw_corpus(tiny)
+    once, again = draw_shapes(tiny), draw_shapes(tiny)
     assert once.sha256 == again.sha256
-    other = draw_corpus(tiny.model_copy(update={"seed": 1}))
+    other = draw_shapes(tiny.model_copy(update={"seed": 1}))
     assert other.sha256 != once.sha256
-    more = draw_corpus(tiny.model_copy(update={"pictures": 60}))
+    more = draw_shapes(tiny.model_copy(update={"pictures": 60}))
     assert np.array_equal(more.pictures[:48], once.pictures[:48]), "a picture depends on seed and place alone"
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_no_two_sides_share_a_scene(seed: int) -> None:
-    training, validation, test = map(set, split(0.1, 0.1, seed))
+    training, validation, test = map(set, split_scenes(0.1, 0.1, seed))
     assert (len(training), len(validation), len(test)) == (720, 90, 90)
     assert training | validation | test == set(scenes())
 
 
 def test_pictures_of_no_two_sides_share_a_caption(tiny: CaptionsConfig) -> None:
-    corpus = draw_corpus(tiny.model_copy(update={"pictures": 1000}))
+    corpus = draw_shapes(tiny.model_copy(update={"pictures": 1000}))
     training, validation, test = (
         {corpus.captions[row][0] for row in rows}
         for rows in (corpus.training, corpus.validation, corpus.test)
@@ -80,6 +80,6 @@ def test_pictures_of_no_two_sides_share_a_caption(tiny: CaptionsConfig) -> None:
 
 
 def test_every_word_of_the_held_out_scenes_is_in_training(tiny: CaptionsConfig) -> None:
-    training, validation, test = split(tiny.validation, tiny.test, tiny.seed)
+    training, validation, test = split_scenes(tiny.validation, tiny.test, tiny.seed)
     words = {word for scene in training for word in scene.caption.split()}
     assert {word for scene in validation + test for word in scene.caption.split()} <= words

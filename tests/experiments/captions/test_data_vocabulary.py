@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from experiments.captions.data import END, PAD, SPECIAL, START, UNKNOWN, Vocabulary, words_of
-from trainlab.errors import UserError
 
 CAPTIONS = ["A dog's bowl.", "a dog", "A  bowl, a dog!"]
 
@@ -32,15 +29,3 @@ def test_encoding_frames_cuts_and_knows_what_it_does_not_know(vocabulary: Vocabu
 def test_decoding_takes_encoding_back(vocabulary: Vocabulary) -> None:
     assert vocabulary.decode(vocabulary.encode("A bowl, a dog!", 20)) == "a bowl a dog"
     assert vocabulary.decode([4, END, 5, PAD]) == "a", "nothing behind the end"
-
-
-def test_what_is_written_is_read_again(vocabulary: Vocabulary, tmp_path: Path) -> None:
-    vocabulary.write(tmp_path / "vocabulary.json")
-    assert Vocabulary.read(tmp_path / "vocabulary.json") == vocabulary
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '{"a": 1}', '["a", "dog"]'])
-def test_a_file_that_is_no_vocabulary_is_refused(content: str, tmp_path: Path) -> None:
-    (tmp_path / "vocabulary.json").write_text(content)
-    with pytest.raises(UserError, match=r"vocabulary\.json"):
-        Vocabulary.read(tmp_path / "vocabulary.json")

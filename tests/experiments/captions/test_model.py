@@ -74,7 +74,7 @@ def test_the_packed_loss_is_that_of_a_loop_over_pictures_and_words(
 ) -> None:
     chances = [
         teacher_forced(model, batch.pictures[place], words[1 : 1 + length].tolist())
-        for words, length, place in zip(batch.words, batch.lengths.tolist(), batch.places, strict=True)
+        for words, length, place in zip(batch.words, batch.lengths.tolist(), batch.indices, strict=True)
     ]
     assert sum(map(len, chances)) == 5 + 10 + 2 + 3
     assert torch.allclose(model.loss(batch), -torch.cat(chances).mean(), atol=1e-5)
@@ -92,7 +92,7 @@ def test_a_written_captions_score_is_what_training_gives_it(
             pictures=picture[None],
             words=torch.tensor([[START, *words]]),
             lengths=torch.tensor([len(words)]),
-            places=torch.tensor([0]),
+            indices=torch.tensor([0]),
         )
         assert written.scores[row].item() == pytest.approx(
             -len(words) * model.loss(as_trained).item(), rel=1e-4
@@ -224,7 +224,7 @@ def test_an_encoder_that_is_no_resnet_is_refused(saved_resnet: Path, tmp_path: P
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(UserError, match=r"a bert\. Expected a ResNet"):
-        encoder.config_of(str(tmp_path))
+        encoder.encoder_config(str(tmp_path))
 
 
 def test_an_encoder_that_cannot_be_had_says_what_else_works(

@@ -14,7 +14,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import trainlab
 from experiments.captions import train as report
 from experiments.captions.config import CaptionsConfig
-from experiments.captions.data import Vocabulary
 from experiments.captions.model import CaptionsModel
 from experiments.captions.train import Result, caption, train
 from trainlab.errors import UserError
@@ -45,7 +44,7 @@ def test_a_run_leaves_its_folder_behind(result: Result) -> None:
     assert record["data"]["sha256"] == result.corpus.sha256
     assert record["tested"]["commonest caption"]["bleu"] == result.table().loc["bleu", "commonest caption"]
     assert record["best_checkpoint"]["path"] == "checkpoints/best.ckpt"
-    assert Vocabulary.read(result.run / "vocabulary.json") == result.model.vocabulary
+    assert json.loads((result.run / "vocabulary.json").read_text()) == list(result.model.vocabulary.words)
 
 
 def test_every_curve_is_there_over_global_steps(result: Result) -> None:
@@ -136,7 +135,7 @@ def test_measures_count_word_for_word_and_any_reference() -> None:
     assert report.measures(["a b c d"], [["a b c d"]]) == {"bleu": 1, "exact_match": 1}
 
 
-def test_a_killed_training_goes_on_to_the_same_weights_and_curves(
+def test_a_killed_training_is_resumed_to_the_same_weights_and_curves(
     tiny: CaptionsConfig, result: Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny.model_copy(update={"checkpoint_every": "4"})

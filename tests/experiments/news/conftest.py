@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import tiny_models
-from experiments.news import tokens
+from experiments.news import data
 from experiments.news.config import NewsConfig
 
 CATEGORIES = {
@@ -59,5 +59,5 @@ def tiny(tiny_bert: Path, news_tsv: Path) -> NewsConfig:
 def own_tokens(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Tokens that the user has kept are none of the tests' business."""
     folder = tmp_path_factory.mktemp("data") / "tokens"
-    monkeypatch.setattr(tokens, "home", lambda: folder)
+    monkeypatch.setattr(data, "tokens_folder", lambda: folder)
     return folder

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from experiments.news.checks import NewsSubject, subject
 from experiments.news.config import NewsConfig
+from experiments.news.data import Tokens
 from experiments.news.model import NewsModel, pool
-from experiments.news.tokens import Tokens
 from experiments.news.train import NewsData
 from trainlab.checks.harness import Finding
 from trainlab.checks.run import run_all

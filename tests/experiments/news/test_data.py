@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from experiments.news import data
-from experiments.news.data import News, read, split_items, title_key
+from experiments.news.data import News, read, split_items
+from trainlab.cleaning import text_key
 from trainlab.errors import UserError
 
 
@@ -120,7 +121,7 @@ def test_duplicate_titles_never_straddle(seed: int) -> None:
     titles += [("c9", title.upper()) for _, title in titles[:20]]  # across categories, too
     news = news_of(titles)
     seen, unseen = split_items(news, 0.3, seed)
-    keys = title_key(news.table["title"])
+    keys = news.table["title"].map(text_key)
     assert set(keys[seen]).isdisjoint(keys[unseen])
     assert sorted([*seen, *unseen]) == list(range(len(titles)))
     assert len(unseen) > 20

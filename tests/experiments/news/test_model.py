@@ -59,7 +59,7 @@ def test_tokens_are_the_backbones_own_and_cut(tiny: NewsConfig, tiny_bert: Path)
 def test_many_at_once_equal_one_by_one(
     tiny: NewsConfig, pooling: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("experiments.news.model.TEXTS_AT_ONCE", 3)
+    monkeypatch.setattr("experiments.news.model.PADDED_AT_ONCE", 3)
     model = NewsModel.pretrained(tiny.model_copy(update={"pooling": pooling, "text": text})).eval()
     items = ITEMS if text == "title" else [[title, "the day"] for (title,) in ITEMS]
     together = model.embed(model.tokenize(items))
@@ -108,7 +108,7 @@ def test_a_checkpoint_restores_without_backbone_and_hub(
 ) -> None:
     state = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
     checkpoint.save(state, tmp_path / "best.ckpt")
-    monkeypatch.setattr("experiments.news.model.locate", None)
+    monkeypatch.setattr("trainlab.hub.locate", None)
     restored = restore(NewsModel, tmp_path / "best.ckpt")
     assert np.array_equal(model.tokenize(ITEMS).ids, restored.tokenize(ITEMS).ids)
     assert torch.equal(model.embed(model.tokenize(ITEMS)), restored.embed(restored.tokenize(ITEMS)))

@@ -38,18 +38,18 @@ def test_what_is_frozen_draws_no_dropout_in_training(kind: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert"])
 @pytest.mark.parametrize("text", ["title", "title+abstract"])
-def test_what_frozen_layers_make_of_tokens_is_remembered(kind: str, text: str, tmp_path: Path) -> None:
+def test_what_frozen_layers_make_of_tokens_is_cached(kind: str, text: str, tmp_path: Path) -> None:
     words = ["game", "rain", "wind", "sun", "cup"]
     backbone = getattr(tiny_models, kind)(tmp_path, words)
     config = NewsConfig(backbone=str(backbone), freeze=1, text=text)
     model = NewsModel.pretrained(config).eval()
     items = [["game rain"], ["sun"], ["cup cup wind game"], ["wind rain"]]
     table = model.tokenize(items if text == "title" else [[title, "the sun"] for (title,) in items])
-    remembered = model.remembering(table)
+    cached = model.cache_frozen_layers(table)
     wanted = [2, 0, 3]
-    rows, known = table.rows(wanted), remembered.rows(wanted)
-    assert known.lower is not None
-    assert len(known.lower) == rows.mask.sum()
+    rows, known = table.rows(wanted), cached.rows(wanted)
+    assert known.hidden is not None
+    assert len(known.hidden) == rows.mask.sum()
     packed.layers(model.backbone)[0].register_forward_pre_hook(lambda *_: pytest.fail("computed again"))
     vectors = model(known)
     vectors.pow(2).mean().backward()
@@ -63,7 +63,7 @@ def test_what_frozen_layers_make_of_tokens_is_remembered(kind: str, text: str, t
     torch.testing.assert_close(gradients, others, atol=1e-5, rtol=1e-5)
 
 
-def test_nothing_is_remembered_where_nothing_is_frozen_or_memory_is_short(
+def test_nothing_is_cached_where_nothing_is_frozen_or_memory_is_short(
     tiny: NewsConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free, plain, frozen = (
@@ -71,23 +71,23 @@ def test_nothing_is_remembered_where_nothing_is_frozen_or_memory_is_short(
         for each in ({}, {"freeze": 1, "fast": False}, {"freeze": 1})
     )
     table = free.tokenize([["game"], ["rain"]])
-    assert free.remembering(table) is table
-    assert plain.remembering(table) is table
-    assert frozen.remembering(table).lower is not None
+    assert free.cache_frozen_layers(table) is table
+    assert plain.cache_frozen_layers(table) is table
+    assert frozen.cache_frozen_layers(table).hidden is not None
     monkeypatch.setattr("experiments.news.model.memory_limit", lambda: 2048)
-    assert frozen.remembering(table) is table
+    assert frozen.cache_frozen_layers(table) is table
 
 
-def test_a_training_that_remembers_gives_the_losses_of_one_that_does_not(
+def test_a_training_with_a_cache_gives_the_losses_of_one_that_does_not(
     tiny: NewsConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny.model_copy(update={"freeze": 1})
-    remembered = train(config).metrics["trained"]
-    monkeypatch.setattr(NewsModel, "remembering", lambda _, table: table)
-    assert train(config).metrics["trained"] == pytest.approx(remembered, abs=1e-4)
+    cached = train(config).metrics["trained"]
+    monkeypatch.setattr(NewsModel, "cache_frozen_layers", lambda _, table: table)
+    assert train(config).metrics["trained"] == pytest.approx(cached, abs=1e-4)
 
 
-def test_the_frozen_run_goes_on_as_if_it_had_not_stopped(tiny: NewsConfig) -> None:
+def test_a_frozen_run_that_is_resumed_equals_one_that_did_not_stop(tiny: NewsConfig) -> None:
     config = tiny.model_copy(update={"freeze": 1})
     whole = train(config)
     train(config.model_copy(update={"epochs": 1}))

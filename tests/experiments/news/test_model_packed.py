@@ -63,7 +63,7 @@ def test_no_padding_reaches_the_linear_layers(backbone: Path) -> None:
     assert seen[fast].numel() == tokens.mask.sum() < seen[plain].numel()
 
 
-def test_dropout_is_at_work_in_training_alone(backbone: Path) -> None:
+def test_dropout_acts_in_training_alone(backbone: Path) -> None:
     _, fast = both(backbone)
     tokens = fast.tokenize(ITEMS).rows(range(4))
     assert torch.equal(fast(tokens), fast(tokens))
@@ -71,7 +71,7 @@ def test_dropout_is_at_work_in_training_alone(backbone: Path) -> None:
     assert not torch.equal(fast(tokens), fast(tokens))
 
 
-def test_dropout_of_attention_alone_is_at_work_too(backbone: Path) -> None:
+def test_dropout_of_attention_alone_acts_too(backbone: Path) -> None:
     _, fast = both(backbone)
     fast.train()
     for module in fast.modules():
@@ -94,7 +94,7 @@ def test_a_padded_call_of_the_same_backbone_leaves_padding_out(backbone: Path) -
 
 def test_another_architecture_keeps_its_own_attention() -> None:
     config = RobertaConfig(vocab_size=9, hidden_size=8, num_attention_heads=2, num_hidden_layers=1)
-    assert packed.attention_for(config) is None
+    assert config.model_type not in packed.PACKABLE
     assert AutoModel.from_config(config, attn_implementation=None).config._attn_implementation == "sdpa"
 
 
@@ -127,7 +127,7 @@ def test_both_ways_give_the_same_losses(without_dropout: NewsConfig) -> None:
     assert fast[-1] < fast[0]
 
 
-def test_a_training_goes_on_the_other_way(without_dropout: NewsConfig) -> None:
+def test_a_training_is_resumed_the_other_way(without_dropout: NewsConfig) -> None:
     whole = losses(without_dropout)
     train(without_dropout.model_copy(update={"epochs": 1}))
     resumed = losses(without_dropout.model_copy(update={"resume": "last", "fast": False}))
@@ -147,7 +147,9 @@ def test_accumulated_gradients_of_two_batches_are_those_of_one_twice_as_large(
     assert curves[0]["step"].tolist() == curves[1]["step"].tolist()
 
 
-def test_an_accumulating_training_goes_on_as_if_it_had_not_stopped(without_dropout: NewsConfig) -> None:
+def test_an_accumulating_training_that_is_resumed_equals_one_that_did_not_stop(
+    without_dropout: NewsConfig,
+) -> None:
     config = without_dropout.model_copy(update={"accumulate_grad_batches": 2})
     whole = losses(config)
     train(config.model_copy(update={"epochs": 1}))

@@ -139,7 +139,7 @@ def curves(result: Result) -> pd.DataFrame:
     return points[["tag", "step", "value"]].reset_index(drop=True)
 
 
-def test_a_run_goes_on_as_if_it_had_not_stopped(tiny: NewsConfig, result: Result) -> None:
+def test_a_resumed_run_equals_one_that_did_not_stop(tiny: NewsConfig, result: Result) -> None:
     first = train(tiny.model_copy(update={"epochs": 1}))
     resumed = train(tiny.model_copy(update={"resume": "last"}))
     assert resumed.run == first.run
@@ -147,7 +147,7 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(tiny: NewsConfig, result: Result
     pd.testing.assert_frame_equal(curves(resumed), curves(result), check_exact=True)
 
 
-def test_mined_batches_go_on_in_the_middle_of_an_epoch_as_if_nothing_had_stopped(tiny: NewsConfig) -> None:
+def test_mined_batches_are_resumed_in_the_middle_of_an_epoch(tiny: NewsConfig) -> None:
     mined = tiny.model_copy(
         update={"mining": "all", "classes_per_batch": 2, "items_per_class": 2, "epochs": 2}
     )
@@ -159,7 +159,7 @@ def test_mined_batches_go_on_in_the_middle_of_an_epoch_as_if_nothing_had_stopped
     pd.testing.assert_frame_equal(curves(whole), before, check_exact=True)
 
 
-def test_a_run_that_stopped_in_its_last_evaluation_goes_on_there(
+def test_a_run_that_stopped_in_its_last_evaluation_is_resumed_there(
     tiny: NewsConfig, result: Result, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(*_: object) -> None:

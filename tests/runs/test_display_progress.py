@@ -7,13 +7,14 @@ import pytest
 
 from runs_folder import make, points
 from trainlab.run.run import Run
-from trainlab.runs import listing, progress
+from trainlab.runs import listing
+from trainlab.runs.display import progress
 
 
 def said(logs, step, planned=None):
     last = {} if step is None else {"train/loss": {"value": 1.0, "step": step}}
     folder = make(logs, "news/a", status="running", last=last, planned=dated(planned))
-    return progress.text(listing.read(folder, logs))
+    return progress(listing.read(folder, logs))
 
 
 def plan(steps=None, epochs=None, step=0, seconds=60):
@@ -63,7 +64,7 @@ def test_a_plan_that_cannot_be_read_takes_nothing_from_the_run(tmp_path, planned
     (folder / "run.json").write_text(json.dumps(known, default=str))
     row = listing.read(folder, tmp_path)
     assert (row.status, row.last) == ("finished", {"val/loss": 0.5})
-    assert progress.text(row) == "step 1"
+    assert progress(row) == "step 1"
 
 
 def test_a_run_that_is_gone_on_with_has_no_plan_until_its_training_begins(tmp_path):
@@ -71,7 +72,7 @@ def test_a_run_that_is_gone_on_with_has_no_plan_until_its_training_begins(tmp_pa
         run.plan(200)
         run.log({"loss": 1.0}, 50)
     with Run("mine", logs=tmp_path, resume=run.name, monitor=False) as again:
-        assert progress.text(listing.read(again.folder, tmp_path)) == "step 50"
+        assert progress(listing.read(again.folder, tmp_path)) == "step 50"
 
 
 def test_a_plain_loop_may_say_how_far_it_is_to_go(tmp_path):
@@ -79,9 +80,9 @@ def test_a_plain_loop_may_say_how_far_it_is_to_go(tmp_path):
         run.plan(200)
         run.log({"loss": 1.0}, 50)
         run.update()
-        assert progress.text(listing.read(run.folder, tmp_path)).startswith("step 50 of 200, about ")
+        assert progress(listing.read(run.folder, tmp_path)).startswith("step 50 of 200, about ")
 
 
 def test_a_foreign_run_tells_nothing(tmp_path):
     row = listing.Row(tmp_path, "a", "b", "unknown", last=dict.fromkeys(points(val_loss=1.0), 1.0))
-    assert progress.text(row) == ""
+    assert progress(row) == ""
