@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def root() -> Path:
-    """Return the project folder: TRAINLAB_ROOT, the one that holds `src/`, or, installed, the working folder."""
+    """Return the project folder: TRAINLAB_ROOT, the one that holds `src/`, or else the working folder."""
     package = Path(__file__).parent
     checkout = package.parents[1] if package.parent.name == "src" else Path.cwd()
     return Path(os.environ.get("TRAINLAB_ROOT") or checkout)
