@@ -41,7 +41,7 @@ run: ## run a notebook headless: make run ARGS="news margin=5"
 runs: ## list all runs: make runs ARGS="--sort val/loss"
 	@stack/verb runs $(ARGS)
 
-stop: ## end a run at work; it saves a checkpoint first: make stop RUN=NAME
+stop: ## stop a run; it saves a checkpoint first: make stop RUN=NAME
 	@stack/verb stop
 
 build: ## build the images, or install the packages

@@ -50,7 +50,7 @@ check_folders() { # refuses to start without the folders that both services shar
   for folder in logs data notebooks; do
     [[ -d $folder ]] || fail "$folder/ is missing. Make it: mkdir $folder"
     [[ $engine == docker || -w $folder ]] || fail "$folder/ belongs to $(owner_of $folder), and $(id -un) cannot write to it.
-       Mend it: sudo chown -R $(id -u):$(id -g) $folder"
+       Fix it: sudo chown -R $(id -u):$(id -g) $folder"
   done
 }
 

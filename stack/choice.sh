@@ -9,7 +9,7 @@ choose() { # sets engine (docker or local), gpu (0 or 1) and why (one line that 
   ask_docker
   problem=$(docker_problem)
   if [[ ${ENGINE:-} == docker && -n $problem ]]; then
-    fail "ENGINE=docker, but $problem. Mend that, or use ENGINE=local, which needs only Python 3.11."
+    fail "ENGINE=docker, but $problem. Fix that, or use ENGINE=local, which needs only Python 3.11."
   elif [[ ${ENGINE:-} == local ]]; then choose_local "ENGINE=local"
   elif [[ -z ${ENGINE:-} ]] && local_is_up; then choose_local "already running without Docker"
   elif [[ -n $problem ]]; then choose_local "$problem"

@@ -5,11 +5,11 @@ alone() { # alone NAME COMMAND...: runs it as soon as no other process here is a
   local lock=.stack/$1.lock
   (umask 077 && mkdir -p .stack)
   give_away .stack
-  [[ -w .stack ]] || fail ".stack/ cannot be written by $(id -un). Mend it: sudo chown -R $(id -u):$(id -g) .stack"
+  [[ -w .stack ]] || fail ".stack/ cannot be written by $(id -un). Fix it: sudo chown -R $(id -u):$(id -g) .stack"
   if command -v flock >/dev/null; then
     exec 9>"$lock"
     give_away "$lock"
-    flock --nonblock 9 || { echo "another make is at work in this folder: waiting for it" >&2 && flock 9; }
+    flock --nonblock 9 || { echo "another make is running in this folder: waiting for it" >&2 && flock 9; }
     "${@:2}" 9>&- # nothing that it starts holds the lock
     exec 9>&-
   else
@@ -25,7 +25,7 @@ hold_link() { # hold_link LINK: where there is no flock, as on macOS, a link to 
   until ln -s "$$" "$1" 2>/dev/null; do
     holder=$(readlink "$1") || continue
     if ps -p "$holder" >/dev/null 2>&1; then
-      [[ -n $waiting ]] || echo "another make (process $holder) is at work in this folder: waiting for it" >&2
+      [[ -n $waiting ]] || echo "another make (process $holder) is running in this folder: waiting for it" >&2
       waiting=1
       sleep 0.2
     elif mkdir "$1.taking" 2>/dev/null; then # it was killed; two that find it dead do not take each other's

@@ -9,8 +9,10 @@ from pathlib import Path
 
 
 def root() -> Path:
-    """Return the project folder: TRAINLAB_ROOT, or the folder that holds `src/`."""
-    return Path(os.environ.get("TRAINLAB_ROOT") or Path(__file__).parents[2])
+    """Return the project folder: TRAINLAB_ROOT, the one that holds `src/`, or else the working folder."""
+    package = Path(__file__).parent
+    checkout = package.parents[1] if package.parent.name == "src" else Path.cwd()
+    return Path(os.environ.get("TRAINLAB_ROOT") or checkout)
 
 
 def logs() -> Path:

@@ -210,7 +210,7 @@ def test_what_cannot_go_on_is_refused_and_nothing_changes(ended, name, words, op
 def test_a_run_at_work_is_refused(ended, which):
     held = lock.hold(ended.folder(), which)
     before = contents(ended)
-    with pytest.raises(UserError, match="still at work"):
+    with pytest.raises(UserError, match="still running"):
         launcher.run("training", resume="last")
     assert contents(ended) == before
     held.release()

@@ -186,7 +186,7 @@ def test_a_script_that_is_stopped_tidies_up_and_says_how_to_go_on(lab, number, c
     typed = f"trainlab run {path} --resume {lab.folder().name}"
     assert out.splitlines()[-1].endswith(
         f"by {by}: no checkpoint was saved by trainlab; the script's own files are in the run's folder. "
-        f"Go on: {typed}"
+        f"Resume it: {typed}"
     )
     script(lab, WAITING.replace("600", "0"))
     assert lab.run(*typed.split()[2:]).returncode == 0

@@ -270,7 +270,7 @@ def test_neither_a_first_nor_a_second_signal_cuts_a_save_and_what_was_saved_is_s
     assert checkpoint.load(path) == {"step": 7}
     name = lab.folder().name
     assert out.splitlines()[-1].endswith(
-        f" s by SIGTERM: saved at step 7. Go on: trainlab run slow_save --resume {name}"
+        f" s by SIGTERM: saved at step 7. Resume it: trainlab run slow_save --resume {name}"
     )
     assert "Traceback" not in out
     assert (lab.record()["status"], lab.record()["reason"]) == ("interrupted", "SIGTERM")

@@ -211,7 +211,7 @@ def test_a_setting_that_is_not_allowed_any_more_is_still_compared():
 def test_a_run_at_work_is_refused_with_its_process_and_its_host(tmp_path):
     with Run("news", Settings(), logs=tmp_path) as run:
         who = f"process {os.getpid()} on {record.read(run.folder).host}"
-        with pytest.raises(UserError, match=f"still at work: {who}"):
+        with pytest.raises(UserError, match=f"still running: {who}"):
             Run("news", Settings(), resume=run.folder)
     assert record.read(run.folder).resumes == []
 
@@ -219,7 +219,7 @@ def test_a_run_at_work_is_refused_with_its_process_and_its_host(tmp_path):
 def test_a_run_under_a_headless_runner_is_refused_too(tmp_path):
     folder = trained(tmp_path)
     held = lock.hold(folder, lock.RUNNER)
-    with pytest.raises(UserError, match="still at work"):
+    with pytest.raises(UserError, match="still running"):
         Run("news", Settings(), resume=folder)
     held.release()
     Run("news", Settings(), resume=folder).finish()
@@ -248,7 +248,7 @@ def test_the_second_of_two_that_resume_is_refused_until_the_first_is_killed(tmp_
     )
     try:
         assert [first.stdout.readline() for _ in range(2)][1] == "held\n"  # after a warning
-        with pytest.raises(UserError, match=f"still at work: process {first.pid}"):
+        with pytest.raises(UserError, match=f"still running: process {first.pid}"):
             Run("news", resume=run.folder)
     finally:
         first.kill()

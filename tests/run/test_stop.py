@@ -78,11 +78,11 @@ def test_a_run_is_stopped_and_it_is_said_what_was_saved(script: Script) -> None:
     assert [each.pid for each in stopping.holders(script.folder)] == [script.process.pid]
     name = script.folder.name
     assert stopping.stop(script.folder) == (
-        f'{name}: interrupted, saved at step 240. Go on with resume="{name}"'
+        f'{name}: interrupted, saved at step 240. Resume it with resume="{name}"'
     )
     assert script.process.wait(60) == 143
     assert record.read(script.folder).status == "interrupted"
-    with pytest.raises(UserError, match="is not at work"):
+    with pytest.raises(UserError, match="is not running"):
         stopping.stop(script.folder)
 
 
@@ -140,7 +140,7 @@ def test_how_to_go_on_is_said_for_where_one_stands(
         checkpoint.save({"step": 7}, run.checkpoints / "step-00000007.ckpt")
         run.update(notebook=str(tmp_path.resolve() / "mine.ipynb"))
     said = stopping.outcome(run.folder)
-    assert said.startswith("saved at step 7. Go on: ")
+    assert said.startswith("saved at step 7. Resume it: ")
     assert told in said
     assert run.name in said
 
@@ -171,7 +171,7 @@ def test_a_detached_run_is_shown_followed_and_stopped_by_the_commands_that_it_pr
     assert "Traceback" not in lab.log()
     again = command(lab, "stop", name)
     assert (again.returncode, again.stdout) == (2, "")
-    assert "is not at work" in again.stderr
+    assert "is not running" in again.stderr
 
 
 def test_the_log_of_a_run_that_has_none_is_explained(lab: Lab) -> None:
@@ -207,7 +207,7 @@ def test_a_script_that_is_stopped_says_what_was_saved_and_how_to_go_on(tmp_path,
     script.send_signal(number)
     out, errors = script.communicate(timeout=60)
     assert script.returncode == code
-    assert out == f'interrupted by {by}: saved at step 240. Go on with resume="{folder.name}"\n'
+    assert out == f'interrupted by {by}: saved at step 240. Resume it with resume="{folder.name}"\n'
     assert errors == ""
 
 

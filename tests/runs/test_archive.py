@@ -84,7 +84,7 @@ def test_a_file_inside_its_own_run_is_refused(logs):
 
 def test_a_run_that_is_at_work_and_an_unknown_one_are_refused(logs, file):
     held = lock.hold(logs / "news" / "a")
-    with pytest.raises(UserError, match="still at work"):
+    with pytest.raises(UserError, match="still running"):
         call(logs, "archive", "train", "a", "-o", file)
     held.release()
     with pytest.raises(UserError, match=r"Did you mean 'train'\?"):

@@ -79,7 +79,7 @@ def test_a_run_at_work_an_unknown_tracker_and_no_network_are_refused(
     with trainlab.Run("exp", logs=tmp_path, monitor=False) as run:
         run.log({"a": 1.0}, 0)
         run.update()
-        with pytest.raises(UserError, match="still at work"):
+        with pytest.raises(UserError, match="still running"):
             raise call(run.name, "--to", "csv", "--logs", tmp_path).exception
     with pytest.raises(UserError, match="expected csv, mlflow, wandb"):
         raise call(run.name, "--to", "tensorboard", "--logs", tmp_path).exception

@@ -73,7 +73,7 @@ def test_a_run_that_is_at_work_is_refused_and_no_other_is_deleted(logs):
     for name in (lock.RUN, lock.RUNNER):
         held = lock.hold(logs / "news" / "a", name)
         for words in (["delete", "news/b", "news/a"], ["delete", "--purge", "--yes", "news/b", "news/a"]):
-            with pytest.raises(UserError, match=r"a is still at work: .* stop it"):
+            with pytest.raises(UserError, match=r"a is still running: .* stop it"):
                 call(logs, *words)
         held.release()
     (logs / "news" / "a" / lock.RUNNER).unlink()
@@ -83,7 +83,7 @@ def test_a_run_that_is_at_work_is_refused_and_no_other_is_deleted(logs):
 def test_a_run_at_work_inside_a_foreign_one_is_refused_too(logs):
     inner = make(logs, "keras/train/ours", status="running")
     held = lock.hold(inner)
-    with pytest.raises(UserError, match="ours is still at work"):
+    with pytest.raises(UserError, match="ours is still running"):
         call(logs, "delete", "keras/train")
     held.release()
     call(logs, "delete", "keras/train")

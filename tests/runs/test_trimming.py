@@ -71,7 +71,7 @@ def test_it_asks_and_without_a_terminal_is_refused(folder, monkeypatch):
 def test_a_run_at_work_and_one_without_whole_best_weights_keep_everything(folder):
     before = names(folder)
     held = lock.hold(folder)
-    with pytest.raises(UserError, match="still at work"):
+    with pytest.raises(UserError, match="still running"):
         trimmed(folder, "a", "--yes")
     held.release()
     best = folder / checkpoint.FOLDER / "best.ckpt"

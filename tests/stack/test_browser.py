@@ -153,7 +153,7 @@ def test_the_comparing_notebook_draws_curves_to_choose_from_with_no_request_to_t
         picture.locator(".vega-embed canvas, .vega-embed svg").first.wait_for()
         take_picture(page, name)
     choices = curves.locator(".vega-embed select")
-    for number, choice in enumerate(["0.9", "minutes at work"]):
+    for number, choice in enumerate(["0.9", "minutes running"]):
         choices.nth(number).select_option(choice)
     take_picture(page, "compare-chosen")
     assert lines.locator(".vega-embed input[type=range]").get_attribute("max") == "2"

@@ -244,7 +244,7 @@ def test_four_at_once_on_a_stopped_stack_wait_for_each_other(
     said = [each.communicate()[0] for each in makes]
     assert [each.returncode for each in makes] == [0] * 4, said
     assert machine.built() == 1
-    assert "is at work in this folder: waiting for it" in "".join(said)
+    assert "is running in this folder: waiting for it" in "".join(said)
     assert not list((machine.folder / ".stack").glob("*.pid*"))
 
 

@@ -293,7 +293,9 @@ def test_sigterm_ends_the_process_in_time_with_143(
     assert (record["status"], record["reason"]) == ("interrupted", "SIGTERM")
     said = (tmp_path / "said").read_text()
     kept = (
-        f'saved at step {saved}. Go on with resume="{folder.name}"' if saved else "no checkpoint was saved."
+        f'saved at step {saved}. Resume it with resume="{folder.name}"'
+        if saved
+        else "no checkpoint was saved."
     )
     assert said.splitlines()[-1] == f"interrupted by SIGTERM: {kept}"
     assert "Traceback" not in said

@@ -103,7 +103,7 @@ def test_a_stop_saves_and_a_resume_goes_on_as_if_there_had_been_none(
         weights, found = trainer.lightning_module.state_dict(), curves(run.folder)
         trainer.validate(Noisy(), datamodule=Data(), verbose=False)
     assert trainer.ckpt_path is None, "only a fit goes on from a checkpoint"
-    assert "going on from step 7: " in capsys.readouterr().out
+    assert "resumed from step 7: " in capsys.readouterr().out
     assert trainer.global_step == STEPS
     for name, value in weights.items():
         assert torch.equal(value, whole.lightning_module.state_dict()[name]), name

@@ -86,7 +86,7 @@ def test_a_training_that_stopped_after_any_step_goes_on_as_if_it_had_not(
         with trainlab.Run("noisy", config, resume=chosen, logs=tmp_path) as run:
             done = fit(run, config, **options)
         assert done.global_step == STEPS, at
-        assert f"going on from step {int(path.stem[-8:])}: {chosen}" in capfd.readouterr().out
+        assert f"resumed from step {int(path.stem[-8:])}: {chosen}" in capfd.readouterr().out
         for name, value in done.lightning_module.state_dict().items():
             assert torch.equal(value, weights[name]), f"{name} after {at}"
         pd.testing.assert_frame_equal(curves(copied), expected, check_exact=True, obj=at)

@@ -99,7 +99,7 @@ def test_a_training_that_stopped_after_any_step_goes_on_as_if_it_had_not(
         chosen = copied / "checkpoints" / name
         with trainlab.Run("tuned", resume=chosen, logs=tmp_path, monitor=False) as run:
             done = tune(run, **EVERY)
-        assert f"going on from step {checkpoint.step_of(chosen)}: {chosen}" in capfd.readouterr().out
+        assert f"resumed from step {checkpoint.step_of(chosen)}: {chosen}" in capfd.readouterr().out
         assert_same(run, done, whole, name)
 
 

@@ -76,7 +76,7 @@ def run(  # noqa: PLR0913, PLR0917
     name: Annotated[str | None, typer.Option(help="Name of the run; default: the parameters.")] = None,
     seed: Annotated[int | None, typer.Option(help="Set the parameter `seed`.")] = None,
     resume: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Go on with this run: its name, a path, or 'last'.")
+        str | None, typer.Option(metavar="RUN", help="Resume this run: its name, a path, or 'last'.")
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Start it and return at once.")] = False,
 ) -> None:
@@ -117,7 +117,7 @@ def check(
 
 @app.command("doctor")
 def examine(format: Annotated[Format, typer.Option(help="How to print it.")] = Format.text) -> None:
-    """Look at engine, GPU, memory, disk, ports, permissions, hub and versions, and say what mends them."""
+    """Look at engine, GPU, memory, disk, ports, permissions, hub and versions, and say how to fix them."""
     from trainlab.cli import doctor
 
     if format is Format.json:

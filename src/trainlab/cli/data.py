@@ -37,7 +37,7 @@ def list_() -> None:
 
 @app.command()
 def fetch(name: Name) -> None:
-    """Download a data set, check it and unpack it; a download that broke off goes on."""
+    """Download a data set, check it and unpack it; a download that broke off continues."""
     from trainlab import datasets
 
     dataset = datasets.lookup(name)

@@ -1,4 +1,4 @@
-"""`trainlab doctor`: looks at what a training needs and says what is wrong, and what mends it.
+"""`trainlab doctor`: looks at what a training needs and says what is wrong, and how to fix it.
 
 It never imports torch: versions and builds are read from the packages' own files.
 """

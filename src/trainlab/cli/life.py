@@ -83,11 +83,11 @@ def trim(context: typer.Context, runs: References, yes: Yes = False, logs: Logs 
     doomed = [each for each in plans if each.states]
     for each in plans:
         if not each.states:
-            print(f"{each.folder.name}: nothing to trim, it has no state that a training goes on from.")
+            print(f"{each.folder.name}: nothing to trim, it has no state to resume from.")
     for each in doomed:
         kept = ", ".join(path.name for path in each.kept if path.suffix == ".ckpt")
         _confirm(
-            f"{each.folder.name}: {len(each.states)} files that a training goes on from "
+            f"{each.folder.name}: {len(each.states)} files to resume from "
             f"({_megabytes(each.frees)}) would be deleted permanently. {kept} stays, and the run can't "
             "be resumed then",
             "Delete them?",

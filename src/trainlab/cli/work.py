@@ -1,4 +1,4 @@
-"""`trainlab stop` and `trainlab logs`: what one does with a run at work."""
+"""`trainlab stop` and `trainlab logs`: what one does with a running run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainlab.errors import UserError
 
 
 def stop(run: Reference, logs: Logs = None) -> None:
-    """End a run at work; it saves a checkpoint first."""
+    """Stop a run; it saves a checkpoint first."""
     from trainlab.run import find
     from trainlab.run import stop as stopping
 

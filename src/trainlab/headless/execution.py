@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 from jupyter_core.utils import ensure_event_loop
 
-from trainlab import cleaning, secrets, system
+from trainlab import cleaning, paths, secrets, system
 from trainlab.errors import UserError
 from trainlab.run import grace
 from trainlab.run.record import Status
@@ -238,7 +238,8 @@ class Execution:
         kept["PATH"] = os.pathsep.join([own, os.environ.get("PATH", os.defpath)])
         # threads that wait asleep: spinning ones cost runs side by side more than half of their speed
         ours = {"TRAINLAB_RUN": str(self.folder), "TRAINLAB_RUNNER": str(os.getpid())}
-        return {"OMP_WAIT_POLICY": "PASSIVE"} | kept | ours | more
+        # the code's working folder is another one, and without a checkout logs/ would be looked for there
+        return {"OMP_WAIT_POLICY": "PASSIVE", "TRAINLAB_ROOT": str(paths.root())} | kept | ours | more
 
 
 class Script(Execution):

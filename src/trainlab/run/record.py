@@ -256,7 +256,7 @@ def still_running(folder: Path) -> UserError:
         where = f": process {known.pid} on {known.host or 'this machine'}"
         if (known.pid, known.host) == (os.getpid(), socket.gethostname()):
             fix = "That is this very process: call the run's finish(), or restart the kernel."
-    return UserError(f"The run {folder.name} is still at work{where}. {fix}")
+    return UserError(f"The run {folder.name} is still running{where}. {fix}")
 
 
 def plain(value: Any) -> Any:

@@ -202,7 +202,7 @@ def gone(folder: Path) -> str:
     """Return what to say of a run whose folder was there a moment ago."""
     return (
         f"The run's folder {folder} is no longer there: it was moved, deleted or replaced while the run was "
-        "at work. Put it back, then go on with the run."
+        "running. Put it back, then resume the run."
     )
 
 

@@ -74,13 +74,13 @@ def outcome(folder: Path) -> str:
         step = checkpoint.step_of(states[0])
         saved = f"saved as {states[0].name}" if step is None else f"saved at step {step}"
     if not (program := known.get("notebook") or known.get("script")):
-        return f'{saved}. Go on with resume="{folder.name}"'
+        return f'{saved}. Resume it with resume="{folder.name}"'
     path = Path(str(program))
     is_known = path.suffix == ".ipynb" and path.parent == paths.notebooks().resolve()
     words = ["-m", str(known["module"])] if known.get("module") else [path.stem if is_known else str(path)]
     typed = shlex.join([*words, "--resume", folder.name])
     typed = f'make run ARGS="{typed}"' if MAKE in os.environ else f"trainlab run {typed}"
-    return f"{saved}. Go on: {typed}"
+    return f"{saved}. Resume it: {typed}"
 
 
 def tell(folder: Path, error: BaseException, reason: str | None) -> None:
@@ -98,14 +98,14 @@ def stop(folder: Path) -> str:
     that is not at work, whose process is out of reach, or that does not end.
     """
     if not lock.alive(folder):
-        raise UserError(f"The run {folder.name} is not at work. All that are: trainlab runs --status running")
+        raise UserError(f"The run {folder.name} is not running. All that are: trainlab runs --status running")
     found = next(holders(folder), None)
     if found is None:
         where = "in another container or as another user's process"
         with suppress(record.RecordError):
             known = record.read(folder)
             where = f"process {known.pid} on {known.host or 'another host'}, {where}"
-        raise UserError(f"The run {folder.name} is at work, but not here: {where}. Stop it there.")
+        raise UserError(f"The run {folder.name} is running, but not here: {where}. Stop it there.")
     kernel = "ipykernel_launcher" in " ".join(found.cmdline())
     if signalled(folder, found.pid, signal.SIGINT if kernel else signal.SIGTERM):
         _wait(folder, found.pid, kernel)
@@ -133,7 +133,7 @@ def _wait(folder: Path, process: int, kernel: bool) -> None:
         if time.monotonic() > reported:
             reported = float("inf")
             saving = grace.saving(folder)
-            what = "a checkpoint is being written" if saving else "the step at work is finished first"
+            what = "a checkpoint is being written" if saving else "the current step is finished first"
             print(f"{what} ...", file=sys.stderr, flush=True)
         time.sleep(GLANCE)
 

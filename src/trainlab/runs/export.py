@@ -54,7 +54,7 @@ def _check(row: Row, name: str) -> None:
         raise UserError(f"--to {name}: expected {', '.join(known)}.")
     require([name])
     if row.status == "running":
-        raise UserError(f"{row.label} is still at work. Export it when it has ended.")
+        raise UserError(f"{row.label} is still running. Export it when it has ended.")
     if name == "wandb":
         _check_online()
 

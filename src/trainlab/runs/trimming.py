@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-NOTE = b"The states that a training goes on from were deleted or left out: this run can't be resumed.\n"
+NOTE = b"The states to resume from were deleted or left out: this run can't be resumed.\n"
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def check(paths: Iterable[Path]) -> None:
         place = next((each for each in path.parents if each.name == checkpoint.FOLDER), path.parent)
         if checkpoint.is_state(path) and place not in weights:
             raise UserError(
-                f"{place} holds no best weights, only states that a training goes on from. Keep the "
+                f"{place} holds no best weights, only states to resume from. Keep the "
                 f"run whole, or delete it: trainlab runs delete {place.parent.name}"
             )
 

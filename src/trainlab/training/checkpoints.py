@@ -90,7 +90,7 @@ class FullState(Checkpoint):
             state.restore_metrics(trainer, self._loaded)
         if resumed_from and trainer.is_global_zero:
             self._run.rewind(trainer.global_step, Path(resumed_from))
-            print(f"going on from step {trainer.global_step}: {resumed_from}", flush=True)
+            print(f"resumed from step {trainer.global_step}: {resumed_from}", flush=True)
             for logger in trainer.loggers:
                 if isinstance(logger, RunLogger):
                     logger.resumed_at = trainer.global_step
@@ -349,8 +349,8 @@ def undirected(monitor: str, setting: str = "monitor") -> str:
     return (
         f"{setting}={monitor}: the best weights are chosen by it, and nobody has said whether less or more "
         "of it is better. Say it: mode=min or mode=max among the settings, or "
-        f"Run(..., metrics={{{monitor!r}: 'min'}}). Well-known names, such as loss and accuracy, need not be "
-        f"told.{nearest(monitor.rpartition('/')[2], KNOWN)}"
+        f"Run(..., metrics={{{monitor!r}: 'min'}}). Well-known names, such as loss and accuracy, need "
+        f"nothing.{nearest(monitor.rpartition('/')[2], KNOWN)}"
     )
 
 

@@ -88,7 +88,7 @@ class RunCallback(transformers.TrainerCallback):
             )
         if first and run.checkpoint is not None and state.global_step == 0:
             raise UserError(
-                f"The run goes on from {run.checkpoint}, and the training starts anew. Write "
+                f"The run is resumed from {run.checkpoint}, and the training starts at step 0. Write "
                 "trainer.train(resume_from_checkpoint=run.checkpoint), or start a new run."
             )
         if "tensorboard" in args.report_to:
@@ -97,7 +97,7 @@ class RunCallback(transformers.TrainerCallback):
             if first and run.resumed:
                 run.rewind(state.global_step, run.checkpoint)
                 where = run.checkpoint or args.output_dir
-                print(f"going on from step {state.global_step}: {where}", flush=True)
+                print(f"resumed from step {state.global_step}: {where}", flush=True)
             defaults = {field.name: field.default for field in dataclasses.fields(args)}
             said = {name: value for name, value in args.to_dict().items() if value != defaults.get(name)}
             run.plan(state.max_steps, math.ceil(state.num_train_epochs), state.global_step)

@@ -11,4 +11,4 @@ class XAxis(StrEnum):
     examples = "examples"
 
 
-TITLES = {XAxis.step: "step", XAxis.time: "minutes at work", XAxis.examples: "examples seen"}
+TITLES = {XAxis.step: "step", XAxis.time: "minutes running", XAxis.examples: "examples seen"}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NEWEST, ALL = "newest", "all"
 MOST_CURVES = 10  # runs: more lines can't be told apart
 _PLACELESS = {  # why runs are missing along an axis
-    XAxis.time: "The times of the points can't be right: {} can't be drawn over the time at work.",
+    XAxis.time: "The times of the points can't be right: {} can't be drawn over the running time.",
     XAxis.examples: "Neither a batch size nor a tag such as train/examples is recorded: {} can't be drawn "
     "over the examples seen.",
 }
