@@ -133,12 +133,11 @@ def restore(
 def list_trash(context: typer.Context, logs: Logs = None) -> None:
     """List the deleted runs, the newest first, with their sizes."""
     from trainlab.runs import display, trash
-    from trainlab.runs import trash as moving
 
     found = trash.entries(folder_of(context, logs))
     width = max(map(len, found), default=0)
     for label, entry in found.items():
-        size = _megabytes(moving.size(entry.folder))
+        size = _megabytes(trash.size(entry.folder))
         print(f"{display.printable(label):<{width}}  {size:>12}  {display.age(entry.deleted)} ago")
 
 
@@ -180,7 +179,6 @@ def _purge(references: list[str], logs: Path, yes: bool) -> None:
     from trainlab.files import telling
     from trainlab.run import find
     from trainlab.runs import trash
-    from trainlab.runs import trash as moving
 
     deleted = trash.entries(logs)
     present: list[Path] = []
@@ -198,9 +196,9 @@ def _purge(references: list[str], logs: Path, yes: bool) -> None:
             doomed[meant.place] = meant
     present = _movable(present, logs)
     names = [f"{trash.FOLDER}/{each.label}" for each in doomed.values()]
-    names += [moving.run_id(each, logs) for each in present]
+    names += [trash.run_id(each, logs) for each in present]
     if names:
-        size = _megabytes(moving.size(*(each.folder for each in doomed.values()), *present))
+        size = _megabytes(trash.size(*(each.folder for each in doomed.values()), *present))
         told = f"{printable(', '.join(names))} ({size}) would be deleted permanently"
         _confirm(told, "Delete permanently?", yes)
     for entry in doomed.values():
@@ -208,7 +206,7 @@ def _purge(references: list[str], logs: Path, yes: bool) -> None:
     if not references:
         trash.sweep(logs)
     for folder in present:
-        with telling(folder), moving.exclusive(folder):
+        with telling(folder), trash.exclusive(folder):
             shutil.rmtree(folder)
     print(f"Gone: {printable(', '.join(names))}" if names else "The trash is empty.")
 
@@ -216,12 +214,12 @@ def _purge(references: list[str], logs: Path, yes: bool) -> None:
 def _movable(runs: Sequence[str | Path], logs: Path) -> list[Path]:
     """Return the folders, each once; raise UserError before anything happens when one can't be moved."""
     from trainlab.run import find
-    from trainlab.runs import trash as moving
+    from trainlab.runs import trash
 
-    chosen = moving.outermost([find.find(each, logs) for each in runs])
+    chosen = trash.outermost([find.find(each, logs) for each in runs])
     for folder in chosen:
-        moving.run_id(folder, logs)
-        with moving.exclusive(folder):
+        trash.run_id(folder, logs)
+        with trash.exclusive(folder):
             pass
     return chosen
 

@@ -24,7 +24,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
 from trainlab import secrets
-from trainlab.headless import execution as ends
+from trainlab.headless import execution
 from trainlab.headless.execution import Execution, ExitStatus, Screen
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ class Notebook(Execution):
             # where the display of a cell's value failed, the reply names no exception: only an output has it
             unnamed = self.client.reply.get("ename") == type(None).__name__
             failure = self.client.error if unnamed and self.client.error is not None else self.client.reply
-            return ends.from_error(failure, self.memory)
+            return execution.from_error(failure, self.memory)
         except DeadKernelError:
-            return ends.from_exit_code(exit_code, self.memory)
+            return execution.from_exit_code(exit_code, self.memory)
         except RuntimeError as error:
             return ExitStatus("failed", str(error), 1)
         return ExitStatus("finished", None, 0)

@@ -26,7 +26,6 @@ from trainlab import files as unpacking
 from trainlab.errors import UserError
 from trainlab.run import checkpoint, lock
 from trainlab.runs import trash, trimming
-from trainlab.runs import trash as moving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -65,7 +64,7 @@ def pack(folders: Sequence[Path], output: Path, logs: Path, *, weights_only: boo
     Raises UserError when `output` exists or lies in a run, a run is at work or holds what no archive can, or
     the disk refuses or has too little room; nothing half-done stays.
     """
-    labels = {moving.run_id(folder, logs): folder for folder in folders}
+    labels = {trash.run_id(folder, logs): folder for folder in folders}
     if os.path.lexists(output):
         raise UserError(f"{output} exists. Name another file with -o, or remove that one.")
     for folder in folders:
@@ -74,9 +73,9 @@ def pack(folders: Sequence[Path], output: Path, logs: Path, *, weights_only: boo
     with ExitStack() as stack:
         stack.enter_context(unpacking.telling(output.parent))
         for folder in folders:
-            stack.enter_context(moving.exclusive(folder))
+            stack.enter_context(trash.exclusive(folder))
         paths = {label: _chosen(folder, weights_only=weights_only) for label, folder in labels.items()}
-        unpacking.need(output.parent, moving.size_of(path for some in paths.values() for path in some))
+        unpacking.need(output.parent, trash.size_of(path for some in paths.values() for path in some))
         file = stack.enter_context(atomic.replacing(output))
         packed = stack.enter_context(zipfile.ZipFile(file, "w"))
         known = _Manifest(format="trainlab-runs-1", runs={}, links={})
@@ -110,9 +109,9 @@ def unpack(path: Path, logs: Path, agree: Agree = lambda _: None) -> list[Path]:
             unpacked = Path(temporary, RUNS)
             for label, links in known.links.items():  # copies where the disk has no links
                 for name, source in links.items():
-                    target = unpacked / label / moving.hidden(PurePosixPath(name))
+                    target = unpacked / label / trash.hidden(PurePosixPath(name))
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    atomic.link(unpacked / label / moving.hidden(PurePosixPath(source)), target)
+                    atomic.link(unpacked / label / trash.hidden(PurePosixPath(source)), target)
             return _arrive(known, unpacked, logs)
 
 
@@ -206,7 +205,7 @@ def _read(path: Path) -> _Manifest:
     except Exception as error:  # zipfile raises a dozen kinds for bytes that are not as they should be
         raise _damaged(path, str(error).strip("'\"")) from None
     for label in known.runs:
-        if not moving.is_plain(label):
+        if not trash.is_plain(label):
             raise UserError(f"{path} has the run {label!r}, which leads out of its folder. Refused.")
     for label, links in known.links.items():  # each a second name, in the same run, of a file that is packed
         files = known.runs.get(label, {})
@@ -222,7 +221,7 @@ def _extract(path: Path, known: _Manifest, target: Path) -> None:
     """Write the files under names that TensorBoard passes, and compare each with its digest."""
     cap = sum(size for _, size in known.files.values()) + _LARGEST_MANIFEST
     try:
-        found = unpacking.unpack(path, target, cap, rename=moving.hidden)
+        found = unpacking.unpack(path, target, cap, rename=trash.hidden)
     except (ValueError, LookupError, struct.error) as error:
         raise _damaged(path, str(error)) from None
     found.pop(MANIFEST, None)
