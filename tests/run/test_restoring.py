@@ -18,7 +18,6 @@ from experiments.news import recommend
 from experiments.news.config import NewsConfig
 from experiments.news.model import NewsModel
 from experiments.sentiment import model as sentiment
-from experiments.sentiment import predicting
 from runs_folder import make
 from trainlab import hub
 from trainlab.errors import UserError
@@ -270,7 +269,7 @@ def test_last_is_the_newest_run_of_the_experiment_that_has_weights(logs, experim
     ("experiment", "call"),
     [
         ("news", lambda: recommend.recommend("last", "a title")),
-        ("sentiment", lambda: predicting.predict("last", "a text")),
+        ("sentiment", lambda: sentiment.predict("last", "a text")),
         ("captions", lambda: train.caption("last", "picture.png")),
         ("sentiment", lambda: backbone(AttentionConfig(run="last"))),
     ],

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from experiments.sentiment import data as tables
-from experiments.sentiment.baselines import tfidf
 from experiments.sentiment.config import SentimentConfig
-from experiments.sentiment.data import Reviews, draw
+from experiments.sentiment.data import Reviews, draw, keys
 from experiments.sentiment.metrics import measure
 from experiments.sentiment.model import Classifier, Encoded
+from experiments.sentiment.train import tfidf
 from trainlab.checks.subject import Items, Subject
 
 if TYPE_CHECKING:
@@ -155,7 +154,7 @@ class SentimentSubject(Subject):
         """Return a part's reviews; equal texts are the same item."""
         table = self.reviews.parts()[SIDES[split]]
         lengths = [len(text.split()) for text in table["text"]]
-        return Items(tables.keys(table["text"]).tolist(), table["label"].tolist(), lengths)
+        return Items(keys(table["text"]).tolist(), table["label"].tolist(), lengths)
 
     def baselines(self, data: Data) -> dict[str, float]:  # type: ignore[override]
         """Return the accuracy in validation of the commonest label, and of TF-IDF."""

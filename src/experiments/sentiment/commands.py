@@ -21,7 +21,7 @@ def predict(
     from rich.table import Table
     from rich.text import Text  # a text may hold square brackets, which are no markup
 
-    from experiments.sentiment.predicting import predict as answer
+    from experiments.sentiment.model import predict as answer
     from trainlab.cleaning import printable
 
     table = Table("", "probability", "text")

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from tokenizers import Tokenizer
 from torch.utils.data import Dataset
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from experiments.sentiment.data import LONGEST
+from experiments.sentiment.metrics import THRESHOLD
 from trainlab import hub
 from trainlab.errors import UserError
 from trainlab.hub import load_tokenizer, locate, quiet
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from experiments.sentiment.config import SentimentConfig
+
 
 AT_ONCE = 32  # reviews in one pass
 
@@ -141,3 +145,27 @@ def _network(known: dict[str, Any]) -> PreTrainedModel:
 def positive(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the probability [N] of the second class, from the scores [N, 2] of both."""
     return 1 / (1 + np.exp(logits[:, 0].astype(np.float64) - logits[:, 1]))
+
+
+def predict(run: str | Path, texts: str | Sequence[str]) -> pd.DataFrame:
+    """Return each text with its label (1 positive) and the probability that it is positive.
+
+    `run` is whatever `trainlab.find` understands; its best checkpoint answers, and needs no hub. Of a
+    text the first `max_tokens` of the run are read. Raises UserError for an unknown run, one of another
+    experiment or without a checkpoint yet, and for no text or an empty one.
+    """
+    return answer(load(run), _listed(texts))
+
+
+def answer(classifier: Classifier, texts: str | Sequence[str]) -> pd.DataFrame:
+    """Return what a network makes of texts (see `predict`)."""
+    listed = _listed(texts)
+    found = classifier.probabilities([text[:LONGEST] for text in listed])
+    return pd.DataFrame({"text": listed, "label": (found >= THRESHOLD).astype(int), "positive": found})
+
+
+def _listed(texts: str | Sequence[str]) -> list[str]:
+    listed = [texts] if isinstance(texts, str) else list(texts)
+    if not listed or not all(isinstance(text, str) and text.strip() for text in listed):
+        raise UserError('No text to judge, or an empty one. Expected for instance: "A warm, funny film."')
+    return listed

@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import transformers
 
 import trainlab
-from experiments.sentiment import report
-from experiments.sentiment.baselines import tfidf
 from experiments.sentiment.data import Reviews, draw
-from experiments.sentiment.metrics import chance, interval, measure
-from experiments.sentiment.model import Classifier, Encoded, positive
-from experiments.sentiment.predicting import answer
+from experiments.sentiment.metrics import THRESHOLD, chance, interval, measure
+from experiments.sentiment.model import Classifier, Encoded, answer, positive
 from trainlab.run.recorder import VIEWS
 from trainlab.run.restoring import BEST
 from trainlab.run.run import Run
@@ -28,16 +26,27 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
     from torch.utils.data import Dataset
 
     from experiments.sentiment.config import SentimentConfig
 
+
 METRICS = ("val/loss", "val/accuracy", "val/f1", "test/accuracy")
-TESTED = (
-    "accuracy",
-    "f1",
-)  # of the test, among the curves: TensorBoard opens on test/; run.json has the others
+# Of the test, among the curves, since TensorBoard opens on test/; run.json has the others
+TESTED = ("accuracy", "f1")
 COARSE = 5  # the lesson's other resolution, in intervals of `logging_steps`: the chapter's 50 steps to 10
+CLASSES = ("negative", "positive")
+WRONG = 10  # reviews in the panel of the most wrong
+SHOWN = 300  # characters of each
+CURVES = {
+    "cross entropy": ("train/loss", "val/loss"),
+    "accuracy": ("val/accuracy", "val_tfidf/accuracy"),
+    "learning rate": ("train/lr",),
+}
+MARKERS = {"val/loss": "*", "val/accuracy": "o"}
+HOLLOW: dict[str, Any] = {"markersize": 13, "fillstyle": "none", "markeredgewidth": 1.8}
+CHOICES = {"val/loss": np.argmin, "val/accuracy": np.argmax}  # the first of equals, as the run keeps it
 
 
 @dataclass
@@ -68,27 +77,27 @@ class Result:
 
     def curves(self) -> Figure:
         """Draw loss, accuracy and learning rate over the steps."""
-        return plot_curves(self.history(), report.CURVES)
+        return plot_curves(self.history(), CURVES)
 
     def confusion(self) -> Figure:
         """Draw how many reviews of each label were taken for which."""
-        return report.plot_confusion(self.answers)
+        return plot_confusion(self.answers)
 
     def precision_recall(self) -> Figure:
         """Draw precision against recall over all thresholds, TF-IDF beside it."""
-        return report.plot_precision_recall(self.answers)
+        return plot_precision_recall(self.answers)
 
-    def most_wrong(self, count: int = report.WRONG) -> pd.DataFrame:
+    def most_wrong(self, count: int = WRONG) -> pd.DataFrame:
         """Return the test's wrong answers, the surest first."""
-        return report.most_wrong(self.answers, count)
+        return most_wrong(self.answers, count)
 
     def lesson(self) -> pd.DataFrame:
         """Return the best step by loss and by accuracy, each `logging_steps` and at every fifth of these."""
-        return report.lesson(self.history(), self._resolutions())
+        return lesson(self.history(), self._resolutions())
 
     def plot_lesson(self) -> Figure:
         """Draw the lesson."""
-        return report.plot_lesson(self.history(), self._resolutions())
+        return plot_lesson(self.history(), self._resolutions())
 
     def predict(self, texts: str | Sequence[str]) -> pd.DataFrame:
         """Return what the network makes of any texts (see `predict`)."""
@@ -192,4 +201,134 @@ def _finish(run: Run, result: Result, steps: int) -> None:
         run.log({f"val_tfidf/{name}": value for name, value in validated.items()}, each)
     run.log_figure(f"{VIEWS}confusion", result.confusion(), step)
     run.log_figure(f"{VIEWS}precision_recall", result.precision_recall(), step)
-    run.log_text("most wrong", report.as_markdown(result.most_wrong()), step)
+    run.log_text("most wrong", as_markdown(result.most_wrong()), step)
+
+
+def plot_confusion(answers: pd.DataFrame) -> Figure:
+    """Draw how many reviews of each label [label, positive] were taken for which."""
+    import matplotlib.pyplot as plt
+    from sklearn.metrics import ConfusionMatrixDisplay
+
+    figure, axes = plt.subplots(figsize=(4, 3.6), layout="constrained")
+    found = (answers["positive"] >= THRESHOLD).astype(int)
+    ConfusionMatrixDisplay.from_predictions(
+        answers["label"],
+        found,
+        labels=[0, 1],
+        display_labels=CLASSES,
+        cmap="Blues",
+        colorbar=False,
+        ax=axes,
+    )
+    axes.set(xlabel="answered", ylabel="right", title=f"{len(answers):,} reviews of the test")
+    plt.close(figure)
+    return figure
+
+
+def plot_precision_recall(answers: pd.DataFrame) -> Figure:
+    """Draw precision against recall of the positive reviews, of each system over all thresholds."""
+    import matplotlib.pyplot as plt
+    from sklearn.metrics import PrecisionRecallDisplay
+
+    figure, axes = plt.subplots(figsize=(5, 4), layout="constrained")
+    for system, name in (("positive", "fine-tuned"), ("tfidf", "TF-IDF")):
+        PrecisionRecallDisplay.from_predictions(answers["label"], answers[system], name=name, ax=axes)
+    share = answers["label"].mean()
+    axes.axhline(share, color="grey", linestyle=":", label=f"all positive ({share:.2f})")
+    axes.set(xlabel="recall", ylabel="precision", ylim=(0, 1.02))
+    axes.legend(loc="lower left", fontsize="small")
+    plt.close(figure)
+    return figure
+
+
+def most_wrong(answers: pd.DataFrame, count: int = WRONG) -> pd.DataFrame:
+    """Return the wrong answers [label, positive, text], the surest first."""
+    wrong = answers[(answers["positive"] >= THRESHOLD) != (answers["label"] == 1)]
+    surest = (wrong["positive"] - THRESHOLD).abs().sort_values(ascending=False, kind="stable").index
+    return wrong.loc[surest[:count], ["label", "positive", "text"]]
+
+
+def as_markdown(wrong: pd.DataFrame) -> str:
+    """Return reviews as a Markdown table for TensorBoard's text panel."""
+    lines = ["| row | right | probability of positive | review |", "|---|---|--:|---|"]
+    lines += [
+        f"| {row} | {CLASSES[label]} | {positive:.3f} | {_cell(text)} |"
+        for row, label, positive, text in wrong.itertuples(name=None)
+    ]
+    return "\n".join(lines) if len(wrong) else "No review of the test was answered wrongly."
+
+
+def lesson(history: pd.DataFrame, every: Sequence[int]) -> pd.DataFrame:
+    """Return the best step by loss and by accuracy, one row each way of choosing and interval of steps.
+
+    Evaluating changes nothing in a training, so every n-th point of a curve, and the last one, are what
+    evaluating every n-th step gives: `every` are multiples of the run's own `logging_steps`. Steps are
+    counted from 1.
+    """
+    curve = _evaluations(history)
+    rows = []
+    for steps in every:
+        seen = _every(curve, steps)
+        for tag, best in CHOICES.items():
+            place = int(best(seen[tag].to_numpy()))
+            rows.append((steps, tag, seen.index[place], *seen.iloc[place]))
+    return pd.DataFrame(rows, columns=["every", "best by", "step", *CHOICES]).set_index(["every", "best by"])
+
+
+def plot_lesson(history: pd.DataFrame, every: Sequence[int]) -> Figure:
+    """Draw loss and accuracy at each resolution, the best step of each marked."""
+    import matplotlib.pyplot as plt
+
+    curve, best = _evaluations(history), lesson(history, every).reset_index().to_dict("records")
+    figure, panels = plt.subplots(1, 2, figsize=(13, 3.8), layout="constrained")
+    for axes, tag in zip(panels, CHOICES, strict=True):
+        for place, steps in enumerate(every):
+            axes.plot(
+                _every(curve, steps)[tag],
+                ".-",
+                color=f"C{place}",
+                linewidth=1 + place,
+                label=f"every {steps} steps",
+            )
+        for row in best:
+            label = f"best by {row['best by']}, every {row['every']}: step {row['step']}"
+            color, marker = f"C{list(every).index(row['every'])}", MARKERS[row["best by"]]
+            axes.plot(row["step"], row[tag], marker, color=color, label=label, **HOLLOW)
+        axes.set(title=tag, xlabel="step")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    plt.close(figure)
+    return figure
+
+
+def _evaluations(history: pd.DataFrame) -> pd.DataFrame:
+    """Return validation's loss and accuracy, a row for each step that was evaluated, counted from 1."""
+    points = history[history["tag"].isin(CHOICES)]
+    curve = points.pivot_table(index="step", columns="tag", values="value", aggfunc="last")
+    return curve.set_axis(curve.index + 1)[list(CHOICES)]
+
+
+def _every(curve: pd.DataFrame, steps: int) -> pd.DataFrame:
+    """Return what a run with these `logging_steps` evaluates: each so many steps, and the last one."""
+    return curve[(curve.index % steps == 0) | (curve.index == curve.index.max())]
+
+
+def _cell(text: str) -> str:
+    import html
+
+    short = text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+    return html.escape(" ".join(short.split())).replace("|", "\\|")
+
+
+def tfidf(training: pd.DataFrame, texts: pd.Series) -> NDArray[Any]:
+    """Return the probability [N] that each text is positive, by a logistic regression over TF-IDF.
+
+    Its words and pairs of words come from the same training reviews as the network learns from.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    model = make_pipeline(words, LogisticRegression(max_iter=1000))
+    return model.fit(training["text"], training["label"]).predict_proba(texts)[:, 1]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.sentiment import report
+from experiments.sentiment import train
 from experiments.sentiment.metrics import chance, interval, measure
 
 
@@ -46,7 +46,7 @@ def history(losses: list[float], accuracies: list[float], every: int) -> pd.Data
 
 def test_the_lesson_finds_the_best_steps_at_both_resolutions() -> None:
     curve = history([0.6, 0.3, 0.5, 0.4, 0.7], [0.6, 0.7, 0.8, 0.9, 0.9], every=10)
-    lesson = report.lesson(curve, (10, 20))
+    lesson = train.lesson(curve, (10, 20))
     assert lesson["step"].to_dict() == {
         (10, "val/loss"): 20,
         (10, "val/accuracy"): 40,
@@ -54,11 +54,11 @@ def test_the_lesson_finds_the_best_steps_at_both_resolutions() -> None:
         (20, "val/accuracy"): 40,
     }  # the last step, 50, is as good, but later
     assert lesson.loc[(10, "val/loss"), "val/accuracy"] == 0.7
-    assert report.plot_lesson(curve, (10, 20)).axes[0].get_title() == "val/loss"
+    assert train.plot_lesson(curve, (10, 20)).axes[0].get_title() == "val/loss"
 
 
 def test_the_last_step_is_seen_at_each_resolution() -> None:
-    lesson = report.lesson(history([0.6, 0.5, 0.4], [0.5, 0.5, 0.5], every=2), (2, 4))
+    lesson = train.lesson(history([0.6, 0.5, 0.4], [0.5, 0.5, 0.5], every=2), (2, 4))
     assert lesson.xs("val/loss", level="best by")["step"].tolist() == [6, 6]
 
 
@@ -72,9 +72,9 @@ def test_the_most_wrong_come_first_and_are_no_markup() -> None:
         },
         index=[11, 12, 13, 14],
     )
-    wrong = report.most_wrong(answers)
+    wrong = train.most_wrong(answers)
     assert wrong.index.tolist() == [13, 12]
-    lines = report.as_markdown(wrong).splitlines()
+    lines = train.as_markdown(wrong).splitlines()
     assert lines[2] == "| 13 | negative | 0.990 | very wrong |"
     assert "a \\| &lt;b&gt;little&lt;/b&gt;" in lines[3]
-    assert "No review" in report.as_markdown(wrong[:0])
+    assert "No review" in train.as_markdown(wrong[:0])

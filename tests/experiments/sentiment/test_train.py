@@ -16,8 +16,7 @@ from transformers import ResNetConfig, ResNetModel
 
 import trainlab
 from experiments.sentiment.config import SentimentConfig
-from experiments.sentiment.model import Encoded, load
-from experiments.sentiment.predicting import predict
+from experiments.sentiment.model import Encoded, load, predict
 from experiments.sentiment.train import METRICS, Result, train
 from trainlab.errors import UserError
 from trainlab.run import checkpoint
