@@ -52,7 +52,8 @@ def sigterm_raises() -> Iterator[None]:
         yield
     except Terminated:
         _restore(handle)
-        if "ipykernel" in sys.modules:  # which would catch SystemExit and live on
+        kernels = sys.modules.get("ipykernel.kernelapp")
+        if kernels is not None and kernels.IPKernelApp.initialized():  # it would catch SystemExit and live on
             os.kill(os.getpid(), signal.SIGTERM)
         raise
     finally:
