@@ -240,7 +240,6 @@ def test_a_notebook_that_ignores_sigterm_is_ended_by_a_second_one(lab):
 
 SLOW_SAVE = """
 import time, trainlab
-from waiting import until
 from trainlab.run import checkpoint
 
 class Slow:
