@@ -166,9 +166,7 @@ def test_a_sentiment_runs_checkpoint_is_read_as_carefully(bert, saved, tmp_path,
     path = tmp_path / "best.ckpt"
     tokenizer = saved["hyper_parameters"]["tokenizer"]
     config = AutoConfig.from_pretrained(bert).to_dict()
-    network = sentiment.backbones.load(
-        sentiment.AutoModelForSequenceClassification, Source(str(bert), local=True)
-    )
+    network = sentiment.hub.load(sentiment.AutoModelForSequenceClassification, Source(str(bert), local=True))
     monkeypatch.setattr(restoring, "best_of", lambda *_: path)
     monkeypatch.setattr(restoring, "trained", lambda *_: tmp_path)
 

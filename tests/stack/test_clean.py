@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from fake_machine import Machine, in_a_terminal
+from fake_machine import Machine
+from project import clean_environment
+from terminal import in_terminal
 
 
 def users_files(machine: Machine) -> list[Path]:
@@ -28,8 +30,10 @@ def test_clean_deletes_nothing_where_nobody_can_be_asked(machine: Machine) -> No
 
 def test_clean_keeps_what_is_the_users_when_told_no(machine: Machine) -> None:
     files = users_files(machine)
-    said = in_a_terminal(machine, "make clean", typed="y\nn\n")
-    assert "logs/news" in said
+    environment = clean_environment() | machine.environment
+    with in_terminal(["make", "clean"], machine.folder, environment) as terminal:
+        terminal.type("y\nn\n")
+        assert "logs/news" in terminal.until("")
     assert all(path.exists() for path in files)
     assert not (machine.folder / ".stack").exists()
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,16 @@ def test_a_wheel_with_other_bytes_than_the_locked_ones_is_refused(tmp_path):
     assert done.returncode != 0
     assert "DO NOT MATCH THE HASHES" in done.stderr
     assert not (tmp_path / "to").exists()
+
+
+def test_every_package_that_is_asked_for_is_in_a_lock_file():
+    asked = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    groups = [asked["project"]["dependencies"], *asked["dependency-groups"].values()]
+    groups += asked["project"]["optional-dependencies"].values()
+    names = {re.split(r"[<>=;\[ ]", each)[0].lower() for group in groups for each in group}
+    locks = [*CHECKOUT.glob("*/requirements.lock"), *CHECKOUT.glob("jupyter/t*/*.lock")]
+    locked = {name for lock in locks for name in re.findall(r"^([a-z0-9._-]+)==", lock.read_text(), re.M)}
+    assert names - locked == set(), "make lock"
 
 
 def bill(command: list[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What tests/training/test_ddp.py trains, in processes that import it from here."""
+"""What tests/training/test_distributed.py trains, in processes that import it from here."""
 
 from __future__ import annotations
 

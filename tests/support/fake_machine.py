@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-from project import CHECKOUT, Project, clean_environment, copy_checkout
+from project import CHECKOUT, Project, copy_checkout
 
 ENGINE_INFO = {
     "ServerVersion": "26.1.5+dfsg1",
@@ -105,18 +104,6 @@ def torch_version() -> str:
     found = re.search(r'"torch==([\d.]+)"', (CHECKOUT / "pyproject.toml").read_text())
     assert found
     return found[1]
-
-
-def in_a_terminal(machine: Machine, command: str, typed: str) -> str:
-    keyboard, terminal = pty.openpty()
-    os.write(keyboard, typed.encode())
-    environment = clean_environment() | machine.environment
-    done = subprocess.run(
-        command.split(), cwd=machine.folder, env=environment, stdin=terminal, capture_output=True, check=True
-    )
-    os.close(keyboard)
-    os.close(terminal)
-    return done.stdout.decode()
 
 
 def environment_of(folder: Path, pip_calls: Path) -> None:

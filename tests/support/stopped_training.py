@@ -86,9 +86,8 @@ def fine_tune(logs: Path, place: str, step: int, wait: Any) -> None:
                 say_now(logs)
                 wait()
 
-    config = noisy_tuning.settings()
-    with trainlab.Run("stopped", config, logs=logs) as run:
-        noisy_tuning.tune(run, config, WaitingIn())
+    with trainlab.Run("stopped", logs=logs, metrics=["val/loss"]) as run:
+        noisy_tuning.tune(run, WaitingIn())
 
 
 def preparation(logs: Path) -> None:

@@ -13,6 +13,7 @@ import trainlab
 from trainlab.runs.frames import scalars
 from trainlab.trackers import Point, Subject
 from trainlab.trackers.csv import FILE, Table, read
+from trainlab.training.config import FineTuneConfig
 
 COLUMNS = ["tag", "step"]
 
@@ -39,9 +40,8 @@ def test_so_are_those_of_two_processes(tmp_path: Path) -> None:
 
 
 def test_so_are_those_of_the_transformers_trainer(tmp_path: Path) -> None:
-    config = noisy_tuning.settings(tracker="csv")
-    with trainlab.Run("tuned", config, logs=tmp_path) as run:
-        noisy_tuning.tune(run, config)
+    with trainlab.Run("tuned", FineTuneConfig(tracker="csv"), logs=tmp_path) as run:
+        noisy_tuning.tune(run)
     assert same(run)
 
 

@@ -281,7 +281,7 @@ def test_a_training_that_is_killed_leaves_no_loader_s_worker_behind(
         ("validation", 5),
         ("evaluation", 15),
         ("tuning", 4),
-        ("tuning_evaluation", 3),
+        ("tuning_evaluation", 0),  # Transformers saves behind the evaluation that this step ends with
     ],
 )
 def test_sigterm_ends_the_process_in_time_with_143(
@@ -299,6 +299,6 @@ def test_sigterm_ends_the_process_in_time_with_143(
     )
     assert said.splitlines()[-1] == f"interrupted by SIGTERM: {kept}"
     assert "Traceback" not in said
-    steps = [int(path.stem[5:]) for path in folder.glob("checkpoints/step-*.ckpt")]
+    steps = filter(None, map(checkpoint.step_of, folder.glob("checkpoints/*")))
     assert max(steps, default=0) == saved
     assert not list(folder.rglob("*.tmp"))

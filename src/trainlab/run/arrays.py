@@ -6,6 +6,7 @@ and {"array": number} stand for the rest. Nothing is packed, so a file is as lar
 
 from __future__ import annotations
 
+import itertools
 import json
 import zipfile
 from typing import IO, Any
@@ -13,13 +14,17 @@ from typing import IO, Any
 import numpy as np
 
 STATE = "state.json"
+MOST = 1 << 20  # values beside the arrays: lists that hold each other unfold to any number
 
 
 def packed(state: Any) -> tuple[bytes, list[Any]]:
     """Return a state as JSON, and the arrays in it; raise TypeError, with its type, for anything else."""
     found: list[Any] = []
+    count = itertools.count(1)
 
     def plain(value: Any) -> Any:
+        if next(count) > MOST:
+            raise TypeError(f"more than {MOST:,} values beside its arrays")
         if value is None or isinstance(value, bool | int | float | str):
             return value
         if isinstance(value, dict):

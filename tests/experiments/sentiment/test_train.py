@@ -19,7 +19,6 @@ from experiments.sentiment.config import SentimentConfig
 from experiments.sentiment.model import Encoded, load
 from experiments.sentiment.predicting import predict
 from experiments.sentiment.train import METRICS, Result, train
-from trainlab import runs
 from trainlab.errors import UserError
 from trainlab.run import checkpoint
 
@@ -154,7 +153,7 @@ def test_a_resumed_run_is_the_one_that_was_never_stopped(result: Result, tiny: S
         if "train/loss" in metrics and step == 15:
             raise RuntimeError
 
-    logged = runs.Run.log
+    logged = trainlab.Run.log
     with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError):
         patch.setattr(trainlab.Run, "log", stop)
         train(often)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,11 +11,6 @@ from trainlab.training import seed
 from trainlab.training.config import TrainingConfig
 from trainlab.training.seed import choose_precision, precision_of
 from trainlab.training.trainer import Trainer
-
-
-@pytest.fixture(autouse=True)
-def own_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRAINLAB_LOGS", str(tmp_path))
 
 
 @pytest.fixture
