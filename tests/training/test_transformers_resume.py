@@ -286,7 +286,7 @@ with trainlab.Run("shared", logs=base / os.environ["RANK"], monitor=False) as ru
 
 def test_what_several_processes_write_is_whole_before_it_is_sealed(tmp_path: Path) -> None:
     (tmp_path / "shared.py").write_text(SHARED)
-    paths = os.pathsep.join(str(CHECKOUT / name) for name in ("src", "tests"))
+    paths = os.pathsep.join(str(CHECKOUT / name) for name in ("src", "tests/support"))
     environment = os.environ | {"BASE": str(tmp_path), "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     script = str(tmp_path / "shared.py")
