@@ -342,6 +342,16 @@ def test_a_run_that_was_paused_goes_on_as_if_nothing_had_been(lab):
     assert lab.record()["status"] == "finished"
 
 
+@pytest.fixture
+def own_handlers() -> Iterator[None]:
+    """A worker ends with its process, and leaves its signals' handlers behind in this one."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("own_handlers")
 @pytest.mark.parametrize("step", [timedelta(days=1), timedelta(days=-1)])
 def test_a_clock_that_is_set_meanwhile_does_not_change_how_long_a_run_took(lab, monkeypatch, capfd, step):
     monkeypatch.setenv("TRAINLAB_ROOT", str(lab.root))
