@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from jupyter_core.utils import ensure_event_loop
 
 from lab import COMMAND, KINDS, PARAMETERS, Lab, processes
 from trainlab.headless import engine, launcher, worker
@@ -349,6 +350,7 @@ def own_handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
     for number, handler in before.items():
+        ensure_event_loop().remove_signal_handler(number)
         signal.signal(number, handler)
 
 
