@@ -6,6 +6,7 @@ unpickles one: it has the folder and the checkpoint that the first process has, 
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import json
 import os
@@ -30,6 +31,7 @@ _COUNT = itertools.count()  # of the runs that this process has made
 def tell(run: Run) -> None:
     """Tell the other processes of torchrun, if there are any, which run the first one has made."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        atexit.register(_leave)
         known = [str(run.folder), run.checkpoint and str(run.checkpoint), run.resumed]
         _store().set(_key(), json.dumps(known))
 
@@ -50,6 +52,7 @@ class Follower(Run):
         self.config = config.model_dump() if isinstance(config, Config) else dict(config or {})
         self._settings = type(config) if isinstance(config, Config) else None
         self._summary.directions |= said(metrics)
+        atexit.register(_leave)
         folder, checkpoint, self.resumed = json.loads(_store().get(_key()))
         self.folder, self.name = Path(folder), Path(folder).name
         self.checkpoint = checkpoint and Path(checkpoint)
@@ -93,6 +96,14 @@ class Follower(Run):
 class _Nowhere:
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *_, **__: None
+
+
+def _leave() -> None:
+    """Leave the group: its threads would abort a process (exit code -6) that ends with them."""
+    import torch.distributed
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _store() -> Any:
