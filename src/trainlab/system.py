@@ -308,7 +308,6 @@ PACKAGES = (
     ),
     *("numpy", "pandas", "scikit-learn", "tensorflow", "keras", "jax", "flax", "tensorboardX"),
 )
-_GIB = 1024**3
 
 
 def hardware() -> dict[str, Any]:
@@ -317,7 +316,7 @@ def hardware() -> dict[str, Any]:
     return {
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(pages / _GIB, 1),
+        "memory_gib": round(pages / GIB, 1),
         "gpus": _gpus(),
     }
 

@@ -18,7 +18,6 @@ _LONGEST_REASON = 2000  # characters
 # A first signal asks: the step at work is made and saved. A second one, which an engine sends when its own
 # patience is over, ends the process at once. Nothing cuts a save that has begun.
 PATIENCE = 20.0  # seconds for the work at hand after a first signal, beside twice the longest step so far
-LAST_WORD = 3.0  # more seconds for what the interruption brings about: the end of the record
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
