@@ -1,7 +1,8 @@
 # The commands of the stack: `make` alone lists them. The work is done in stack/ (the choice of engine, .env,
 # Docker) and local/ (the same two services without Docker). Variables set for make reach them as environment.
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs shell run runs stop demo article bench build test lint clean lock audit sbom
+.PHONY: help up down status logs shell run runs stop demo build test clean sbom
+-include develop/targets.mk
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -11,14 +12,8 @@ help: ## list these targets
 demo: ## start both services, train the news experiment on the sample, print its results
 	@stack/verb demo
 
-test: ## lint, then every test this machine can run; ARGS="-k name" goes to pytest, without lint
-	@stack/test $(ARGS)
-
-bench: ## measure what the project claims to be fast at: make bench ARGS="news_step growth"
-	@stack/bench $(ARGS)
-
-article: ## train the eight settings of the article that the news experiment follows, each with two splits
-	@stack/verb article $(ARGS)
+test: ## run the tests; ARGS="-k name" goes to pytest
+	@stack/verb test $(ARGS)
 
 up: ## build or install what is missing, start JupyterLab and TensorBoard, print their addresses
 	@stack/verb up
@@ -47,17 +42,8 @@ stop: ## stop a run; it saves a checkpoint first: make stop RUN=NAME
 build: ## build the images, or install the packages
 	@stack/verb build
 
-lint: ## check the code's style, types, shell scripts and Dockerfiles
-	@stack/lint
-
 clean: ## delete what was built; asks before it deletes anything of yours (YES=1: yes to all)
 	@stack/verb clean
-
-lock: ## write the lock files anew (needs uv)
-	@stack/lock
-
-audit: ## look up known faults of every locked package, in the databases of PyPI and OSV
-	@stack/audit
 
 sbom: ## write a bill of materials (CycloneDX) of what is installed
 	@stack/verb sbom

@@ -129,9 +129,9 @@ engine_shell() { # a shell of the user's own: it outlives the stack
   in_stack env -u TRAINLAB_STACK "${SHELL:-bash}" "$@"
 }
 
-engine_trainlab() {
+engine_execute() { # engine_execute COMMAND...: with what .venv has
   engine_build >&2
-  in_stack env -u JUPYTER_TOKEN TRAINLAB_MAKE=1 .venv/bin/trainlab "$@"
+  in_stack env -u JUPYTER_TOKEN TRAINLAB_MAKE=1 "$@"
 }
 
 engine_sbom() {

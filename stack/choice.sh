@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034
-# Which engine runs the services, and whether torch gets a GPU. Sourced by stack/verb and stack/test.
+# Which engine runs the services, and whether torch gets a GPU. Sourced by stack/verb and develop/test.
 minimum_compose=2.17 # the oldest Compose v2 that knows everything in docker-compose.yml
 
 choose() { # sets engine (docker or local), gpu (0 or 1) and why (one line that says so)

@@ -21,7 +21,7 @@ engine_folder() { # where the engine keeps images, if that is on this machine; e
 
 fetch_torch() { # torch's CPU wheel from where this machine's pip is told to look, if it is there: no matter if not
   local version
-  version=$(sed -n 's/.*"torch==\([0-9.]*\)".*/\1+cpu/p' pyproject.toml)
+  version=$(sed -n 's/^torch==\([0-9.]*\).*/\1+cpu/p' jupyter/torch/cuda.lock)
   compgen -G "jupyter/wheels/torch-$version-*.whl" >/dev/null && return
   python3 -m pip download --quiet --no-deps --only-binary :all: --python-version 3.11 --retries 0 --timeout 5 \
     --dest jupyter/wheels "torch==$version" >/dev/null 2>&1 || true
@@ -30,7 +30,7 @@ fetch_torch() { # torch's CPU wheel from where this machine's pip is told to loo
 image_inputs() { # a digest of all that the images are made from, but for the code, which is mounted
   {
     tracker_locks
-    find jupyter tensorboard docker-compose*.yml pyproject.toml -type f ! -name '*.whl' -exec cat {} +
+    find jupyter tensorboard docker-compose*.yml pyproject.toml -type f ! -name 'torch-*.whl' -exec cat {} +
   } | cksum
 }
 
@@ -99,23 +99,23 @@ engine_shell() {
   exec docker compose exec "${terminal[@]}" jupyter env -u JUPYTER_TOKEN bash "$@"
 }
 
-engine_trainlab() { # in the running container, else in one of its own that goes away afterwards
+engine_execute() { # engine_execute COMMAND...: in the running container, else in one of its own that goes away afterwards
   local how=(exec) terminal
   engine_running || { built || alone up engine_build >&2; how=(run --rm --no-deps); }
   ask_for_terminal
   how+=("${terminal[@]}")
-  if [[ $1 == run && ${terminal[0]} == --no-TTY ]]; then pass_signals_on "$@"
-  else docker compose "${how[@]}" jupyter env -u JUPYTER_TOKEN TRAINLAB_MAKE=1 trainlab "$@"; fi
+  if [[ $2 == run && ${terminal[0]} == --no-TTY ]]; then pass_signals_on "$@"
+  else docker compose "${how[@]}" jupyter env -u JUPYTER_TOKEN TRAINLAB_MAKE=1 "$@"; fi
 }
 
 ask_for_terminal() { # sets terminal; not printed, because in $(...) standard output is a pipe
   if [[ -t 0 && -t 1 ]]; then terminal=(--interactive); else terminal=(--no-TTY); fi
 }
 
-pass_signals_on() { # pass_signals_on ARGUMENT...: trainlab, where no terminal hands a Ctrl-C on to the container
+pass_signals_on() { # pass_signals_on COMMAND...: where no terminal hands a Ctrl-C on to the container
   local client code mark=TRAINLAB_CALLER=$$.$RANDOM
   set -m # the client in a process group of its own, so that it lives to show how the run ends
-  docker compose "${how[@]}" jupyter env -u JUPYTER_TOKEN TRAINLAB_MAKE=1 "$mark" trainlab "$@" </dev/null &
+  docker compose "${how[@]}" jupyter env -u JUPYTER_TOKEN TRAINLAB_MAKE=1 "$mark" "$@" </dev/null &
   client=$!
   set +m
   # shellcheck disable=SC2064 # the mark of now

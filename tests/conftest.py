@@ -92,7 +92,7 @@ def local_project(
     tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
 ) -> Iterator[Project]:
     """Copy the checkout for the local engine, with our .venv and ports of its own, stopped at the end."""
-    subprocess.run([CHECKOUT / "stack/install-tests"], check=True)
+    subprocess.run([CHECKOUT / "develop/install-tests"], check=True)
     folder = copy_checkout(tmp_path_factory.mktemp("local"))
     (folder / ".venv").symlink_to(CHECKOUT / ".venv")
     ports = {"JUPYTER_PORT": str(free_port()), "TENSORBOARD_PORT": str(free_port())}

@@ -236,7 +236,7 @@ def test_a_lock_file_has_a_hash_for_each_package_and_no_index(lock):
 def test_every_tracker_is_an_extra_of_the_package_with_a_lock_file():
     extras = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     locks = {path.stem for path in CHECKOUT.glob("jupyter/trackers/*")}
-    assert set(TRACKERS) == locks == set(extras) - {"jupyter"}
+    assert set(TRACKERS) == locks <= set(extras)
     for name in TRACKERS:
         versions = locked(CHECKOUT / f"jupyter/trackers/{name}.lock")
         assert {re.split("[<>=]", each)[0] for each in extras[name]} <= set(versions)
@@ -270,10 +270,8 @@ def test_a_dockerfile_installs_from_the_lock_names_no_address_and_is_not_root(do
     assert re.findall(r"^USER (.*)", text, re.MULTILINE)[-1] == "1000"
 
 
-def test_the_locks_of_torch_hold_the_version_of_the_package_and_all_of_cuda():
-    dependencies = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["dependencies"]
-    [version] = [name.removeprefix("torch==") for name in dependencies if name.startswith("torch==")]
-    assert locked(CHECKOUT / "jupyter/torch/cpu.lock") == {"torch": f"{version}+cpu"}
+def test_the_locks_of_torch_hold_one_version_and_all_of_cuda():
     cuda = locked(CHECKOUT / "jupyter/torch/cuda.lock")
-    assert cuda["torch"] == version and {"triton", "nvidia-cublas"} <= cuda.keys()
+    assert locked(CHECKOUT / "jupyter/torch/cpu.lock") == {"torch": f"{cuda['torch']}+cpu"}
+    assert {"triton", "nvidia-cublas"} <= cuda.keys()
     assert not cuda.keys() & locked(CHECKOUT / "jupyter/requirements.lock").keys()

@@ -141,15 +141,15 @@ def test_lock_without_uv_says_what_is_missing(machine: Machine, tmp_path: Path) 
 
 
 def test_chosen_tests_come_without_lint_and_no_image_is_built_before_pytest(machine: Machine) -> None:
-    for name in ("stack/lint", "stack/install-tests", ".venv/bin/pytest"):
+    for name in ("develop/lint", "develop/install-tests", ".venv/bin/pytest"):
         path = machine.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f'#!/bin/bash\necho "{name} $ENGINE $*"\n')
         path.chmod(0o755)
     said = machine.make("test", "ENGINE=local", "ARGS=-k one").stdout
     assert ".venv/bin/pytest local -k one\n" in said
-    assert "stack/install-tests" in said and "stack/lint" not in said
-    assert "stack/lint" in machine.make("test").stdout
+    assert "develop/install-tests" in said and "develop/lint" not in said
+    assert "develop/lint" in machine.make("test").stdout
     assert not machine.built()
 
 

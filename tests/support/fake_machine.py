@@ -101,7 +101,7 @@ class Machine(Project):
 
 
 def torch_version() -> str:
-    found = re.search(r'"torch==([\d.]+)"', (CHECKOUT / "pyproject.toml").read_text())
+    found = re.search(r"^torch==([\d.]+)", (CHECKOUT / "jupyter/torch/cuda.lock").read_text(), re.M)
     assert found
     return found[1]
 
