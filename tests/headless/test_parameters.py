@@ -104,6 +104,15 @@ def test_metadata_name_nothing_but_modules_of_ours_or_beside_the_notebook(
     assert [*settings.root.rglob("*.executed"), *other.rglob("*.executed")] == []
 
 
+def test_a_settings_class_may_lie_below_the_project_s_src(settings):
+    package = settings.root / "src/its_lab"
+    package.mkdir(parents=True)
+    (package / "more.py").write_text("from its_settings import Settings")
+    settings.notebook("named", "1", config="its_lab.more:Settings")
+    with pytest.raises(UserError, match="margin=-1: should be greater than 0"):
+        launcher.run("named", ["margin=-1"])
+
+
 def test_a_settings_class_may_lie_in_a_package_beside_the_notebook(settings, monkeypatch):
     package = settings.root / "notebooks" / "its_package"
     package.mkdir()

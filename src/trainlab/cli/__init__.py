@@ -11,7 +11,7 @@ import typer.core
 import trainlab
 from trainlab import experiments
 from trainlab.cleaning import lines
-from trainlab.cli import data, runs, trackers, work
+from trainlab.cli import data, lab, runs, trackers, work
 from trainlab.errors import UserError
 from trainlab.secrets import without_secrets
 
@@ -31,6 +31,8 @@ app.add_typer(data.app, name="data")
 app.command()(trackers.export)
 app.command()(work.stop)
 app.command("logs")(work.show_log)
+app.command()(lab.new)
+app.command()(lab.update)
 for _name in experiments.with_file("commands.py"):
     try:
         app.add_typer(experiments.load(_name, "commands").app)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 import trainlab
-from trainlab import literals, secrets
+from trainlab import literals, paths, secrets
 from trainlab.cleaning import printable
 from trainlab.config import Config, assignments, no_parameter
 from trainlab.errors import UserError
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 TAG = "parameters"
 NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)  # what Python's parser says of a text
-OURS = ("trainlab", PACKAGE)
 _NAMED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # module:Class
 HOW_TO_TAG = (
     "Put the defaults (name = value) into one cell and tag that cell 'parameters': in JupyterLab click the "
@@ -164,8 +163,8 @@ def _defaults_in(code: str) -> dict[str, Any]:
 def settings_class(notebook: NotebookNode, folder: Path) -> type[Config] | None:
     """Return the Config class that the notebook's metadata names as `module:Class`, or None.
 
-    The module is trainlab's, an experiment's, or lies in the notebook's folder; where it has no such name,
-    nothing is imported.
+    The module is trainlab's, an experiment's, or lies in the notebook's folder or the project's src/; where
+    it has no such name, nothing is imported.
 
     Raises:
         UserError: It is any other: a notebook from elsewhere must not choose what is executed here.
@@ -177,17 +176,20 @@ def settings_class(notebook: NotebookNode, folder: Path) -> type[Config] | None:
         raise UserError(f"the notebook's metadata name the settings {named!r}; expected 'module:Class'.")
     module, _, name = named.partition(":")
     first = module.partition(".")[0]
-    file = module_file(module, [str(Path(trainlab.__file__).parents[1] if first in OURS else folder)])
+    package, own = Path(trainlab.__file__).parent, [str(folder), str(paths.root() / "src")]
+    places = (
+        [str(package.parent)] if first == package.name else own + [str(package.parent)] * (first == PACKAGE)
+    )
+    file = module_file(module, places)
     if file is None:
         raise UserError(
             f"the notebook's metadata name the settings {named!r}, a module that is neither trainlab's nor a "
-            f"file in {folder}. Put it there, beside the notebook."
+            f"file in {own[0]} or {own[1]}. Put it there, beside the notebook."
         )
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
+    sys.path += [place for place in own if place not in sys.path]
     try:
-        if first not in OURS and module_file(first) != module_file(first, [str(folder)]):
-            raise ImportError(f"Python has another module {first!r}; rename the one beside the notebook")
+        if module_file(first) != module_file(first, places):
+            raise ImportError(f"Python has another module {first!r}; rename the project's own")
         tree = ast.walk(ast.parse(file.read_bytes(), str(file)))
         bound = {
             each.id if isinstance(each, ast.Name) else getattr(each, "asname", None) or each.name

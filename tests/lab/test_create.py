@@ -1,0 +1,159 @@
+"""`trainlab new`: what it writes, what it refuses, and that nothing of the user's is touched."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from project import CHECKOUT
+from trainlab.errors import UserError
+from trainlab.lab import create, stack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Somebody's project, with a package, settings and tests of its own."""
+    folder = tmp_path / "mine"
+    for name, text in {
+        "src/mine/__init__.py": "answer = 42\n",
+        "pyproject.toml": '[project]\nname = "mine"\nversion = "1"\n',
+        "README.md": "Mine.\n",
+        ".gitignore": "*.tmp\n",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    monkeypatch.chdir(folder)
+    yield folder
+
+
+def test_a_lab_holds_the_files_of_this_project_byte_for_byte(tmp_path: Path) -> None:
+    made = create.new(tmp_path / "my-lab")
+    files = stack.files(CHECKOUT)
+    assert {
+        "Makefile",
+        "docker-compose.yml",
+        "jupyter/Dockerfile",
+        "stack/verb",
+        "logs/.gitignore",
+    } <= files.keys()
+    for name, path in files.items():
+        copy = made.folder / name
+        assert copy.read_bytes() == path.read_bytes(), name
+        assert os.access(copy, os.X_OK) or not os.access(path, os.X_OK), name
+
+
+def test_every_file_of_the_stack_that_git_tracks_goes_into_a_lab() -> None:
+    tracked = subprocess.check_output(
+        [
+            "git",
+            "ls-files",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+            "jupyter",
+            "tensorboard",
+            "local",
+            "stack",
+        ],
+        cwd=CHECKOUT,
+        text=True,
+    )
+    assert set(tracked.splitlines()) <= stack.files(CHECKOUT).keys()
+
+
+def test_a_lab_is_called_by_its_folder_and_its_package_fits_python(tmp_path: Path) -> None:
+    made = create.new(tmp_path / "deep" / "Cat-Finder")
+    assert made.package == "cat_finder"
+    assert (made.folder / "src/cat_finder/train.py").is_file()
+    assert 'name = "Cat-Finder"' in (made.folder / "pyproject.toml").read_text()
+    texts = b"".join(body for name, body in snapshot(made.folder).items() if not name.endswith(".whl"))
+    assert b"my_lab" not in texts and b"my-lab" not in texts
+
+
+@pytest.mark.parametrize("name", ["torch.nn", "3d", "a b", "json", "trainlab", "-x", "häuser", "class"])
+def test_a_name_that_no_package_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="Choose letters"):
+        create.new(tmp_path / name)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab/mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="is not empty"):
+        create.new(tmp_path / "lab")
+    assert snapshot(tmp_path) == {"lab/mine.txt": b"mine"}
+
+
+def test_an_example_brings_its_notebooks_its_data_and_what_it_imports(tmp_path: Path) -> None:
+    files = snapshot(create.new(tmp_path / "lab", ["news"]).folder)
+    assert {"src/experiments/news/train.py", "notebooks/news.ipynb", "data/sample/news.tsv"} <= files.keys()
+    assert not any(name.startswith(("src/experiments/captions", "notebooks/captions")) for name in files)
+    needed = stack.examples(CHECKOUT)["attention"]
+    assert "src/experiments/sentiment/train.py" in needed, "attention imports it"
+    with pytest.raises(UserError, match="Did you mean 'news'"):
+        create.new(tmp_path / "other", ["new"])
+    assert not (tmp_path / "other").exists()
+
+
+def test_here_adds_the_stack_and_keeps_every_byte_that_is_there(repository: Path) -> None:
+    before = snapshot(repository)
+    made = create.add_here(repository)
+    after = snapshot(repository)
+    assert before.items() <= after.items()
+    assert made.kept == [".gitignore", "README.md", "pyproject.toml"]
+    assert made.package == create.SPARE, "src/mine is the user's"
+    assert stack.files(CHECKOUT).keys() - {".gitignore"} <= after.keys()
+    assert "/.env" in made.add[".gitignore"].splitlines(), "a token lies in it"
+    assert 'demo = "first"' in made.add["pyproject.toml"]
+
+
+def test_here_names_what_stands_in_the_way_and_changes_nothing(repository: Path) -> None:
+    (repository / "Makefile").write_text("all:\n")
+    (repository / "stack").write_text("a file where a folder belongs")
+    before = snapshot(repository)
+    with pytest.raises(UserError, match=r"in the way in .*: Makefile, stack\. Nothing was changed"):
+        create.add_here(repository)
+    assert snapshot(repository) == before
+
+
+def test_here_can_be_done_twice(repository: Path) -> None:
+    create.add_here(repository)
+    before = snapshot(repository)
+    create.add_here(repository)
+    assert before.items() <= snapshot(repository).items()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="can't be written"):
+        create.new(tmp_path / "lab")
+
+
+def test_the_command_says_what_comes_next_and_a_mistake_is_a_sentence(tmp_path: Path) -> None:
+    def trainlab(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from trainlab.cli import main; main()", *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert trainlab("new", "my-lab").stdout.splitlines()[-1] == "next: cd my-lab && make demo"
+    for words, said in (
+        (("new", "my-lab"), "is not empty"),
+        (("new",), "--here"),
+        (("update",), "is no lab"),
+    ):
+        done = trainlab(*words)
+        assert done.returncode == 2
+        assert said in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,101 @@
+"""`trainlab update`: the stack's files of a lab that was made by an older version."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trainlab.errors import UserError
+from trainlab.lab import create, update
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VERB = "stack/verb"
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Path:
+    return create.new(tmp_path / "lab").folder
+
+
+def made_by_older(lab: Path, **older: str | None) -> None:
+    """Make it a lab of version 0.1.0, whose stack had these texts; None: the file was not there."""
+    changed = {name.replace("__", "/"): text for name, text in older.items()}
+    (new,) = lab.glob("jupyter/wheels/trainlab-*.whl")
+    with (
+        zipfile.ZipFile(new) as source,
+        zipfile.ZipFile(new.with_name("trainlab-0.1.0-py3-none-any.whl"), "w") as old,
+    ):
+        for entry in source.infolist():
+            name = entry.filename.removeprefix("trainlab/lab/files/")
+            if name not in changed:
+                old.writestr(entry, source.read(entry))
+        for name, text in changed.items():
+            if text is not None:
+                old.writestr(f"trainlab/lab/files/{name}", text)
+                (lab / name).write_text(text)
+            else:
+                (lab / name).unlink()
+    new.unlink()
+
+
+def test_a_lab_of_this_version_is_up_to_date(lab: Path) -> None:
+    assert update.plan(lab).nothing
+
+
+def test_what_the_user_left_alone_becomes_the_new_version(lab: Path) -> None:
+    new = (lab / VERB).read_text()
+    made_by_older(lab, stack__verb="#!/bin/sh\necho old\n", stack__gone="old\n")
+    planned = update.plan(lab)
+    assert "-echo old" in planned.diff() and "+++ /dev/null" in planned.diff()
+    assert (lab / VERB).read_text() == "#!/bin/sh\necho old\n", "planning writes nothing"
+    planned.apply()
+    assert (lab / VERB).read_text() == new and os.access(lab / VERB, os.X_OK)
+    assert not (lab / "stack/gone").exists()
+    assert [path.name for path in lab.glob("jupyter/wheels/*.whl")] == [planned.wheel[0]]
+    assert update.plan(lab).nothing
+
+
+def test_changes_of_both_are_merged(lab: Path) -> None:
+    lines = (lab / VERB).read_text().splitlines(keepends=True)
+    older = lines[:1] + ["# an old comment\n"] + lines[3:]
+    made_by_older(lab, stack__verb="".join(older))
+    (lab / VERB).write_text("".join(older) + "# mine\n")
+    planned = update.plan(lab)
+    planned.apply()
+    assert (lab / VERB).read_text() == "".join(lines) + "# mine\n"
+    assert not planned.kept
+
+
+def test_changes_that_meet_are_left_to_the_user(lab: Path) -> None:
+    new = (lab / "Makefile").read_bytes()
+    made_by_older(lab, Makefile="old:\n")
+    (lab / "Makefile").write_text("mine:\n")
+    planned = update.plan(lab)
+    planned.apply()
+    assert (lab / "Makefile").read_text() == "mine:\n"
+    assert (lab / "Makefile.new").read_bytes() == new
+    assert "same lines" in planned.kept["Makefile"]
+
+
+def test_what_the_user_deleted_stays_deleted_and_what_is_theirs_is_never_touched(lab: Path) -> None:
+    made_by_older(lab, stack__verb="old\n")
+    (lab / VERB).unlink()
+    (lab / "src/lab/train.py").write_text("mine\n")
+    planned = update.plan(lab)
+    planned.apply()
+    assert not (lab / VERB).exists() and planned.kept[VERB] == "you deleted it"
+    assert (lab / "src/lab/train.py").read_text() == "mine\n"
+
+
+def test_a_newer_lab_and_a_folder_that_is_none_are_refused(lab: Path, tmp_path: Path) -> None:
+    (wheel,) = lab.glob("jupyter/wheels/trainlab-*.whl")
+    wheel.rename(wheel.with_name("trainlab-99.0-py3-none-any.whl"))
+    with pytest.raises(UserError, match=r"This lab has trainlab 99\.0"):
+        update.plan(lab)
+    with pytest.raises(UserError, match="is no lab"):
+        update.plan(tmp_path)

@@ -1,0 +1,57 @@
+"""The wheel of trainlab that a lab carries."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from project import CHECKOUT
+from trainlab.errors import UserError
+from trainlab.lab import stack, wheel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_same_package_gives_the_same_wheel() -> None:
+    assert wheel.content() == wheel.content()
+
+
+def test_it_installs_and_makes_a_lab_with_the_same_files(tmp_path: Path) -> None:
+    name, body = wheel.content()
+    (tmp_path / name).write_bytes(body)
+    place = tmp_path / "place"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", place]
+    subprocess.run([*pip, tmp_path / name], check=True)
+    script = (
+        "import sys; sys.path.insert(0, 'place'); sys.argv = ['trainlab', 'new', 'lab', '--with', 'news']\n"
+    )
+    script += "import trainlab.cli; assert 'place' in trainlab.cli.__file__; trainlab.cli.main()"
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    for each, path in (stack.files(CHECKOUT) | stack.examples(CHECKOUT)["news"]).items():
+        assert (tmp_path / "lab" / each).read_bytes() == path.read_bytes(), each
+    assert (tmp_path / "lab/jupyter/wheels" / name).is_file(), "so that it can make a lab in its turn"
+
+
+def test_a_wheel_that_is_none_or_carries_too_much_is_refused(tmp_path: Path) -> None:
+    broken = tmp_path / "trainlab-1-py3-none-any.whl"
+    broken.write_text("no archive")
+    with pytest.raises(UserError, match="can't be read as a wheel"):
+        wheel.stack_of(broken)
+    with zipfile.ZipFile(broken, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("trainlab/lab/files/stack/verb", bytes(30_000_000))
+    with pytest.raises(UserError, match="it is not ours"):
+        wheel.stack_of(broken)
+
+
+def test_a_path_out_of_the_lab_is_not_taken_from_a_wheel(tmp_path: Path) -> None:
+    path = tmp_path / "trainlab-1-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("trainlab/lab/stack.txt", "stack/**/*\nMakefile\n")
+        for name in ("stack/verb", "stack/../../outside", "/etc/passwd", "src/mine.py"):
+            archive.writestr(f"trainlab/lab/files/{name}", name)
+    assert wheel.stack_of(path) == {"stack/verb": b"stack/verb"}
