@@ -73,7 +73,7 @@ def add_here(folder: Path, examples: Iterable[str] = ()) -> Made:
     """Add the stack to a repository; what is there stays as it is, byte for byte.
 
     The names of the stack's own files must be free, since another Makefile or docker-compose.yml would not
-    start it. What is the lab's (pyproject.toml, README.md, tests and the like) is left out where there is one.
+    do. What is the lab's (pyproject.toml, README.md, tests and the like) is left out where there is one.
 
     Raises:
         UserError: Files stand in the way, each of which is named; nothing was changed.

@@ -1,6 +1,6 @@
 """`trainlab update`: brings a lab's stack to the installed version, and keeps what the user changed.
 
-The lab's wheel of trainlab carries the files as they were when the lab was made or last updated: with these as
+The lab's wheel of trainlab carries the files as they were when the lab was made or last updated: with them as
 the common ancestor, git merges what the user and trainlab changed.
 """
 
@@ -78,8 +78,8 @@ def plan(folder: Path) -> Update:
             f"{len(wheels)} wheels of trainlab: {some([each.name for each in wheels])}" if wheels else "none"
         )
         raise UserError(
-            f"{folder.absolute()} is no lab: {wheel.FOLDER}/ should hold one wheel of trainlab, and holds {found}. "
-            "Go into a folder that `trainlab new` made."
+            f"{folder.absolute()} is no lab: {wheel.FOLDER}/ should hold one wheel of trainlab, and holds "
+            f"{found}. Go into a folder that `trainlab new` made."
         )
     update = Update(folder, wheels[0], wheel.content())
     there, installed = (Version(name.split("-")[1]) for name in (wheels[0].name, update.wheel[0]))
