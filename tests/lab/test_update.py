@@ -62,7 +62,7 @@ def test_what_the_user_left_alone_becomes_the_new_version(lab: Path) -> None:
 
 def test_changes_of_both_are_merged(lab: Path) -> None:
     lines = (lab / VERB).read_text().splitlines(keepends=True)
-    older = lines[:1] + ["# an old comment\n"] + lines[3:]
+    older = [*lines[:1], "# an old comment\n", *lines[3:]]
     made_by_older(lab, stack__verb="".join(older))
     (lab / VERB).write_text("".join(older) + "# mine\n")
     planned = update.plan(lab)

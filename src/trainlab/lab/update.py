@@ -96,7 +96,7 @@ def plan(folder: Path) -> Update:
         old, new = ancestor.get(name), ours.get(name)
         if mine is not None:
             update.before[name] = mine
-        if mine == new or old == new:
+        if new in (mine, old):
             continue
         if mine == old:
             update.write[name] = new

@@ -10,9 +10,9 @@ from trainlab.errors import UserError
 
 def test_the_network_learns_to_tell_the_spirals_apart(tmp_path, monkeypatch):
     monkeypatch.setenv("TRAINLAB_LOGS", str(tmp_path))
-    run = train(SpiralsConfig(epochs=20, seed=1))
+    run = train(SpiralsConfig(epochs=15, seed=1))
     curve = trainlab.scalars(run.folder).query("tag == 'val/loss'")["value"]
-    assert len(curve) == 20
+    assert len(curve) == 15
     assert curve.iloc[-1] < 0.5 * curve.iloc[0]
 
 

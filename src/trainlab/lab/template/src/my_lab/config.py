@@ -19,7 +19,8 @@ class SpiralsConfig(TrainingConfig):
 
     points: int = Field(1000, ge=50)
     noise: float = Field(0.02, ge=0)
-    width: int = Field(32, ge=1)
-    batch_size: int = Field(50, ge=1)
-    learning_rate: float = Field(0.01, gt=0)
-    epochs: int = Field(20, ge=1)
+    width: int = Field(64, ge=1)
+    batch_size: int = Field(40, ge=1)
+    learning_rate: float = Field(0.02, gt=0)
+    epochs: int = Field(15, ge=1)
+    num_workers: int = Field(0, ge=0)  # the data lie in memory: there is nothing to prepare

@@ -21,7 +21,7 @@ class Spirals(lightning.LightningDataModule):
         chance = torch.Generator().manual_seed(config.seed)
         label = torch.arange(config.points) % 2
         turn = torch.rand(config.points, generator=chance)
-        angle = 3 * math.pi * turn + math.pi * label
+        angle = 2 * math.pi * turn + math.pi * label
         point = turn[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
         point += config.noise * torch.randn(point.shape, generator=chance)
         self.train, self.val = random_split(TensorDataset(point, label), [0.8, 0.2], chance)
@@ -43,7 +43,7 @@ class Network(lightning.LightningModule):
         self.config = config
         wide = config.width
         self.layers = nn.Sequential(
-            nn.Linear(2, wide), nn.Tanh(), nn.Linear(wide, wide), nn.Tanh(), nn.Linear(wide, 2)
+            nn.Linear(2, wide), nn.ReLU(), nn.Linear(wide, wide), nn.ReLU(), nn.Linear(wide, 2)
         )
 
     def forward(self, points: Tensor) -> Tensor:
