@@ -1,22 +1,91 @@
-"""Where runs go: into the checkout, or, where trainlab is installed, into the folder in which one starts."""
+"""Where runs go: into the project's folder, the checkout, or else the folder in which one starts."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+
+import pytest
 
 from trainlab import paths
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pytest
+from trainlab.errors import UserError
+from trainlab.run import naming
 
 
-def test_installed_the_runs_of_a_folder_lie_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TRAINLAB_ROOT", "TRAINLAB_LOGS"):
-        monkeypatch.delenv(name, raising=False)
+@pytest.fixture(autouse=True)
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody's folder with trainlab installed from a wheel, and nothing said in the environment."""
+    for name in ("ROOT", "LOGS", "DATA", "NOTEBOOKS"):
+        monkeypatch.delenv(f"TRAINLAB_{name}", raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(paths, "__file__", "/env/lib/python3.11/site-packages/trainlab/paths.py")
+
+
+def test_installed_the_runs_of_a_folder_lie_in_it(tmp_path, monkeypatch):
     assert paths.logs() == tmp_path / "logs"
     monkeypatch.setattr(paths, "__file__", "/clone/src/trainlab/paths.py")
     assert str(paths.logs()) == "/clone/logs"
+
+
+def test_a_project_of_one_s_own_counts_from_anywhere_in_it_and_names_its_folders(tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").write_text('[tool.trainlab]\nlogs = "runs"\ndata = "/data"\n')
+    inner = tmp_path / "code" / "deep"
+    inner.mkdir(parents=True)
+    (inner / "pyproject.toml").write_text('[project]\nname = "trainlab-user"\n')
+    monkeypatch.chdir(inner)
+    assert (paths.root(), paths.logs(), paths.data()) == (tmp_path, tmp_path / "runs", Path("/data"))
+    assert paths.notebooks() == tmp_path / "notebooks"
+    monkeypatch.setattr(paths, "__file__", "/clone/src/trainlab/paths.py")
+    assert paths.root() == tmp_path
+    monkeypatch.setenv("TRAINLAB_LOGS", "/elsewhere")
+    assert paths.logs() == Path("/elsewhere")
+    monkeypatch.setenv("TRAINLAB_ROOT", str(inner))
+    assert paths.root() == inner
+
+
+def test_a_table_that_is_written_later_is_seen(tmp_path):
+    assert paths.logs() == tmp_path / "logs"
+    (tmp_path / "pyproject.toml").write_text("[tool.trainlab]\nlogs = 'a'")
+    assert paths.logs() == tmp_path / "a"
+    (tmp_path / "pyproject.toml").write_text("[tool.trainlab]\nlogs = 'ab'")
+    assert paths.logs() == tmp_path / "ab"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[tool.trainlab]\nlogs = 5\n", "logs = 5 .* expected a folder"),
+        ('[tool.trainlab]\nnotebooks = ""\n', "notebooks = '' .* expected a folder"),
+        ("[tool]\ntrainlab = 'x'\n", "expected a table"),
+        ("[tool.trainlab]\nlogs = \n", "can't be read as TOML"),
+    ],
+)
+def test_a_broken_table_is_told_in_one_sentence(tmp_path, text, told):
+    (tmp_path / "pyproject.toml").write_text(text)
+    with pytest.raises(UserError, match=told):
+        paths.logs()
+
+
+def test_a_broken_file_that_says_nothing_of_trainlab_is_somebody_else_s(tmp_path):
+    (tmp_path / "pyproject.toml").write_text("[project\nname = 'trainlab-user'")
+    assert paths.logs() == tmp_path / "logs"
+
+
+@pytest.mark.parametrize("place", ["site-packages", "environment"])
+def test_no_run_lands_among_python_s_own_files(tmp_path, monkeypatch, place):
+    folder = tmp_path / "sub"
+    folder.mkdir()
+    if place == "environment":
+        monkeypatch.setattr(paths.sys, "prefix", str(tmp_path))
+    else:
+        monkeypatch.setattr(paths.sysconfig, "get_paths", lambda: {"purelib": str(tmp_path)})
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError, match=r"inside Python's own folder .* TRAINLAB_LOGS="):
+        naming.new_folder(paths.logs(), "mine")
+    assert list(folder.iterdir()) == []
+
+
+def test_the_first_run_makes_the_folder_and_says_so_once(tmp_path, capsys):
+    naming.new_folder(paths.logs(), "mine")
+    assert f"made {tmp_path / 'logs'} for runs" in capsys.readouterr().err
+    naming.new_folder(paths.logs(), "mine")
+    assert capsys.readouterr().err == ""

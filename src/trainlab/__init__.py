@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from trainlab.training.trainer import Trainer as Trainer
     from trainlab.training.transformers import RunCallback as RunCallback
 
-__version__ = "0.1.0"
+__version__: str
 
 # What is imported when it is asked for: pandas, torch and Lightning cost seconds
 _MODULES = {
@@ -36,6 +36,27 @@ __all__ = [*_MODULES]  # noqa: PLE0604 - all of them are texts
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    try:
+        return getattr(import_module(_MODULES[name]), name)
+    except ModuleNotFoundError as error:
+        from trainlab import extras
+
+        raise extras.explained(error, f"trainlab.{name}") from None
+
+
+def _version() -> str:
+    """Return the version that pyproject.toml names: the checkout's, or what was installed from it."""
+    from importlib import metadata
+    from pathlib import Path
+
+    package = Path(__file__).parent
+    project = package.parents[1] / "pyproject.toml"
+    if package.parent.name == "src" and project.is_file():  # what an editable installation notes may be older
+        import tomllib
+
+        return str(tomllib.loads(project.read_text())["project"]["version"])
+    return metadata.version("trainlab")

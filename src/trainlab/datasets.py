@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trainlab import experiments, paths
+from trainlab import experiments, extras, paths
 from trainlab.errors import UserError, nearest
 from trainlab.files import digest, need, telling, unpack
 
@@ -192,6 +192,7 @@ def _download(archive: Archive, path: Path, report: Report) -> None:
 
 def _transfer(archive: Archive, part: Path, report: Report) -> str:
     """Download what `part` lacks, as long as that gets on; return why it does not, or ''."""
+    extras.need("huggingface_hub", "A download")
     from huggingface_hub.file_download import http_get  # goes on by itself where a connection breaks off
     from huggingface_hub.utils import silent_tqdm
 

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainlab import extras
 from trainlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def _folder(setting: str, folder: Path) -> Source:
 
 
 def _cached(setting: str, model: str, ways_out: str) -> bool:
+    extras.need("huggingface_hub", "A model or data set by name")
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -78,6 +80,7 @@ def download(setting: str, dataset: str, file: str, ways_out: str) -> str:
 
     Raises UserError, with the `ways_out` that there are, when the Hub can't be reached or has no such file.
     """
+    extras.need("huggingface_hub", "A model or data set by name")
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     cached = try_to_load_from_cache(dataset, file, repo_type="dataset")

@@ -1,33 +1,125 @@
-"""Where things lie: one project folder, and in it `logs/`, `data/` and `notebooks/`."""
+"""Where things lie: one project folder, and in it `logs/`, `data/` and `notebooks/`.
+
+A project of one's own can name them in its pyproject.toml, relative to that file:
+
+    [tool.trainlab]
+    logs = "runs"
+"""
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
+import sys
+import sysconfig
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+from trainlab.errors import UserError
+
+PROJECT = "pyproject.toml"
+TABLE = "tool.trainlab"
 
 
 def root() -> Path:
-    """Return the project folder: TRAINLAB_ROOT, the one that holds `src/`, or else the working folder."""
+    """Return the project folder.
+
+    It is TRAINLAB_ROOT, or else the nearest folder upwards whose pyproject.toml has a table [tool.trainlab],
+    the checkout that this package lies in, or the working folder. Raises UserError for a broken table.
+    """
+    if told := os.environ.get("TRAINLAB_ROOT"):
+        return Path(told)
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if _table(folder) is not None:
+            return folder
+    return checkout() or here
+
+
+def checkout() -> Path | None:
+    """Return the repository that this package lies in, None where it is installed from a wheel."""
     package = Path(__file__).parent
-    checkout = package.parents[1] if package.parent.name == "src" else Path.cwd()
-    return Path(os.environ.get("TRAINLAB_ROOT") or checkout)
+    return package.parents[1] if package.parent.name == "src" else None
 
 
 def logs() -> Path:
     """Return the folder of all runs, the one that TensorBoard serves."""
-    return Path(os.environ.get("TRAINLAB_LOGS") or root() / "logs")
+    return _place("logs")
 
 
 def data() -> Path:
     """Return the folder of data sets and of the hub cache."""
-    return Path(os.environ.get("TRAINLAB_DATA") or root() / "data")
+    return _place("data")
 
 
 def notebooks() -> Path:
     """Return the folder of the notebooks that `trainlab run NAME` looks in."""
-    return Path(os.environ.get("TRAINLAB_NOTEBOOKS") or root() / "notebooks")
+    return _place("notebooks")
+
+
+def _place(name: str) -> Path:
+    """Return a folder: the environment's, or else the one that the project names, or that of this name."""
+    if told := os.environ.get(f"TRAINLAB_{name.upper()}"):
+        return Path(told)
+    project = root()
+    return project / (_table(project) or {}).get(name, name)
+
+
+def _table(folder: Path) -> dict[str, Any] | None:
+    """Return what a folder's pyproject.toml says of trainlab, None where it says nothing."""
+    path = folder / PROJECT
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return _read_table(path, state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache(maxsize=64)
+def _read_table(path: Path, modified: int, size: int) -> dict[str, Any] | None:  # noqa: ARG001 - for the cache
+    """Return a file's table [tool.trainlab]; raise UserError where it can't be one."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
+    if "trainlab" not in text:
+        return None
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        if TABLE not in text:  # of somebody who does not use trainlab here
+            return None
+        raise UserError(f"{path} can't be read as TOML: {error}. Correct it there.") from None
+    tools = found.get("tool")
+    table = tools.get("trainlab") if isinstance(tools, dict) else None
+    if table is None:
+        return None
+    if not isinstance(table, dict):
+        raise UserError(f"{path}: tool.trainlab is {table!r}, expected a table [{TABLE}].")
+    for name in ("logs", "data", "notebooks"):
+        if not isinstance(table.get(name, name), str) or table.get(name) == "":
+            raise UserError(
+                f"{path}: {name} = {table[name]!r} under [{TABLE}], expected a folder, "
+                f'as in {name} = "{name}".'
+            )
+    return table
+
+
+def not_of_python(logs: Path) -> None:
+    """Raise UserError where runs would land among Python's own files, as from a shell in site-packages."""
+    places = {name: Path(place) for name, place in sysconfig.get_paths().items() if name != "data"}
+    if sys.prefix != sys.base_prefix:  # of a system's Python it is /usr, which people have projects in
+        places["prefix"] = Path(sys.prefix)
+    target = logs.resolve()
+    inside = next((place for place in places.values() if target.is_relative_to(place.resolve())), None)
+    if inside is not None:
+        raise UserError(
+            f"Runs would land in {target}, inside Python's own folder {inside}. Start in your project's "
+            "folder, or name one: TRAINLAB_LOGS=/path/to/logs"
+        )
 
 
 def in_stack_container() -> bool:

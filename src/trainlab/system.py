@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 
+import trainlab
 from trainlab import origin, paths, secrets
 
 if TYPE_CHECKING:
@@ -297,7 +298,6 @@ def _uuid(nvml: Any, handle: Any) -> str:
 
 PACKAGES = (
     *(
-        "trainlab",
         "torch",
         "lightning",
         "transformers",
@@ -323,7 +323,7 @@ def hardware() -> dict[str, Any]:
 
 def packages() -> dict[str, str]:
     """Return the versions of Python and of those packages that decide a result and are installed."""
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), "trainlab": trainlab.__version__}
     for name in PACKAGES:
         try:
             versions[name] = metadata.version(name)

@@ -231,3 +231,18 @@ def test_a_notebook_whose_saving_was_killed_is_named_with_its_copy(monkeypatch, 
     (line,) = doctor.unfinished_saves()
     assert (line.subject, line.level) == ("news.ipynb", "warning")
     assert f"{mend} '{tmp_path}/.~news.ipynb'" in line.mend  # quoted: a shell knows ~
+
+
+def test_in_a_project_of_one_s_own_nothing_of_the_stack_is_missed(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRAINLAB_ROOT", str(tmp_path))
+    for name in ("LOGS", "DATA", "NOTEBOOKS"):
+        monkeypatch.delenv(f"TRAINLAB_{name}", raising=False)
+    monkeypatch.setattr(paths, "in_stack_container", lambda: False)
+    monkeypatch.setattr(doctor, "OLDEST", {"none-of-this-name": "1", "torch": "99"})
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    found = {line.subject: line for line in doctor.examine()}
+    assert not any(line.level == "error" for line in found.values())
+    assert not any(name.startswith("port") or name in ("engine", "data", "notebooks") for name in found)
+    assert found["logs"].found == f"{tmp_path / 'logs'} is made with the first run"
+    assert found["torch"].mend == 'at least 99: pip install "torch>=99"'
+    assert "none-of-this-name" not in found

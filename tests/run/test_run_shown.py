@@ -161,3 +161,10 @@ def test_deleted_runs_vanish_and_restored_ones_come_back_without_a_restart(tmp_p
         assert shows(everything - {"news/b"})
         archive.unpack(tmp_path / "b.zip", logs)
         assert shows(everything)
+
+
+def test_an_embedding_of_a_resumed_run_is_listed_once(tmp_path):
+    with Run("news", logs=tmp_path) as run:
+        for step in (0, 3, 0):
+            run.log_embedding("titles", np.eye(3), step=step)
+    assert (run.folder / "projector_config.pbtxt").read_text().count("embeddings {") == 2

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer.core
 
 import trainlab
-from trainlab import experiments
+from trainlab import experiments, extras
 from trainlab.cleaning import lines
 from trainlab.cli import data, lab, runs, trackers, work
 from trainlab.errors import UserError
@@ -135,10 +135,13 @@ def main() -> None:
     """Run the command; a mistake of the user's ends with a sentence and code 2."""
     try:
         app()
-    except UserError as error:
+    except (UserError, ModuleNotFoundError) as error:
+        told = error if isinstance(error, UserError) else extras.explained(error, " ".join(sys.argv[1:2]))
+        if not isinstance(told, UserError):
+            raise
         sys.stdout.flush()
-        print(f"error: {lines(without_secrets(str(error)))}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        print(f"error: {lines(without_secrets(str(told)))}", file=sys.stderr)
+        sys.exit(told.exit_code)
 
 
 def _checked(config: CheckConfig) -> Checked:

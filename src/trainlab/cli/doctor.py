@@ -58,17 +58,23 @@ class Line:
 
 def examine() -> Iterator[Line]:
     """Yield every finding, as it is made."""
-    yield engine()
-    yield gpu(_nvidia(), *torch_build())
+    stack = paths.in_stack_container() or (paths.root() / "docker-compose.yml").is_file()
+    if stack:
+        yield engine()
+    version, cuda = torch_build()
+    if stack or version is not None:
+        yield gpu(_nvidia(), version, cuda)
     yield memory()
     yield processors()
     yield disk(shutil.disk_usage(paths.root()).free)
     yield shared_memory(Path("/dev/shm"))
-    yield from ports()
-    yield from permissions()
+    if stack:
+        yield from ports()
+    yield from permissions(stack)
     yield from unfinished_saves()
-    yield hub()
-    yield from versions()
+    if stack or util.find_spec("huggingface_hub"):
+        yield hub()
+    yield from versions(stack)
 
 
 def engine() -> Line:
@@ -194,13 +200,20 @@ def port(variable: str, host: str, number: int, path: str, expected: bytes) -> L
     return Line(f"port {number}", "warning", f"something else than {service} answers", mend)
 
 
-def permissions() -> Iterator[Line]:
-    """See whether this user may write where runs, data and notebooks are kept."""
+def permissions(stack: bool = True) -> Iterator[Line]:
+    """See whether this user may write where runs, data and notebooks are kept.
+
+    Without the stack, in somebody's own project, folders are made when they are needed.
+    """
     for folder in (paths.logs(), paths.data(), paths.notebooks()):
-        if not folder.is_dir():
+        if not folder.is_dir() and not stack:
+            if folder == paths.logs():
+                yield Line(folder.name, "ok", f"{folder} is made with the first run")
+        elif not folder.is_dir():
             yield Line(folder.name, "error", f"{folder} is missing", f"mkdir -p {folder}")
         elif not os.access(folder, os.W_OK | os.X_OK):
-            mend = f"on the host: sudo chown -R {os.getuid()}:{os.getgid()} {folder.name}"
+            owned = f"sudo chown -R {os.getuid()}:{os.getgid()}"
+            mend = f"on the host: {owned} {folder.name}" if stack else f"{owned} {folder}"
             yield Line(folder.name, "error", f"user {os.getuid()} can't write {folder}", mend)
         else:
             yield Line(folder.name, "ok", f"{folder} can be written")
@@ -234,16 +247,19 @@ def hub(address: str = HUB) -> Line:
     return Line("hub", "ok", f"{address} answers")
 
 
-def versions() -> Iterator[Line]:
-    """Hold the versions that matter against the oldest that are safe."""
+def versions(stack: bool = True) -> Iterator[Line]:
+    """Hold the versions that matter against the oldest that are safe; of a project only those that it has."""
     for package, oldest in OLDEST.items():
         try:
             version = metadata.version(package)
         except metadata.PackageNotFoundError:
-            yield Line(package, "error", "not installed", "make build")
+            if stack:
+                yield Line(package, "error", "not installed", "make build")
             continue
-        level: Literal["ok", "error"] = "ok" if Version(version) >= Version(oldest) else "error"
-        yield Line(package, level, version, f"at least {oldest}: make build")
+        fault: Literal["warning", "error"] = "error" if stack else "warning"
+        mend = "make build" if stack else f'pip install "{package}>={oldest}"'
+        level = "ok" if Version(version) >= Version(oldest) else fault
+        yield Line(package, level, version, f"at least {oldest}: {mend}")
 
 
 def _nvidia() -> list[tuple[str, str]] | None:

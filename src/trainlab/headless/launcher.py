@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from trainlab import literals, origin, paths, secrets, untrusted
+from trainlab import extras, literals, origin, paths, secrets, untrusted
 from trainlab.config import no_secret
 from trainlab.errors import UserError, nearest
 from trainlab.headless import notebook as document
@@ -213,6 +213,7 @@ def _notebook(path: Path, values: dict[str, str], name: str | None, resume: str 
     A run that goes on has the settings of its `run.json`, and the values given. Without a settings class
     here, one in the notebook's cells says which must not change.
     """
+    extras.need("ipykernel", f"The notebook {path.name}")
     notebook = document.read(path)
     settings = settings_class(notebook, path.parent)
     said = notebook_defaults(notebook)

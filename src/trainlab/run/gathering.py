@@ -15,16 +15,25 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.plugins.hparams import plugin_data_pb2
-from tensorboard.util import tensor_util
 
+from trainlab.run.messages import START, Event, HParams
 from trainlab.run.tfrecords import FRAME, GarbageError, blocks
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-    from tensorboard.compat.proto.summary_pb2 import Summary
 
+_TENSORS = {  # the `dtype` of a tensor that can hold a number: as NumPy has it, and the field that it lies in
+    1: ("<f4", "float_val"),
+    2: ("<f8", "double_val"),
+    3: ("<i4", "int_val"),
+    4: ("u1", "int_val"),
+    5: ("<i2", "int_val"),
+    6: ("i1", "int_val"),
+    9: ("<i8", "int64_val"),
+    10: ("?", "bool_val"),
+    17: ("<u2", "int_val"),
+    19: ("<f2", "half_val"),
+}
 _SCALARS = "scalars"  # the plugin's name in a scalar tensor's metadata
 _TIME_KEY, _STEP_KEY = 0x09, 0x10  # an event begins with a double, then a varint, left out for step 0
 _TIME_END = 9  # bytes
@@ -176,7 +185,7 @@ class EventReader:
             event = Event.FromString(content)
         except DecodeError:
             return False
-        resumed = event.session_log.status == SessionLog.START
+        resumed = event.session_log.status == START
         if resumed and len(self._restarts) < MOST_RESTARTS:  # `purge_step`: a resumed run takes back the rest
             self._restarts.append((order, event.step))
         for value in event.summary.value:
@@ -198,7 +207,7 @@ class EventReader:
                     self._learn(content, event, number)
         return True
 
-    def _learn(self, content: bytes, event: Event, number: float) -> None:
+    def _learn(self, content: bytes, event: Any, number: float) -> None:
         """Remember where an event that logs one number holds it, so that those like it need no parsing."""
         end = _step_end(content)
         begin, rest = content[:end], content[end:]
@@ -269,7 +278,7 @@ def _step(field: bytes) -> int:
     return sum((byte & 0x7F) << (7 * number) for number, byte in enumerate(field[1:]))
 
 
-def _number(value: Summary.Value) -> float | None:
+def _number(value: Any) -> float | None:
     """Return the one number that a value holds, None where it holds something else."""
     which = value.WhichOneof("value")
     if which == "simple_value":
@@ -280,17 +289,28 @@ def _number(value: Summary.Value) -> float | None:
         return None
     if len(value.tensor.float_val) == 1:
         return value.tensor.float_val[0]
-    try:
-        array = tensor_util.make_ndarray(value.tensor)
-    except (ValueError, TypeError, KeyError):  # it doesn't hold what it says
-        return None
-    return float(array.item()) if array.size == 1 and array.dtype.kind in "fiub" else None
+    return _only(value.tensor)
 
 
-def _hyperparameters(value: Summary.Value) -> dict[str, Any]:
+def _only(tensor: Any) -> float | None:
+    """Return the one number of a tensor, None where it holds another count or something else."""
+    kind, field = _TENSORS.get(tensor.dtype, ("V1", "string_val"))
+    content = tensor.tensor_content
+    if not content:
+        numbers = getattr(tensor, field)
+        if len(numbers) != 1 or field == "string_val":
+            return None
+        if field != "half_val":
+            return float(numbers[0])
+        content = (numbers[0] & 0xFFFF).to_bytes(2, "little")
+    fits = kind != "V1" and len(content) == np.dtype(kind).itemsize
+    return float(np.frombuffer(content, kind)[0]) if fits else None
+
+
+def _hyperparameters(value: Any) -> dict[str, Any]:
     try:
-        data = plugin_data_pb2.HParamsPluginData.FromString(value.metadata.plugin_data.content)
+        data = HParams.FromString(value.metadata.plugin_data.content)
     except DecodeError:
         return {}
-    hparams = data.session_start_info.hparams
-    return {key: getattr(each, kind) for key, each in hparams.items() if (kind := each.WhichOneof("kind"))}
+    settings = {each.key: each.value for each in data.session_start_info.hparams}
+    return {key: getattr(each, kind) for key, each in settings.items() if (kind := each.WhichOneof("kind"))}

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
+import shlex
+import sys
 import unicodedata
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from trainlab import secrets
+from trainlab import paths, secrets
 from trainlab.errors import UserError, unwritable
 
 if TYPE_CHECKING:
@@ -64,19 +67,25 @@ def _harmless(text: str) -> str:
 def new_folder(logs: Path, experiment: str, name: str | None = None) -> Path:
     """Make and return a run's folder that nobody else has, `logs/<experiment>/<time>[-<name>][-<n>]`.
 
-    Raises UserError when the experiment's name is empty, or `logs` can't be written.
+    Raises UserError when the experiment's name is empty, `logs` can't be written, or is Python's own.
     """
     if not slug(experiment):
         raise UserError(
             f"{experiment!r} can't name an experiment. Expected letters or digits, such as 'news'."
         )
+    paths.not_of_python(logs)
     parent = logs / slug(experiment)
     told = _harmless(secrets.without_secrets(name or ""))
     words = {str(place): word for place, word in enumerate(told.split("-"))}
     fitted = _fitting(words, reversed(words))
     stem = "-".join(filter(None, [datetime.now(UTC).strftime("%Y%m%d-%H%M%S"), fitted]))
     try:
+        made = not logs.is_dir()
         parent.mkdir(parents=True, exist_ok=True)
+        if made:
+            with suppress(OSError, ValueError):  # nobody may be there to read it
+                shown = f"tensorboard --logdir {shlex.quote(str(logs))}"
+                print(f"made {logs} for runs; their curves: {shown}", file=sys.stderr)
         for number in itertools.count(1):
             folder = parent / (stem if number == 1 else f"{stem}-{number}")
             try:

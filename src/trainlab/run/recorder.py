@@ -54,10 +54,7 @@ class Recorder:
 
     @property
     def writer(self) -> Any:
-        """Torch's SummaryWriter on the run's event file, or tensorboardX's where torch is not installed.
-
-        Raises UserError where neither is, and once the run has ended.
-        """
+        """tensorboardX's SummaryWriter on the run's event file; raises UserError once the run has ended."""
         file = self._events
         if self._writer is None:
             from trainlab.run.writing import summary_writer
@@ -85,8 +82,10 @@ class Recorder:
 
     def log_figure(self, tag: str, figure: Any, step: int) -> None:
         """Write a Matplotlib figure as a picture, and close it."""
+        from tensorboardX import summary, utils
+
         with self._disk_errors():
-            self.writer.add_figure(tag, figure, step)
+            self._events.add_drawn(tag, summary.image(tag, utils.figure_to_image(figure)), step)
 
     def log_image(self, tag: str, array: Any, step: int) -> None:
         """Write a picture: [H, W], [H, W, C] or [C, H, W] with C of 1, 3 or 4; floats in 0..1, or bytes."""
@@ -99,13 +98,22 @@ class Recorder:
             raise ValueError(
                 f"An image of shape {list(shape)}: expected [H, W], [H, W, C] or [C, H, W], C of 1, 3 or 4."
             )
+        import numpy as np
+        from tensorboardX import summary, x2num
+
+        picture = x2num.make_np(_known_to_numpy(array))
+        if picture.dtype != np.uint8:
+            picture = (np.clip(picture.astype(float), 0, 1) * 255).astype(np.uint8)
         with self._disk_errors():
-            self.writer.add_image(tag, array, step, dataformats=layout)
+            self._events.add_drawn(tag, summary.image(tag, picture, dataformats=layout), step)
 
     def log_histogram(self, tag: str, values: Any, step: int) -> None:
         """Write the distribution of an array of numbers of any shape."""
+        from tensorboardX import summary
+
+        drawn = summary.histogram(tag, _known_to_numpy(values), self.writer.default_bins)
         with self._disk_errors():
-            self.writer.add_histogram(tag, values, step)
+            self._events.add_drawn(tag, drawn, step)
 
     def log_embedding(
         self,
@@ -120,11 +128,15 @@ class Recorder:
         Raises ValueError when the numbers of rows or of columns differ.
         """
         rows, names = _projector_table(len(vectors), metadata, header)
+        listed = self.folder / "projector_config.pbtxt"
         with self._disk_errors():
-            # a resumed run writes it again, and torch would wonder aloud about the folder
+            # a resumed run writes it again: tensorboardX would wonder at the folder, and list it twice
             written = self.folder / f"{step:05d}" / self.writer._encode(tag)
             shutil.rmtree(written, ignore_errors=True)
-            self.writer.add_embedding(vectors, rows, None, step, tag, names)
+            before = listed.read_text() if listed.exists() else ""
+            self.writer.add_embedding(_known_to_numpy(vectors), rows, None, step, tag, names)
+            if listed.read_text()[len(before) :] in before:
+                listed.write_text(before)
 
     @property
     def checkpoints(self) -> Path:
@@ -204,6 +216,11 @@ def gone(folder: Path) -> str:
         f"The run's folder {folder} is no longer there: it was moved, deleted or replaced while the run was "
         "running. Put it back, then resume the run."
     )
+
+
+def _known_to_numpy(values: Any) -> Any:
+    """Return torch's bfloat16, which NumPy lacks, as float32, and all else as it is."""
+    return values.float() if str(getattr(values, "dtype", "")) == "torch.bfloat16" else values
 
 
 def _projector_table(

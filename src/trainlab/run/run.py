@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from trainlab import paths, secrets, trackers
+from trainlab import extras, paths, secrets, trackers
 from trainlab.cleaning import printable
 from trainlab.config import Config, changes, settings_dict
 from trainlab.errors import UserError, without_traceback
@@ -276,6 +276,8 @@ class Run(Recorder):
             UserError: for a setting that isn't one, or where nobody has said which way `monitor` improves.
         """
         from trainlab.training.config import TrainingConfig
+
+        extras.need("lightning", "Run.callbacks()")
         from trainlab.training.trainer import callbacks_of
 
         own = self._settings is not None and issubclass(self._settings, TrainingConfig)

@@ -75,6 +75,24 @@ def check(start: bytes, place: int = 0) -> int:
 @functools.lru_cache(maxsize=4096)
 def crc_of_length(length: int) -> int:
     """Return the masked CRC-32C that follows this length."""
-    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+    return _crc(struct.pack("<Q", length))
 
-    return masked_crc32c(struct.pack("<Q", length))
+
+def record(event: bytes) -> bytes:
+    """Return an event in its frame."""
+    length = len(event)
+    return HEADER.pack(length, crc_of_length(length)) + event + struct.pack("<I", _crc(event))
+
+
+def _crc(content: bytes) -> int:
+    """Return the CRC-32C of some bytes (RFC 3720, B.4), masked as TFRecords have it."""
+    crc = 0xFFFFFFFF
+    for byte in content:
+        crc = _TABLE[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+_TABLE = list(range(256))  # the CRC-32C of each byte, by its polynomial in reversed bits
+for _ in range(8):
+    _TABLE = [each >> 1 ^ (0x82F63B78 if each & 1 else 0) for each in _TABLE]

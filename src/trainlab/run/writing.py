@@ -1,7 +1,7 @@
 """Writes event files: each record goes to the file at once, and an error comes back to who wrote it.
 
-Numbers, texts and hyperparameters need TensorBoard's package alone. Torch's writer, which draws pictures into
-the same file, would hand records to a thread: they are lost with the process, and errors are printed twice.
+Torch's and tensorboardX's writers would hand records to a thread: they are lost with the process, and errors
+are printed twice. TensorboardX draws pictures into the same file, with or without torch.
 
 TensorBoard finds a run's metrics by itself, unless some run declares an 'experiment' for the hparams tab:
 the first such declaration hides the columns of all others. So none is written.
@@ -14,23 +14,11 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.compat.proto.tensor_pb2 import TensorProto
-from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
-from tensorboard.compat.proto.types_pb2 import DT_STRING
-from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
-from tensorboard.plugins.hparams import metadata as hparams
-from tensorboard.plugins.text import metadata as texts
-from tensorboard.summary.writer.record_writer import RecordWriter
-
 from trainlab import secrets
-from trainlab.errors import UserError
-from trainlab.run import events
+from trainlab.run import events, messages, tfrecords
+from trainlab.run.messages import Event, Value
 from trainlab.run.record import plain
 
 if TYPE_CHECKING:
@@ -51,7 +39,6 @@ class EventFile:
         newest = max(map(events.written_at, events.files(folder)), default=0)
         name = f"{max(int(time.time()), newest + 1):010d}.{socket.gethostname()}.{os.getpid()}.0"
         self._file = (folder / f"events.out.tfevents.{name}").open("xb", buffering=0)
-        self._records = RecordWriter(self)
         self.add_event(Event(wall_time=time.time(), file_version=VERSION))
 
     def add_event(self, event: Any) -> None:
@@ -60,49 +47,57 @@ class EventFile:
             if self._failure is not None:
                 raise self._failure
             try:
-                self._records.write(_without_secrets(event.SerializeToString()))
+                rest = memoryview(tfrecords.record(_without_secrets(event.SerializeToString())))
+                while rest:
+                    rest = rest[self._file.write(rest) :]
             except OSError as error:
                 self._failure = error
                 raise
 
-    def add_summary(self, value: Summary.Value, step: int | None = None) -> None:
-        """Write one value, at a step or at none."""
-        self.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=[value])))
+    def add_summary(self, value: Any, step: int | None = None) -> None:
+        """Write one `Value`, at a step or at none."""
+        self.add_event(Event(wall_time=time.time(), step=step, summary=messages.Summary(value=[value])))
+
+    def add_drawn(self, tag: str, summary: Any, step: int) -> None:
+        """Write a picture or histogram of tensorboardX's, which has changed letters of the tag."""
+        (value,) = messages.Summary.FromString(summary.SerializeToString()).value
+        value.tag = tag
+        self.add_summary(value, step)
 
     def add_scalar(self, tag: str, number: float, step: int) -> None:
         """Write a number."""
-        self.add_summary(Summary.Value(tag=tag, simple_value=number), step)
+        self.add_summary(Value(tag=tag, simple_value=number), step)
 
     def add_text(self, tag: str, text: str, step: int) -> None:
         """Write a text, under the name that torch's writer gives its tag."""
-        shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)])
-        tensor = TensorProto(dtype=DT_STRING, string_val=[text.encode()], tensor_shape=shape)
-        known = texts.create_summary_metadata(display_name="", description="")
-        self.add_summary(Summary.Value(tag=f"{tag}/text_summary", metadata=known, tensor=tensor), step)
+        shape = {"dim": [{"size": 1}]}
+        tensor = messages.Tensor(dtype=messages.STRING, string_val=[text.encode()], tensor_shape=shape)
+        known = {"plugin_data": {"plugin_name": "text"}}
+        self.add_summary(Value(tag=f"{tag}/text_summary", metadata=known, tensor=tensor), step)
 
     def start_session(self, config: Mapping[str, Any]) -> None:
         """Write the settings as hyperparameters; None is left out."""
-        session = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
+        session = messages.SessionStart(start_time_secs=time.time())
         for key, value in plain(config).items():
             if isinstance(value, bool):
-                session.hparams[key].bool_value = value
+                session.hparams.add(key=key).value.bool_value = value
             elif isinstance(value, int | float):
-                session.hparams[key].number_value = value
+                session.hparams.add(key=key).value.number_value = value
             elif value is not None:
-                session.hparams[key].string_value = str(value)
-        data = plugin_data_pb2.HParamsPluginData(session_start_info=session)
-        self._add_session(hparams.SESSION_START_INFO_TAG, data)
+                session.hparams.add(key=key).value.string_value = str(value)
+        self._add_session("session_start_info", session)
 
     def end_session(self, status: str) -> None:
         """Write for the hparams tab that the session has ended as 'finished', or as anything else."""
-        code = api_pb2.STATUS_SUCCESS if status == "finished" else api_pb2.STATUS_FAILURE
-        session = plugin_data_pb2.SessionEndInfo(status=code, end_time_secs=time.time())
-        data = plugin_data_pb2.HParamsPluginData(session_end_info=session)
-        self._add_session(hparams.SESSION_END_INFO_TAG, data)
+        code = messages.SUCCESS if status == "finished" else messages.FAILURE
+        self._add_session("session_end_info", messages.SessionEnd(status=code, end_time_secs=time.time()))
 
-    def _add_session(self, tag: str, data: Any) -> None:
-        known = hparams.create_summary_metadata(data)
-        self.add_summary(Summary.Value(tag=tag, metadata=known, tensor=hparams.NULL_TENSOR))
+    def _add_session(self, name: str, session: Any) -> None:
+        """Write what the hparams plugin reads out of the metadata of a tag; the value is an empty tensor."""
+        data = messages.HParams(**{name: session}).SerializeToString()
+        known = {"plugin_data": {"plugin_name": "hparams", "content": data}}
+        nothing = messages.Tensor(dtype=messages.FLOAT, tensor_shape={"dim": [{"size": 0}]})
+        self.add_summary(Value(tag=f"_hparams_/{name}", metadata=known, tensor=nothing))
 
     def start_again(self, step: int) -> None:
         """Tell readers to drop what earlier files hold at `step` and later.
@@ -110,18 +105,12 @@ class EventFile:
         TensorBoard without its data server takes a folder's first such mark for the very start, and drops
         nothing. The data server needs none: a new point takes the place of its tag's at that step and later.
         """
-        mark = SessionLog(status=SessionLog.START)
+        mark = messages.SessionLog(status=messages.START)
         for _ in range(2):
             self.add_event(Event(wall_time=time.time(), step=step, session_log=mark))
 
-    def write(self, record: bytes) -> None:
-        """Put bytes into the file."""
-        rest = memoryview(record)
-        while rest:
-            rest = rest[self._file.write(rest) :]
-
     def get_logdir(self) -> str:
-        """Return the folder, for torch's FileWriter."""
+        """Return the folder, for tensorboardX's FileWriter."""
         return str(self._folder)
 
     def flush(self) -> None:
@@ -133,22 +122,15 @@ class EventFile:
 
 
 def summary_writer(file: EventFile) -> Any:
-    """Return a SummaryWriter that writes to an event file: torch's, or tensorboardX's where torch is missing.
+    """Return tensorboardX's SummaryWriter, writing to an event file."""
+    import tensorboardX  # here: it imports torch where that is installed
 
-    Raises UserError where there is neither.
-    """
-    package = next(filter(find_spec, ("torch", "tensorboardX")), None)
-    if package is None:
-        raise UserError("Pictures and histograms need torch, or: pip install tensorboardX")
-    place = "torch.utils.tensorboard" if package == "torch" else package
-    module: Any = import_module(f"{place}.writer")
-
-    class Files(module.FileWriter):
+    class Files(tensorboardX.FileWriter):
         def __init__(self) -> None:
             self.event_writer = file
-            self._default_metadata: dict[str, Any] = {}  # tensorboardX's
+            self._default_metadata: dict[str, Any] = {}
 
-    class Writer(module.SummaryWriter):
+    class Writer(tensorboardX.SummaryWriter):
         def _get_file_writer(self) -> Any:
             if self.file_writer is None:
                 self.file_writer: Any = Files()

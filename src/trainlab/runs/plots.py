@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from trainlab import files
+from trainlab import extras, files
 from trainlab.errors import UserError
 from trainlab.runs import columns, display
 from trainlab.runs.compare import TITLES, XAxis
@@ -58,6 +58,7 @@ class Picture:
 
     def image(self, format: str) -> bytes:
         """Return the picture as a file: 'png', 'svg' or 'pdf'. Nothing is asked of the network."""
+        extras.need("vl_convert", "A file with a picture")
         import vl_convert
 
         spec: Any = self.spec
@@ -101,6 +102,7 @@ def curves(
         along: What the curves are drawn over; runs whose place along it isn't known are left out.
         for_file: Draw more points of each curve, and nothing that only answers to a pointer.
     """
+    extras.need("altair", "A picture of runs")
     import altair as alt
 
     most = MOST_IN_FILE if for_file else MOST_POINTS
@@ -161,6 +163,7 @@ def parallel(rows: Sequence[Row], metric: str) -> Picture:
 
     Choose how many of the best, hover over one; a click on a run holds it, with Shift several.
     """
+    extras.need("altair", "A picture of runs")
     import altair as alt
 
     order, found, more = axes(rows, metric)
@@ -229,6 +232,7 @@ def parallel(rows: Sequence[Row], metric: str) -> Picture:
 
 def importance(frame: pd.DataFrame, reason: str = "") -> Picture:
     """Draw the importance of settings, [setting, importance, low, high], as bars, or the reason for none."""
+    extras.need("altair", "A picture of runs")
     import altair as alt
 
     if not len(frame):
@@ -306,6 +310,7 @@ def _curve(run: str, curve: pd.DataFrame, weights: Sequence[float], most: int) -
 
 def _unless(picked: alt.Parameter, opacity: float) -> Any:
     """Return how visible a run is: others give way to one that was clicked on in the legend."""
+    extras.need("altair", "A picture of runs")
     import altair as alt
 
     return alt.when(picked).then(alt.value(opacity)).otherwise(alt.value(0.04))
@@ -313,6 +318,7 @@ def _unless(picked: alt.Parameter, opacity: float) -> Any:
 
 def _sentence(text: str) -> Picture:
     """Return a picture that says why there is none."""
+    extras.need("altair", "A picture of runs")
     import altair as alt
 
     words = textwrap.wrap(display.printable(text), 80)
@@ -333,6 +339,7 @@ def plot_curves(history: pd.DataFrame, panels: Mapping[str, Sequence[str]]) -> F
 
     What is neither train/ nor val/ is a baseline, and dashed.
     """
+    extras.need("matplotlib", "plot_curves")
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, len(panels), figsize=(13, 3.5), layout="constrained", squeeze=False)

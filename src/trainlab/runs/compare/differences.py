@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from trainlab import extras
 from trainlab.runs import columns, display
 from trainlab.runs.ranking import ranked
 
@@ -40,6 +41,7 @@ def table(rows: Sequence[Row], metric: str, best: int) -> pd.DataFrame:
 def distance(first: Sequence[Any], rest: Sequence[Any]) -> float:
     """Return how far apart two groups of values are, from 0 to 1, as in `table`."""
     if all(is_number(each) for each in [*first, *rest]):
+        extras.need("scipy", "The comparison of settings")
         from scipy.stats import ks_2samp
 
         return float(ks_2samp(first, rest).statistic)

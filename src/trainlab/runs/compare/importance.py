@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from trainlab import extras
 from trainlab.runs import columns, display
 from trainlab.runs.compare.differences import is_number
 from trainlab.runs.ranking import ranked
@@ -78,6 +79,7 @@ def _resampled(settings: np.ndarray, ranks: np.ndarray, random: np.random.Genera
 
     A forest learns from a draw of the runs with replacement, and is asked about those that weren't drawn.
     """
+    extras.need("sklearn", "The importance of settings")
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.inspection import permutation_importance
 

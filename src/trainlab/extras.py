@@ -1,0 +1,37 @@
+"""What the optional parts of trainlab need, and what to type where it is missing."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from trainlab.errors import UserError
+
+_INSTALLED_BY = {  # a module, by what pip is to be told
+    "IPython": "trainlab[notebook]",
+    "ipykernel": "trainlab[notebook]",
+    "altair": "trainlab[compare]",
+    "sklearn": "trainlab[compare]",
+    "scipy": "trainlab[compare]",
+    "vl_convert": "trainlab[compare]",
+    "lightning": "trainlab[lightning]",
+    "torch": "trainlab[lightning]",
+    "transformers": "trainlab[transformers]",
+    "huggingface_hub": "huggingface-hub",
+    "matplotlib": "matplotlib",
+}
+
+
+def need(module: str, what: str) -> None:
+    """Raise UserError, with what to type, where a module is not installed that `what` needs."""
+    if find_spec(module) is None:
+        raise _missing(module, what)
+
+
+def explained(error: ModuleNotFoundError, what: str) -> UserError | ModuleNotFoundError:
+    """Return what to raise for an import that failed in `what`: with what to type, if it is one of ours."""
+    module = (error.name or "").partition(".")[0]
+    return _missing(module, what) if module in _INSTALLED_BY and find_spec(module) is None else error
+
+
+def _missing(module: str, what: str) -> UserError:
+    return UserError(f'{what} needs {module}, which is not installed: pip install "{_INSTALLED_BY[module]}"')
