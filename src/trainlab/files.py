@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     Rename = Callable[[PurePosixPath], PurePosixPath]
 
 
+# What network drives and memory cards answer where they have no fsync or locks; 524: the kernel's ENOTSUPP
+UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, 524})
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file beside `path`; on leaving, sync it to disk and rename it to `path`.
@@ -37,7 +41,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         with temporary.open("xb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            _sync(file.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
     finally:
@@ -73,15 +77,21 @@ def _temporary(path: Path) -> Path:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut; some network file systems can't, and say EINVAL."""
+    """Make the rename itself survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    """Have the disk take what was written, where the storage can be asked to."""
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:
+        if error.errno not in UNSUPPORTED:
             raise
-    finally:
-        os.close(descriptor)
 
 
 LARGEST = 1 << 32  # bytes that a packed file may unpack to

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from trainlab import paths, untrusted
 from trainlab.errors import UserError, nearest
-from trainlab.run import events, record
+from trainlab.run import events, naming, record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -22,7 +22,7 @@ _DAY = 86400.0  # seconds, by which clocks may differ
 
 
 def find(
-    reference: str | Path, logs: Path | None = None, experiment: str | None = None, having: str = ""
+    reference: str | Path, logs: str | Path | None = None, experiment: str | None = None, having: str = ""
 ) -> Path:
     """Return a run's folder.
 
@@ -37,8 +37,9 @@ def find(
     """
     if is_run(Path(reference)):
         return Path(reference)
-    logs = logs or paths.logs()
+    logs = Path(logs).expanduser() if logs else paths.logs()
     found = known(logs)
+    experiment = experiment and naming.as_spelled(logs / experiment).relative_to(logs).as_posix()
     own = {label: folder for label, folder in found.items() if experiment in (None, label.rpartition("/")[0])}
     if str(reference) == "last":
         starts = {folder: _started(folder) for folder in own.values() if (folder / having).exists()}
@@ -68,45 +69,40 @@ def run_folders(logs: Path) -> Iterator[tuple[Path, str | None]]:
     if not logs.is_dir():
         raise UserError(f"{logs} is no folder. Runs are looked for there; name another with --logs DIR.")
     barred: list[tuple[Path, str]] = []
-    seen: set[tuple[int, int]] = set()
-    waiting, top = [logs], logs.resolve()
+    top = logs.resolve()
+    seen: set[Path] = set()
+    waiting = [(logs, top)]  # each with where it really is: not every file system gives its folders numbers
     while waiting:  # not by recursion, which a folder a thousand levels deep would end
-        folder = waiting.pop()
+        folder, place = waiting.pop()
+        if place in seen:  # a link that leads back up
+            continue
+        seen.add(place)
         try:
-            status = folder.stat()
-            if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            below, names, leading_out = _looked_into(folder, top)
+            with os.scandir(folder) as entries:
+                found = sorted(entries, key=lambda each: each.name)
         except OSError as error:
             barred.append((folder, f"{folder}: {error.strerror}."))
             continue
-        waiting += reversed(below)
-        barred += leading_out
+        below = [each for each in found if untrusted.is_folder(each)]
+        names = {each.name for each in found} - {each.name for each in below}
         if record.FILE in names or any(events.MARK in name for name in names):
             yield folder, None
-    yield from barred
-
-
-def _looked_into(folder: Path, top: Path) -> tuple[list[Path], list[str], list[tuple[Path, str]]]:
-    """Return the folders in a folder, the names of all else, and links out of `top` with a sentence each."""
-    below, names, leading_out = [], [], []
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda each: each.name):
+        inside: list[tuple[Path, Path]] = []
+        for entry in below:
             path = folder / entry.name
-            if not untrusted.is_folder(entry):
-                names.append(entry.name)
-            elif entry.name in PASSED:
+            target = path.resolve() if entry.is_symlink() else place / entry.name
+            if entry.name in PASSED:
                 continue
-            elif entry.is_symlink() and not (target := path.resolve()).is_relative_to(top):
+            if target.is_relative_to(top):
+                inside.append((path, target))
+            else:
                 said = (
                     f"{path} is a link to {target}, out of the folder of runs: not followed. Name that "
                     "folder by --logs, make the folder of runs itself a link to it, or move its runs here."
                 )
-                leading_out.append((path, said))
-            else:
-                below.append(path)
-    return below, names, leading_out
+                barred.append((path, said))
+        waiting += reversed(inside)
+    yield from barred
 
 
 def pick(reference: str, found: Mapping[str, T], place: Path) -> T:

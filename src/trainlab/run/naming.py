@@ -70,7 +70,7 @@ def new_folder(logs: Path, experiment: str, name: str | None = None) -> Path:
         raise UserError(
             f"{experiment!r} can't name an experiment. Expected letters or digits, such as 'news'."
         )
-    parent = logs / slug(experiment)
+    parent = as_spelled(logs / slug(experiment))
     told = _harmless(secrets.without_secrets(name or ""))
     words = {str(place): word for place, word in enumerate(told.split("-"))}
     fitted = _fitting(words, reversed(words))
@@ -87,3 +87,12 @@ def new_folder(logs: Path, experiment: str, name: str | None = None) -> Path:
     except OSError as error:
         raise UserError(unwritable(parent, error)) from error
     raise AssertionError("unreachable")
+
+
+def as_spelled(folder: Path) -> Path:
+    """Return a folder by the name that it has: where case makes no difference, 'news' may be 'News'."""
+    if not folder.exists():
+        return folder
+    there = list(folder.parent.iterdir())
+    alike = (each for each in there if each.name.casefold() == folder.name.casefold())
+    return folder if folder in there else next(alike, folder)

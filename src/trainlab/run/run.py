@@ -61,7 +61,9 @@ class Run(Recorder):
         data: What tells this data from other data, for `run.json`.
         metrics: The tags that matter most, which the table of runs shows first; {"val/wer": "min"} also says
             which way they improve, where no well-known name does.
-        logs: The folder of all runs; default: `logs/`.
+        logs: The folder of all runs, and where `resume` is looked for; default: TRAINLAB_LOGS in the
+            environment, or `logs/`. It may lie on a network drive or a memory card, Google Drive's in a
+            notebook, say: what such storage has no means for (links, locks, fsync) is done without.
         resume: A run of this experiment to go on with, in its own folder (see `resuming.find`); default: the
             `resume` of a `Config`. Its settings must be those that it had. Then call `load`, or `rewind` with
             the number of steps done, before anything is logged.
@@ -93,7 +95,7 @@ class Run(Recorder):
         seed: int | None = None,
         data: Mapping[str, Any] | None = None,
         metrics: Sequence[str] | Mapping[str, Direction] = (),
-        logs: Path | None = None,
+        logs: str | Path | None = None,
         resume: str | Path | None = None,
         tracker: str | None = None,
         monitor: bool = True,
@@ -117,6 +119,7 @@ class Run(Recorder):
         tracker = getattr(config, "tracker", "") if tracker is None and typed else tracker
         followed = trackers.chosen(tracker or "")
 
+        logs = Path(logs).expanduser() if logs else paths.logs()
         record.raise_oom_score()
         self._process = os.getpid()
         self._blocks = ExitStack()
@@ -128,7 +131,7 @@ class Run(Recorder):
         self._adopted = False  # the headless runner's folder
         self._enter_folder(
             resuming.find(reference, experiment, logs) if reference else None,
-            lambda: naming.new_folder(logs or paths.logs(), experiment, name),
+            lambda: naming.new_folder(logs, experiment, name),
             experiment,
             fields,
         )

@@ -10,7 +10,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import psutil
@@ -21,14 +21,10 @@ from trainlab.errors import UserError, without_traceback
 from trainlab.run import checkpoint, grace, lock, record
 from trainlab.run.signals import PATIENCE
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 MAKE = (
     "TRAINLAB_MAKE"  # set where `make` hands a command on, to a container or not: what to type is make's, too
 )
 QUIET = "TRAINLAB_QUIET"  # where it is set, no run says where it lies
-PROC = Path("/proc")
 GLANCE = 0.1  # seconds between two looks
 TOLD_AFTER = 5.0  # seconds of waiting, until it is said what for
 MARGIN = 20.0  # seconds for a process to end, beside all that it may have to finish
@@ -99,16 +95,16 @@ def stop(folder: Path) -> str:
     """
     if not lock.alive(folder):
         raise UserError(f"The run {folder.name} is not running. All that are: trainlab runs --status running")
-    found = next(holders(folder), None)
-    if found is None:
+    number = next(lock.holders(folder), None)
+    if number is None:
         where = "in another container or as another user's process"
         with suppress(record.RecordError):
             known = record.read(folder)
             where = f"process {known.pid} on {known.host or 'another host'}, {where}"
         raise UserError(f"The run {folder.name} is running, but not here: {where}. Stop it there.")
-    kernel = "ipykernel_launcher" in " ".join(found.cmdline())
-    if signalled(folder, found.pid, signal.SIGINT if kernel else signal.SIGTERM):
-        _wait(folder, found.pid, kernel)
+    kernel = "ipykernel_launcher" in " ".join(psutil.Process(number).cmdline())
+    if signalled(folder, number, signal.SIGINT if kernel else signal.SIGTERM):
+        _wait(folder, number, kernel)
     try:
         status = record.read(folder).status
     except record.RecordError as error:
@@ -138,14 +134,6 @@ def _wait(folder: Path, process: int, kernel: bool) -> None:
         time.sleep(GLANCE)
 
 
-def holders(folder: Path) -> Iterator[psutil.Process]:
-    """Yield the processes in reach that hold a run's locks: the headless runner first, then whoever logs."""
-    for name in (lock.RUNNER, lock.RUN):
-        for process in psutil.process_iter():
-            if _holds(process.pid, folder / name):
-                yield process
-
-
 def runs_of(process: int) -> list[Path]:
     """Return the folders of the runs that a process logs to."""
     try:
@@ -159,21 +147,7 @@ def signalled(folder: Path, number: int, what: signal.Signals) -> bool:
     """Send a signal to a process if it still holds a run's lock: its number may be another's by now."""
     with suppress(psutil.Error):
         process = psutil.Process(number)  # signals no other one of this number
-        if any(_holds(number, folder / name) for name in (lock.RUNNER, lock.RUN)):
+        if number in lock.holders(folder):
             process.send_signal(what)
             return True
-    return False
-
-
-def _holds(process: int, path: Path) -> bool:
-    """Tell whether a process that we may look at holds a lock on a file."""
-    place = Path("/proc", str(process))
-    with suppress(OSError):
-        known = path.stat()
-        for each in (place / "fd").iterdir():
-            with suppress(OSError):
-                if each.readlink().name.endswith(path.name) and os.path.samestat(each.stat(), known):
-                    locks = (place / "fdinfo" / each.name).read_text()
-                    if "FLOCK" in locks and "WRITE" in locks:
-                        return True
     return False
