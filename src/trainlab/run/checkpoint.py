@@ -282,8 +282,8 @@ def _opened(path: Path) -> IO[bytes]:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
-        said = "there is no such checkpoint" if missing else error.strerror
-        raise CheckpointError(f"{path}: {said}.") from None
+        fault = "there is no such checkpoint" if missing else error.strerror
+        raise CheckpointError(f"{path}: {fault}.") from None
     if found in expected:
         return file
     file.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from trainlab import paths, untrusted
-from trainlab.errors import UserError, nearest
+from trainlab.errors import UserError, nearest, some
 from trainlab.run import events, naming, record
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # hidden folders that hold no runs: of deleted runs, of W&B, of caches; any other one is a user's own
 PASSED = (".trash", ".wandb", ".cache", ".ipynb_checkpoints", ".git", ".venv")
-_MOST_NAMES = 5  # in an error message
 _DAY = 86400.0  # seconds, by which clocks may differ
 
 
@@ -33,7 +32,7 @@ def find(
         having: A file that 'last' must have in its folder.
 
     Raises:
-        UserError: No run is meant, or more than one; the nearest names are told.
+        UserError: No run is meant, or more than one; the nearest names are given.
     """
     if is_run(Path(reference)):
         return Path(reference)
@@ -50,8 +49,10 @@ def find(
         raise UserError(f"No run{of} in {logs} yet.{_start(experiment or 'news')}")
     if not _matches(str(reference), own) and (others := _matches(str(reference), found)):
         whose = others[0].rpartition("/")[0]
-        told = f"{reference!r} is {_some(others)}: of {whose}, not of {experiment}."
-        raise UserError(told + _start(whose, others[0]))
+        found_there = (
+            f"{reference!r} is {some(sorted(others, reverse=True))}: of {whose}, not of {experiment}."
+        )
+        raise UserError(found_there + _start(whose, others[0]))
     return pick(str(reference), own, logs)
 
 
@@ -96,11 +97,11 @@ def run_folders(logs: Path) -> Iterator[tuple[Path, str | None]]:
             if target.is_relative_to(top):
                 inside.append((path, target))
             else:
-                said = (
+                sentence = (
                     f"{path} is a link to {target}, out of the folder of runs: not followed. Name that "
                     "folder by --logs, make the folder of runs itself a link to it, or move its runs here."
                 )
-                barred.append((path, said))
+                barred.append((path, sentence))
         waiting += reversed(inside)
     yield from barred
 
@@ -111,13 +112,14 @@ def pick(reference: str, found: Mapping[str, T], place: Path) -> T:
     Raises UserError with the nearest names when nothing in `place` is meant, or more than one.
     """
     wanted = reference.strip("/")
-    matches = _matches(wanted, found)
+    matches = sorted(_matches(wanted, found), reverse=True)
     if len(matches) == 1:
         return found[matches[0]]
     if matches:
-        raise UserError(f"{wanted!r} means {len(matches)} runs: {_some(matches)}. Write more of the name.")
+        raise UserError(f"{wanted!r} means {len(matches)} runs: {some(matches)}. Write more of the name.")
     names = [name for label in found for name in (label, label.rpartition("/")[2])]
-    raise UserError(f"No run {wanted!r} in {place}.{nearest(wanted, names)} There: {_some(list(found))}.")
+    there = some(sorted(found, reverse=True))
+    raise UserError(f"No run {wanted!r} in {place}.{nearest(wanted, names)} There: {there}.")
 
 
 def _matches(reference: str, found: Iterable[str]) -> list[str]:
@@ -155,9 +157,3 @@ def _start(experiment: str, resumed: str = "") -> str:
     if resumed:
         return f" Go on with it: trainlab run {experiment} --resume {resumed.rpartition('/')[2]}"
     return f" Start one: trainlab run {experiment}"
-
-
-def _some(labels: list[str]) -> str:
-    shown = sorted(labels, reverse=True)[:_MOST_NAMES]
-    more = f" and {len(labels) - len(shown)} more" if len(labels) > len(shown) else ""
-    return ", ".join(shown) + more if shown else "none"

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import re
 import unicodedata
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -71,22 +72,21 @@ def new_folder(logs: Path, experiment: str, name: str | None = None) -> Path:
             f"{experiment!r} can't name an experiment. Expected letters or digits, such as 'news'."
         )
     parent = as_spelled(logs / slug(experiment))
-    told = _harmless(secrets.without_secrets(name or ""))
-    words = {str(place): word for place, word in enumerate(told.split("-"))}
+    given = _harmless(secrets.without_secrets(name or ""))
+    words = {str(place): word for place, word in enumerate(given.split("-"))}
     fitted = _fitting(words, reversed(words))
     stem = "-".join(filter(None, [datetime.now(UTC).strftime("%Y%m%d-%H%M%S"), fitted]))
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        for number in itertools.count(1):
-            folder = parent / (stem if number == 1 else f"{stem}-{number}")
-            try:
+        folder = parent / stem
+        for number in itertools.count(2):
+            with suppress(FileExistsError):
                 folder.mkdir()
-            except FileExistsError:
-                continue
-            return folder
+                break
+            folder = parent / f"{stem}-{number}"
     except OSError as error:
         raise UserError(unwritable(parent, error)) from error
-    raise AssertionError("unreachable")
+    return folder
 
 
 def as_spelled(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Stopping a run that is at work, and what is said then: what was saved, and how to go on."""
+"""Stopping a running run, and what is printed then: what was saved, and how to go on."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ from trainlab.errors import UserError, without_traceback
 from trainlab.run import checkpoint, grace, lock, record
 from trainlab.run.signals import PATIENCE
 
-MAKE = (
-    "TRAINLAB_MAKE"  # set where `make` hands a command on, to a container or not: what to type is make's, too
-)
+# set where `make` hands a command on, to a container or not: what to type is make's, too
+MAKE = "TRAINLAB_MAKE"
 QUIET = "TRAINLAB_QUIET"  # where it is set, no run says where it lies
 GLANCE = 0.1  # seconds between two looks
-TOLD_AFTER = 5.0  # seconds of waiting, until it is said what for
+REPORTED_AFTER = 5.0  # seconds of waiting, until it is printed what for
 MARGIN = 20.0  # seconds for a process to end, beside all that it may have to finish
 
 
@@ -47,8 +46,8 @@ def page(label: str) -> str:
 
 def announce(folder: Path) -> None:
     """Say where a run lies, and its page in TensorBoard; a worker process keeps silent."""
-    told = [os.environ.get(name, "") for name in ("RANK", "LOCAL_RANK", QUIET)]
-    if multiprocessing.parent_process() or any(value not in ("", "0") for value in told):
+    workers = [os.environ.get(name, "") for name in ("RANK", "LOCAL_RANK", QUIET)]
+    if multiprocessing.parent_process() or any(value not in ("", "0") for value in workers):
         return
     text = f"run: {folder}"
     if folder.parents[1].resolve() == paths.logs().resolve():
@@ -79,19 +78,19 @@ def outcome(folder: Path) -> str:
     return f"{saved}. Resume it: {typed}"
 
 
-def tell(folder: Path, error: BaseException, reason: str | None) -> None:
+def report(folder: Path, error: BaseException, reason: str | None) -> None:
     """Say, in place of the exception's traceback, what a run has saved that somebody has just stopped."""
     by = "Ctrl-C" if reason == "KeyboardInterrupt" else reason
     with suppress(OSError, ValueError):  # nobody may be there to read it
         print(f"interrupted by {by}: {outcome(folder)}", flush=True)
-    without_traceback(error, told=True)
+    without_traceback(error, silent=True)
 
 
 def stop(folder: Path) -> str:
     """End a run as `kill` does: it saves a checkpoint first. Wait until it has ended; return how it did.
 
     A notebook's kernel is interrupted, as by Jupyter's stop button, and lives on. Raises UserError for a run
-    that is not at work, whose process is out of reach, or that does not end.
+    that is not running, whose process is out of reach, or that does not end.
     """
     if not lock.alive(folder):
         raise UserError(f"The run {folder.name} is not running. All that are: trainlab runs --status running")
@@ -117,7 +116,7 @@ def stop(folder: Path) -> str:
 def _wait(folder: Path, process: int, kernel: bool) -> None:
     """Wait until a run has ended, and say what for; raise UserError where it does not."""
     deadline = grace.Deadline(folder, PATIENCE + MARGIN + grace.for_step(folder))
-    reported = time.monotonic() + TOLD_AFTER
+    reported = time.monotonic() + REPORTED_AFTER
     while lock.alive(folder):
         if deadline.over() and kernel:
             raise UserError(

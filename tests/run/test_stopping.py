@@ -15,8 +15,7 @@ import pytest
 from lab import COMMAND, Lab
 from trainlab.errors import UserError
 from trainlab.headless import launcher
-from trainlab.run import checkpoint, lock, record
-from trainlab.run import stop as stopping
+from trainlab.run import checkpoint, lock, record, stopping
 from trainlab.run.run import Run
 from trainlab.runs import listing
 from waiting import until
