@@ -16,7 +16,7 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import psutil
 
@@ -187,28 +187,23 @@ class Processes:
         return found
 
 
-class Container:
-    """This process's control group, that of its container."""
+class Meter(NamedTuple):
+    """What measures a training, so far: CPU seconds, bytes in use, bytes read from and written to disks."""
 
-    def __init__(self) -> None:
-        self._processes = Processes() if disk_bytes() is None else None
-
-    def cpu_seconds(self) -> float | None:
-        """Return the CPU time used so far, in seconds."""
-        return cpu_seconds()
-
-    def memory_bytes(self) -> int | None:
-        """Return the memory in use, in bytes, without file cache that gives way."""
-        return memory_used()
-
-    def disk_bytes(self) -> tuple[int, int] | None:
-        """Return the bytes read from and written to disks so far; of the processes if the group has none."""
-        return self._processes.disk_bytes() if self._processes else disk_bytes()
+    cpu_seconds: Callable[[], float | None]
+    memory_bytes: Callable[[], int | None]
+    disk_bytes: Callable[[], tuple[int, int] | None]
 
 
-def meter() -> Container | Processes:
-    """Return what measures this training: its container, or its processes where there is none."""
-    return Container() if in_container() else Processes()
+def meter() -> Meter:
+    """Return what measures this training: its container, or its processes where there is none.
+
+    A container whose disks the kernel doesn't count has its processes' figures for them.
+    """
+    processes = Processes()
+    if not in_container():
+        return Meter(processes.cpu_seconds, processes.memory_bytes, processes.disk_bytes)
+    return Meter(cpu_seconds, memory_used, disk_bytes if disk_bytes() is not None else processes.disk_bytes)
 
 
 def cpus() -> float:

@@ -73,24 +73,14 @@ class Follower(Run):
         """A writer that writes nothing, whatever it is asked to."""
         return _Nowhere()
 
-    def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Do nothing."""
-
     def save(self, state: Mapping[str, Any]) -> Path:  # noqa: ARG002
         """Do nothing; return the path that the first process writes."""
         return self.checkpoints / f"{STEP}{self.step:08d}.ckpt"
 
-    def update(self, **fields: Any) -> None:
+    def _nothing(self, *_: Any, **__: Any) -> None:
         """Do nothing."""
 
-    def rewind(self, step: int, checkpoint: Path | None = None) -> None:
-        """Do nothing."""
-
-    def refresh(self) -> None:
-        """Do nothing."""
-
-    def finish(self, *_: Any) -> None:
-        """Do nothing."""
+    log = update = rewind = refresh = finish = _nothing
 
 
 class _Nowhere:

@@ -76,7 +76,7 @@ class Deferral:
         self.at_once = False
         self.longest_step = 0.0
         self._patience = patience
-        self._answered = threading.Event()
+        self.answered = threading.Event()
 
     def handle(self, number: int) -> None:
         """Answer a signal."""
@@ -88,7 +88,7 @@ class Deferral:
     def stop(self) -> None:
         """Raise what the signal stands for, if there was one."""
         if self.requested is not None:
-            self._answered.set()
+            self.answered.set()
             raise Terminated if self.requested == signal.SIGTERM else KeyboardInterrupt
 
     def stop_by(self, requested: signal.Signals | None) -> None:
@@ -97,14 +97,10 @@ class Deferral:
             self.requested = requested
             self.stop()
 
-    def done(self) -> None:
-        """Let the impatient thread go."""
-        self._answered.set()
-
     def _insist(self) -> None:
         """Send the signal again when patience is over, which also ends a blocking call of the main thread."""
         patience = self._patience + 2 * self.longest_step
-        if not self._answered.wait(patience) and self.requested is not None:
+        if not self.answered.wait(patience) and self.requested is not None:
             signal.pthread_kill(threading.main_thread().ident or 0, self.requested)
 
 
@@ -121,7 +117,7 @@ def deferred(patience: float = PATIENCE) -> Iterator[Deferral]:
         with _handled_by(deferral.handle):
             yield deferral
     finally:
-        deferral.done()
+        deferral.answered.set()  # lets the impatient thread go
     deferral.stop()
 
 
