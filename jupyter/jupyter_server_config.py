@@ -45,9 +45,9 @@ class PatientKernels(AsyncMappingKernelManager):
 def patience(process, seconds, step):
     """Return what tells whether the time is over that a kernel's cell may take, with its `step` or not."""
     try:
-        from trainlab.run import grace, stop
+        from trainlab.run import grace, stopping
 
-        runs = stop.runs_of(process)
+        runs = stopping.runs_of(process)
         deadlines = [grace.Deadline(each, seconds + step * grace.for_step(each)) for each in runs]
     except Exception:  # src/ is the user's to edit: a server must stop all the same
         deadlines = []

@@ -16,8 +16,7 @@ import pytest
 from huggingface_hub import constants
 
 from full_disk import largest_file
-from trainlab import datasets, paths
-from trainlab import files as unpacking
+from trainlab import datasets, files, paths
 from trainlab.errors import UserError
 
 NEWS = {"MINDsmall_train/news.tsv": "N1\tsports\n" * 2000, "MINDsmall_train/deep/er.vec": "0.5\n"}
@@ -76,7 +75,7 @@ def server(monkeypatch, tmp_path):
         "huggingface_hub.file_download.time", mock.Mock()
     )  # it sleeps a second before each retry
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
-    monkeypatch.setattr(unpacking, "BLOCK", 1000)
+    monkeypatch.setattr(files, "BLOCK", 1000)
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -262,7 +261,7 @@ def test_offline_nothing_is_asked_and_a_file_put_by_hand_is_taken(server, monkey
 
 def test_a_full_disk_is_told_before_anything_is_written(server, monkeypatch):
     wanted = dataset(server, packed(NEWS))
-    monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
     with pytest.raises(UserError, match="10 are free"):
         datasets.fetch(wanted)
     assert left() == []
@@ -339,7 +338,7 @@ def test_of_very_many_changed_files_a_few_are_named(server):
 def test_space_for_the_archive_and_its_content_is_asked_before_the_download(server, monkeypatch):
     wanted = dataset(server, packed(NEWS))
     room = 2 * len(server.content) - 1
-    monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda _: type("Usage", (), {"free": room}))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: type("Usage", (), {"free": room}))
     with pytest.raises(UserError, match=f"{room + 1:,} bytes are needed, {room:,} are free"):
         datasets.fetch(wanted)
     assert left() == []

@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from trainlab.errors import UserError
-from trainlab.run import checkpoint, events, lock, record, resume
+from trainlab.run import checkpoint, events, lock, record, resuming
 from trainlab.run.run import Run
 from trainlab.runs import listing
 
@@ -94,7 +94,7 @@ def test_a_training_s_checkpoints_survive_forty_kills_while_they_are_saved_named
         assert known["global_step"] - checkpoint.load(folder / checkpoint.LAST)["global_step"] in (0, 1)
         steps.append(known["global_step"])
         step = steps[-1]
-        resume.sweep(tmp_path)
+        resuming.sweep(tmp_path)
         assert not list(folder.glob(".*"))
     assert steps == sorted(set(steps)), "each is newer than the one before"
     assert capsys.readouterr().out == "", "nothing is damaged"

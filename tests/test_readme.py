@@ -24,7 +24,7 @@ RUN_ELSEWHERE = {
     "make demo": "test_real_engine.py runs it on the engine that people get",
     "make test": "it is what runs this test",
     "make down": "it would stop the services that the later commands need",
-    "trainlab stop RUN": "needs a run that trains; tests/run/test_stop.py has one",
+    "trainlab stop RUN": "needs a run that trains; tests/run/test_stopping.py has one",
     "ssh -N -L 8888:127.0.0.1:8888 -L 6006:127.0.0.1:6006 you@machine": "needs a second machine",
 }
 

@@ -31,7 +31,7 @@ from trainlab.secrets import is_secret
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-LONGEST_WORD = 30  # characters of a setting without a default that is told in a run's name
+LONGEST_WORD = 30  # characters of a setting without a default that is part of a run's name
 FEW = 5  # names that a sentence may list
 _COLLECTIONS = ("list_type", "tuple_type", "dict_type", "set_type", "frozen_set_type")  # pydantic's refusals
 

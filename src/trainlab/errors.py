@@ -53,9 +53,9 @@ def unwritable(place: Path, error: OSError) -> str:
     )
 
 
-def without_traceback(error: BaseException, *, told: bool = False) -> None:
-    """Let a script or cell that this exception ends show its message alone, nothing where that is `told`."""
-    text = "" if told else f"error: {error}"
+def without_traceback(error: BaseException, *, silent: bool = False) -> None:
+    """Let a script or cell that this exception ends show its message alone, nothing where it is `silent`."""
+    text = "" if silent else f"error: {error}"
     error.__dict__[_TEXT] = text
     if not hasattr(error, "_render_traceback_"):  # IPython's hook
         error.__dict__["_render_traceback_"] = lambda: [text or type(error).__name__]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import io
 import os
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     Rename = Callable[[PurePosixPath], PurePosixPath]
 
 
+# What network drives and memory cards answer where they have no fsync or locks; 524: the kernel's ENOTSUPP
+UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, 524})
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file beside `path`; on leaving, sync it to disk and rename it to `path`.
@@ -37,7 +42,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         with temporary.open("xb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            _sync(file.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
     finally:
@@ -73,15 +78,21 @@ def _temporary(path: Path) -> Path:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut; some network file systems can't, and say EINVAL."""
+    """Make the rename itself survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    """Have the disk take what was written, where the storage can be asked to."""
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:
+        if error.errno not in UNSUPPORTED:
             raise
-    finally:
-        os.close(descriptor)
 
 
 LARGEST = 1 << 32  # bytes that a packed file may unpack to
@@ -124,14 +135,47 @@ def unpacked(path: Path, raw: bytes) -> bytes:
 
     Raises UserError for a damaged file, one with several files in it, and a bomb.
     """
+    if not raw.startswith((GZIP, ZIP)):
+        return raw
+    most = min(LARGEST, max(SMALL, MAX_RATIO * len(raw)))
+    parts, left = [], most + 1
     try:
-        if raw.startswith(GZIP):
-            return _bounded(path, _gunzip(raw, _room(len(raw))), len(raw))
-        if raw.startswith(ZIP):
-            return _only(path, raw)
+        with _inner(path, raw) as file:
+            while left and (block := file.read(min(left, BLOCK))):
+                parts.append(block)
+                left -= len(block)
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
         raise UserError(f"{path} is packed, and can't be unpacked: {error}. Get it again.") from None
-    return raw
+    content = b"".join(parts)
+    if not left:
+        raise UserError(
+            f"{path} unpacks to more than {most:,} bytes, out of {len(raw):,}. Refused: that is no "
+            "text. Unpack it yourself if you know what it is."
+        )
+    if content.startswith((GZIP, ZIP)):
+        raise UserError(f"{path} is packed twice. Unpack it once, and name what was in it.")
+    return content
+
+
+def _inner(path: Path, raw: bytes) -> IO[bytes] | gzip.GzipFile:
+    """Open what is packed by gzip, or the only file in a zip file."""
+    if raw.startswith(GZIP):
+        return gzip.GzipFile(fileobj=io.BytesIO(raw))
+    packed = zipfile.ZipFile(io.BytesIO(raw))
+    names = {each.filename for each in packed.infolist()}
+    if not names.isdisjoint(("[Content_Types].xml", "mimetype")):
+        raise UserError(
+            f"{path} is a workbook or a document of an office program. Save the sheet as CSV in UTF-8, "
+            "and name that."
+        )
+    members = [each for each in packed.infolist() if not each.is_dir() and "__MACOSX" not in each.filename]
+    if len(members) != 1:
+        shown = ", ".join(repr(each.filename) for each in members[:5])
+        raise UserError(
+            f"{path} is packed (zip), with {len(members):,} files in it: {shown or 'none'}. Unpack it, "
+            "and name the one with the data."
+        )
+    return packed.open(members[0])
 
 
 def decode(path: Path, raw: bytes) -> str:
@@ -171,59 +215,6 @@ def parted_otherwise(path: Path, found: str, expected: str) -> UserError:
         f"{path}: its columns are parted by {SEPARATORS[found]}, expected {SEPARATORS[expected]}. Save it "
         f"with {SEPARATORS[expected]}, from a spreadsheet or by pandas.read_csv(..., sep={found!r})."
     )
-
-
-def _room(packed: int) -> int:
-    """Return how many bytes so many packed ones may unpack to."""
-    return min(LARGEST, max(SMALL, MAX_RATIO * packed))
-
-
-def _gunzip(raw: bytes, most: int) -> bytes:
-    """Return at most one byte more than `most` of what is packed, in one member or several."""
-    import gzip
-
-    with gzip.GzipFile(fileobj=io.BytesIO(raw)) as file:
-        return _at_most(file.read, most)
-
-
-def _at_most(read: Callable[[int], bytes], most: int) -> bytes:
-    parts, left = [], most + 1
-    while left and (block := read(min(left, 1 << 20))):
-        parts.append(block)
-        left -= len(block)
-    return b"".join(parts)
-
-
-def _only(path: Path, raw: bytes) -> bytes:
-    with zipfile.ZipFile(io.BytesIO(raw)) as packed:
-        names = [each.filename for each in packed.infolist()]
-        if "[Content_Types].xml" in names or "mimetype" in names:
-            raise UserError(
-                f"{path} is a workbook or a document of an office program. Save the sheet as CSV in UTF-8, "
-                "and name that."
-            )
-        members = [
-            each for each in packed.infolist() if not each.is_dir() and "__MACOSX" not in each.filename
-        ]
-        if len(members) != 1:
-            shown = ", ".join(repr(each.filename) for each in members[:5])
-            raise UserError(
-                f"{path} is packed (zip), with {len(members):,} files in it: {shown or 'none'}. Unpack it, "
-                "and name the one with the data."
-            )
-        with packed.open(members[0]) as file:
-            return _bounded(path, _at_most(file.read, _room(len(raw))), len(raw))
-
-
-def _bounded(path: Path, content: bytes, packed: int) -> bytes:
-    if len(content) > _room(packed):
-        raise UserError(
-            f"{path} unpacks to more than {len(content) - 1:,} bytes, out of {packed:,}. Refused: that is no "
-            "text. Unpack it yourself if you know what it is."
-        )
-    if content.startswith((GZIP, ZIP)):
-        raise UserError(f"{path} is packed twice. Unpack it once, and name what was in it.")
-    return content
 
 
 def _encoding(raw: bytes) -> str:
@@ -347,7 +338,10 @@ def _extract(
     packed: zipfile.ZipFile, target: Path, cap: int, report: Report, rename: Rename
 ) -> dict[str, str]:
     members = [each for each in packed.infolist() if not each.is_dir() and "__MACOSX" not in each.filename]
-    _refuse_shared(packed)
+    # entries that share bytes: a few MB of them unfold to any size, each by itself in good order
+    held = sum(each.compress_size + len(each.filename) for each in packed.infolist())
+    if held > Path(str(packed.filename)).stat().st_size:
+        raise UserError(f"{packed.filename} has entries that share their bytes: a bomb. Refused.")
     total = sum(each.file_size for each in members)
     if total > cap:
         raise UserError(f"{packed.filename} would unpack to more than {cap:,} bytes. Nothing was unpacked.")
@@ -360,31 +354,18 @@ def _extract(
     return digests
 
 
-def _refuse_shared(packed: zipfile.ZipFile) -> None:
-    """Refuse entries that share bytes: a few MB of them unfold to any size, each by itself in good order."""
-    entries = packed.infolist()
-    held = sum(each.compress_size + len(each.filename) for each in entries)
-    if held > Path(str(packed.filename)).stat().st_size:
-        raise UserError(f"{packed.filename} has entries that share their bytes: a bomb. Refused.")
-
-
 def _paths(members: list[zipfile.ZipInfo], archive: str) -> list[PurePosixPath]:
-    """Return where each member goes, without a single folder that holds all of them."""
-    paths = [_inside(member, archive) for member in members]
+    """Return where each member goes, without a single folder that holds all of them; refuse links."""
+    for member in members:
+        kind = member.external_attr >> 16 & 0o170000  # of the mode that Unix zip programs store
+        if kind not in (0, 0o100000):
+            raise UserError(f"{archive} has the entry {member.filename!r}, a link or a device. Refused.")
+    paths = [PurePosixPath(member.filename.replace("\\", "/")) for member in members]
     if found := refusal(paths):
         raise UserError(f"{archive} has {found}. Refused.")
     if len({path.parts[0] for path in paths}) == 1 and all(len(path.parts) > 1 for path in paths):
         return [path.relative_to(path.parts[0]) for path in paths]
     return paths
-
-
-def _inside(member: zipfile.ZipInfo, archive: str) -> PurePosixPath:
-    """Return the member's path; refuse links and devices."""
-    path = PurePosixPath(member.filename.replace("\\", "/"))
-    kind = member.external_attr >> 16 & 0o170000  # of the mode that Unix zip programs store
-    if kind not in (0, 0o100000):
-        raise UserError(f"{archive} has the entry {member.filename!r}, a link or a device. Refused.")
-    return path
 
 
 def _write(packed: zipfile.ZipFile, member: zipfile.ZipInfo, place: Path) -> str:

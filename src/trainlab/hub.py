@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-HUB_SECONDS = 5.0  # long enough for a slow line, short enough to be told at once
+HUB_SECONDS = 5.0  # long enough for a slow line, short enough to be answered at once
 
 
 @dataclass(frozen=True)
@@ -43,26 +43,15 @@ def fetch_snapshot(setting: str, model: str, ways_out: str) -> Source:
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
-        return _folder(setting, folder)
-    if _cached(setting, model, ways_out):
-        return Source(model, local=True)
-    _ask_hub(setting, model, ways_out)
-    return Source(model, local=False)
-
-
-def _folder(setting: str, folder: Path) -> Source:
-    has_weights = any((folder / name).is_file() for name in WEIGHTS)
-    if not (folder / "config.json").is_file() or not has_weights:
-        raise UserError(
-            f"{setting}={folder}: the folder holds no model. Expected config.json and one of "
-            f"{', '.join(WEIGHTS)}."
-        )
-    return Source(str(folder.resolve()), local=True)
-
-
-def _cached(setting: str, model: str, ways_out: str) -> bool:
+        has_weights = any((folder / name).is_file() for name in WEIGHTS)
+        if not (folder / "config.json").is_file() or not has_weights:
+            raise UserError(
+                f"{setting}={folder}: the folder holds no model. Expected config.json and one of "
+                f"{', '.join(WEIGHTS)}."
+            )
+        return Source(str(folder.resolve()), local=True)
     extras.need("huggingface_hub", "A model or data set by name")
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
@@ -72,7 +61,11 @@ def _cached(setting: str, model: str, ways_out: str) -> bool:
             f"{setting}={model}: neither a folder nor the id of a model on the Hugging Face Hub "
             f"(its owner and name). {ways_out}"
         ) from None
-    return found[0] and any(found[1:])
+    cached = found[0] and any(found[1:])
+    if not cached:
+        with _explained(setting, model, "model", ways_out):
+            HfApi().model_info(model, timeout=HUB_SECONDS)
+    return Source(model, local=cached)
 
 
 def download(setting: str, dataset: str, file: str, ways_out: str) -> str:
@@ -88,14 +81,6 @@ def download(setting: str, dataset: str, file: str, ways_out: str) -> str:
         return cached
     with _explained(setting, dataset, "data set", ways_out):
         return hf_hub_download(dataset, file, repo_type="dataset", etag_timeout=HUB_SECONDS)
-
-
-def _ask_hub(setting: str, model: str, ways_out: str) -> None:
-    """Raise UserError unless the Hub has this model and gives it to us."""
-    from huggingface_hub import HfApi
-
-    with _explained(setting, model, "model", ways_out):
-        HfApi().model_info(model, timeout=HUB_SECONDS)
 
 
 @contextmanager
@@ -192,7 +177,11 @@ def load(kind: Any, source: Source, **options: Any) -> Any:
     Raises UserError where the model can't do without.
     """
     try:
-        with no_larger_than(_room(source)):
+        folder, room = Path(source.name), math.inf
+        if folder.is_dir():  # with those that training adds
+            held = [path.stat().st_size for path in folder.iterdir() if path.suffix in WEIGHT_FILES]
+            room = 2 * sum(held) + MOST_ADDED
+        with no_larger_than(room):
             return kind.from_pretrained(
                 source.name, local_files_only=source.local, trust_remote_code=False, **options
             )
@@ -240,17 +229,6 @@ def no_larger_than(room: float, tensors: float = math.inf) -> Iterator[None]:
         hook.remove()
 
 
-def _room(source: Source) -> float:
-    """Return how many weights a model in a folder may have at most, with those that training adds."""
-    folder = Path(source.name)
-    if not folder.is_dir():
-        return math.inf
-    held = sum(
-        path.stat().st_size for path in folder.iterdir() if path.suffix in WEIGHT_FILES and path.is_file()
-    )
-    return 2 * held + MOST_ADDED
-
-
 def architecture(settings: Mapping[str, Any]) -> PreTrainedConfig:
     """Return a network's architecture out of a checkpoint, without what would fetch code or weights.
 
@@ -268,8 +246,8 @@ def tokenizer(text: str) -> Tokenizer:
     """
     from tokenizers import Tokenizer
 
-    said = json.loads(text)
-    growth, waiting = 1, [said.get("normalizer"), said.get("pre_tokenizer")]
+    steps = json.loads(text)
+    growth, waiting = 1, [steps.get("normalizer"), steps.get("pre_tokenizer")]
     while waiting and growth <= MOST_GROWTH:
         step = waiting.pop()
         if isinstance(step, dict):

@@ -183,7 +183,7 @@ def may_hold_in_json(content: bytes) -> bool:
 class Stream:
     """A text that comes in pieces, of which each is given back less its secrets.
 
-    What may be the beginning of a secret is held back until it is told whether it goes on as one.
+    What may be the beginning of a secret is held back until it is clear whether it goes on as one.
     """
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import psutil
 
@@ -36,7 +36,8 @@ UNLIMITED = 1 << 60  # bytes; version 1 writes a number near 2**63 for none
 def memory_limit(root: Path = CGROUPS, own: Path = OWN) -> int | None:
     """Return the bytes of memory that this process's group and those above it allow, None for no limit."""
     files = {"memory": "memory.limit_in_bytes", "": "memory.max"}
-    limits = [int(text) for text in _values(files, root, own) if text.isdigit()]
+    texts = [_read(folder / files[controller]) for folder, controller in _folders("memory", root, own)]
+    limits = [int(text) for text in texts if text.isdigit()]
     return min((limit for limit in limits if limit < UNLIMITED), default=None)
 
 
@@ -122,11 +123,6 @@ def _table(path: Path) -> dict[str, str]:
     return dict(line.split(maxsplit=1) for line in _read(path).splitlines() if " " in line)
 
 
-def _values(files: dict[str, str], root: Path, own: Path) -> Iterator[str]:
-    for folder, controller in _folders("memory", root, own):
-        yield _read(folder / files[controller])
-
-
 def _folders(controller: str, root: Path, own: Path) -> Iterator[tuple[Path, str]]:
     """Yield the folders of this process's group and of those above it, with the controller ('' in version 2).
 
@@ -185,35 +181,30 @@ class Processes:
 
     def _each(self, read: Callable[[psutil.Process], T]) -> list[T]:
         """Return what each process tells; one that has ended meanwhile tells nothing."""
-        told = []
+        found = []
         for each in self._all:
             with suppress(psutil.Error):
-                told.append(read(each))
-        return told
+                found.append(read(each))
+        return found
 
 
-class Container:
-    """This process's control group, that of its container."""
+class Meter(NamedTuple):
+    """What measures a training, so far: CPU seconds, bytes in use, bytes read from and written to disks."""
 
-    def __init__(self) -> None:
-        self._processes = Processes() if disk_bytes() is None else None
-
-    def cpu_seconds(self) -> float | None:
-        """Return the CPU time used so far, in seconds."""
-        return cpu_seconds()
-
-    def memory_bytes(self) -> int | None:
-        """Return the memory in use, in bytes, without file cache that gives way."""
-        return memory_used()
-
-    def disk_bytes(self) -> tuple[int, int] | None:
-        """Return the bytes read from and written to disks so far; of the processes if the group has none."""
-        return self._processes.disk_bytes() if self._processes else disk_bytes()
+    cpu_seconds: Callable[[], float | None]
+    memory_bytes: Callable[[], int | None]
+    disk_bytes: Callable[[], tuple[int, int] | None]
 
 
-def meter() -> Container | Processes:
-    """Return what measures this training: its container, or its processes where there is none."""
-    return Container() if in_container() else Processes()
+def meter() -> Meter:
+    """Return what measures this training: its container, or its processes where there is none.
+
+    A container whose disks the kernel doesn't count has its processes' figures for them.
+    """
+    processes = Processes()
+    if not in_container():
+        return Meter(processes.cpu_seconds, processes.memory_bytes, processes.disk_bytes)
+    return Meter(cpu_seconds, memory_used, disk_bytes if disk_bytes() is not None else processes.disk_bytes)
 
 
 def cpus() -> float:
@@ -254,7 +245,7 @@ class Gpus:
             "gpu_celsius": (max, lambda gpu: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU)),
         }
         values = {name: self._each(read) for name, (_, read) in measures.items()}
-        return {name: float(measures[name][0](told)) for name, told in values.items() if told}
+        return {name: float(measures[name][0](each)) for name, each in values.items() if each}
 
     def close(self) -> None:
         """Let the library go."""
@@ -264,11 +255,11 @@ class Gpus:
         self._nvml = None
 
     def _each(self, read: Callable[[Any], float]) -> list[float]:
-        told = []
+        found = []
         for handle in self._handles:
             with suppress(self._nvml.NVMLError):
-                told.append(float(read(handle)))
-        return told
+                found.append(float(read(handle)))
+        return found
 
 
 def _visible(nvml: Any, setting: str | None) -> Iterator[Any]:
@@ -277,6 +268,11 @@ def _visible(nvml: Any, setting: str | None) -> Iterator[Any]:
     A number counts as NVML counts, by the bus; CUDA does so with CUDA_DEVICE_ORDER=PCI_BUS_ID, or where all
     GPUs are of one kind.
     """
+
+    def uuid(handle: Any) -> str:
+        given = nvml.nvmlDeviceGetUUID(handle)
+        return given.decode() if isinstance(given, bytes) else given
+
     every = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
     if setting is None:
         yield from every
@@ -285,36 +281,24 @@ def _visible(nvml: Any, setting: str | None) -> Iterator[Any]:
         if name.strip().isdigit():
             found = every[int(name) :][:1]
         else:
-            found = [each for each in every if name.strip() and _uuid(nvml, each).startswith(name.strip())]
+            found = [each for each in every if name.strip() and uuid(each).startswith(name.strip())]
         if len(found) != 1:
             return
         yield found[0]
 
 
-def _uuid(nvml: Any, handle: Any) -> str:
-    told = nvml.nvmlDeviceGetUUID(handle)
-    return told.decode() if isinstance(told, bytes) else told
-
-
-PACKAGES = (
-    *(
-        "torch",
-        "lightning",
-        "transformers",
-        "tokenizers",
-        "datasets",
-        "accelerate",
-        "tensorboard",
-    ),
-    *("numpy", "pandas", "scikit-learn", "tensorflow", "keras", "jax", "flax", "tensorboardX"),
-)
+PACKAGES = """
+    torch lightning transformers tokenizers datasets accelerate tensorboard numpy pandas scikit-learn
+    tensorflow keras jax flax tensorboardX
+"""
 
 
 def hardware() -> dict[str, Any]:
     """Return the CPU's model and usable cores, the memory in GiB, and the names of the GPUs."""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    models = re.findall(r"^model name\s*:\s*(.*)", _read(Path("/proc/cpuinfo")), re.MULTILINE)
     return {
-        "cpu": _cpu_model(),
+        "cpu": models[0] if models else platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(pages / GIB, 1),
         "gpus": _gpus(),
@@ -324,17 +308,10 @@ def hardware() -> dict[str, Any]:
 def packages() -> dict[str, str]:
     """Return the versions of Python and of those packages that decide a result and are installed."""
     versions = {"python": platform.python_version(), "trainlab": trainlab.__version__}
-    for name in PACKAGES:
-        try:
+    for name in PACKAGES.split():
+        with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return versions
-
-
-def code_versions(code: Path | None) -> dict[str, Any]:
-    """Return the versions of the code that ran, a file or a folder, and of trainlab; None where unknown."""
-    return {"git": git(code) if code else None, "trainlab_git": git(origin.OURS)}
 
 
 def git(code: Path) -> dict[str, Any] | None:
@@ -389,15 +366,6 @@ def command() -> str:
         elif option.startswith("-") and place + 1 < len(words):
             words[place + 1] = secrets.HIDDEN
     return shlex.join(map(secrets.without_secrets, words))
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
 
 
 def _gpus() -> list[str]:

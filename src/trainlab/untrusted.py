@@ -46,8 +46,8 @@ def content(path: Path, most: int) -> bytes:
         size = os.fstat(file.fileno()).st_size
         found = b"" if size > most else file.read(most + 1)
     if max(size, len(found)) > most:
-        said = f"larger than {most / _MIB:g} MiB, which is the most that is read"
-        raise OSError(errno.EFBIG, said, str(path))
+        fault = f"larger than {most / _MIB:g} MiB, which is the most that is read"
+        raise OSError(errno.EFBIG, fault, str(path))
     return found
 
 

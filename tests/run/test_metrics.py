@@ -11,7 +11,7 @@ from experiments.news.config import NewsConfig
 from experiments.sentiment import train as sentiment
 from experiments.sentiment.config import SentimentConfig
 from trainlab.errors import UserError
-from trainlab.run.metrics import Summary, directions_of, said, well_known
+from trainlab.run.metrics import Summary, directions_of, given_directions, well_known
 from trainlab.training.config import TrainingConfig
 
 
@@ -77,7 +77,7 @@ def test_a_part_of_a_name_says_nothing(tag):
 
 def test_every_metric_that_an_experiment_calls_important_or_chooses_by_has_a_direction():
     for experiment in (news, sentiment, captions):
-        summary = Summary(said(experiment.METRICS))
+        summary = Summary(given_directions(experiment.METRICS))
         assert all(summary.direction(tag) for tag in experiment.METRICS)
     assert set(article.LOSSES.values()) == {"min"}
     for monitored in (NewsConfig().monitor, TrainingConfig().monitor, SentimentConfig().metric_for_best):
@@ -100,7 +100,7 @@ def test_what_was_said_wins_over_the_table_and_what_nobody_said_has_no_best():
 @pytest.mark.parametrize("direction", ["up", "", None, 1, "MIN"])
 def test_only_min_and_max_are_directions(direction):
     with pytest.raises(UserError, match="Expected 'min' or 'max'"):
-        said({"val/wer": direction})
+        given_directions({"val/wer": direction})
 
 
 def test_a_direction_is_said_of_a_metric():

@@ -127,9 +127,7 @@ def test_what_fails_in_it_never_fails_a_run(quick, monkeypatch, tmp_path, broken
     curves = Curves()
     curves.last = 1
     if broken == "meter":
-        for name in ("cpu_seconds", "memory_bytes", "disk_bytes"):
-            monkeypatch.setattr(system.Processes, name, fail)
-            monkeypatch.setattr(system.Container, name, fail)
+        monkeypatch.setattr(system, "meter", lambda: system.Meter(fail, fail, fail))
     if broken in ("log", "step"):
         monkeypatch.setattr(curves, broken, fail)
     monitor = Monitor(curves.log, curves.step, tmp_path / "gone" if broken == "folder" else tmp_path)

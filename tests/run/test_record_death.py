@@ -47,8 +47,8 @@ def test_without_a_count_from_the_same_place_nothing_is_claimed(tmp_path, monkey
 
 def test_a_run_writes_down_what_is_compared_later(tmp_path):
     with Run("news", logs=tmp_path) as run:
-        assert run._record.oom_kills == system.oom_kills()
-        assert run._record.home == record.boot_id()
+        assert record.read(run.folder).oom_kills == system.oom_kills()
+        assert record.read(run.folder).home == record.boot_id()
 
 
 def test_a_run_offers_its_process_to_the_kernel_before_others(tmp_path):
@@ -59,7 +59,7 @@ def test_a_run_offers_its_process_to_the_kernel_before_others(tmp_path):
 def test_a_score_that_is_higher_already_is_left_alone(tmp_path, monkeypatch):
     score = tmp_path / "oom_score_adj"
     score.write_text("900\n")
-    monkeypatch.setattr(record, "_SCORE", score)
+    monkeypatch.setattr(record, "SCORE", score)
     record.raise_oom_score()
     assert score.read_text() == "900\n"
 
@@ -68,7 +68,7 @@ def test_a_score_that_is_higher_already_is_left_alone(tmp_path, monkeypatch):
 def test_jupyterlab_goes_before_a_training_that_was_started_in_it(tmp_path, monkeypatch, before, after):
     score = tmp_path / "oom_score_adj"
     score.write_text(f"{before}\n")
-    monkeypatch.setattr(record, "_SCORE", score)
+    monkeypatch.setattr(record, "SCORE", score)
     record.raise_oom_score()
     assert score.read_text().strip() == after
     record.raise_oom_score(0)

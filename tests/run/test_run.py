@@ -295,7 +295,7 @@ def test_a_record_that_somebody_breaks_meanwhile_is_written_anew(tmp_path, conte
 
 
 def test_metrics_reach_the_record_while_the_run_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "_FLUSH_SECONDS", -1)
+    monkeypatch.setattr(run_module, "FLUSH_SECONDS", -1)
     with Run("news", logs=tmp_path) as run:
         run.log({"val/loss": 1}, 1)
         assert record.read(run.folder).last["val/loss"].step == 1

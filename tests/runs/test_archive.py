@@ -17,7 +17,7 @@ from runs_folder import call, content, make
 from trainlab import files
 from trainlab.cli import life
 from trainlab.errors import UserError
-from trainlab.run import lock, remarks, resume
+from trainlab.run import lock, remarks, resuming
 from trainlab.runs import archive, listing, trash
 
 SMALL_DISK = 2 << 20  # bytes
@@ -253,7 +253,7 @@ def test_weights_alone_are_packed_without_the_states_and_say_so(logs, file):
         "weights-only.txt",
     ]
     with pytest.raises(UserError, match="can't be resumed"):
-        resume.starting_point(folder)
+        resuming.starting_point(folder)
 
 
 def test_a_run_without_best_weights_is_not_packed_without_its_states(logs, file):

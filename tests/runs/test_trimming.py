@@ -9,7 +9,7 @@ from runs_folder import foreign, make
 from trainlab.cli import life
 from trainlab.cli.runs import app
 from trainlab.errors import UserError
-from trainlab.run import checkpoint, lock, resume
+from trainlab.run import checkpoint, lock, resuming
 from trainlab.runs import trash
 
 NUMBERS = {"numbers": list(range(1000))}
@@ -55,7 +55,7 @@ def test_a_trimmed_run_keeps_its_best_weights_alone_and_says_what_it_freed(folde
 def test_a_trimmed_run_is_not_trained_again_from_the_start_by_a_resume(folder):
     trimmed(folder, "a", "--yes")
     with pytest.raises(UserError, match=r"holds its best weights alone.*can't be resumed"):
-        resume.starting_point(folder)
+        resuming.starting_point(folder)
 
 
 def test_it_asks_and_without_a_terminal_is_refused(folder, monkeypatch):

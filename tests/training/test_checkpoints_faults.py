@@ -157,7 +157,7 @@ class Interrupted(FullState):
 
     def signal(self) -> None:
         if self.deferral.requested is None:
-            self.deferral.handle(signal.SIGTERM, None)
+            self.deferral.handle(signal.SIGTERM)
 
     def _save(self, trainer: Any, **_: Any) -> None:
         self.saved.append(trainer.global_step)

@@ -23,7 +23,7 @@ from noisy_training import curves
 from noisy_tuning import STEPS, tune, tuner
 from project import CHECKOUT
 from trainlab.errors import UserError
-from trainlab.run import checkpoint, stop
+from trainlab.run import checkpoint, stopping
 from trainlab.training.transformers import newest
 
 EVERY = {"save_steps": 1}  # step; train/loss is then logged at each, too
@@ -134,7 +134,7 @@ def test_an_interruption_anywhere_loses_nothing(
     assert (record["status"], record["reason"]) == ("interrupted", reason)
     states = [path.name for path in checkpoint.full_states(run.folder)]
     assert states == ([] if saved is None else [f"checkpoint-{saved}"])
-    assert stop.outcome(run.folder).startswith(f"saved at step {saved}" if saved else "no checkpoint")
+    assert stopping.outcome(run.folder).startswith(f"saved at step {saved}" if saved else "no checkpoint")
     with trainlab.Run("tuned", resume="last", logs=tmp_path, monitor=False) as run:
         done = tune(run, **SELDOM)
     assert_same(run, done, seldom, method)

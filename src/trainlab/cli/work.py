@@ -12,8 +12,7 @@ from trainlab.errors import UserError
 
 def stop(run: Reference, logs: Logs = None) -> None:
     """Stop a run; it saves a checkpoint first."""
-    from trainlab.run import find
-    from trainlab.run import stop as stopping
+    from trainlab.run import find, stopping
 
     print(stopping.stop(find.find(run, logs)))
 

@@ -31,8 +31,7 @@ from trainlab.headless.parameters import (
     resumed_by_defaults,
     settings_class,
 )
-from trainlab.run import lock, naming, record, stop
-from trainlab.run import resume as resuming
+from trainlab.run import lock, naming, record, resuming, stopping
 from trainlab.run.recorder import gone
 
 if TYPE_CHECKING:
@@ -104,11 +103,11 @@ def run(  # noqa: PLR0913
         seen = log.stat().st_size if log.exists() else 0
         worker = start(folder, held, arguments)
         root = paths.root().resolve()  # whoever typed `make` is outside the container, perhaps
-        of_make = stop.MAKE in os.environ and folder.is_relative_to(root)
+        of_make = stopping.MAKE in os.environ and folder.is_relative_to(root)
         print(folder.relative_to(root) if of_make else folder, flush=True)
         if detach:
-            print(f"follow: {stop.command('logs', folder.name)}")
-            print(f"stop: {stop.command('stop', folder.name)}")
+            print(f"follow: {stopping.command('logs', folder.name)}")
+            print(f"stop: {stopping.command('stop', folder.name)}")
             return 0
         code = tail_log(worker, log, seen)
     finally:
@@ -299,7 +298,7 @@ def _found(reference: str, experiments: Sequence[str]) -> tuple[Path, Path | Non
     errors = []
     for each in experiments:
         try:
-            return resuming.find(reference, each)
+            return resuming.referenced(reference, each)
         except UserError as error:
             errors.append(error)
     raise errors[0]

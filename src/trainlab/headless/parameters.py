@@ -23,7 +23,7 @@ from trainlab.cleaning import printable
 from trainlab.config import Config, assignments, no_parameter
 from trainlab.errors import UserError
 from trainlab.experiments import PACKAGE
-from trainlab.run import record, resume
+from trainlab.run import record, resuming
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -90,7 +90,7 @@ def resumed(settings: type[Config], values: Mapping[str, str], before: Mapping[s
     hidden = {name for name, value in known.items() if value == secrets.HIDDEN}  # the notebook knows them
     kept = {name: value for name, value in known.items() if name not in dropped | hidden}
     config = settings.parse(kept | settings.named(values))
-    resume.check_same(settings, before, config.model_dump())
+    resuming.check_same(settings, before, config.model_dump())
     config.preflight()
     return _of_settings(config, config.model_dump())
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from trainlab import secrets
 from trainlab.errors import UserError
 from trainlab.headless.execution import Execution, ExitStatus, Screen, Script
-from trainlab.run import record, stop
+from trainlab.run import record, stopping
 from trainlab.run.recorder import unwritable
 
 
@@ -53,7 +53,7 @@ def main(folder: Path, arguments: list[str]) -> int:
     seconds = time.monotonic() - started  # by a clock that nobody sets
     last = f"{end.status} after {seconds:.0f} s"
     if end.status == "interrupted":
-        last += f" by {end.reason}: {stop.outcome(folder)}"
+        last += f" by {end.reason}: {stopping.outcome(folder)}"
     elif end.reason and end.code != UserError.exit_code:  # that one is told by whoever watches
         last += f": {end.reason}"
     screen.line(last)

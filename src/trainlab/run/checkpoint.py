@@ -125,10 +125,23 @@ def seal(folder: Path) -> None:
 
 def check(path: Path) -> None:
     """Raise CheckpointError for a file or folder that is missing, or is not what its SHA-256 says."""
-    if path.is_dir():
-        _check_folder(path)
-    else:
+    if not path.is_dir():
         _opened(path).close()
+        return
+    try:
+        lines = (path / SUMS).read_text(errors="replace").splitlines()
+        expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+        found = _sums(path)
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path}: it has no {SUMS}, so its saving was cut off, or nobody knows whether it is whole. "
+            f"If you trust it: cd {path} && sha256sum * > {SUMS}"
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}.") from None
+    damaged = [name for name, digest in expected.items() if found.get(name) != digest]
+    if damaged or not expected:
+        raise CheckpointError(f"{path} is damaged: {', '.join(damaged) or SUMS} is not what was saved.")
 
 
 def newest(folder: Path) -> Path | None:
@@ -247,24 +260,6 @@ def _refuse_bomb(path: Path, file: IO[bytes]) -> None:
         )
 
 
-def _check_folder(folder: Path) -> None:
-    """Raise CheckpointError where a file that the digests name is another, or gone."""
-    try:
-        lines = (folder / SUMS).read_text(errors="replace").splitlines()
-        expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-        found = _sums(folder)
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{folder}: it has no {SUMS}, so its saving was cut off, or nobody knows whether it is whole. "
-            f"If you trust it: cd {folder} && sha256sum * > {SUMS}"
-        ) from None
-    except OSError as error:
-        raise CheckpointError(f"{folder}: {error.strerror}.") from None
-    damaged = [name for name, digest in expected.items() if found.get(name) != digest]
-    if damaged or not expected:
-        raise CheckpointError(f"{folder} is damaged: {', '.join(damaged) or SUMS} is not what was saved.")
-
-
 def _sums(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file in a folder, by its name there."""
     sums = {}
@@ -282,8 +277,8 @@ def _opened(path: Path) -> IO[bytes]:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
-        said = "there is no such checkpoint" if missing else error.strerror
-        raise CheckpointError(f"{path}: {said}.") from None
+        fault = "there is no such checkpoint" if missing else error.strerror
+        raise CheckpointError(f"{path}: {fault}.") from None
     if found in expected:
         return file
     file.close()

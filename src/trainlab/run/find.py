@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from trainlab import paths, untrusted
-from trainlab.errors import UserError, nearest
-from trainlab.run import events, record
+from trainlab.errors import UserError, nearest, some
+from trainlab.run import events, naming, record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -17,12 +17,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # hidden folders that hold no runs: of deleted runs, of W&B, of caches; any other one is a user's own
 PASSED = (".trash", ".wandb", ".cache", ".ipynb_checkpoints", ".git", ".venv")
-_MOST_NAMES = 5  # in an error message
 _DAY = 86400.0  # seconds, by which clocks may differ
 
 
 def find(
-    reference: str | Path, logs: Path | None = None, experiment: str | None = None, having: str = ""
+    reference: str | Path, logs: str | Path | None = None, experiment: str | None = None, having: str = ""
 ) -> Path:
     """Return a run's folder.
 
@@ -33,12 +32,13 @@ def find(
         having: A file that 'last' must have in its folder.
 
     Raises:
-        UserError: No run is meant, or more than one; the nearest names are told.
+        UserError: No run is meant, or more than one; the nearest names are given.
     """
     if is_run(Path(reference)):
         return Path(reference)
-    logs = logs or paths.logs()
+    logs = Path(logs).expanduser() if logs else paths.logs()
     found = known(logs)
+    experiment = experiment and naming.as_spelled(logs / experiment).relative_to(logs).as_posix()
     own = {label: folder for label, folder in found.items() if experiment in (None, label.rpartition("/")[0])}
     if str(reference) == "last":
         starts = {folder: _started(folder) for folder in own.values() if (folder / having).exists()}
@@ -49,8 +49,10 @@ def find(
         raise UserError(f"No run{of} in {logs} yet.{_start(experiment or 'news')}")
     if not _matches(str(reference), own) and (others := _matches(str(reference), found)):
         whose = others[0].rpartition("/")[0]
-        told = f"{reference!r} is {_some(others)}: of {whose}, not of {experiment}."
-        raise UserError(told + _start(whose, others[0]))
+        found_there = (
+            f"{reference!r} is {some(sorted(others, reverse=True))}: of {whose}, not of {experiment}."
+        )
+        raise UserError(found_there + _start(whose, others[0]))
     return pick(str(reference), own, logs)
 
 
@@ -68,45 +70,40 @@ def run_folders(logs: Path) -> Iterator[tuple[Path, str | None]]:
     if not logs.is_dir():
         raise UserError(f"{logs} is no folder. Runs are looked for there; name another with --logs DIR.")
     barred: list[tuple[Path, str]] = []
-    seen: set[tuple[int, int]] = set()
-    waiting, top = [logs], logs.resolve()
+    top = logs.resolve()
+    seen: set[Path] = set()
+    waiting = [(logs, top)]  # each with where it really is: not every file system gives its folders numbers
     while waiting:  # not by recursion, which a folder a thousand levels deep would end
-        folder = waiting.pop()
+        folder, place = waiting.pop()
+        if place in seen:  # a link that leads back up
+            continue
+        seen.add(place)
         try:
-            status = folder.stat()
-            if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            below, names, leading_out = _looked_into(folder, top)
+            with os.scandir(folder) as entries:
+                found = sorted(entries, key=lambda each: each.name)
         except OSError as error:
             barred.append((folder, f"{folder}: {error.strerror}."))
             continue
-        waiting += reversed(below)
-        barred += leading_out
+        below = [each for each in found if untrusted.is_folder(each)]
+        names = {each.name for each in found} - {each.name for each in below}
         if record.FILE in names or any(events.MARK in name for name in names):
             yield folder, None
-    yield from barred
-
-
-def _looked_into(folder: Path, top: Path) -> tuple[list[Path], list[str], list[tuple[Path, str]]]:
-    """Return the folders in a folder, the names of all else, and links out of `top` with a sentence each."""
-    below, names, leading_out = [], [], []
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda each: each.name):
+        inside: list[tuple[Path, Path]] = []
+        for entry in below:
             path = folder / entry.name
-            if not untrusted.is_folder(entry):
-                names.append(entry.name)
-            elif entry.name in PASSED:
+            target = path.resolve() if entry.is_symlink() else place / entry.name
+            if entry.name in PASSED:
                 continue
-            elif entry.is_symlink() and not (target := path.resolve()).is_relative_to(top):
-                said = (
+            if target.is_relative_to(top):
+                inside.append((path, target))
+            else:
+                sentence = (
                     f"{path} is a link to {target}, out of the folder of runs: not followed. Name that "
                     "folder by --logs, make the folder of runs itself a link to it, or move its runs here."
                 )
-                leading_out.append((path, said))
-            else:
-                below.append(path)
-    return below, names, leading_out
+                barred.append((path, sentence))
+        waiting += reversed(inside)
+    yield from barred
 
 
 def pick(reference: str, found: Mapping[str, T], place: Path) -> T:
@@ -115,13 +112,14 @@ def pick(reference: str, found: Mapping[str, T], place: Path) -> T:
     Raises UserError with the nearest names when nothing in `place` is meant, or more than one.
     """
     wanted = reference.strip("/")
-    matches = _matches(wanted, found)
+    matches = sorted(_matches(wanted, found), reverse=True)
     if len(matches) == 1:
         return found[matches[0]]
     if matches:
-        raise UserError(f"{wanted!r} means {len(matches)} runs: {_some(matches)}. Write more of the name.")
+        raise UserError(f"{wanted!r} means {len(matches)} runs: {some(matches)}. Write more of the name.")
     names = [name for label in found for name in (label, label.rpartition("/")[2])]
-    raise UserError(f"No run {wanted!r} in {place}.{nearest(wanted, names)} There: {_some(list(found))}.")
+    there = some(sorted(found, reverse=True))
+    raise UserError(f"No run {wanted!r} in {place}.{nearest(wanted, names)} There: {there}.")
 
 
 def _matches(reference: str, found: Iterable[str]) -> list[str]:
@@ -159,9 +157,3 @@ def _start(experiment: str, resumed: str = "") -> str:
     if resumed:
         return f" Go on with it: trainlab run {experiment} --resume {resumed.rpartition('/')[2]}"
     return f" Start one: trainlab run {experiment}"
-
-
-def _some(labels: list[str]) -> str:
-    shown = sorted(labels, reverse=True)[:_MOST_NAMES]
-    more = f" and {len(labels) - len(shown)} more" if len(labels) > len(shown) else ""
-    return ", ".join(shown) + more if shown else "none"

@@ -211,9 +211,9 @@ class EventReader:
         """Remember where an event that logs one number holds it, so that those like it need no parsing."""
         end = _step_end(content)
         begin, rest = content[:end], content[end:]
-        told = (_DOUBLE.pack(event.wall_time), event.step)
+        parsed = (_DOUBLE.pack(event.wall_time), event.step)
         alone = len(event.summary.value) == 1 and len(self._templates) < _MOST_TEMPLATES
-        if not end or not alone or told != (begin[1:_TIME_END], _step(begin[_TIME_END:])):
+        if not end or not alone or parsed != (begin[1:_TIME_END], _step(begin[_TIME_END:])):
             return
         for kind in ("<f4", "<f8"):
             packed, mark = np.array(number, kind).tobytes(), np.array(_MARK, kind)

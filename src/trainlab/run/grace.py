@@ -1,4 +1,4 @@
-"""How long a run that is told to stop may take: the step at work, and a save that has begun.
+"""How long a run may take to stop: the current step, and a save that has begun.
 
 Whoever stops runs waits by these rules: the worker, Jupyter's server, a team of processes; `jupyter/entry`
 and `local/local.sh`, too, by the same signs: `longest_step` in run.json, an unfinished file in checkpoints/.
@@ -15,12 +15,12 @@ from trainlab.run import checkpoint, record
 if TYPE_CHECKING:
     from pathlib import Path
 
-LONGEST = 240.0  # seconds, whatever is at work; the containers' engine kills after 300
+LONGEST = 240.0  # seconds, whatever is being done; the containers' engine kills after 300
 UNFINISHED = ".*.tmp"  # what `atomic.replacing` calls a file that is not yet whole
 
 
 class Deadline:
-    """The end of a run's grace: so many seconds from now, and later where a save is at work by then."""
+    """The end of a run's grace: so many seconds from now, and later where a save has begun by then."""
 
     def __init__(self, folder: Path, seconds: float) -> None:
         self._folder, self._seconds = folder, seconds
@@ -33,7 +33,7 @@ class Deadline:
 
 
 def for_step(folder: Path) -> float:
-    """Return the seconds that the step at work of a training may take, 0 where steps are short or unknown."""
+    """Return the seconds that the current step of a training may take, 0 where steps are short or unknown."""
     try:
         longest = float(record.read(folder).model_dump().get("longest_step") or 0.0)
     except (UserError, TypeError, ValueError):

@@ -2,26 +2,35 @@
 
 The kernel drops a flock with the process, however it ends, and shows it to every container that mounts the
 folder, read-only too. A run that claims to be running while nobody holds a lock has died without a word.
+
+Some network drives have no locks. There whoever keeps the lock's file open for writing holds it, as far as
+this machine can see: what runs on another one is out of sight.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import functools
 import os
+import re
+import sys
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from trainlab import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 RUN = ".lock"  # held by the process that logs
 RUNNER = ".runner.lock"  # held by the headless runner, whose notebook may use no Run at all
 RESERVE = ".reserve"
 RESERVE_SIZE = 1 << 16  # bytes: a new run.json of some thousand settings and metrics, beside the old one
 _PATIENCE = 0.5  # seconds; a reader that looks at a lock holds it shared for some microseconds
+_NO_LOCKS = files.UNSUPPORTED | {errno.ENOLCK}
 _PLAIN = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # not by way of a link, and no waiting for a pipe
 
 _held: set[int] = set()
@@ -50,11 +59,18 @@ def hold(folder: Path, name: str = RUN) -> Lock | None:
     _drop_in_forked_children()
     descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | _PLAIN, 0o666)
     deadline = time.monotonic() + _PATIENCE
-    while not _locked(descriptor, fcntl.LOCK_EX):
-        if time.monotonic() > deadline:
-            os.close(descriptor)
-            return None
-        time.sleep(0.01)
+    try:
+        while not (locked := _locked(descriptor, fcntl.LOCK_EX)):
+            if locked is None and [pid for pid, _ in _opened_by(folder / name)] == [os.getpid()]:
+                _warn_of_no_locks()
+                break
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                return None
+            time.sleep(0.01)
+    except BaseException:
+        os.close(descriptor)
+        raise
     return Lock(descriptor)
 
 
@@ -70,9 +86,19 @@ def taken(folder: Path, name: str) -> bool:
     except OSError:
         return False
     try:
-        return not _locked(descriptor, fcntl.LOCK_SH)
+        locked = _locked(descriptor, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
+    return any(_opened_by(folder / name)) if locked is None else not locked
+
+
+def holders(folder: Path) -> Iterator[int]:
+    """Yield the processes in reach that hold a run's locks: the headless runner first, then whoever logs."""
+    for name in (RUNNER, RUN):
+        if taken(folder, name):
+            found = [*_opened_by(folder / name)]
+            # without the kernel's word for it, on network drives, whoever has the file open
+            yield from [pid for pid, locked in found if locked] or [pid for pid, _ in found]
 
 
 @contextmanager
@@ -101,12 +127,37 @@ def release_reserve(folder: Path) -> None:
         (folder / RESERVE).unlink(missing_ok=True)
 
 
-def _locked(descriptor: int, kind: int) -> bool:
+def _locked(descriptor: int, kind: int) -> bool | None:
+    """Try to take a lock, and tell whether it was to be had; None where the file system has no locks."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except (BlockingIOError, PermissionError):  # SMB says the latter
         return False
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return None
+        raise
     return True
+
+
+def _opened_by(path: Path) -> Iterator[tuple[int, bool]]:
+    """Yield the processes that we may look at and that have a file open for writing, and whether locked."""
+    known = path.stat()
+    for each in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if each.readlink().name.endswith(path.name) and os.path.samestat(each.stat(), known):
+                facts = Path(each.parents[1], "fdinfo", each.name).read_text()
+                if re.search(r"^flags:\s*\d*2$", facts, re.MULTILINE):
+                    yield int(each.parts[2]), "FLOCK" in facts
+
+
+@functools.cache
+def _warn_of_no_locks() -> None:
+    print(
+        "warning: the runs lie on storage without locks: two processes on different machines could write to "
+        "one run unnoticed. Train each run in one place at a time.",
+        file=sys.stderr,
+    )
 
 
 @functools.cache

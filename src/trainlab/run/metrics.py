@@ -18,7 +18,7 @@ Direction = Literal["min", "max"]
 # first five tags as metrics beside the hyperparameters. So test/, train/ and val/ come first, then baselines
 # (val_tfidf/) and pictures (views/).
 VITALS = "vitals/"
-AUTO = "auto"  # as a direction that is said: take the one that is known
+AUTO = "auto"  # as a direction: take the one that is known
 
 # Whole names, never parts of one: 'lossless_ratio' rises, and 'triplet_errors_found' may do either.
 _TABLE: dict[Direction, str] = {
@@ -63,8 +63,8 @@ def is_finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def said(metrics: Iterable[str] | Mapping[str, str]) -> dict[str, Direction]:
-    """Return the directions that a run's `metrics` say: those of a mapping; a list of tags says none.
+def given_directions(metrics: Iterable[str] | Mapping[str, str]) -> dict[str, Direction]:
+    """Return the directions that a run's `metrics` give: those of a mapping; a list of tags gives none.
 
     Raises UserError for anything but 'min' and 'max'.
     """
@@ -77,15 +77,15 @@ def said(metrics: Iterable[str] | Mapping[str, str]) -> dict[str, Direction]:
 
 
 def directions_of(name: str, mode: str) -> dict[str, Direction]:
-    """Return the direction that is said for a metric or its column, {} for 'auto'.
+    """Return the direction that is given for a metric or its column, {} for 'auto'.
 
-    Raises UserError for one that is said of no metric.
+    Raises UserError for one that is given without a metric.
     """
     if mode == AUTO:
         return {}
     if not name:
         raise UserError(f"mode={mode} says nothing without the metric that it is about: name that too.")
-    return said({name.removeprefix("best.").removeprefix("last."): mode})
+    return given_directions({name.removeprefix("best.").removeprefix("last."): mode})
 
 
 def check_same(before: Mapping[str, Direction], now: Mapping[str, Direction]) -> None:
@@ -118,7 +118,7 @@ class Curve:
 class Summary:
     """Keeps (value, step) of each tag's last point, and of its lowest and highest; NaN is neither.
 
-    `directions` are those that were said; they win over the table of well-known names.
+    `directions` are those that were given; they win over the table of well-known names.
     """
 
     def __init__(self, directions: Mapping[str, Direction] | None = None) -> None:
@@ -144,7 +144,7 @@ class Summary:
         return {tag: extremes[each][tag] for tag, each in known.items() if each is not None}
 
     def direction(self, tag: str) -> Direction | None:
-        """Return the direction that was said for a tag, or that of a well-known name."""
+        """Return the direction that was given for a tag, or that of a well-known name."""
         return self.directions.get(tag) or well_known(tag)
 
     def snapshot(self) -> dict[str, dict[str, Any]]:

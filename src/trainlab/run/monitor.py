@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SAMPLE_SECONDS = 1.0  # between two looks at what rises and falls
 LOG_SECONDS = 10.0  # between two points of a curve
-STOP_SECONDS = 5.0  # to wait for a look at work; a driver may hang
+STOP_SECONDS = 5.0  # to wait for a look that has begun; a driver may hang
 GIB, MIB = 1 << 30, 1 << 20
 MEANS = ("gpu_percent", "gpu_watts")  # of the looks since the last point; of the others the highest counts
 

@@ -74,9 +74,9 @@ def new_folder(logs: Path, experiment: str, name: str | None = None) -> Path:
             f"{experiment!r} can't name an experiment. Expected letters or digits, such as 'news'."
         )
     paths.not_of_python(logs)
-    parent = logs / slug(experiment)
-    told = _harmless(secrets.without_secrets(name or ""))
-    words = {str(place): word for place, word in enumerate(told.split("-"))}
+    parent = as_spelled(logs / slug(experiment))
+    given = _harmless(secrets.without_secrets(name or ""))
+    words = {str(place): word for place, word in enumerate(given.split("-"))}
     fitted = _fitting(words, reversed(words))
     stem = "-".join(filter(None, [datetime.now(UTC).strftime("%Y%m%d-%H%M%S"), fitted]))
     try:
@@ -86,13 +86,21 @@ def new_folder(logs: Path, experiment: str, name: str | None = None) -> Path:
             with suppress(OSError, ValueError):  # nobody may be there to read it
                 shown = f"tensorboard --logdir {shlex.quote(str(logs))}"
                 print(f"made {logs} for runs; their curves: {shown}", file=sys.stderr)
-        for number in itertools.count(1):
-            folder = parent / (stem if number == 1 else f"{stem}-{number}")
-            try:
+        folder = parent / stem
+        for number in itertools.count(2):
+            with suppress(FileExistsError):
                 folder.mkdir()
-            except FileExistsError:
-                continue
-            return folder
+                break
+            folder = parent / f"{stem}-{number}"
     except OSError as error:
         raise UserError(unwritable(parent, error)) from error
-    raise AssertionError("unreachable")
+    return folder
+
+
+def as_spelled(folder: Path) -> Path:
+    """Return a folder by the name that it has: where case makes no difference, 'news' may be 'News'."""
+    if not folder.exists():
+        return folder
+    there = list(folder.parent.iterdir())
+    alike = (each for each in there if each.name.casefold() == folder.name.casefold())
+    return folder if folder in there else next(alike, folder)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from trainlab.config import Config
 from trainlab.run import signals
 from trainlab.run.checkpoint import STEP
-from trainlab.run.metrics import said
+from trainlab.run.metrics import given_directions
 from trainlab.run.recorder import Recorder
 from trainlab.run.run import Run
 
@@ -51,7 +51,7 @@ class Follower(Run):
         self.experiment = experiment
         self.config = config.model_dump() if isinstance(config, Config) else dict(config or {})
         self._settings = type(config) if isinstance(config, Config) else None
-        self._summary.directions |= said(metrics)
+        self._summary.directions |= given_directions(metrics)
         atexit.register(_leave)
         folder, checkpoint, self.resumed = json.loads(_store().get(_key()))
         self.folder, self.name = Path(folder), Path(folder).name
@@ -73,24 +73,14 @@ class Follower(Run):
         """A writer that writes nothing, whatever it is asked to."""
         return _Nowhere()
 
-    def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Do nothing."""
-
     def save(self, state: Mapping[str, Any]) -> Path:  # noqa: ARG002
         """Do nothing; return the path that the first process writes."""
         return self.checkpoints / f"{STEP}{self.step:08d}.ckpt"
 
-    def update(self, **fields: Any) -> None:
+    def _nothing(self, *_: Any, **__: Any) -> None:
         """Do nothing."""
 
-    def rewind(self, step: int, checkpoint: Path | None = None) -> None:
-        """Do nothing."""
-
-    def refresh(self) -> None:
-        """Do nothing."""
-
-    def finish(self, *_: Any) -> None:
-        """Do nothing."""
+    log = update = rewind = refresh = finish = _nothing
 
 
 class _Nowhere:

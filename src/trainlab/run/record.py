@@ -41,13 +41,11 @@ FILE = "run.json"
 LARGEST = 1 << 24  # bytes: a run of some ten thousand metrics
 Status = Literal["running", "finished", "failed", "interrupted"]
 UNKNOWN = "the process ended and left no reason (killed, exit 137, or a power failure)"
-GIB = 1 << 30
 FIRST_TO_GO = 500  # of -1000 (never) to 1000: before whatever watches over the run, which has 0
-OF_JUPYTERLAB = (
-    600  # of the server (jupyter_server_config.py) and of all that is started in it: before a training
-)
+# of the server (jupyter_server_config.py) and of all that is started in it: before a training
+OF_JUPYTERLAB = 600
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
-_SCORE = Path("/proc/self/oom_score_adj")
+SCORE = Path("/proc/self/oom_score_adj")
 
 
 class RecordError(UserError):
@@ -74,7 +72,7 @@ class Resume(BaseModel):
     at: AwareDatetime
     step: int | None = None  # points from here on were taken back; None until the run says so
     checkpoint: str | None = None  # relative to the run's folder
-    seconds: FiniteFloat = 0.0  # at work before
+    seconds: FiniteFloat = 0.0  # of training before
     git: Git | None = None  # of the code that ran; in older records trainlab's
     trainlab_git: Git | None = None
     command: str = ""
@@ -130,21 +128,18 @@ class Record(BaseModel):
     home: str = ""
     oom_kills: int | None = None
     planned: Annotated[Planned | None, WrapValidator(_or_none)] = None
-    looks: Annotated[bool | None, WrapValidator(_or_none)] = (
-        None  # at data, networks or other runs: nothing was trained that compares
-    )
+    # at data, networks or other runs: nothing was trained that compares
+    looks: Annotated[bool | None, WrapValidator(_or_none)] = None
     tags: list[str] = Field(default_factory=list)
     note: str = ""
 
     def seconds_until(self, moment: float) -> float:
-        """Return the time at work: of the sessions before the last one, and of that one until `moment`.
+        """Return the time of training: of the sessions before the last one, and of that one until `moment`.
 
         `moment` is in seconds since 1970. A clock that was set back makes it too short, never negative.
         """
-        before, since = (
-            (self.resumes[-1].seconds, self.resumes[-1].at) if self.resumes else (0.0, self.started)
-        )
-        return round(max(self.seconds or 0.0, before + max(0.0, moment - since.timestamp())), 3)
+        last = self.resumes[-1] if self.resumes else Resume(at=self.started)
+        return round(max(self.seconds or 0.0, last.seconds + max(0.0, moment - last.at.timestamp())), 3)
 
 
 def create(folder: Path, experiment: str, **fields: Any) -> Record:
@@ -156,7 +151,7 @@ def create(folder: Path, experiment: str, **fields: Any) -> Record:
         "experiment": experiment,
         "run": folder.name,
         "status": "running",
-        "started": _now(),
+        "started": datetime.now(UTC),
         **_code_versions(fields),
         "command": system.command(),
         "hardware": system.hardware(),
@@ -181,9 +176,7 @@ def read(folder: Path) -> Record:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        fault = (
-            f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}" if place else "not the record of a run"
-        )
+        fault = f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}" if place else "not a run's record"
         raise RecordError(f"{path}: {fault}.") from None
     except ValueError as error:
         raise RecordError(f"{path}: not JSON ({error}).") from None
@@ -196,13 +189,19 @@ def write(folder: Path, record: Record) -> Record:
     return record
 
 
-def update(folder: Path, **fields: Any) -> Record:
+def update(folder: Path, known: Record | None = None, **fields: Any) -> Record:
     """Change some fields of a run's record, keeping what others wrote, and return it.
 
-    Raises RecordError when the present record can't be read, pydantic's ValidationError for wrong fields.
+    One that somebody has broken or removed meanwhile is written anew, out of what is `known`. Raises
+    RecordError where nothing is, pydantic's ValidationError for wrong fields.
     """
     with lock.exclusive(folder):
-        present = read(folder)
+        try:
+            present = read(folder)
+        except RecordError:
+            if known is None:
+                raise
+            present = known
         return write(folder, changed(present, **fields))
 
 
@@ -216,7 +215,7 @@ def reopen(folder: Path, *, adopted: bool = False, **fields: Any) -> Record:
         present = read(folder)
         if adopted and present.status == "running" and present.resumes and present.resumes[-1].step is None:
             return write(folder, changed(present, **fields | _process()))
-        began = {"at": _now(), "seconds": present.seconds or 0.0, "command": system.command()}
+        began = {"at": datetime.now(UTC), "seconds": present.seconds or 0.0, "command": system.command()}
         began |= _code_versions(fields)
         known = {
             "run": folder.name,
@@ -230,10 +229,14 @@ def reopen(folder: Path, *, adopted: bool = False, **fields: Any) -> Record:
         return write(folder, changed(present, **known | fields))
 
 
-def write_end(folder: Path, status: Status, reason: str | None = None, **fields: Any) -> Record:
-    """Write how the run ended, when, and how long it took."""
-    with lock.exclusive(folder):
-        return write(folder, with_end(read(folder), status, reason, **fields))
+def write_end(
+    folder: Path, status: Status, reason: str | None = None, known: Record | None = None, **fields: Any
+) -> Record:
+    """Write how the run ended, when, and how long it took, by the clock where no `seconds` are given."""
+    now = datetime.now(UTC)
+    if "seconds" not in fields:
+        fields["seconds"] = read(folder).seconds_until(now.timestamp())
+    return update(folder, known, status=status, reason=reason, ended=now, **fields)
 
 
 def changed(record: Record, **fields: Any) -> Record:
@@ -241,15 +244,8 @@ def changed(record: Record, **fields: Any) -> Record:
     return Record.model_validate(record.model_dump() | plain(fields))
 
 
-def with_end(record: Record, status: Status, reason: str | None = None, **fields: Any) -> Record:
-    """Return the record of the same run after its end; `seconds` at work by the clock where not given."""
-    now = _now()
-    known = {"status": status, "reason": reason, "ended": now}
-    return changed(record, **known | {"seconds": record.seconds_until(now.timestamp())} | fields)
-
-
 def still_running(folder: Path) -> UserError:
-    """Return the error that says that a run is at work, and where."""
+    """Return the error that says that a run is running, and where."""
     where, fix = "", "Wait for its end, or stop it, first."
     with suppress(RecordError):
         known = read(folder)
@@ -289,7 +285,7 @@ def boot_id() -> str:
 
 
 def crash_reason(home: str, oom_kills: int | None) -> str:
-    """Return why a run died, as far as can be told from here: out of memory, or anything else.
+    """Return why a run died, as far as can be seen from here: out of memory, or anything else.
 
     The kernel counts the processes of a control group that it has killed for memory. Only whoever asks from
     the same container, while that lives, can compare.
@@ -302,7 +298,7 @@ def crash_reason(home: str, oom_kills: int | None) -> str:
     if home != boot_id() or oom_kills is None or now is None or now <= oom_kills:
         return UNKNOWN
     limit = system.memory_limit()
-    return f"out of memory (limit {limit / GIB:.1f} GiB)" if limit else "out of memory"
+    return f"out of memory (limit {limit / system.GIB:.1f} GiB)" if limit else "out of memory"
 
 
 def raise_oom_score(wanted: int = FIRST_TO_GO) -> None:
@@ -313,18 +309,15 @@ def raise_oom_score(wanted: int = FIRST_TO_GO) -> None:
     again. In a container /proc may be read-only.
     """
     with suppress(OSError, ValueError):
-        now = int(_SCORE.read_text())
+        now = int(SCORE.read_text())
         if now < wanted or now == OF_JUPYTERLAB:
-            _SCORE.write_text(str(wanted))
+            SCORE.write_text(str(wanted))
 
 
 def _code_versions(fields: Mapping[str, Any]) -> dict[str, Any]:
     program = fields.get("notebook") or fields.get("script")
-    return system.code_versions(Path(program) if program else origin.of_caller())
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
+    code = Path(program) if program else origin.of_caller()
+    return {"git": system.git(code) if code else None, "trainlab_git": system.git(origin.OURS)}
 
 
 def _process() -> dict[str, Any]:

@@ -85,7 +85,7 @@ def note(folder: Path, text: str) -> Remarks:
 
 
 def _change(folder: Path, change: Callable[[Remarks], dict[str, list[str]] | dict[str, str]]) -> Remarks:
-    """Write what `change` makes of the remarks, and return them; a process at work may write there, too."""
+    """Write what `change` makes of the remarks, and return them; a running process may write there, too."""
     try:
         with lock.exclusive(folder):
             present = read(folder)

@@ -20,9 +20,8 @@ from trainlab import extras, paths, secrets, trackers
 from trainlab.cleaning import printable
 from trainlab.config import Config, changes, settings_dict
 from trainlab.errors import UserError, without_traceback
-from trainlab.run import events, lock, naming, record, signals, stop
-from trainlab.run import resume as resuming
-from trainlab.run.metrics import AUTO, Summary, check_same, never_logged, said
+from trainlab.run import events, lock, naming, record, resuming, signals, stopping
+from trainlab.run.metrics import AUTO, Summary, check_same, given_directions, never_logged
 from trainlab.run.monitor import Monitor
 from trainlab.run.recorder import Recorder
 from trainlab.trackers.queue import TrackerGroup
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 ADOPT = "TRAINLAB_RUN"  # the headless runner names here the folder that the notebook's first Run takes over
 RUNNER = "TRAINLAB_RUNNER"  # and here its process, which `run.json` names until then
-_FLUSH_SECONDS = 3.0  # how old the metrics in a running run's run.json may be
+FLUSH_SECONDS = 3.0  # how old the metrics in a running run's run.json may be
 
 
 class Run(Recorder):
@@ -61,8 +60,10 @@ class Run(Recorder):
         data: What tells this data from other data, for `run.json`.
         metrics: The tags that matter most, which the table of runs shows first; {"val/wer": "min"} also says
             which way they improve, where no well-known name does.
-        logs: The folder of all runs; default: `logs/`.
-        resume: A run of this experiment to go on with, in its own folder (see `resuming.find`); default: the
+        logs: The folder of all runs, and where `resume` is looked for; default: TRAINLAB_LOGS in the
+            environment, or `logs/`. It may lie on a network drive or a memory card, Google Drive's in a
+            notebook, say: what such storage has no means for (links, locks, fsync) is done without.
+        resume: A run of this experiment to go on with, in its own folder (see `resuming`); default: the
             `resume` of a `Config`. Its settings must be those that it had. Then call `load`, or `rewind` with
             the number of steps done, before anything is logged.
         tracker: Where the run can be followed beside TensorBoard (see `trackers.parse`); default: the
@@ -93,7 +94,7 @@ class Run(Recorder):
         seed: int | None = None,
         data: Mapping[str, Any] | None = None,
         metrics: Sequence[str] | Mapping[str, Direction] = (),
-        logs: Path | None = None,
+        logs: str | Path | None = None,
         resume: str | Path | None = None,
         tracker: str | None = None,
         monitor: bool = True,
@@ -103,7 +104,7 @@ class Run(Recorder):
         typed = isinstance(config, Config)
         self._settings = type(config) if typed else None
         seed = self.config.get("seed") if seed is None else seed
-        directions = said(metrics)
+        directions = given_directions(metrics)
         secrets.remember(secrets.named(self.config))
         self._shown = secrets.hidden(record.plain(self.config))
         fields = {"config": self._shown, "seed": seed, "data": data}
@@ -117,6 +118,7 @@ class Run(Recorder):
         tracker = getattr(config, "tracker", "") if tracker is None and typed else tracker
         followed = trackers.chosen(tracker or "")
 
+        logs = Path(logs).expanduser() if logs else paths.logs()
         record.raise_oom_score()
         self._process = os.getpid()
         self._blocks = ExitStack()
@@ -127,8 +129,8 @@ class Run(Recorder):
         self.checkpoint: Path | None = None
         self._adopted = False  # the headless runner's folder
         self._enter_folder(
-            resuming.find(reference, experiment, logs) if reference else None,
-            lambda: naming.new_folder(logs or paths.logs(), experiment, name),
+            resuming.referenced(reference, experiment, logs) if reference else None,
+            lambda: naming.new_folder(logs, experiment, name),
             experiment,
             fields,
         )
@@ -142,8 +144,8 @@ class Run(Recorder):
         except BaseException:
             self._lock.release()
             raise
-        if not self._adopted:  # the headless runner has said so
-            stop.announce(self.folder)
+        if not self._adopted:  # the headless runner has printed it
+            stopping.announce(self.folder)
 
     def _enter_folder(
         self,
@@ -156,7 +158,7 @@ class Run(Recorder):
 
         An entry of `fields` that is empty says nothing: what the runner or an earlier session knew stays.
         """
-        said = {key: value for key, value in fields.items() if value not in (None, {}, [])}
+        given = {key: value for key, value in fields.items() if value not in (None, {}, [])}
         folder = Path(os.environ.get(ADOPT, ""))
         held: lock.Lock | None = None
         if folder.name and folder.is_dir() and (not found or found[0].samefile(folder)):
@@ -186,13 +188,13 @@ class Run(Recorder):
         self._lock, self.folder, self.name, self.experiment = held, folder, folder.name, folder.parent.name
         try:
             if found:
-                said |= {"directions": self._check_resume(found[1], fields)}
+                given |= {"directions": self._check_resume(found[1], fields)}
             with self._disk_errors():
                 if found:
                     resuming.sweep(folder)
-                    self._record = record.reopen(folder, adopted=self._adopted, **said)
+                    self._record = record.reopen(folder, adopted=self._adopted, **given)
                 elif self._adopted:
-                    self._record = record.update(folder, **said, pid=self._process)
+                    self._record = record.update(folder, **given, pid=self._process)
                 else:
                     self._record = record.create(folder, self.experiment, **fields)
         except BaseException:
@@ -251,9 +253,9 @@ class Run(Recorder):
             if isinstance(error, UserError):
                 without_traceback(error)
             elif error is not None and status == "interrupted" and self._adopted:
-                without_traceback(error, told=True)
+                without_traceback(error, silent=True)
             elif error is not None and status == "interrupted":
-                stop.tell(self.folder, error, reason)
+                stopping.report(self.folder, error, reason)
             self._blocks.__exit__(kind, error, trace)
 
     def enter(self, block: AbstractContextManager[T]) -> T:
@@ -266,14 +268,14 @@ class Run(Recorder):
         lightning.Trainer(logger=trainlab.RunLogger(run), callbacks=[*mine, *run.callbacks()])
 
         They write curves of the speed, checkpoints with digests and the best weights; SIGTERM and Ctrl-C save
-        after the step at work; in a resumed run `fit` goes on from the newest checkpoint.
+        after the current step; in a resumed run `fit` goes on from the newest checkpoint.
 
         Args:
             **settings: Fields of `TrainingConfig`, such as `monitor`, `mode`, `save_top_k`, `patience`,
                 `checkpoint_every` or `keep`; without them those of the run's own settings, where it has such.
 
         Raises:
-            UserError: for a setting that isn't one, or where nobody has said which way `monitor` improves.
+            UserError: for a setting that isn't one, or where it is not known which way `monitor` improves.
         """
         from trainlab.training.config import TrainingConfig
 
@@ -303,7 +305,7 @@ class Run(Recorder):
         if self._monitored and self._monitor is None:  # many short runs log nothing, and need none
             self._monitor = Monitor(self._record_scalars, lambda: self.step - 1, self.folder)
             self._monitor.start()
-        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.update()
 
     def rewind(self, step: int, checkpoint: Path | None = None) -> None:
@@ -321,12 +323,12 @@ class Run(Recorder):
             self.update(resumes=sessions)
 
     def direction(self, tag: str, wanted: str = AUTO) -> Direction | None:
-        """Return which way a metric improves, None where nobody has said so and the name is not well known.
+        """Return which way a metric improves, None where none was given and the name is not well known.
 
         A `wanted` direction, 'min' or 'max', is kept in `run.json`, and decides which value is the best.
-        Raises UserError for another one than was said before.
+        Raises UserError for another one than was given before.
         """
-        directions = said({tag: wanted} if wanted != AUTO else {})
+        directions = given_directions({tag: wanted} if wanted != AUTO else {})
         check_same(self._summary.directions, directions)
         if directions and not directions.items() <= self._summary.directions.items():
             self._summary.directions |= directions
@@ -361,7 +363,8 @@ class Run(Recorder):
     def update(self, **fields: Any) -> None:
         """Set further fields of `run.json`, such as the data's fingerprint; metrics so far go along."""
         self._flushed = time.monotonic()
-        self._save(record.update, record.changed, **self._measured(), **fields)
+        with self._disk_errors():
+            self._record = record.update(self.folder, self._record, **self._measured(), **fields)
 
     @signals.held()
     def finish(self, status: Status = "finished", reason: str | None = None) -> None:
@@ -394,7 +397,7 @@ class Run(Recorder):
             self._lock.release()
             self._trackers.finish(status, reason)  # once the record has it
             if self._ids != (self._record.model_extra or {}).get("trackers", {}):
-                with suppress(UserError):  # a short run ends before they have said their names
+                with suppress(UserError):  # a short run ends before their names are known
                     record.update(self.folder, trackers=self._ids)
         if failure is not None:
             raise failure
@@ -404,25 +407,17 @@ class Run(Recorder):
         if self._adopted and status == "finished":
             self.update()
         else:
-            self._save(record.write_end, record.with_end, status=status, reason=reason, **self._measured())
+            with self._disk_errors():
+                known = self._record
+                self._record = record.write_end(self.folder, status, reason, known, **self._measured())
         if status == "finished" and (line := never_logged(self._record.metrics, self._summary.last)):
             print(printable(line), file=sys.stderr, flush=True)
 
     def _measured(self) -> dict[str, Any]:
-        """Return the metrics so far, and the seconds at work by a clock that nobody sets."""
+        """Return the metrics so far, and the seconds of training by a clock that nobody sets."""
         seconds = self._seconds_before + time.monotonic() - self._began
         ids = {"trackers": self._ids} if self._ids else {}
         return {**self._summary.snapshot(), **ids, "seconds": round(seconds, 3)}
-
-    def _save(
-        self, in_file: Callable[..., record.Record], in_memory: Callable[..., record.Record], **fields: Any
-    ) -> None:
-        """Change `run.json`; one that somebody has broken or removed meanwhile is written anew."""
-        with self._disk_errors():
-            try:
-                self._record = in_file(self.folder, **fields)
-            except record.RecordError:
-                self._record = record.write(self.folder, in_memory(self._record, **fields))
 
     def _sum_up(self, curves: Mapping[str, events.Curve] | None = None) -> None:
         """Find the last and the best of the curves on disk."""

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 
 _LONGEST_REASON = 2000  # characters
-# A first signal asks: the step at work is made and saved. A second one, which an engine sends when its own
-# patience is over, ends the process at once. Nothing cuts a save that has begun.
+# A first signal asks: the current step is finished and saved. A second one, which an engine sends when
+# its own patience is over, ends the process at once. Nothing cuts a save that has begun.
 PATIENCE = 20.0  # seconds for the work at hand after a first signal, beside twice the longest step so far
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
@@ -76,14 +76,10 @@ class Deferral:
         self.at_once = False
         self.longest_step = 0.0
         self._patience = patience
-        self._process = os.getpid()
-        self._answered = threading.Event()
+        self.answered = threading.Event()
 
-    def handle(self, number: int, _: FrameType | None) -> None:
-        """Be the signal's handler."""
-        if os.getpid() != self._process:
-            _in_forked_child(number)
-            return
+    def handle(self, number: int) -> None:
+        """Answer a signal."""
         again, self.requested = self.requested is not None, signal.Signals(number)
         if again or self.at_once:
             self.stop()
@@ -92,7 +88,7 @@ class Deferral:
     def stop(self) -> None:
         """Raise what the signal stands for, if there was one."""
         if self.requested is not None:
-            self._answered.set()
+            self.answered.set()
             raise Terminated if self.requested == signal.SIGTERM else KeyboardInterrupt
 
     def stop_by(self, requested: signal.Signals | None) -> None:
@@ -101,14 +97,10 @@ class Deferral:
             self.requested = requested
             self.stop()
 
-    def done(self) -> None:
-        """Let the impatient thread go."""
-        self._answered.set()
-
     def _insist(self) -> None:
         """Send the signal again when patience is over, which also ends a blocking call of the main thread."""
         patience = self._patience + 2 * self.longest_step
-        if not self._answered.wait(patience) and self.requested is not None:
+        if not self.answered.wait(patience) and self.requested is not None:
             signal.pthread_kill(threading.main_thread().ident or 0, self.requested)
 
 
@@ -121,20 +113,11 @@ def deferred(patience: float = PATIENCE) -> Iterator[Deferral]:
     deferred; what is ignored stays so.
     """
     deferral = Deferral(patience)
-    if threading.current_thread() is not threading.main_thread():
-        yield deferral
-        return
-    before = {number: signal.getsignal(number) for number in STOPS}
-    for number, handler in before.items():
-        if handler not in (signal.SIG_IGN, None):
-            signal.signal(number, deferral.handle)
     try:
-        yield deferral
+        with _handled_by(deferral.handle):
+            yield deferral
     finally:
-        deferral.done()
-        for number, handler in before.items():
-            if handler is not None:
-                signal.signal(number, handler)
+        deferral.answered.set()  # lets the impatient thread go
     deferral.stop()
 
 
@@ -144,33 +127,37 @@ def held() -> Iterator[None]:
 
     Then each is handled as it would have been. Outside the main thread, where none arrives, nothing is held.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    owner, arrived = os.getpid(), []
-
-    def keep(number: int, _: FrameType | None) -> None:
-        if os.getpid() != owner:
-            _in_forked_child(number)
-        else:
-            arrived.append(number)
-
-    handled = [each for each in STOPS if signal.getsignal(each) not in (signal.SIG_IGN, None)]
-    before = {each: signal.signal(each, keep) for each in handled}
+    arrived: list[int] = []
     try:
-        yield
+        with _handled_by(arrived.append):
+            yield
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
         for number in arrived:
             signal.raise_signal(number)
 
 
-def _in_forked_child(number: int) -> None:
-    """Leave Ctrl-C, which reaches a data loader's workers too, to the process that they work for."""
-    if number != signal.SIGINT:
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+@contextmanager
+def _handled_by(handler: Callable[[int], None]) -> Iterator[None]:
+    """Give the main thread's SIGTERM and SIGINT inside the block to a handler; what is ignored stays so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner = os.getpid()
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if os.getpid() == owner:
+            handler(number)
+        elif number != signal.SIGINT:  # Ctrl-C reaches a forked data loader's workers, too: their owner's
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    handled = [each for each in STOPS if signal.getsignal(each) not in (signal.SIG_IGN, None)]
+    before = {each: signal.signal(each, handle) for each in handled}
+    try:
+        yield
+    finally:
+        for each, known in before.items():
+            signal.signal(each, known)
 
 
 def ending(error: BaseException | None) -> tuple[Literal["finished", "failed", "interrupted"], str | None]:

@@ -58,7 +58,7 @@ def blocks(file: IO[bytes]) -> Iterator[tuple[int, list[bytes]]]:
 
 
 def check(start: bytes, place: int = 0) -> int:
-    """Return how many bytes the record that begins with `start` lacks, as far as can be told.
+    """Return how many bytes the record that begins with `start` lacks, as far as can be seen.
 
     Raises GarbageError, of `place`, where no record begins so.
     """

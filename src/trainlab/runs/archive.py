@@ -162,7 +162,7 @@ def _add_run(
     first: dict[tuple[int, int], str] = {}
     for path in paths:
         name, status = path.relative_to(folder).as_posix(), path.stat()
-        same = first.setdefault((status.st_dev, status.st_ino), name)
+        same = first.setdefault((status.st_dev, status.st_ino), name) if status.st_nlink > 1 else name
         if same == name:
             files[name] = _add(packed, f"{RUNS}/{label}/{name}", path)
         else:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainlab import cleaning
 from trainlab.cleaning import printable
-from trainlab.run import stop as stopping
+from trainlab.run import stopping
 from trainlab.run.monitor import VITALS
 from trainlab.runs import columns
 from trainlab.runs.listing import UNREADABLE

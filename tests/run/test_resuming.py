@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,8 +15,7 @@ from pydantic import Field
 
 from trainlab.config import Config
 from trainlab.errors import UserError
-from trainlab.run import checkpoint, events, lock, record
-from trainlab.run import resume as resuming
+from trainlab.run import checkpoint, events, lock, record, resuming
 from trainlab.run import run as run_module
 from trainlab.run.run import Run
 from trainlab.run.writing import EventFile
@@ -314,12 +313,14 @@ def test_the_seconds_of_all_sessions_are_summed_without_the_time_between(tmp_pat
     assert listing.rows(tmp_path)[0].seconds == 12.0
 
 
-def test_a_clock_that_was_set_back_gives_no_negative_seconds_and_no_older_event_file(tmp_path, monkeypatch):
+def test_a_clock_that_was_set_back_gives_no_negative_seconds_and_no_older_event_file(tmp_path):
     folder = trained(tmp_path, saved=())
-    day = 86_400
-    now = time.time
-    monkeypatch.setattr(time, "time", lambda: now() - day)
-    monkeypatch.setattr(record, "_now", lambda: record.datetime.fromtimestamp(time.time(), record.UTC))
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    record.update(folder, started=tomorrow, ended=tomorrow)  # by the clock as it was then
+    for path in events.files(folder):
+        path.rename(
+            path.with_name(path.name.replace(str(events.written_at(path)), f"{tomorrow.timestamp():.0f}"))
+        )
     with Run("news", Settings(), resume=folder) as run:
         run.rewind(4)
         log(run, [4, 5], value=2.0)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainlab import secrets
 from trainlab.errors import UserError
-from trainlab.run import checkpoint, lock, naming, record
-from trainlab.run import find as lookup
+from trainlab.run import checkpoint, find, lock, naming, record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,7 +65,7 @@ def check_experiment(folder: Path, experiments: Sequence[str], config_class: typ
         )
 
 
-def find(reference: str | Path, experiment: str, logs: Path | None = None) -> tuple[Path, Path | None]:
+def referenced(reference: str | Path, experiment: str, logs: Path | None = None) -> tuple[Path, Path | None]:
     """Return the folder of the run to go on with, and the checkpoint where the reference names one.
 
     `reference` is a name, a unique part of it, 'experiment/run', a path, the path of a checkpoint in a run,
@@ -74,7 +73,7 @@ def find(reference: str | Path, experiment: str, logs: Path | None = None) -> tu
     """
     file = chosen(reference)
     whose = None if "/" in str(reference) else naming.slug(experiment)
-    folder = file.parent if file else lookup.find(reference, logs, whose)
+    folder = file.parent if file else find.find(reference, logs, whose)
     folder = folder.parent if folder.name == checkpoint.FOLDER else folder
     if not (folder / record.FILE).exists():
         raise UserError(f"{folder} has no {record.FILE}: only a run that trainlab recorded can go on.")
@@ -104,7 +103,7 @@ def chosen(reference: str | Path) -> Path | None:
 def take(folder: Path) -> Lock:
     """Return the lock of a run that has ended or died.
 
-    Raises UserError with the process and the host of a run that is still at work.
+    Raises UserError with the process and the host of a run that is still running.
     """
     held = lock.hold(folder)
     if held is None or lock.taken(folder, lock.RUNNER):

@@ -1,4 +1,4 @@
-"""Stopping a run that is at work, and what is said then: what was saved, and how to go on."""
+"""Stopping a running run, and what is printed then: what was saved, and how to go on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import psutil
@@ -21,16 +21,11 @@ from trainlab.errors import UserError, without_traceback
 from trainlab.run import checkpoint, grace, lock, record
 from trainlab.run.signals import PATIENCE
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-MAKE = (
-    "TRAINLAB_MAKE"  # set where `make` hands a command on, to a container or not: what to type is make's, too
-)
+# set where `make` hands a command on, to a container or not: what to type is make's, too
+MAKE = "TRAINLAB_MAKE"
 QUIET = "TRAINLAB_QUIET"  # where it is set, no run says where it lies
-PROC = Path("/proc")
 GLANCE = 0.1  # seconds between two looks
-TOLD_AFTER = 5.0  # seconds of waiting, until it is said what for
+REPORTED_AFTER = 5.0  # seconds of waiting, until it is printed what for
 MARGIN = 20.0  # seconds for a process to end, beside all that it may have to finish
 
 
@@ -51,8 +46,8 @@ def page(label: str) -> str:
 
 def announce(folder: Path) -> None:
     """Say where a run lies, and its page in TensorBoard; a worker process keeps silent."""
-    told = [os.environ.get(name, "") for name in ("RANK", "LOCAL_RANK", QUIET)]
-    if multiprocessing.parent_process() or any(value not in ("", "0") for value in told):
+    workers = [os.environ.get(name, "") for name in ("RANK", "LOCAL_RANK", QUIET)]
+    if multiprocessing.parent_process() or any(value not in ("", "0") for value in workers):
         return
     text = f"run: {folder}"
     if folder.parents[1].resolve() == paths.logs().resolve():
@@ -83,32 +78,32 @@ def outcome(folder: Path) -> str:
     return f"{saved}. Resume it: {typed}"
 
 
-def tell(folder: Path, error: BaseException, reason: str | None) -> None:
+def report(folder: Path, error: BaseException, reason: str | None) -> None:
     """Say, in place of the exception's traceback, what a run has saved that somebody has just stopped."""
     by = "Ctrl-C" if reason == "KeyboardInterrupt" else reason
     with suppress(OSError, ValueError):  # nobody may be there to read it
         print(f"interrupted by {by}: {outcome(folder)}", flush=True)
-    without_traceback(error, told=True)
+    without_traceback(error, silent=True)
 
 
 def stop(folder: Path) -> str:
     """End a run as `kill` does: it saves a checkpoint first. Wait until it has ended; return how it did.
 
     A notebook's kernel is interrupted, as by Jupyter's stop button, and lives on. Raises UserError for a run
-    that is not at work, whose process is out of reach, or that does not end.
+    that is not running, whose process is out of reach, or that does not end.
     """
     if not lock.alive(folder):
         raise UserError(f"The run {folder.name} is not running. All that are: trainlab runs --status running")
-    found = next(holders(folder), None)
-    if found is None:
+    number = next(lock.holders(folder), None)
+    if number is None:
         where = "in another container or as another user's process"
         with suppress(record.RecordError):
             known = record.read(folder)
             where = f"process {known.pid} on {known.host or 'another host'}, {where}"
         raise UserError(f"The run {folder.name} is running, but not here: {where}. Stop it there.")
-    kernel = "ipykernel_launcher" in " ".join(found.cmdline())
-    if signalled(folder, found.pid, signal.SIGINT if kernel else signal.SIGTERM):
-        _wait(folder, found.pid, kernel)
+    kernel = "ipykernel_launcher" in " ".join(psutil.Process(number).cmdline())
+    if signalled(folder, number, signal.SIGINT if kernel else signal.SIGTERM):
+        _wait(folder, number, kernel)
     try:
         status = record.read(folder).status
     except record.RecordError as error:
@@ -121,7 +116,7 @@ def stop(folder: Path) -> str:
 def _wait(folder: Path, process: int, kernel: bool) -> None:
     """Wait until a run has ended, and say what for; raise UserError where it does not."""
     deadline = grace.Deadline(folder, PATIENCE + MARGIN + grace.for_step(folder))
-    reported = time.monotonic() + TOLD_AFTER
+    reported = time.monotonic() + REPORTED_AFTER
     while lock.alive(folder):
         if deadline.over() and kernel:
             raise UserError(
@@ -138,14 +133,6 @@ def _wait(folder: Path, process: int, kernel: bool) -> None:
         time.sleep(GLANCE)
 
 
-def holders(folder: Path) -> Iterator[psutil.Process]:
-    """Yield the processes in reach that hold a run's locks: the headless runner first, then whoever logs."""
-    for name in (lock.RUNNER, lock.RUN):
-        for process in psutil.process_iter():
-            if _holds(process.pid, folder / name):
-                yield process
-
-
 def runs_of(process: int) -> list[Path]:
     """Return the folders of the runs that a process logs to."""
     try:
@@ -159,21 +146,7 @@ def signalled(folder: Path, number: int, what: signal.Signals) -> bool:
     """Send a signal to a process if it still holds a run's lock: its number may be another's by now."""
     with suppress(psutil.Error):
         process = psutil.Process(number)  # signals no other one of this number
-        if any(_holds(number, folder / name) for name in (lock.RUNNER, lock.RUN)):
+        if number in lock.holders(folder):
             process.send_signal(what)
             return True
-    return False
-
-
-def _holds(process: int, path: Path) -> bool:
-    """Tell whether a process that we may look at holds a lock on a file."""
-    place = Path("/proc", str(process))
-    with suppress(OSError):
-        known = path.stat()
-        for each in (place / "fd").iterdir():
-            with suppress(OSError):
-                if each.readlink().name.endswith(path.name) and os.path.samestat(each.stat(), known):
-                    locks = (place / "fdinfo" / each.name).read_text()
-                    if "FLOCK" in locks and "WRITE" in locks:
-                        return True
     return False

@@ -15,8 +15,7 @@ import pytest
 from lab import COMMAND, Lab
 from trainlab.errors import UserError
 from trainlab.headless import launcher
-from trainlab.run import checkpoint, lock, record
-from trainlab.run import stop as stopping
+from trainlab.run import checkpoint, lock, record, stopping
 from trainlab.run.run import Run
 from trainlab.runs import listing
 from waiting import until
@@ -75,7 +74,7 @@ def bystander() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_a_run_is_stopped_and_it_is_said_what_was_saved(script: Script) -> None:
-    assert [each.pid for each in stopping.holders(script.folder)] == [script.process.pid]
+    assert [*lock.holders(script.folder)] == [script.process.pid]
     name = script.folder.name
     assert stopping.stop(script.folder) == (
         f'{name}: interrupted, saved at step 240. Resume it with resume="{name}"'
@@ -91,9 +90,7 @@ def test_a_process_that_has_a_dead_run_s_number_or_reads_its_lock_is_left_alone(
 ) -> None:
     record.update(script.folder, pid=bystander.pid)
     with (script.folder / lock.RUN).open():
-        assert [each.pid for each in stopping.holders(script.folder)] == [script.process.pid], (
-            "and not this process"
-        )
+        assert [*lock.holders(script.folder)] == [script.process.pid], "and not this process"
         assert not stopping.signalled(script.folder, bystander.pid, signal.SIGKILL)
         assert not stopping.signalled(script.folder, os.getpid(), signal.SIGKILL)
         stopping.stop(script.folder)
@@ -104,7 +101,7 @@ def test_a_run_that_is_at_work_elsewhere_is_named_with_its_place(
     script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     record.update(script.folder, host="other-machine")
-    monkeypatch.setattr(stopping.psutil, "process_iter", lambda: iter(()))
+    monkeypatch.setattr(lock, "holders", lambda _: iter(()))
     with pytest.raises(UserError, match=rf"process {script.process.pid} on other-machine"):
         stopping.stop(script.folder)
     assert script.process.poll() is None
@@ -160,8 +157,8 @@ def test_a_detached_run_is_shown_followed_and_stopped_by_the_commands_that_it_pr
     assert "second 3\n" in command(lab, "logs", name).stdout
     shown = command(lab, "runs", "show", name).stdout
     assert f"to stop it: trainlab stop {name}" in shown
-    (worker,) = stopping.holders(lab.folder())
-    assert f"{worker.pid} on " in shown
+    (worker,) = lock.holders(lab.folder())
+    assert f"{worker} on " in shown
     done = command(lab, "stop", name)
     assert (done.returncode, done.stdout) == (0, f"{name}: interrupted, no checkpoint was saved.\n"), done
     assert lab.record()["reason"] == "SIGTERM"
