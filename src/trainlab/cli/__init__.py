@@ -36,7 +36,6 @@ for _name in experiments.with_file("commands.py"):
     except Exception as error:  # whatever it is, all other commands have to go on working
         print(f"warning: the commands of the experiment {_name} can't be read: {error}", file=sys.stderr)
 
-PIPED_WIDTH = 160  # columns of a table where no terminal tells its width
 COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
@@ -104,6 +103,7 @@ def check(
     from rich.live import Live
 
     from trainlab.checks import run as checks
+    from trainlab.runs.display import PIPED_WIDTH
 
     config = checks.CheckConfig(experiment=experiment, settings=shlex.join(settings or []), only=only)
     if format is Format.json:
@@ -149,8 +149,8 @@ def examine(format: Annotated[Format, typer.Option(help="How to print it.")] = F
         raise typer.Exit(1)
 
 
-@app.command()
-def stop(run: Reference, logs: Logs = None) -> None:
+@app.command("stop")
+def stop_run(run: Reference, logs: Logs = None) -> None:
     """Stop a run; it saves a checkpoint first."""
     from trainlab.run import find, stop
 
@@ -178,17 +178,17 @@ def show_log(run: Reference, logs: Logs = None) -> None:
         raise typer.Exit(128 + signal.SIGPIPE) from None
 
 
-@app.command()
-def export(
+@app.command("export")
+def export_run(
     run: Reference,
     to: Annotated[str, typer.Option("--to", help="wandb, mlflow or csv.")],
     logs: Logs = None,
 ) -> None:
     """Send a recorded run to a tracker: settings, curves, status."""
-    from trainlab.runs.export import export
+    from trainlab.runs import export
 
     found = row(run, logs)
-    count = export(found, to)
+    count = export.export(found, to)
     print(printable(f"{found.label}: {count:,} points sent to {to}"))
 
 

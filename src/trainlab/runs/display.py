@@ -31,7 +31,7 @@ _NAMES_SHARE = 0.35  # of the width, for a run's name or a setting, where the ta
 _MOST_REASONS = 10  # below the table: the newest, or the first by what it is sorted by
 _LONGEST_REASON = 300  # characters
 _LONGEST_HEAD = 25  # characters of a run's name above a column
-_PIPED_WIDTH = 160  # columns to choose for where no terminal tells its width
+PIPED_WIDTH = 160  # columns to choose for where no terminal tells its width
 _STYLES = {
     "running": "cyan",
     "finished": "green",
@@ -57,9 +57,9 @@ class Column:
 
 def print_table(rows: Sequence[Row], chosen: Sequence[str] | None) -> None:
     """Print the runs with as many columns as fit, those that tell most first, and how some ended or go on."""
-    width = shutil.get_terminal_size((_PIPED_WIDTH, 24)).columns
+    width = shutil.get_terminal_size((PIPED_WIDTH, 24)).columns
     # scripts that cut a piped table to pieces need whole names; a terminal needs them to fit
-    limit = None if width >= _PIPED_WIDTH else int(width * _NAMES_SHARE)
+    limit = None if width >= PIPED_WIDTH else int(width * _NAMES_SHARE)
     shown = _chosen(rows, chosen, limit) if chosen else _fitting(rows, width, limit)
     console = text_console()
     console.print(table_text(shown))

@@ -166,16 +166,15 @@ def parallel(rows: Sequence[Row], metric: str) -> Picture:
     order, found, more = axes(rows, metric)
     if len(found) < 2 or not order:
         return _sentence(f"No settings that differ between runs with {metric or 'a metric'}.")
-    titles = [display.printable(axis.name) + ("\n(log)" if axis.scale == "log" else "") for axis in found]
+    titles = [display.printable(each.name) + ("\n(log)" if each.scale == "log" else "") for each in found]
     lines, beside = [], []
-    for title, axis in zip(titles, found, strict=True):
-        beside += [{"axis": title, "place": place, "text": text} for place, text in axis.ticks]
+    for title, each in zip(titles, found, strict=True):
+        beside += [{"axis": title, "place": place, "text": text} for place, text in each.ticks]
     for rank, name in reversed(list(enumerate(display.labels(order)))):
         settings = display.printable(", ".join(f"{each.name} {each.labels[rank]}" for each in found))
         run = {"run": name, "rank": rank + 1, "settings": settings}
-        lines += [
-            run | {"axis": t, "place": axis.places[rank]} for t, axis in zip(titles, found, strict=True)
-        ]
+        for title, each in zip(titles, found, strict=True):
+            lines.append(run | {"axis": title, "place": each.places[rank]})
     x = alt.X("axis:N", sort=None, title=None).scale(type="point", padding=0.5).axis(
         orient="top", labelAngle=0, labelPadding=16, labelLimit=_AXIS_WIDTH - 4,
         labelExpr="split(datum.label, '\\n')", domain=False, ticks=False,
@@ -247,32 +246,29 @@ def axis(name: str, values: Sequence[Any]) -> Axis:
 
     Positive numbers that span more than a factor of 10 get a logarithmic axis.
     """
-    given = [each for each in values if each is not None]
-    texts = [display.short(each) for each in given]
-    if given and all(is_number(each) and math.isfinite(each) for each in given):
-        scale = "log" if min(given) > 0 and max(given) > _LOG_FROM * min(given) else "linear"
-        at = np.log(given) if scale == "log" else np.array(given, float)
-        shown = dict(zip(at, texts, strict=True))
-        if len(shown) > _TICKS:
-            even = np.linspace(at.min(), at.max(), _TICKS)
-            shown = {each: f"{np.exp(each) if scale == 'log' else each:.3g}" for each in even}
-    else:
-        scale, names = "names", sorted(set(texts))
-        at, shown = np.array([names.index(each) for each in texts], float), dict(enumerate(names))
-    floor = 0.0 if len(given) == len(values) else _ROOM
+    labels = pd.Series(["none" if each is None else display.short(each) for each in values], dtype=object)
+    given = pd.Series(values, dtype=object)[[each is not None for each in values]]
+    numeric = len(given) and all(is_number(each) and math.isfinite(each) for each in given)
+    scale, at = "names", labels[given.index].rank(method="dense")
+    if numeric:
+        at = given.astype(float)
+        scale = "log" if at.min() > 0 and at.max() > _LOG_FROM * at.min() else "linear"
+        at = at.map(math.log) if scale == "log" else at
+    shown = dict(zip(at, labels[given.index], strict=True))
+    if numeric and len(shown) > _TICKS:
+        even = np.linspace(at.min(), at.max(), _TICKS)
+        shown = {each: f"{np.exp(each) if scale == 'log' else each:.3g}" for each in even}
+    floor, low, span = (0.0 if len(given) == len(values) else _ROOM), at.min(), at.max() - at.min()
 
-    def placed(numbers: Any) -> Any:
-        share = (numbers - at.min()) / np.ptp(at) if np.ptp(at) else np.full(len(numbers), 0.5)
-        return (floor + (1 - floor) * share).tolist()
+    def place(number: float) -> float:
+        return floor + (1 - floor) * float((number - low) / span if span else 0.5)
 
-    marks = sorted(shown)
     ticks = [(0.0, "none")] if floor else []
-    for each, place in zip(marks, placed(np.array(marks)) if marks else [], strict=True):
-        if not ticks or place - ticks[-1][0] > _CLEAR:
-            ticks.append((place, shown[each]))
-    own = iter(placed(at) if given else [])
-    places = [0.0 if each is None else next(own) for each in values]
-    return Axis(name, places, ["none" if v is None else display.short(v) for v in values], ticks, scale)
+    for each in sorted(shown):
+        if not ticks or place(each) - ticks[-1][0] > _CLEAR:
+            ticks.append((place(each), shown[each]))
+    places = at.map(place).reindex(labels.index, fill_value=0.0)
+    return Axis(name, places.tolist(), labels.tolist(), ticks, scale)
 
 
 def _thinned(curve: pd.DataFrame, weights: Sequence[float], most: int) -> pd.DataFrame:
@@ -317,8 +313,8 @@ def plot_curves(history: pd.DataFrame, panels: Mapping[str, Sequence[str]]) -> F
     """
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(panels), figsize=(13, 3.5), layout="constrained", squeeze=False)
-    for panel, (title, tags) in zip(axes[0], panels.items(), strict=True):
+    figure, grid = plt.subplots(1, len(panels), figsize=(13, 3.5), layout="constrained", squeeze=False)
+    for panel, (title, tags) in zip(grid[0], panels.items(), strict=True):
         for tag in tags:
             curve = history[history["tag"] == tag]
             if len(curve):

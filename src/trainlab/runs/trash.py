@@ -53,7 +53,7 @@ def run_id(folder: Path, logs: Path) -> str:
 def exclusive(folder: Path) -> Iterator[None]:
     """Keep a run from being gone on with meanwhile; raise UserError when it, or one inside it, is running.
 
-    A foreign run's writer shows no sign of life: nobody can tell.
+    A foreign run's writer shows no sign of life: that is not known.
     """
     held = None
     busy = [Path(parent) for parent, _, names in os.walk(folder) if {lock.RUN, lock.RUNNER} & {*names}]
