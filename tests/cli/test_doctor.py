@@ -38,7 +38,7 @@ def test_the_gpu_is_held_against_torch_s_build(found, torch, cuda, level, told):
     line = doctor.gpu(found, torch, cuda)
     assert line.level == level
     assert told in line.found
-    assert bool(line.mend) == (level != "ok")
+    assert bool(line.fix) == (level != "ok")
 
 
 def test_torch_s_build_is_read_without_importing_it():
@@ -82,9 +82,7 @@ def test_the_container_s_limit_counts_where_it_is_the_smaller_one(monkeypatch):
     monkeypatch.setattr(doctor.psutil, "virtual_memory", lambda: memory(64 * GIB, 60 * GIB))
     monkeypatch.setattr(system, "memory_limit", lambda: 8 * GIB)
     monkeypatch.setattr(system, "memory_used", lambda: 3 * GIB)
-    assert doctor.memory() == doctor.Line(
-        "memory", "ok", "5.0 of 8.0 GiB free, a limit", doctor.memory().mend
-    )
+    assert doctor.memory() == doctor.Line("memory", "ok", "5.0 of 8.0 GiB free, a limit", doctor.memory().fix)
     monkeypatch.setattr(system, "memory_limit", lambda: 2 * GIB)
     assert doctor.memory().level == "warning"
     monkeypatch.setattr(system, "memory_limit", lambda: None)
@@ -108,7 +106,7 @@ def test_an_engine_s_small_shared_memory_is_told(monkeypatch, tmp_path):
     usage = namedtuple("Usage", "total")
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage(64 << 20))
     assert doctor.shared_memory(tmp_path).level == "warning"
-    assert "JUPYTER_SHM" in doctor.shared_memory(tmp_path).mend
+    assert "JUPYTER_SHM" in doctor.shared_memory(tmp_path).fix
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage(GIB))
     assert doctor.shared_memory(tmp_path).level == "ok"
     assert doctor.shared_memory(tmp_path / "missing").level == "warning"
@@ -134,7 +132,7 @@ def test_a_port_is_free_or_ours_or_taken():
         server.shutdown()
     free = doctor.port("JUPYTER_PORT", "127.0.0.1", number, "/api", b"version")
     assert (ours.level, ours.found) == ("ok", "JupyterLab answers")
-    assert (taken.level, taken.mend) == ("warning", f"choose another: TENSORBOARD_PORT={number + 1} in .env")
+    assert (taken.level, taken.fix) == ("warning", f"choose another: TENSORBOARD_PORT={number + 1} in .env")
     assert (free.level, free.found) == ("ok", "free for JupyterLab")
 
 
@@ -169,8 +167,8 @@ def test_folders_that_are_missing_or_closed_are_told_with_the_command_that_mends
     monkeypatch.setattr(os, "access", lambda path, mode: path.name != "data")
     logs, data, notebooks = doctor.permissions()
     assert logs.level == "ok"
-    assert (data.level, "chown" in data.mend) == ("error", True)
-    assert (notebooks.level, notebooks.mend) == ("error", f"mkdir -p {tmp_path / 'notebooks'}")
+    assert (data.level, "chown" in data.fix) == ("error", True)
+    assert (notebooks.level, notebooks.fix) == ("error", f"mkdir -p {tmp_path / 'notebooks'}")
 
 
 def test_the_hub_is_reachable_or_not_or_not_wanted(monkeypatch):
@@ -183,7 +181,7 @@ def test_the_hub_is_reachable_or_not_or_not_wanted(monkeypatch):
         server.shutdown()
     unreachable = doctor.hub(address)
     assert unreachable.level == "warning"
-    assert "backbone=minilm" in unreachable.mend
+    assert "backbone=minilm" in unreachable.fix
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert doctor.hub(address).level == "ok"
 
@@ -230,7 +228,7 @@ def test_a_notebook_whose_saving_was_killed_is_named_with_its_copy(monkeypatch, 
     (tmp_path / ".~news.ipynb").write_text(whole)
     (line,) = doctor.unfinished_saves()
     assert (line.subject, line.level) == ("news.ipynb", "warning")
-    assert f"{mend} '{tmp_path}/.~news.ipynb'" in line.mend  # quoted: a shell knows ~
+    assert f"{mend} '{tmp_path}/.~news.ipynb'" in line.fix  # quoted: a shell knows ~
 
 
 def test_in_a_project_of_one_s_own_nothing_of_the_stack_is_missed(tmp_path, monkeypatch):
@@ -244,5 +242,5 @@ def test_in_a_project_of_one_s_own_nothing_of_the_stack_is_missed(tmp_path, monk
     assert not any(line.level == "error" for line in found.values())
     assert not any(name.startswith("port") or name in ("engine", "data", "notebooks") for name in found)
     assert found["logs"].found == f"{tmp_path / 'logs'} is made with the first run"
-    assert found["torch"].mend == 'at least 99: pip install "torch>=99"'
+    assert found["torch"].fix == 'at least 99: pip install "torch>=99"'
     assert "none-of-this-name" not in found

@@ -18,8 +18,7 @@ import pytest
 from jupyter_core.utils import ensure_event_loop
 
 from lab import COMMAND, KINDS, PARAMETERS, Lab, processes
-from trainlab.headless import engine, launcher, worker
-from trainlab.headless import notebook as document
+from trainlab.headless import engine, launcher, notebook, worker
 from trainlab.headless.parameters import Parameters
 from trainlab.run import checkpoint, lock, record
 from waiting import until
@@ -361,7 +360,7 @@ def test_a_clock_that_is_set_meanwhile_does_not_change_how_long_a_run_took(lab, 
     for name in ("LOGS", "NOTEBOOKS", "DATA"):
         monkeypatch.delenv(f"TRAINLAB_{name}", raising=False)
     path = lab.notebook("quick", "print('end')")
-    folder, held = launcher.prepare(path, document.read(path), Parameters({}, {}), None)
+    folder, held = launcher.prepare(path, notebook.read(path), Parameters({}, {}), None)
     held.release()
     monkeypatch.setattr(record, "_now", lambda: datetime.now(UTC) + step)
     assert worker.main(folder, []) == 0

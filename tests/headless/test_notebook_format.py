@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from trainlab.errors import UserError
-from trainlab.headless import notebook as document
+from trainlab.headless import notebook
 
 CELL = {
     "cell_type": "code",
@@ -65,9 +65,9 @@ LENIENT = {
 def test_what_running_does_not_need_is_put_right(tmp_path, content):
     path = tmp_path / "mine.ipynb"
     path.write_text(json.dumps(content))
-    notebook = document.read(path)
-    nbformat.validate(notebook)
-    (cell,) = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source != "1"]
+    nb = notebook.read(path)
+    nbformat.validate(nb)
+    (cell,) = [cell for cell in nb.cells if cell.cell_type == "code" and cell.source != "1"]
     assert (cell.source, cell.outputs, cell.execution_count) == ("print('ran')", [], None)
 
 
@@ -75,29 +75,29 @@ def test_what_running_does_not_need_is_put_right(tmp_path, content):
 def test_a_notebook_is_read_in_every_encoding_of_json(tmp_path, encoding):
     path = tmp_path / "mine.ipynb"
     path.write_text(json.dumps(made({"source": "'Ü'"}), ensure_ascii=False), encoding=encoding)
-    assert document.read(path).cells[0].source == "'Ü'"
+    assert notebook.read(path).cells[0].source == "'Ü'"
 
 
 def test_what_the_schema_allows_is_kept(tmp_path):
     extras = {"metadata": {"tags": ["parameters", "x"], "collapsed": True, "mine": {"a": 1}}, "id": "keep"}
     path = tmp_path / "mine.ipynb"
     path.write_text(json.dumps(made(extras, metadata={"mine": [1]}, nbformat_minor=5)))
-    notebook = document.read(path)
-    assert (notebook.cells[0].id, notebook.cells[0].metadata) == ("keep", extras["metadata"])
-    assert notebook.metadata == {"mine": [1]}
+    nb = notebook.read(path)
+    assert (nb.cells[0].id, nb.cells[0].metadata) == ("keep", extras["metadata"])
+    assert nb.metadata == {"mine": [1]}
 
 
 @pytest.mark.parametrize("ours", [None, "news", [], 3])
 def test_metadata_of_ours_are_a_mapping_or_not_there(tmp_path, ours):
     path = tmp_path / "mine.ipynb"
     path.write_text(json.dumps(made(metadata={"trainlab": ours})))
-    assert document.read(path).metadata == {}
+    assert notebook.read(path).metadata == {}
 
 
 def test_tags_are_kept_where_other_metadata_are_refused(tmp_path):
     path = tmp_path / "mine.ipynb"
     path.write_text(json.dumps(made({"metadata": {"tags": ["parameters", 5, "a,b"], "collapsed": 3}})))
-    assert document.read(path).cells[0].metadata == {"tags": ["parameters", "a", "b"]}
+    assert notebook.read(path).cells[0].metadata == {"tags": ["parameters", "a", "b"]}
 
 
 PYTHON = [
@@ -115,7 +115,7 @@ PYTHON = [
 def test_python_is_known_however_it_is_spelled(tmp_path, metadata):
     path = tmp_path / "mine.ipynb"
     path.write_text(json.dumps(made(metadata=metadata)))
-    assert document.read(path).cells[0].source == "print('ran')"
+    assert notebook.read(path).cells[0].source == "print('ran')"
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_another_language_is_refused_by_its_name(tmp_path, metadata, language):
     path = tmp_path / "mine.ipynb"
     path.write_text(json.dumps(made(metadata=metadata)))
     with pytest.raises(UserError, match=f"is a notebook in {language}; trainlab runs those in Python"):
-        document.read(path)
+        notebook.read(path)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_what_cannot_run_is_refused_with_what_is_missing(tmp_path, content, told
     path = tmp_path / "mine.ipynb"
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match="is not a notebook") as error:
-        document.read(path)
+        notebook.read(path)
     assert told in str(error.value)
 
 
@@ -161,4 +161,4 @@ def test_a_file_nested_without_end_is_refused(tmp_path):
     path = tmp_path / "mine.ipynb"
     path.write_text("[" * 200_000)
     with pytest.raises(UserError, match="nested too deeply"):
-        document.read(path)
+        notebook.read(path)

@@ -179,11 +179,21 @@ def test_the_log_of_a_run_that_has_none_is_explained(lab: Lab) -> None:
     assert "was not started by `trainlab run`" in done.stderr
 
 
-def test_a_log_from_elsewhere_does_not_steer_the_terminal() -> None:
-    hostile = b"\x1b]0;title\x07\x1b[2J\xc2\x9b2J\x1bc\x08 \x1b"
-    assert launcher.harmless(hostile) == b"?]0;title??[2J?2J?c\x08 ?"
-    kept = b"\x1b[31mred\x1b[0m\r 10%\x1b[K\x1b[A\n\t\xc3\xa9\n"
-    assert launcher.harmless(kept) == kept
+@pytest.mark.parametrize(
+    ("printed", "shown"),
+    [
+        (b"\x1b]0;title\x07\x1b[2J\xc2\x9b2J\x1bc\x08 \x1b\n", b"?]0;title??[2J?2J?c\x08 ?\n"),
+        (b"\x1b[31mred\x1b[0m\x1b[K\x1b[A\n\t\xc3\xa9\n", b"\x1b[31mred\x1b[0m\x1b[K\x1b[A\n\t\xc3\xa9\n"),
+    ],
+    ids=["what steers a terminal", "colours and bars"],
+)
+def test_a_log_from_elsewhere_does_not_steer_the_terminal(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], printed: bytes, shown: bytes
+) -> None:
+    log = tmp_path / launcher.LOG
+    log.write_bytes(printed)
+    launcher.show_log(log, lambda: False)
+    assert capfdbinary.readouterr().out == shown
 
 
 SAVING = """

@@ -194,17 +194,15 @@ def test_what_an_unpacking_that_was_killed_has_left_is_seen_nowhere_and_goes_wit
 
 
 def die_unpacked(file, logs):
-    archive._arrive = lambda *_: os._exit(9)
+    trash.new_entry = lambda *_: os._exit(9)
     archive.unpack(file, logs)
 
 
-def test_a_run_that_appears_meanwhile_is_kept_and_nothing_else_changes(logs, file, monkeypatch):
+def test_a_run_that_appears_meanwhile_is_kept_and_nothing_else_changes(logs, file):
     call(logs, "archive", "a", "train", "-o", file)
     call(logs, "delete", "--purge", "--yes", "a", "train")
-    extract = archive._extract
-    monkeypatch.setattr(archive, "_extract", lambda *given: (extract(*given), make(logs, "news/a", seed=7)))
     with pytest.raises(UserError, match="news/a is there already"):
-        archive.unpack(file, logs)
+        archive.unpack(file, logs, lambda _: make(logs, "news/a", seed=7))
     assert [(row.label, row.record.seed) for row in listing.rows(logs)] == [("news/a", 7)]
     assert not list((logs / trash.FOLDER).iterdir())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,14 +12,14 @@ import typer.core
 
 import trainlab
 from trainlab import experiments, extras
-from trainlab.cleaning import lines
-from trainlab.cli import data, lab, runs, trackers, work
+from trainlab.cleaning import lines, printable
+from trainlab.cli import data, lab, runs
+from trainlab.cli.options import Logs, Reference, row
 from trainlab.errors import UserError
 from trainlab.secrets import without_secrets
 
 if TYPE_CHECKING:
     from trainlab.checks.harness import Finding
-    from trainlab.checks.run import CheckConfig, Checked
     from trainlab.cli.doctor import Line
 
 app = typer.Typer(
@@ -28,9 +30,6 @@ app = typer.Typer(
 )
 app.add_typer(runs.app, name="runs")
 app.add_typer(data.app, name="data")
-app.command()(trackers.export)
-app.command()(work.stop)
-app.command("logs")(work.show_log)
 app.command()(lab.new)
 app.command()(lab.update)
 for _name in experiments.with_file("commands.py"):
@@ -39,7 +38,6 @@ for _name in experiments.with_file("commands.py"):
     except Exception as error:  # whatever it is, all other commands have to go on working
         print(f"warning: the commands of the experiment {_name} can't be read: {error}", file=sys.stderr)
 
-PIPED_WIDTH = 160  # columns of a table where no terminal tells its width
 COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
@@ -88,11 +86,8 @@ def run(  # noqa: PLR0913, PLR0917
     """
     from trainlab.headless import launcher
 
-    words = parameters or []
-    options = {"name": name, "resume": resume}
-    raise typer.Exit(
-        launcher.run(program, words, ctx.obj, module=module, seed=seed, detach=detach, **options)
-    )
+    options: dict[str, Any] = {"module": module, "name": name, "seed": seed, "resume": resume}
+    raise typer.Exit(launcher.run(program, parameters or [], ctx.obj, detach=detach, **options))
 
 
 @app.command()
@@ -104,15 +99,30 @@ def check(
 ) -> None:
     """Check an experiment before training it: data, first loss, overfitting, leaks, baselines ..."""
     import shlex
+    import shutil
 
-    from trainlab.checks import run as checking
+    from rich.console import Console
+    from rich.live import Live
 
-    config = checking.CheckConfig(experiment=experiment, settings=shlex.join(settings or []), only=only)
+    from trainlab.checks import run as checks
+    from trainlab.runs.display import PIPED_WIDTH
+
+    config = checks.CheckConfig(experiment=experiment, settings=shlex.join(settings or []), only=only)
     if format is Format.json:
-        checked = checking.check(config)
+        checked = checks.check(config)
         print(checked.as_json())
     else:
-        checked = _checked(config)
+        console = Console(highlight=False, width=shutil.get_terminal_size((PIPED_WIDTH, 24)).columns)
+        findings: list[Finding] = []
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+
+            def show(finding: Finding) -> None:
+                findings.append(finding)
+                live.update(checks.table(findings), refresh=True)
+
+            checked = checks.check(config, show)
+        console.print(checked.table())
+        print(f"run: {checked.run}")
     if checked.failed:
         raise typer.Exit(1)
 
@@ -120,15 +130,68 @@ def check(
 @app.command("doctor")
 def examine(format: Annotated[Format, typer.Option(help="How to print it.")] = Format.text) -> None:
     """Look at engine, GPU, memory, disk, ports, permissions, hub and versions, and say how to fix them."""
+    from rich.console import Console
+    from rich.markup import escape
+
     from trainlab.cli import doctor
 
+    found: list[Line] = []
+    for line in doctor.examine():
+        found.append(line)
+        if format is Format.text:
+            fix = (
+                f"\n  [bold]fix:[/bold] {escape(lines(line.fix))}" if line.level != "ok" and line.fix else ""
+            )
+            subject, seen = escape(lines(line.subject)), escape(lines(line.found))
+            text = f"[{COLOURS[line.level]}]{line.level:7}[/] {subject}: {seen}{fix}"
+            Console(highlight=False, soft_wrap=True).print(text)
     if format is Format.json:
-        found = list(doctor.examine())
-        print(doctor.as_json(found))
-    else:
-        found = [_shown(line) for line in doctor.examine()]
+        print(json.dumps([vars(line) for line in found], indent=2))
     if any(line.level == "error" for line in found):
         raise typer.Exit(1)
+
+
+@app.command("stop")
+def stop_run(run: Reference, logs: Logs = None) -> None:
+    """Stop a run; it saves a checkpoint first."""
+    from trainlab.run import find, stopping
+
+    print(stopping.stop(find.find(run, logs)))
+
+
+@app.command("logs")
+def show_log(run: Reference, logs: Logs = None) -> None:
+    """Show what a headless run has printed; in a terminal also what it prints from now on."""
+    from trainlab.headless import launcher
+    from trainlab.run import find, lock
+
+    folder = find.find(run, logs)
+    log = folder / launcher.LOG
+    if not log.is_file():
+        raise UserError(
+            f"The run {folder.name} has no {launcher.LOG}: it was not started by `trainlab run`. What it "
+            "prints stands in its notebook or its terminal."
+        )
+    try:
+        launcher.show_log(log, lambda: lock.alive(folder))
+    except KeyboardInterrupt:
+        raise typer.Exit(128 + signal.SIGINT) from None
+    except BrokenPipeError:
+        raise typer.Exit(128 + signal.SIGPIPE) from None
+
+
+@app.command("export")
+def export_run(
+    run: Reference,
+    to: Annotated[str, typer.Option("--to", help="wandb, mlflow or csv.")],
+    logs: Logs = None,
+) -> None:
+    """Send a recorded run to a tracker: settings, curves, status."""
+    from trainlab.runs import export
+
+    found = row(run, logs)
+    count = export.export(found, to)
+    print(printable(f"{found.label}: {count:,} points sent to {to}"))
 
 
 def main() -> None:
@@ -136,44 +199,9 @@ def main() -> None:
     try:
         app()
     except (UserError, ModuleNotFoundError) as error:
-        told = error if isinstance(error, UserError) else extras.explained(error, " ".join(sys.argv[1:2]))
-        if not isinstance(told, UserError):
+        found = error if isinstance(error, UserError) else extras.explained(error, " ".join(sys.argv[1:2]))
+        if not isinstance(found, UserError):
             raise
         sys.stdout.flush()
-        print(f"error: {lines(without_secrets(str(told)))}", file=sys.stderr)
-        sys.exit(told.exit_code)
-
-
-def _checked(config: CheckConfig) -> Checked:
-    """Check, and show the table while it grows."""
-    import shutil
-
-    from rich.console import Console
-    from rich.live import Live
-
-    from trainlab.checks import run as checking
-
-    console = Console(highlight=False, width=shutil.get_terminal_size((PIPED_WIDTH, 24)).columns)
-    findings: list[Finding] = []
-    with Live(console=console, auto_refresh=False, transient=True) as live:
-
-        def tell(finding: Finding) -> None:
-            findings.append(finding)
-            live.update(checking.table(findings), refresh=True)
-
-        checked = checking.check(config, tell)
-    console.print(checked.table())
-    print(f"run: {checked.run}")
-    return checked
-
-
-def _shown(line: Line) -> Line:
-    from rich.console import Console
-    from rich.markup import escape
-
-    mend = f"\n  [bold]fix:[/bold] {escape(lines(line.mend))}" if line.level != "ok" and line.mend else ""
-    subject, found = escape(lines(line.subject)), escape(lines(line.found))
-    Console(highlight=False, soft_wrap=True).print(
-        f"[{COLOURS[line.level]}]{line.level:7}[/] {subject}: {found}{mend}"
-    )
-    return line
+        print(f"error: {lines(without_secrets(str(found)))}", file=sys.stderr)
+        sys.exit(found.exit_code)

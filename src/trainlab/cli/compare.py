@@ -57,12 +57,12 @@ def plot(  # noqa: PLR0913, PLR0917
     )
     compared = comparison(rows, config, most=len(references or []) or MOST_CURVES)
     if kind == "curves":
-        picture, said = compared.curves(for_file=True), compared.left_out()
+        picture, remarks = compared.curves(for_file=True), compared.left_out()
     else:
         picture = compared.parallel() if kind == "parallel" else compared.importance()
-        said = [ranking.remark(rows, compared.metric)]
+        remarks = [ranking.remark(rows, compared.metric)]
     plots.save(output, picture.image(output.suffix.lower().removeprefix(".")))
-    for sentence in filter(None, said):
+    for sentence in filter(None, remarks):
         print(printable(sentence), file=sys.stderr)
     print(output)
 
@@ -80,11 +80,11 @@ def report(  # noqa: PLR0913, PLR0917
 ) -> None:
     """Write tables and pictures of runs into one HTML page that can be mailed."""
     from trainlab.run.metrics import directions_of
-    from trainlab.runs.compare import report as page
+    from trainlab.runs.compare.report import write
 
     directions = directions_of(metric, mode)
     rows = chosen(folder_of(context, logs), experiment, where, status, since, directions)
     if not rows:
         raise typer.Exit(1)
-    page.write(output, rows, where, metric)
+    write(output, rows, where, metric)
     print(output)

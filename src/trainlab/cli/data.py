@@ -61,10 +61,10 @@ def verify(name: Name) -> None:
 
 @contextmanager
 def progress(*, in_bytes: bool = False) -> Iterator[Report]:
-    """Give a function that draws a bar for each thing it is told of; on a terminal alone.
+    """Give a function that draws a bar for each thing whose progress it gets; on a terminal alone.
 
     Args:
-        in_bytes: What it is told are bytes; otherwise shares are shown.
+        in_bytes: Whether it gets bytes; otherwise shares are shown.
     """
     from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 

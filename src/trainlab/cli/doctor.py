@@ -5,7 +5,6 @@ It never imports torch: versions and builds are read from the packages' own file
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -46,14 +45,17 @@ HUB = "https://huggingface.co"
 READ_ENV = "source stack/settings.sh && fail() { exit 2; } && in_file $1"  # there is one reader of .env
 
 
+Level = Literal["ok", "warning", "error"]
+
+
 @dataclass(frozen=True)
 class Line:
-    """One finding: `mend` says what to do where `level` is not ok."""
+    """One finding: `fix` says what to do where `level` is not ok."""
 
     subject: str
-    level: Literal["ok", "warning", "error"]
+    level: Level
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 def examine() -> Iterator[Line]:
@@ -63,7 +65,7 @@ def examine() -> Iterator[Line]:
         yield engine()
     version, cuda = torch_build()
     if stack or version is not None:
-        yield gpu(_nvidia(), version, cuda)
+        yield gpu(nvidia_gpus(), version, cuda)
     yield memory()
     yield processors()
     yield disk(shutil.disk_usage(paths.root()).free)
@@ -85,12 +87,12 @@ def engine() -> Line:
         return Line("engine", "ok", "no Docker here: the local engine")
     server = _output("docker", "info", "--format", "{{.ServerVersion}}")
     if not server:
-        mend = "sudo systemctl start docker; or ENGINE=local make up"
-        return Line("engine", "warning", "Docker is installed and no engine answers", mend)
+        fix = "sudo systemctl start docker; or ENGINE=local make up"
+        return Line("engine", "warning", "Docker is installed and no engine answers", fix)
     compose = _output("docker", "compose", "version", "--short")
     if not compose or Version(compose.lstrip("v").partition("-")[0]) < Version(OLDEST_COMPOSE):
-        mend = f"install the plugin docker-compose-plugin, {OLDEST_COMPOSE} or newer"
-        return Line("engine", "error", f"Docker {server}, Compose {compose or 'missing'}", mend)
+        fix = f"install the plugin docker-compose-plugin, {OLDEST_COMPOSE} or newer"
+        return Line("engine", "error", f"Docker {server}, Compose {compose or 'missing'}", fix)
     return Line("engine", "ok", f"Docker {server}, Compose {compose}")
 
 
@@ -121,8 +123,8 @@ def gpu(found: list[tuple[str, str]] | None, torch: str | None, cuda: str | None
         return Line("GPU", "warning", f"{seen}: the GPU is not used", "GPU=1 make up")
     oldest = OLDEST_DRIVER.get(cuda.partition(".")[0], "0")
     if Version(driver) < Version(oldest):
-        mend = f"install driver {oldest} or newer, or build with TORCH_INDEX of an older CUDA"
-        return Line("GPU", "error", f"{seen}: the driver is too old", mend)
+        fix = f"install driver {oldest} or newer, or build with TORCH_INDEX of an older CUDA"
+        return Line("GPU", "error", f"{seen}: the driver is too old", fix)
     return Line("GPU", "ok", seen)
 
 
@@ -134,26 +136,22 @@ def memory() -> Line:
     if limit is not None and limit < total:
         total, free = limit, min(free, limit - (system.memory_used() or 0))
     found = f"{free / GIB:.1f} of {total / GIB:.1f} GiB free" + (", a limit" if total == limit else "")
-    mend = "raise JUPYTER_MEMORY in .env, or stop other kernels"
-    return Line(
-        "memory", "warning" if free < LITTLE_MEMORY / 2 or total < LITTLE_MEMORY else "ok", found, mend
-    )
+    little = free < LITTLE_MEMORY / 2 or total < LITTLE_MEMORY
+    return Line("memory", _weighed(little), found, "raise JUPYTER_MEMORY in .env, or stop other kernels")
 
 
 def processors() -> Line:
     """Count the CPUs that this process may use."""
     usable, limit = len(os.sched_getaffinity(0)), system.cpu_limit()
     limited = f", limited to {limit:g}" if limit is not None and limit < usable else ""
-    mend = "raise JUPYTER_CPUS in .env"
-    return Line("CPUs", "warning" if limit and limit < 1 else "ok", f"{usable}{limited}", mend)
+    return Line("CPUs", _weighed(limit and limit < 1), f"{usable}{limited}", "raise JUPYTER_CPUS in .env")
 
 
 def disk(free: int) -> Line:
     """Weigh the free bytes of the project's disk."""
-    level: Literal["ok", "warning", "error"] = (
-        "error" if free < NO_DISK else "warning" if free < LITTLE_DISK else "ok"
-    )
-    return Line("disk", level, f"{free / GIB:.1f} GiB free", "docker builder prune; rm old runs in logs/")
+    fix = "docker builder prune; rm old runs in logs/"
+    level: Level = "error" if free < NO_DISK else _weighed(free < LITTLE_DISK)
+    return Line("disk", level, f"{free / GIB:.1f} GiB free", fix)
 
 
 def shared_memory(folder: Path) -> Line:
@@ -161,29 +159,25 @@ def shared_memory(folder: Path) -> Line:
     if not folder.is_dir():
         return Line("shared memory", "warning", f"no {folder}", "mount a tmpfs there")
     total = shutil.disk_usage(folder).total
-    mend = "raise JUPYTER_SHM in .env; until then num_workers=0"
-    return Line("shared memory", "warning" if total < LITTLE_SHM else "ok", f"{total / GIB:.2f} GiB", mend)
+    fix = "raise JUPYTER_SHM in .env; until then num_workers=0"
+    return Line("shared memory", _weighed(total < LITTLE_SHM), f"{total / GIB:.2f} GiB", fix)
 
 
 def ports() -> Iterator[Line]:
     """See whether the two ports are free, served by these services, or taken."""
     tensorboard = "tensorboard" if paths.in_stack_container() else "127.0.0.1"
-    yield port("JUPYTER_PORT", "127.0.0.1", int(_port_setting("JUPYTER_PORT", "8888")), "/api", b"version")
-    yield port(
-        "TENSORBOARD_PORT",
-        tensorboard,
-        int(_port_setting("TENSORBOARD_PORT", "6006")),
-        "/data/environment",
-        b"data_location",
-    )
+    for variable, default, host, path, expected in (
+        ("JUPYTER_PORT", "8888", "127.0.0.1", "/api", b"version"),
+        ("TENSORBOARD_PORT", "6006", tensorboard, "/data/environment", b"data_location"),
+    ):
+        yield port(variable, host, int(_port_setting(variable, default)), path, expected)
 
 
 def port(variable: str, host: str, number: int, path: str, expected: bytes) -> Line:
     """Ask a port for a page that only the right service has."""
     service = "JupyterLab" if variable.startswith("JUPYTER") else "TensorBoard"
     try:
-        with socket.create_connection((host, number), PATIENCE):
-            pass
+        socket.create_connection((host, number), PATIENCE).close()
     except OSError:
         return Line(f"port {number}", "ok", f"free for {service}")
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -196,8 +190,8 @@ def port(variable: str, host: str, number: int, path: str, expected: bytes) -> L
         ours = False
     if ours:
         return Line(f"port {number}", "ok", f"{service} answers")
-    mend = f"choose another: {variable}={number + 1} in .env"
-    return Line(f"port {number}", "warning", f"something else than {service} answers", mend)
+    fix = f"choose another: {variable}={number + 1} in .env"
+    return Line(f"port {number}", "warning", f"something else than {service} answers", fix)
 
 
 def permissions(stack: bool = True) -> Iterator[Line]:
@@ -213,8 +207,8 @@ def permissions(stack: bool = True) -> Iterator[Line]:
             yield Line(folder.name, "error", f"{folder} is missing", f"mkdir -p {folder}")
         elif not os.access(folder, os.W_OK | os.X_OK):
             owned = f"sudo chown -R {os.getuid()}:{os.getgid()}"
-            mend = f"on the host: {owned} {folder.name}" if stack else f"{owned} {folder}"
-            yield Line(folder.name, "error", f"user {os.getuid()} can't write {folder}", mend)
+            fix = f"on the host: {owned} {folder.name}" if stack else f"{owned} {folder}"
+            yield Line(folder.name, "error", f"user {os.getuid()} can't write {folder}", fix)
         else:
             yield Line(folder.name, "ok", f"{folder} can be written")
 
@@ -227,10 +221,10 @@ def unfinished_saves() -> Iterator[Line]:
         path = before.with_name(before.name.removeprefix(".~"))
         try:
             notebook.read(path)
-            mend = f"it is whole: rm {shlex.quote(str(before))}"
+            fix = f"it is whole: rm {shlex.quote(str(before))}"
         except (UserError, OSError):
-            mend = notebook.way_back(path) or f"look at both: {path}, {before}"
-        yield Line(path.name, "warning", f"saving it was cut off; the copy from before is {before}", mend)
+            fix = notebook.way_back(path) or f"look at both: {path}, {before}"
+        yield Line(path.name, "warning", f"saving it was cut off; the copy from before is {before}", fix)
 
 
 def hub(address: str = HUB) -> Line:
@@ -242,8 +236,8 @@ def hub(address: str = HUB) -> Line:
     except urllib.error.HTTPError:
         pass  # it answers
     except (OSError, ValueError) as error:
-        mend = "backbone=minilm and data=sample need no hub; HF_HUB_OFFLINE=1 saves the waiting"
-        return Line("hub", "warning", f"{address} can't be reached ({getattr(error, 'reason', error)})", mend)
+        fix = "backbone=minilm and data=sample need no hub; HF_HUB_OFFLINE=1 saves the waiting"
+        return Line("hub", "warning", f"{address} can't be reached ({getattr(error, 'reason', error)})", fix)
     return Line("hub", "ok", f"{address} answers")
 
 
@@ -256,21 +250,19 @@ def versions(stack: bool = True) -> Iterator[Line]:
             if stack:
                 yield Line(package, "error", "not installed", "make build")
             continue
-        fault: Literal["warning", "error"] = "error" if stack else "warning"
-        mend = "make build" if stack else f'pip install "{package}>={oldest}"'
+        fault: Level = "error" if stack else "warning"
+        fix = "make build" if stack else f'pip install "{package}>={oldest}"'
         level = "ok" if Version(version) >= Version(oldest) else fault
-        yield Line(package, level, version, f"at least {oldest}: {mend}")
+        yield Line(package, level, version, f"at least {oldest}: {fix}")
 
 
-def _nvidia() -> list[tuple[str, str]] | None:
+def nvidia_gpus() -> list[tuple[str, str]] | None:
     """Return each GPU's name and driver, or None where there is no NVIDIA driver."""
     if not shutil.which("nvidia-smi"):
         return None
     text = _output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
-    return [
-        (name.strip(), driver.strip())
-        for name, _, driver in (row.rpartition(",") for row in text.splitlines())
-    ]
+    rows = (row.rpartition(",") for row in text.splitlines())
+    return [(name.strip(), driver.strip()) for name, _, driver in rows]
 
 
 def _port_setting(name: str, default: str) -> str:
@@ -283,6 +275,10 @@ def _port_setting(name: str, default: str) -> str:
     return _output("bash", "-c", f'cd "$0" && {READ_ENV}', str(paths.root()), name) or default
 
 
+def _weighed(little: object) -> Level:
+    return "warning" if little else "ok"
+
+
 def _output(*command: str) -> str:
     """Return what a command prints, '' where it fails or does not answer."""
     try:
@@ -290,8 +286,3 @@ def _output(*command: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()
-
-
-def as_json(lines: list[Line]) -> str:
-    """Return the findings as a JSON list with one object each."""
-    return json.dumps([vars(line) for line in lines], indent=2)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trainlab.cleaning import printable
 from trainlab.cli.options import Logs, Reference, folder_of
 from trainlab.errors import UserError
 
@@ -31,7 +32,6 @@ def tag(
     logs: Logs = None,
 ) -> None:
     """Give a run tags, or take them away; `--where tag=TAG` finds it."""
-    from trainlab.cleaning import printable
     from trainlab.run import find, remarks
 
     folder = find.find(run, folder_of(context, logs))
@@ -46,7 +46,6 @@ def note(
     logs: Logs = None,
 ) -> None:
     """Write a note on a run, or print it."""
-    from trainlab.cleaning import printable
     from trainlab.run import find, remarks
 
     folder = find.find(run, folder_of(context, logs))
@@ -54,7 +53,7 @@ def note(
         remarks.note(folder, text)
         return
     for line in remarks.read(folder).note.splitlines():
-        sys.stdout.write(printable(line) + "\n")
+        print(printable(line))
 
 
 def archive(
@@ -67,11 +66,11 @@ def archive(
     logs: Logs = None,
 ) -> None:
     """Pack runs into one file with digests; `restore` brings them back. The runs stay where they are."""
-    from trainlab.runs import archive as archives
+    from trainlab.runs.archive import pack
 
     logs = folder_of(context, logs)
     chosen = _movable(runs, logs)
-    archives.pack(chosen, output, logs, weights_only=weights_only)
+    pack(chosen, output, logs, weights_only=weights_only)
     print(f"{output}: {len(chosen)} run(s), {_megabytes(output.stat().st_size)}")
 
 
@@ -80,22 +79,21 @@ def trim(context: typer.Context, runs: References, yes: Yes = False, logs: Logs 
     from trainlab.runs import trimming
 
     plans = [trimming.plan(folder) for folder in _movable(runs, folder_of(context, logs))]
-    doomed = [each for each in plans if each.states]
     for each in plans:
+        name, kept = each.folder.name, ", ".join(path.name for path in each.kept if path.suffix == ".ckpt")
         if not each.states:
-            print(f"{each.folder.name}: nothing to trim, it has no state to resume from.")
-    for each in doomed:
-        kept = ", ".join(path.name for path in each.kept if path.suffix == ".ckpt")
+            print(f"{name}: nothing to trim, it has no state to resume from.")
+            continue
         _confirm(
-            f"{each.folder.name}: {len(each.states)} files to resume from "
-            f"({_megabytes(each.frees)}) would be deleted permanently. {kept} stays, and the run can't "
-            "be resumed then",
+            f"{name}: {len(each.states)} files to resume from ({_megabytes(each.frees)}) would be deleted "
+            f"permanently. {kept} stays, and the run can't be resumed then",
             "Delete them?",
             yes,
         )
-    for each in doomed:
-        trimming.trim(each)
-        print(f"{each.folder.name}: {_megabytes(each.frees)} freed. It can't be resumed any more.")
+    for each in plans:
+        if each.states:
+            trimming.trim(each)
+            print(f"{each.folder.name}: {_megabytes(each.frees)} freed. It can't be resumed any more.")
 
 
 def restore(
@@ -107,10 +105,9 @@ def restore(
     """Bring deleted runs back, or those of an archive, each to where it was."""
     import shutil
 
-    from trainlab.cleaning import printable
     from trainlab.run import find
-    from trainlab.runs import archive as archives
     from trainlab.runs import trash
+    from trainlab.runs.archive import unpack
 
     logs = folder_of(context, logs)
     files = [Path(each) for each in what if Path(each).is_file()]
@@ -122,10 +119,12 @@ def restore(
             ratio = size / max(1, file.stat().st_size)
             if size > LARGE or (size > MUCH and ratio > RATIO):
                 free = _megabytes(shutil.disk_usage(logs).free)
-                told = f"{file} unpacks to {_megabytes(size)}, {ratio:,.1f} times its size; {free} are free"
-                _confirm(told, "Unpack it?", yes)
+                question = (
+                    f"{file} unpacks to {_megabytes(size)}, {ratio:,.1f} times its size; {free} are free"
+                )
+                _confirm(question, "Unpack it?", yes)
 
-        print(*(printable(str(each)) for each in archives.unpack(file, logs, agree)), sep="\n")
+        print(*(printable(str(each)) for each in unpack(file, logs, agree)), sep="\n")
     for entry in {each.place: each for each in meant}.values():
         print(printable(str(trash.restore(entry))))
 
@@ -138,7 +137,7 @@ def list_trash(context: typer.Context, logs: Logs = None) -> None:
     width = max(map(len, found), default=0)
     for label, entry in found.items():
         size = _megabytes(trash.size(entry.folder))
-        print(f"{display.printable(label):<{width}}  {size:>12}  {display.age(entry.deleted)} ago")
+        print(f"{printable(label):<{width}}  {size:>12}  {display.age(entry.deleted)} ago")
 
 
 def delete(
@@ -154,7 +153,6 @@ def delete(
     logs: Logs = None,
 ) -> None:
     """Move runs to the trash, from which `restore` brings them back, or delete them permanently."""
-    from trainlab.cleaning import printable
     from trainlab.run import find
     from trainlab.runs import trash
 
@@ -175,7 +173,6 @@ def _purge(references: list[str], logs: Path, yes: bool) -> None:
     """Delete runs, or all that are in the trash, permanently; a name may mean either kind."""
     import shutil
 
-    from trainlab.cleaning import printable
     from trainlab.files import telling
     from trainlab.run import find
     from trainlab.runs import trash
@@ -196,11 +193,10 @@ def _purge(references: list[str], logs: Path, yes: bool) -> None:
             doomed[meant.place] = meant
     present = _movable(present, logs)
     names = [f"{trash.FOLDER}/{each.label}" for each in doomed.values()]
-    names += [trash.run_id(each, logs) for each in present]
-    if names:
+    shown = printable(", ".join([*names, *(trash.run_id(each, logs) for each in present)]))
+    if shown:
         size = _megabytes(trash.size(*(each.folder for each in doomed.values()), *present))
-        told = f"{printable(', '.join(names))} ({size}) would be deleted permanently"
-        _confirm(told, "Delete permanently?", yes)
+        _confirm(f"{shown} ({size}) would be deleted permanently", "Delete permanently?", yes)
     for entry in doomed.values():
         trash.purge(entry)
     if not references:
@@ -208,7 +204,7 @@ def _purge(references: list[str], logs: Path, yes: bool) -> None:
     for folder in present:
         with telling(folder), trash.exclusive(folder):
             shutil.rmtree(folder)
-    print(f"Gone: {printable(', '.join(names))}" if names else "The trash is empty.")
+    print(f"Gone: {shown}" if shown else "The trash is empty.")
 
 
 def _movable(runs: Sequence[str | Path], logs: Path) -> list[Path]:

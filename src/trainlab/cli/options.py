@@ -47,7 +47,7 @@ def chosen(  # noqa: PLR0913, PLR0917
 ) -> list[Row]:
     """Return the runs that the options choose, the newest first, and say so where there is none.
 
-    Those that only look at others are left out, and that is said, unless their experiment is named or
+    Those that only look at others are left out, with a message, unless their experiment is named or
     `everything` is wanted.
     """
     from trainlab.runs import listing, query

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from trainlab.cli import compare as comparing
-from trainlab.cli import life
+from trainlab.cleaning import printable
+from trainlab.cli import compare, life
 from trainlab.cli.options import (
     Ending,
     Everything,
@@ -24,11 +24,8 @@ from trainlab.cli.options import (
 )
 from trainlab.errors import UserError
 
-if TYPE_CHECKING:
-    from trainlab.runs.listing import Row
-
 app = typer.Typer(help="List, show and compare runs; label, keep and delete them.")
-for each in (comparing.plot, comparing.report, life.tag, life.note, life.trim, life.delete, life.restore):
+for each in (compare.plot, compare.report, life.tag, life.note, life.trim, life.delete, life.restore):
     app.command()(each)
 app.command("trash")(life.list_trash)
 app.command()(life.archive)
@@ -54,19 +51,29 @@ def runs(  # noqa: PLR0913, PLR0917
 ) -> None:
     """List the runs under logs/, the newest first, or by `--sort`; a filter chooses among them."""
     if context.invoked_subcommand is not None:
-        _refuse_options(context)
+        for name in context.params:  # of these options a command behind them knows `--logs` alone
+            source, command = context.get_parameter_source(name), context.invoked_subcommand
+            if name != "logs" and source is not None and source.name == "COMMANDLINE":
+                raise UserError(
+                    f"--{name} stands before {command!r}. Write it behind: trainlab runs {command} "
+                    f"--{name} ..."
+                )
         context.obj = logs
         return
     from trainlab.run.metrics import directions_of
-    from trainlab.runs import display, frames
-    from trainlab.runs.columns import split
+    from trainlab.runs import display, frames, ranking
+    from trainlab.runs.columns import metric_of, ordered, resolve, split
 
     names, shown = split(sort or ""), split(columns or "") or None
     by = names[0] if len(names) == 1 else sort or ""
     directions = directions_of(by, mode)
     rows = chosen(folder_of(context, logs), experiment, where, status, since, directions, everything)
     if rows and by:
-        rows = _sorted(rows, by)
+        tag = metric_of(resolve(by, rows))
+        if tag and (remark := ranking.remark(rows, tag)):
+            least = " The least comes first; choose: --mode min or max."
+            print(printable(remark + ("" if ranking.direction(rows, tag) else least)), file=sys.stderr)
+        rows = ordered(rows, by)
     if format == "json":
         sys.stdout.write(frames.json_text(rows, shown))
     elif format == "csv":
@@ -92,25 +99,3 @@ def diff(context: typer.Context, first: Reference, second: Reference, logs: Logs
 
     logs = folder_of(context, logs)
     display.diff(row(first, logs), row(second, logs))
-
-
-def _refuse_options(context: typer.Context) -> None:
-    """Refuse what would be ignored: of the table's options, a command behind it knows `--logs` alone."""
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if name != "logs" and source is not None and source.name == "COMMANDLINE":
-            command = context.invoked_subcommand
-            raise UserError(
-                f"--{name} stands before {command!r}. Write it behind: trainlab runs {command} --{name} ..."
-            )
-
-
-def _sorted(rows: list[Row], name: str) -> list[Row]:
-    """Return the rows by a column; what an order by a metric leaves open goes to standard error."""
-    from trainlab.runs import columns, display, ranking
-
-    tag = columns.metric_of(columns.resolve(name, rows))
-    if tag and (said := ranking.remark(rows, tag)):
-        least = "" if ranking.direction(rows, tag) else " The least comes first; say it: --mode min or max."
-        print(display.printable(said + least), file=sys.stderr)
-    return columns.ordered(rows, name)

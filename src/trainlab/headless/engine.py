@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainlab.headless import notebook as document  # first: it makes the import of nbclient a quick one
+from trainlab.headless import notebook  # first: it makes the import of nbclient a quick one
 
 # isort: split
 import nbformat
@@ -47,9 +47,9 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 class Notebook(Execution):
     """A notebook, executed by papermill in a kernel of this Python."""
 
-    def __init__(self, folder: Path, screen: Screen, notebook: NotebookNode, place: Path) -> None:
+    def __init__(self, folder: Path, screen: Screen, nb: NotebookNode, place: Path) -> None:
         super().__init__(folder, screen)
-        self.notebook, self.place = notebook, place
+        self.nb, self.place = nb, place
         sweep()
         # short: a socket's path has 107 bytes; with this process's number, so that `sweep` knows whose it is
         self.sockets = tempfile.mkdtemp(prefix=f"{SOCKETS}{os.getpid()}-")
@@ -64,13 +64,13 @@ class Notebook(Execution):
 
     def execute(self) -> ExitStatus:
         """Execute every cell; by then the notebook is saved and the kernel gone."""
-        self.notebook.metadata["papermill"] = self.notebook.metadata.get("papermill") or {}
+        self.nb.metadata["papermill"] = self.nb.metadata.get("papermill") or {}
         exit_code = None
         try:
             try:
                 papermill_engines.execute_notebook_with_engine(
                     ENGINE,
-                    self.notebook,
+                    self.nb,
                     "python3",
                     progress_bar=False,
                     autosave_cell_every=SAVE_EVERY,
@@ -111,7 +111,7 @@ class Notebook(Execution):
         return exit_code
 
     def interrupt(self, by: signal.Signals) -> None:
-        """Let the cell at work end by KeyboardInterrupt; end a kernel that has not started yet."""
+        """Let the running cell end by KeyboardInterrupt; end a kernel that has not started yet."""
         if by == signal.SIGTERM:
             self.kernel.shutdown_wait_time = HASTY_SHUTDOWN
         if self.client is None or self.client.kc is None:
@@ -121,8 +121,8 @@ class Notebook(Execution):
 
     def save(self) -> None:
         """Write the notebook as it stands, less its secrets, into the run's folder, in one step."""
-        shown = nbformat.from_dict(secrets.hidden(self.notebook, by_name=False))
-        self.saved = document.write(self.folder, shown, unless=self.saved)
+        shown = nbformat.from_dict(secrets.hidden(self.nb, by_name=False))
+        self.saved = notebook.write(self.folder, shown, unless=self.saved)
 
 
 class OwnInterpreter(KernelSpecManager):
@@ -176,7 +176,7 @@ class Client(PapermillNotebookClient):
             for cell in self.nb.cells
         )
         self.reply: dict[str, Any] = {}
-        self.error: dict[str, Any] | None = None  # the last one that the cell at work has shown
+        self.error: dict[str, Any] | None = None  # the last one that the running cell has shown
         self.on_cell_execute = self.announce
         self.on_cell_executed = self.check
 

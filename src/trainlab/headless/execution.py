@@ -114,10 +114,10 @@ def from_script(code: int, printed: str, memory: MemoryWatch) -> ExitStatus:
         return from_exit_code(code, memory, "the script")
     if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
         return from_signal(signal.Signals(code - 128))
-    raised, lines = _RAISED.findall(printed), printed.strip().splitlines()
-    if raised and code == 1:
+    if code == 1 and (raised := _RAISED.findall(printed)):
         return _failed(raised[-1], code, memory)
-    return _failed(f"exit code {code}: {lines[-1]}" if lines else f"exit code {code}", code, memory)
+    last = printed.strip().splitlines()[-1:]
+    return _failed(": ".join([f"exit code {code}", *last]), code, memory)
 
 
 def _failed(reason: str, code: int, memory: MemoryWatch) -> ExitStatus:
@@ -131,9 +131,9 @@ def _size(count: int) -> str:
 
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
-GRACE = 30.0  # seconds to end after a first signal, beside the step at work and a save
+GRACE = 30.0  # seconds to end after a first signal, beside the running step and a save
 HASTE = 3.0  # the same after a second one, which an engine sends when its own patience is over
-SAVE_GLANCE = 0.2  # seconds between two looks at whether a save is at work
+SAVE_GLANCE = 0.2  # seconds between two looks at whether a save is running
 TAIL = 1 << 16  # characters of a script's output, in which the reason of its end is looked for
 TRACEBACK = "Traceback (most recent call last):\n"
 
@@ -168,7 +168,7 @@ class Screen:
 
 
 class Execution:
-    """Somebody's code at work, in a process group that never outlives this process, however that ends."""
+    """Somebody's running code, in a process group that never outlives this process, however that ends."""
 
     def __init__(self, folder: Path, screen: Screen) -> None:
         self.folder, self.screen = folder, screen

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from trainlab import extras, literals, origin, paths, secrets, untrusted
 from trainlab.config import no_secret
 from trainlab.errors import UserError, nearest
-from trainlab.headless import notebook as document
+from trainlab.headless import notebook
 from trainlab.headless.parameters import (
     Parameters,
     given,
@@ -31,8 +31,9 @@ from trainlab.headless.parameters import (
     resumed_by_defaults,
     settings_class,
 )
-from trainlab.run import lock, naming, record, resuming, stopping
+from trainlab.run import lock, naming, record, stopping
 from trainlab.run.recorder import gone
+from trainlab.run.resuming import check_experiment, referenced, starting_point, take
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -87,11 +88,10 @@ def run(  # noqa: PLR0913
         UserError: Before anything is made or changed, for a notebook, a script, a parameter, a value or a run
             to resume that cannot be; afterwards for a mistake of the user's that showed while it ran.
     """
-    path = find_module(reference) if module else find(reference)
-    is_script = path.suffix == SCRIPT
+    path = find_module(reference) if module else find_program(reference)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # until somebody can act on them
     try:
-        if is_script:
+        if path.suffix == SCRIPT:
             values = given(words, seed=seed)
             made, arguments = _script(path, reference if module else "", values, arguments, name, resume)
         elif arguments:
@@ -124,7 +124,7 @@ def run(  # noqa: PLR0913
     return code
 
 
-def find(reference: str) -> Path:
+def find_program(reference: str) -> Path:
     """Return the path of a notebook or script: a path, or a name under `notebooks/`, `.ipynb` or not.
 
     Raises:
@@ -213,20 +213,20 @@ def _notebook(path: Path, values: dict[str, str], name: str | None, resume: str 
     here, one in the notebook's cells says which must not change.
     """
     extras.need("ipykernel", f"The notebook {path.name}")
-    notebook = document.read(path)
-    settings = settings_class(notebook, path.parent)
-    said = notebook_defaults(notebook)
-    defaults = said or {}
-    experiments = _experiments(path.stem, origin.sources(notebook), defaults)
+    nb = notebook.read(path)
+    settings = settings_class(nb, path.parent)
+    given_defaults = notebook_defaults(nb)
+    defaults = given_defaults or {}
+    experiments = _experiments(path.stem, origin.sources(nb), defaults)
     reference = values.get("resume", "")
     if not (resume or (reference and (settings or _names_a_run(reference, experiments)))):
         try:
-            parameters = resolve(settings, said, values)
+            parameters = resolve(settings, given_defaults, values)
         except UserError as error:
             if lost := paths.not_seen_here(values.values()):
                 raise UserError(f"{error}{lost}") from None
             raise
-        return prepare(path, notebook, parameters, name)
+        return prepare(path, nb, parameters, name)
     if "resume" not in (settings.model_fields if settings else defaults):
         raise UserError(
             f'{path.name} cannot go on with a run: it has no setting `resume`. Write resume = "" into its '
@@ -237,25 +237,25 @@ def _notebook(path: Path, values: dict[str, str], name: str | None, resume: str 
         if settings is not None:
             parameters = resumed(settings, values, before.config)
         else:
-            parameters = resumed_by_defaults(defaults, values, before.config, document.filled_with(folder))
+            parameters = resumed_by_defaults(defaults, values, before.config, notebook.filled_with(folder))
         with contextlib.redirect_stdout(io.StringIO()):  # the run itself prints the warnings, into the log
-            resuming.starting_point(folder, file)
+            starting_point(folder, file)
         held = _runner_lock(folder)
-        document.put_aside(folder)
+        notebook.put_aside(folder)
         injected = parameters.injected | {"resume": str((file or folder).resolve())}
-        document.write(folder, document.filled(notebook, injected))
+        notebook.write(folder, notebook.filled(nb, injected))
         record.reopen(folder, notebook=str(path))
     return folder, held
 
 
-def prepare(path: Path, notebook: NotebookNode, parameters: Parameters, name: str | None) -> Prepared:
+def prepare(path: Path, nb: NotebookNode, parameters: Parameters, name: str | None) -> Prepared:
     """Make the folder of a notebook's new run with its record and the notebook to execute."""
-    filled = document.filled(notebook, parameters.injected)
-    experiment = _experiments(path.stem, origin.sources(notebook), parameters.config)[0]
-    looks = (notebook.metadata.get("trainlab") or {}).get("looks") is True or None
+    filled = notebook.filled(nb, parameters.injected)
+    experiment = _experiments(path.stem, origin.sources(nb), parameters.config)[0]
+    looks = (nb.metadata.get("trainlab") or {}).get("looks") is True or None
     name = name or naming.of_changes(parameters.injected)
     made = _new(experiment, name, parameters.config, notebook=str(path), looks=looks)
-    document.write(made[0], filled)
+    notebook.write(made[0], filled)
     return made
 
 
@@ -275,13 +275,13 @@ def _reopening(
     """Keep others out of a run that is made ready to go on; yield its folder, checkpoint and record.
 
     Raises:
-        UserError: The run is at work or another experiment's, or has its name already.
+        UserError: The run is running or another experiment's, or has its name already.
     """
     if name is not None:
         raise UserError(f"--name {name}: a resumed run has its name already. Leave --name out.")
     folder, file = _found(reference, experiments)
-    resuming.check_experiment(folder, experiments, settings)
-    run_lock = resuming.take(folder)  # the code's own run takes it next
+    check_experiment(folder, experiments, settings)
+    run_lock = take(folder)  # the code's own run takes it next
     try:
         yield folder, file, record.read(folder)
     finally:
@@ -298,7 +298,7 @@ def _found(reference: str, experiments: Sequence[str]) -> tuple[Path, Path | Non
     errors = []
     for each in experiments:
         try:
-            return resuming.referenced(reference, each)
+            return referenced(reference, each)
         except UserError as error:
             errors.append(error)
     raise errors[0]
@@ -386,14 +386,9 @@ def tail_log(worker: subprocess.Popen[bytes], log: Path, seen: int = 0) -> int:
     return worker.returncode if worker.returncode >= 0 else 128 - worker.returncode
 
 
-def show_log(log: Path, at_work: Callable[[], bool]) -> None:
-    """Show a log, perhaps from elsewhere; in a terminal also what is added while the run is at work."""
-    _tail(log, 0, lambda: sys.stdout.isatty() and at_work(), harmless)
-
-
-def harmless(text: bytes) -> bytes:
-    """Return a text less what steers a terminal; colours and bars stay."""
-    return STEERING.sub(b"?", text)
+def show_log(log: Path, running: Callable[[], bool]) -> None:
+    """Show a log, perhaps from elsewhere, less what steers a terminal; there also what a running run adds."""
+    _tail(log, 0, lambda: sys.stdout.isatty() and running(), lambda text: STEERING.sub(b"?", text))
 
 
 def _tail(log: Path, seen: int, growing: Callable[[], bool], shown: Callable[[bytes], bytes] = bytes) -> None:

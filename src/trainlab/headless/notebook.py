@@ -59,11 +59,11 @@ def read(path: Path) -> NotebookNode:
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}.") from None
     except (ValueError, RecursionError, nbformat.ValidationError) as error:
-        told = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        told = f"{path} is not a notebook: {told.splitlines()[0][:200].rstrip('.')}."
+        fault = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        fault = f"{path} is not a notebook: {fault.splitlines()[0][:200].rstrip('.')}."
         if command := way_back(path):
-            told += f" Saving it was cut off; the copy from before lies beside it. Take that back: {command}"
-        raise UserError(told) from None
+            fault += f" Saving it was cut off; the copy from before lies beside it. Take that back: {command}"
+        raise UserError(fault) from None
     if (language := _language(_dict(raw.get("metadata")))) != "python":
         raise UserError(f"{path} is a notebook in {language}; trainlab runs those in Python.")
     return notebook

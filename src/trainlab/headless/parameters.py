@@ -107,9 +107,7 @@ def resumed_by_defaults(
     filled = _defaults_in(injected) if injected else {}
     for name, default in defaults.items():
         had = filled.get(name, ...)
-        if name in now or name == "resume":
-            continue
-        if before.get(name) == secrets.HIDDEN:  # the notebook knows it
+        if name in now or name == "resume" or before.get(name) == secrets.HIDDEN:  # that the notebook knows
             continue
         if had is not ... and record.plain(had) == before.get(name, record.plain(had)):
             now[name] = had
@@ -144,19 +142,20 @@ def notebook_defaults(notebook: NotebookNode) -> dict[str, Any] | None:
     try:
         return _defaults_in(TransformerManager().transform_cell(cells[0].source))
     except NOT_PYTHON as error:
-        told = str(error) or "it is nested too deeply"
-        raise UserError(f"the notebook's cell tagged 'parameters' is not Python: {told}") from None
+        fault = str(error) or "it is nested too deeply"
+        raise UserError(f"the notebook's cell tagged 'parameters' is not Python: {fault}") from None
 
 
 def _defaults_in(code: str) -> dict[str, Any]:
     """Return what a piece of code gives to names; raise SyntaxError where it is not Python."""
-    tree = ast.parse(code)
     defaults = {}
-    for statement in tree.body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-            defaults[statement.targets[0].id] = literals.of_node(statement.value)
-        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            defaults[statement.target.id] = literals.of_node(statement.value)
+    for statement in ast.parse(code).body:
+        match statement:
+            case (
+                ast.Assign(targets=[ast.Name(id=name), *_], value=value)
+                | ast.AnnAssign(target=ast.Name(id=name), value=value)
+            ):
+                defaults[name] = literals.of_node(value)
     return defaults
 
 

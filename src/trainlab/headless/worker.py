@@ -20,31 +20,31 @@ from trainlab.run import record, stopping
 from trainlab.run.recorder import unwritable
 
 
-def execution_of(folder: Path, arguments: list[str], screen: Screen) -> Execution:
-    """Return what is to be executed in a prepared run's folder, by its record."""
-    fields = record.update(folder, pid=os.getpid()).model_dump()
-    if script := fields.get("script"):
-        program = ["-m", fields["module"]] if fields.get("module") else [script]
-        return Script(folder, screen, [sys.executable, *program, *arguments], fields["working_folder"])
-    from trainlab.headless import notebook as document
-    from trainlab.headless.engine import Notebook  # it takes a moment, which a script need not wait for
-
-    notebook = document.read(folder / document.FILE)
-    for cell in notebook.cells:
-        secrets.remember(secrets.named_in(cell.source))
-    return Notebook(folder, screen, notebook, Path(fields["notebook"]).parent)
-
-
 def main(folder: Path, arguments: list[str]) -> int:
     """Execute the run prepared in `folder`, write how it ended, and return the exit code."""
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     record.raise_oom_score(0)  # it watches over the run, and outlives it
-    started, before = time.monotonic(), 0.0
-    screen = Screen()
+    started, before, screen = time.monotonic(), 0.0, Screen()
     try:
         resumes = record.read(folder).resumes
         before = resumes[-1].seconds if resumes else 0.0
-        end = execution_of(folder, arguments, screen).run()
+        fields = record.update(folder, pid=os.getpid()).model_dump()
+        execution: Execution
+        if script := fields.get("script"):
+            program = ["-m", fields["module"]] if fields.get("module") else [script]
+            command = [sys.executable, *program, *arguments]
+            execution = Script(folder, screen, command, fields["working_folder"])
+        else:
+            from trainlab.headless import notebook
+            from trainlab.headless.engine import (
+                Notebook,
+            )  # it takes a moment, which a script need not wait for
+
+            nb = notebook.read(folder / notebook.FILE)
+            for cell in nb.cells:
+                secrets.remember(secrets.named_in(cell.source))
+            execution = Notebook(folder, screen, nb, Path(fields["notebook"]).parent)
+        end = execution.run()
     except (OSError, UserError) as error:
         end = ExitStatus("failed", unwritable(folder, error), 1)
     except Exception as error:  # the record is to show it all the same
@@ -54,7 +54,7 @@ def main(folder: Path, arguments: list[str]) -> int:
     last = f"{end.status} after {seconds:.0f} s"
     if end.status == "interrupted":
         last += f" by {end.reason}: {stopping.outcome(folder)}"
-    elif end.reason and end.code != UserError.exit_code:  # that one is told by whoever watches
+    elif end.reason and end.code != UserError.exit_code:  # that one shows whoever watches
         last += f": {end.reason}"
     screen.line(last)
     try:

@@ -21,22 +21,20 @@ from typing import IO, TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from trainlab import files as atomic
-from trainlab import files as unpacking
+from trainlab import files
 from trainlab.errors import UserError
 from trainlab.run import checkpoint, lock
 from trainlab.runs import trash, trimming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
-    Agree = Callable[[int], None]  # is told how many bytes will be unpacked, and raises to refuse
-    Files = dict[str, tuple[str, int]]
+    Agree = Callable[[int], None]  # takes how many bytes will be unpacked, and raises to refuse
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry: the same runs give the same bytes, whenever they are packed
 MANIFEST = "trainlab-runs.json"
 RUNS = "runs"  # the folder of runs in an archive
-LEFT_OUT = (lock.RUN, lock.RUNNER, lock.RESERVE)  # of use to a process at work alone
+LEFT_OUT = (lock.RUN, lock.RUNNER, lock.RESERVE)  # of use to a running process alone
 _DENSE = (".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".h5", ".npz")  # weights: they hardly shrink
 _LARGEST_MANIFEST = 1 << 26  # bytes, of some 300,000 files
 _LINE = 400  # bytes of the manifest that a file takes besides its name, at most
@@ -44,24 +42,15 @@ _MOST_LINKS = 10_000
 
 
 class _Manifest(BaseModel):
-    format: Literal["trainlab-runs-1", "trainlab-runs-2"]  # 2: with links, which 1 would lose in silence
-    runs: dict[str, dict[str, tuple[str, int]]]  # by 'experiment/run' and the file's path in there
+    format: Literal["trainlab-runs-1", "trainlab-runs-2"]  # 1: before there were links
+    runs: dict[str, dict[str, tuple[str, int]]]  # by 'experiment/run' and the file's path: SHA-256 and bytes
     links: dict[str, dict[str, str]] = {}  # by the same, the path of the file that it is another name of
-
-    @property
-    def files(self) -> dict[str, tuple[str, int]]:
-        """The SHA-256 and bytes of each file by its path in the archive."""
-        return {
-            f"{RUNS}/{label}/{name}": said
-            for label, names in self.runs.items()
-            for name, said in names.items()
-        }
 
 
 def pack(folders: Sequence[Path], output: Path, logs: Path, *, weights_only: bool = False) -> None:
     """Write run folders of `logs` into the new file `output`; `weights_only` leaves out what a resume needs.
 
-    Raises UserError when `output` exists or lies in a run, a run is at work or holds what no archive can, or
+    Raises UserError when `output` exists or lies in a run, a run is running or holds what no archive can, or
     the disk refuses or has too little room; nothing half-done stays.
     """
     labels = {trash.run_id(folder, logs): folder for folder in folders}
@@ -71,20 +60,27 @@ def pack(folders: Sequence[Path], output: Path, logs: Path, *, weights_only: boo
         if output.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"{output} would lie in the run that goes into it. Name another place with -o.")
     with ExitStack() as stack:
-        stack.enter_context(unpacking.telling(output.parent))
+        stack.enter_context(files.telling(output.parent))
         for folder in folders:
             stack.enter_context(trash.exclusive(folder))
-        paths = {label: _chosen(folder, weights_only=weights_only) for label, folder in labels.items()}
-        unpacking.need(output.parent, trash.size_of(path for some in paths.values() for path in some))
-        file = stack.enter_context(atomic.replacing(output))
-        packed = stack.enter_context(zipfile.ZipFile(file, "w"))
-        known = _Manifest(format="trainlab-runs-1", runs={}, links={})
-        for label in sorted(labels):
-            _add_run(packed, known, label, labels[label], paths[label])
-        if known.links:
-            known.format = "trainlab-runs-2"
-        manifest = known.model_dump_json(indent=1, exclude=None if known.links else {"links"})
-        packed.writestr(_entry(MANIFEST), manifest)
+        chosen = {label: _chosen(labels[label], weights_only=weights_only) for label in sorted(labels)}
+        files.need(output.parent, trash.size(*(path for paths in chosen.values() for path in paths)))
+        packed = stack.enter_context(zipfile.ZipFile(stack.enter_context(files.replacing(output)), "w"))
+        manifest = _Manifest(format="trainlab-runs-2", runs={}, links={})
+        for label, paths in chosen.items():
+            run, links = manifest.runs.setdefault(label, {}), manifest.links.setdefault(label, {})
+            first: dict[tuple[int, int], str] = {}
+            for path in paths:
+                name, status = path.relative_to(labels[label]).as_posix(), path.stat()
+                if (same := first.setdefault((status.st_dev, status.st_ino), name)) == name:
+                    run[name] = _add(packed, f"{RUNS}/{label}/{name}", path)
+                else:
+                    links[name] = same
+            for place in trimming.without_states(paths):
+                name = (place / checkpoint.WEIGHTS_ONLY).relative_to(labels[label]).as_posix()
+                packed.writestr(_entry(f"{RUNS}/{label}/{name}"), trimming.NOTE)
+                run[name] = (hashlib.sha256(trimming.NOTE).hexdigest(), len(trimming.NOTE))
+        packed.writestr(_entry(MANIFEST), manifest.model_dump_json(indent=1))
 
 
 def unpack(path: Path, logs: Path, agree: Agree = lambda _: None) -> list[Path]:
@@ -94,86 +90,81 @@ def unpack(path: Path, logs: Path, agree: Agree = lambda _: None) -> list[Path]:
     such archive, an entry that leads out of its folder or that programs would obey there, a run that is
     there already, or where the disk refuses; then nothing is changed.
     """
-    known = _read(path)
-    size = sum(size for _, size in known.files.values())
-    for label in known.runs:
+    manifest = _read(path)
+    for label in manifest.runs:
         if os.path.lexists(logs / label):
             raise UserError(f"{logs / label} is there already. Rename or delete that one first.")
-    with unpacking.telling(logs):
+    digests = {
+        f"{RUNS}/{label}/{name}": sha
+        for label, run in manifest.runs.items()
+        for name, (sha, _) in run.items()
+    }
+    size = sum(size for run in manifest.runs.values() for _, size in run.values())
+    with files.telling(logs):
         place = logs / trash.FOLDER
         place.mkdir(parents=True, exist_ok=True)
-        unpacking.need(place, size)
+        files.need(place, size)
         agree(size)
         with tempfile.TemporaryDirectory(prefix=trash.UNPACKING, dir=place) as temporary:
-            _extract(path, known, Path(temporary))
+            try:  # under names that TensorBoard passes
+                found = files.unpack(path, Path(temporary), size + _LARGEST_MANIFEST, rename=trash.hidden)
+            except (ValueError, LookupError, struct.error) as error:
+                raise _damaged(path, str(error)) from None
+            found.pop(MANIFEST, None)
+            for name in sorted(found.keys() | digests.keys()):
+                if found.get(name) != digests.get(name):
+                    raise _damaged(path, f"{name} is not what it lists")
             unpacked = Path(temporary, RUNS)
-            for label, links in known.links.items():  # copies where the disk has no links
+            for label, links in manifest.links.items():  # copies where the disk has no links
                 for name, source in links.items():
                     target = unpacked / label / trash.hidden(PurePosixPath(name))
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    atomic.link(unpacked / label / trash.hidden(PurePosixPath(source)), target)
-            return _arrive(known, unpacked, logs)
+                    files.link(unpacked / label / trash.hidden(PurePosixPath(source)), target)
+            entries: list[trash.Entry] = []
+            try:  # by way of the trash, which a process that dies in between can't harm
+                for label in manifest.runs:
+                    entries.append(trash.new_entry(logs, label))
+                    (unpacked / label).replace(entries[-1].folder)
+                return [trash.restore(entry) for entry in entries]
+            except BaseException:
+                for entry in entries:
+                    shutil.rmtree(entry.place if entry.place.exists() else entry.home, ignore_errors=True)
+                raise
 
 
 def _chosen(folder: Path, *, weights_only: bool) -> list[Path]:
     """Return the files of a run that are packed, by name.
 
-    Raises UserError for what nobody should unpack, and where there would be no weights without the states.
+    Raises UserError for what a file can't hold, rather than lose it, for what nobody should unpack, and where
+    there would be no weights without the states.
     """
-    paths = list(_paths(folder))
-    if found := unpacking.refusal(PurePosixPath(path.relative_to(folder).as_posix()) for path in paths):
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename} can't be read: {error.strerror}.")
+
+    paths = []
+    for parent, below, names in os.walk(folder, onerror=refuse):
+        for path in (Path(parent, name) for name in [*below, *names] if name not in LEFT_OUT):
+            if path.is_symlink() or not (path.is_dir() or path.is_file()):
+                raise UserError(
+                    f"{path} is a link, a pipe or a device: an archive holds files alone. Move it away."
+                )
+            if "\\" in path.name or not path.name.isprintable():
+                raise UserError(f"{str(path)!r}: other systems can't have a file of this name. Rename it.")
+            if path.is_file():
+                paths.append(path)
+    paths.sort()
+    if found := files.refusal(PurePosixPath(path.relative_to(folder).as_posix()) for path in paths):
         raise UserError(f"{folder} has {found}. Whoever unpacks it would be in danger. Move it away.")
     if weights_only:
         trimming.check(paths)
     return [path for path in paths if not (weights_only and checkpoint.is_state(path))]
 
 
-def _paths(folder: Path) -> Iterator[Path]:
-    """Yield the files of a run, by name; raise UserError for what a file can't hold, rather than lose it."""
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename} can't be read: {error.strerror}.")
-
-    for parent, below, names in os.walk(folder, onerror=refuse):
-        below.sort()
-        found = [Path(parent, name) for name in sorted(names) if name not in LEFT_OUT]
-        for path in [*found, *(Path(parent, name) for name in below)]:
-            if path.is_symlink() or not (path.name in below or path.is_file()):
-                raise UserError(
-                    f"{path} is a link, a pipe or a device: an archive holds files alone. Move it away."
-                )
-            if "\\" in path.name or not path.name.isprintable():
-                raise UserError(f"{str(path)!r}: other systems can't have a file of this name. Rename it.")
-        yield from found
-
-
 def _entry(name: str) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(name, EPOCH)
     entry.compress_type = zipfile.ZIP_STORED if name.endswith(_DENSE) else zipfile.ZIP_DEFLATED
     return entry
-
-
-def _add_run(
-    packed: zipfile.ZipFile, known: _Manifest, label: str, folder: Path, paths: Sequence[Path]
-) -> None:
-    """Write a run's files, each once whatever names it has, and take them down."""
-    files: Files = {}
-    links: dict[str, str] = {}
-    first: dict[tuple[int, int], str] = {}
-    for path in paths:
-        name, status = path.relative_to(folder).as_posix(), path.stat()
-        same = first.setdefault((status.st_dev, status.st_ino), name) if status.st_nlink > 1 else name
-        if same == name:
-            files[name] = _add(packed, f"{RUNS}/{label}/{name}", path)
-        else:
-            links[name] = same
-    for place in trimming.without_states(paths):
-        note = (place / checkpoint.WEIGHTS_ONLY).relative_to(folder).as_posix()
-        packed.writestr(_entry(f"{RUNS}/{label}/{note}"), trimming.NOTE)
-        files[note] = (hashlib.sha256(trimming.NOTE).hexdigest(), len(trimming.NOTE))
-    known.runs[label] = files
-    if links:
-        known.links[label] = links
 
 
 def _add(packed: zipfile.ZipFile, name: str, path: Path) -> tuple[str, int]:
@@ -184,7 +175,7 @@ def _add(packed: zipfile.ZipFile, name: str, path: Path) -> tuple[str, int]:
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}.") from None
     with source, packed.open(_entry(name), "w", force_zip64=True) as target:
-        while block := source.read(unpacking.BLOCK):
+        while block := source.read(files.BLOCK):
             target.write(block)
             found.update(block)
             size += len(block)
@@ -197,52 +188,27 @@ def _read(path: Path) -> _Manifest:
             most = _LINE * 10 + sum(_LINE + 2 * len(each.filename.encode()) for each in packed.infolist())
             if packed.getinfo(MANIFEST).file_size > min(most, _LARGEST_MANIFEST):
                 raise ValueError(f"{MANIFEST} is larger than a list of its files is")
-            known = _Manifest.model_validate_json(packed.read(MANIFEST))
+            manifest = _Manifest.model_validate_json(packed.read(MANIFEST))
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}. Look: ls -l {path}") from None
     except ValidationError:
         raise _damaged(path, f"{MANIFEST} doesn't say what is in it") from None
     except Exception as error:  # zipfile raises a dozen kinds for bytes that are not as they should be
         raise _damaged(path, str(error).strip("'\"")) from None
-    for label in known.runs:
+    for label in manifest.runs:
         if not trash.is_plain(label):
             raise UserError(f"{path} has the run {label!r}, which leads out of its folder. Refused.")
-    for label, links in known.links.items():  # each a second name, in the same run, of a file that is packed
-        files = known.runs.get(label, {})
-        if found := unpacking.refusal(map(PurePosixPath, [*files, *links])):
+    for (
+        label,
+        links,
+    ) in manifest.links.items():  # each a second name, in the same run, of a file that is packed
+        run = manifest.runs.get(label, {})
+        if found := files.refusal(map(PurePosixPath, [*run, *links])):
             raise UserError(f"{path} has {found}. Refused.")
-        known_names = [source in files and str(PurePosixPath(name)) == name for name, source in links.items()]
-        if len(links) > _MOST_LINKS or not all(known_names):
+        packed_once = all(links[name] in run and str(PurePosixPath(name)) == name for name in links)
+        if len(links) > _MOST_LINKS or not packed_once:
             raise UserError(f"{path} has links in {label!r} to what is not packed, or too many. Refused.")
-    return known
-
-
-def _extract(path: Path, known: _Manifest, target: Path) -> None:
-    """Write the files under names that TensorBoard passes, and compare each with its digest."""
-    cap = sum(size for _, size in known.files.values()) + _LARGEST_MANIFEST
-    try:
-        found = unpacking.unpack(path, target, cap, rename=trash.hidden)
-    except (ValueError, LookupError, struct.error) as error:
-        raise _damaged(path, str(error)) from None
-    found.pop(MANIFEST, None)
-    said = {name: digest for name, (digest, _) in known.files.items()}
-    wrong = sorted(name for name in found.keys() | said.keys() if found.get(name) != said.get(name))
-    if wrong:
-        raise _damaged(path, f"{wrong[0]} is not what it lists")
-
-
-def _arrive(known: _Manifest, unpacked: Path, logs: Path) -> list[Path]:
-    """Let runs take their places by way of the trash, which a process that dies in between can't harm."""
-    entries: list[trash.Entry] = []
-    try:
-        for label in known.runs:
-            entries.append(trash.new_entry(logs, label))
-            (unpacked / label).replace(entries[-1].folder)
-        return [trash.restore(entry) for entry in entries]
-    except BaseException:
-        for entry in entries:
-            shutil.rmtree(entry.place if entry.place.exists() else entry.home, ignore_errors=True)
-        raise
+    return manifest
 
 
 def _damaged(path: Path, why: str) -> UserError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -84,7 +83,7 @@ def ordered(rows: Sequence[Row], name: str) -> list[Row]:
     """Return the rows by a column: a metric's best first, durations and text rising, other numbers falling.
 
     By a metric, rows on other data stand behind (see `ranking.groups`), and the smallest come first where
-    nobody has said what is better. Rows without a value, or with NaN, come last. Raises UserError for an
+    it isn't known what is better. Rows without a value, or with NaN, come last. Raises UserError for an
     unknown column.
     """
     column = resolve(name, rows)
@@ -94,15 +93,13 @@ def ordered(rows: Sequence[Row], name: str) -> list[Row]:
     def rank(row: Row) -> tuple[int, float, str]:  # numbers before text: types of a setting may differ
         found = value(row, column)
         number = found.timestamp() if isinstance(found, datetime) else found
+        if number is None or number != number:  # noqa: PLR0124  # NaN
+            return 2, 0.0, ""
         if isinstance(number, int | float):
             return 0, number if rises else -number, ""
         return 1, 0.0, _text(found)
 
-    def missing(row: Row) -> bool:
-        found = value(row, column)
-        return found is None or (isinstance(found, float) and math.isnan(found))
-
-    present, absent = [row for row in rows if not missing(row)], [row for row in rows if missing(row)]
+    present, absent = ([row for row in rows if (rank(row)[0] == 2) == missing] for missing in (False, True))
     apart = ranking.groups(present) if tag else [present]
     return [row for group in apart for row in sorted(group, key=rank)] + absent
 
@@ -124,21 +121,22 @@ def main_metrics(rows: Sequence[Row]) -> list[str]:
     What the machine did, vitals/*, and baselines are left out unless a run calls them important; columns can
     be asked for. A baseline is one such as val_tfidf/mrr, which stays as it is, beside val/mrr.
     """
-    important = [tag for row in rows for tag in row.metrics]
-    logged = list(dict.fromkeys(tag for row in rows for tag in row.last))
-    known = {*important, *logged}
-
-    def aside(tag: str) -> bool:
+    important = list(dict.fromkeys(tag for row in rows for tag in row.metrics))
+    logged = dict.fromkeys(tag for row in rows for tag in row.last)
+    known, tags = {*important, *logged}, []
+    for tag in logged:
         name = tag.partition("/")[2]
         baseline = tag.startswith(BASELINES) and known & {f"val/{name}", f"test/{name}"}
         stays = baseline and all(row.best.get(tag) == row.last[tag] for row in rows if tag in row.last)
-        return tag not in important and bool(tag.startswith(VITALS) or stays)
+        if tag in important or not (tag.startswith(VITALS) or stays):
+            tags.append(tag)
 
-    tags = [tag for tag in logged if not aside(tag)]
-    val = [tag for tag in tags if tag.startswith(("val/", "val_", "eval/", "eval_"))]
-    losses = [tag for tag in tags if "loss" in tag]
-    shown = set(tags)
-    return [tag for tag in dict.fromkeys([*important, *val, *losses, *tags]) if tag in shown]
+    def place(tag: str) -> int:
+        if tag in important:
+            return important.index(tag) - len(important)
+        return 0 if tag.startswith(("val/", "val_", "eval/", "eval_")) else 1 if "loss" in tag else 2
+
+    return sorted(tags, key=place)
 
 
 def _text(found: Any) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from trainlab.run.record import Git, Record
+    from trainlab.run.record import Git
     from trainlab.runs.listing import Row
 
 _LONGEST_TEXT = 10_000  # characters of a value that are looked at
@@ -31,7 +31,7 @@ _NAMES_SHARE = 0.35  # of the width, for a run's name or a setting, where the ta
 _MOST_REASONS = 10  # below the table: the newest, or the first by what it is sorted by
 _LONGEST_REASON = 300  # characters
 _LONGEST_HEAD = 25  # characters of a run's name above a column
-_PIPED_WIDTH = 160  # columns to choose for where no terminal tells its width
+PIPED_WIDTH = 160  # columns to choose for where no terminal tells its width
 _STYLES = {
     "running": "cyan",
     "finished": "green",
@@ -57,25 +57,25 @@ class Column:
 
 def print_table(rows: Sequence[Row], chosen: Sequence[str] | None) -> None:
     """Print the runs with as many columns as fit, those that tell most first, and how some ended or go on."""
-    width = shutil.get_terminal_size((_PIPED_WIDTH, 24)).columns
+    width = shutil.get_terminal_size((PIPED_WIDTH, 24)).columns
     # scripts that cut a piped table to pieces need whole names; a terminal needs them to fit
-    limit = None if width >= _PIPED_WIDTH else int(width * _NAMES_SHARE)
+    limit = None if width >= PIPED_WIDTH else int(width * _NAMES_SHARE)
     shown = _chosen(rows, chosen, limit) if chosen else _fitting(rows, width, limit)
-    console = text_console(shown)
+    console = text_console()
     console.print(table_text(shown))
     metrics = columns.main_metrics(rows)
     if not chosen and any("(" in cell for each in shown if each.title in metrics for cell in each.cells):
         console.print("metrics: best (last)", style="dim")
-    said = []
-    if not chosen:
-        told = [(name, row, state(row)) for name, row in zip(labels(rows), rows, strict=True)]
-        said = [f"{name} {row.status}: {_cut(text, _LONGEST_REASON)}" for name, row, text in told if text]
-    if left := len(said[_MOST_REASONS:]):
-        said[_MOST_REASONS:] = [f"... and {left} more: trainlab runs --columns run,status,reason"]
-    said += [f"{row.label} is unreadable: {row.reason}" for row in rows if row.status == UNREADABLE]
-    said += [f"{row.label}: {sentence}" for row in rows for sentence in row.damaged]
-    for sentence in said:
-        console.print(printable(sentence))
+    lines = []
+    for name, row in zip(labels(rows), rows, strict=True):
+        if not chosen and (text := state(row)):
+            lines.append(f"{name} {row.status}: {_cut(text, _LONGEST_REASON)}")
+    if more := len(lines[_MOST_REASONS:]):
+        lines[_MOST_REASONS:] = [f"... and {more} more: trainlab runs --columns run,status,reason"]
+    lines += [f"{row.label} is unreadable: {row.reason}" for row in rows if row.status == UNREADABLE]
+    lines += [f"{row.label}: {sentence}" for row in rows for sentence in row.damaged]
+    for line in lines:
+        console.print(printable(line))
 
 
 def progress(row: Row) -> str:
@@ -101,38 +101,31 @@ def progress(row: Row) -> str:
 
 
 def state(row: Row) -> str:
-    """Return how far a run at work is, or the reason why one failed or was interrupted; '' for all others."""
+    """Return how far a running run is, or the reason why one failed or was interrupted; '' for all others."""
     if row.status == "running":
         return progress(row)
     return " ".join((row.reason or "").split()) if row.status in ("failed", "interrupted") else ""
 
 
-def text_console(shown: Sequence[Column] = ()) -> Console:
-    """Return a console on standard output, plain when piped, that is as wide as the columns need."""
+def text_console() -> Console:
+    """Return a console on standard output, plain when piped, that neither wraps lines nor cuts them."""
     from rich.console import Console
 
-    need = sum(column.width + _GAP for column in shown)
-    width = max(need, shutil.get_terminal_size((_PIPED_WIDTH, 24)).columns)
-    return Console(highlight=False, soft_wrap=True, width=width, markup=False, emoji=False)
+    return Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def markdown_text(rows: Sequence[Row], chosen: Sequence[str] | None) -> str:
     """Return the table that a terminal would show, with every column, as Markdown."""
-    return markdown(_chosen(rows, chosen) if chosen else whole(rows))
-
-
-def markdown(shown: Sequence[Column]) -> str:
-    """Return columns of text as a Markdown table, in which no letter of theirs is markup."""
-    lines = [["--:" if column.right else "---" for column in shown]]
-    cells = zip(*([column.title, *column.cells] for column in shown), strict=True)
-    texts = [[cleaning.markdown(cell) for cell in line] for line in cells]
-    return "".join("| " + " | ".join(line) + " |\n" for line in [*texts[:1], *lines, *texts[1:]])
+    shown = _chosen(rows, chosen) if chosen else whole(rows)
+    cells = zip(*(column.cells for column in shown), strict=True)
+    right = [column.title for column in shown if column.right]
+    return cleaning.markdown_table([column.title for column in shown], cells, right) + "\n"
 
 
 def whole(rows: Sequence[Row]) -> list[Column]:
     """Return the columns that a terminal would show, however wide they are together."""
+    shown = [column for group in _groups(rows) for column in group]
     states = Column("progress or reason", [printable(state(row)) for row in rows])
-    shown = [*_facts(rows), *_settings(rows), *_metrics(rows), *_circumstances(rows)]
     return [*shown, states] if any(states.cells) else shown
 
 
@@ -173,61 +166,50 @@ def table_text(shown: Sequence[Column]) -> Text:
     """Return columns of text as a table without lines; Rich's own takes a second for a thousand runs."""
     from rich.text import Span, Text
 
-    widths = [column.width for column in shown]
     lines, spans, start = [], [], 0
+    widths = [column.width for column in shown]
     for number, cells in enumerate(zip(*([column.title, *column.cells] for column in shown), strict=True)):
-        parts: list[str] = []
-        place = start
+        line = ""
         for column, cell, width in zip(shown, cells, widths, strict=True):
             space = " " * (width - _width(cell))
-            parts.append(space + cell if column.right else cell + space)
+            line += space + cell if column.right else cell
             if style := _STYLES.get(cell) if number else "bold":
-                first = place + (len(space) if column.right else 0)
-                spans.append(Span(first, first + len(cell), style))
-            place += len(parts[-1]) + _GAP
-        line = (" " * _GAP).join(parts).rstrip()
-        lines.append(line if line.isprintable() else printable(line))
-        start += len(line) + 1
+                end = start + len(line)
+                spans.append(Span(end - len(cell), end, style))
+            line += " " * _GAP if column.right else space + " " * _GAP
+        lines.append(printable(line.rstrip()))
+        start += len(lines[-1]) + 1
     return Text("\n".join(lines), spans=spans, no_wrap=True)
 
 
 def _fitting(rows: Sequence[Row], width: int, limit: int | None) -> list[Column]:
-    facts, settings, metrics = _facts(rows, limit), _settings(rows, limit), _metrics(rows)
-    others = _circumstances(rows, limit)
-    left = width + _GAP - sum(column.width + _GAP for column in facts)
+    names, settings, metrics, others = _groups(rows, limit)
+    left = width + _GAP - sum(column.width + _GAP for column in names)
     kept = []
     first = metrics[:1] + settings[:2] + others[2:] + others[:2]
     for column in first + metrics[1:2] + settings[2:] + metrics[2:]:
         if column.width + _GAP <= left:
             left -= column.width + _GAP
             kept.append(column)
-    return facts + [column for column in [*settings, *metrics, *others] if column in kept]
+    return names + [column for column in [*settings, *metrics, *others] if column in kept]
 
 
-def _facts(rows: Sequence[Row], limit: int | None = None) -> list[Column]:
-    names = [_cut(name, limit) for name in labels(rows)]
-    return [Column("run", names), Column("status", [row.status for row in rows])]
-
-
-def _circumstances(rows: Sequence[Row], limit: int | None = None) -> list[Column]:
-    return [
-        Column("age", [age(row.started) for row in rows], right=True),
-        Column("duration", [duration(row.seconds) for row in rows], right=True),
-        *(_chosen(rows, ["tags"], limit) if any(row.tags for row in rows) else []),
-    ]
-
-
-def _settings(rows: Sequence[Row], limit: int | None = None) -> list[Column]:
-    return _chosen(rows, [f"config.{key}" for key in columns.differing(rows)], limit)
-
-
-def _metrics(rows: Sequence[Row]) -> list[Column]:
-    """Return the most important metric's column, and the others that are not the same in all runs."""
-    found = [
+def _groups(rows: Sequence[Row], limit: int | None = None) -> tuple[list[Column], ...]:
+    """Return columns: name and status, settings that differ, metrics that aren't all the same, and times."""
+    names = Column("run", [_cut(name, limit) for name in labels(rows)])
+    settings = [f"config.{key}" for key in columns.differing(rows)]
+    metrics = [
         Column(printable(tag), [best_and_last(row, tag) for row in rows], right=True)
         for tag in columns.main_metrics(rows)
     ]
-    return found[:1] + [column for column in found[1:] if len(rows) == 1 or len(set(column.cells)) > 1]
+    metrics[1:] = [column for column in metrics[1:] if len(rows) == 1 or len(set(column.cells)) > 1]
+    times = ["age", "duration", *(["tags"] if any(row.tags for row in rows) else [])]
+    return (
+        [names, Column("status", [row.status for row in rows])],
+        _chosen(rows, settings, limit),
+        metrics,
+        _chosen(rows, times, limit),
+    )
 
 
 def labels(rows: Sequence[Row]) -> list[str]:
@@ -246,17 +228,17 @@ def _chosen(rows: Sequence[Row], names: Sequence[str], limit: int | None = None)
     """Return the columns of some names, 'age' and 'duration' among them."""
     found = []
     for name in names:
-        if name in ("age", "duration"):
-            found += [each for each in _circumstances(rows) if each.title == name]
+        if name == "age":
+            found.append(Column(name, [age(row.started) for row in rows], right=True))
+            continue
+        if name == "duration":
+            found.append(Column(name, [duration(row.seconds) for row in rows], right=True))
             continue
         column = columns.resolve(name, rows)
         values = [columns.value(row, column) for row in rows]
-        if column == "tags":
-            values = [" ".join(each) for each in values]
+        cells = [short(" ".join(each) if column == "tags" else each) for each in values]
         right = any(isinstance(each, int | float) and not isinstance(each, bool) for each in values)
-        found.append(
-            Column(name.removeprefix("config."), [_cut(short(each), limit) for each in values], right)
-        )
+        found.append(Column(name.removeprefix("config."), [_cut(cell, limit) for cell in cells], right))
     return found
 
 
@@ -273,15 +255,43 @@ def _cut(text: str, limit: int | None) -> str:
 
 def show(row: Row) -> None:
     """Print everything that is known about a run."""
-    _section(printable(row.label), _known(row))
+    facts: dict[str, Any] = {
+        "folder": row.folder,
+        "status": row.status,
+        "progress": progress(row) if row.status == "running" else None,
+        "reason": row.reason,
+        "started": f"{short(row.started)} UTC, {age(row.started)} ago" if row.started else None,
+        "duration": duration(row.seconds),
+        "tags": " ".join(row.tags),
+        "note": row.note,
+    }
+    if (known := row.record) is not None:
+        if row.status == "running":
+            command = stopping.command("stop", row.run)
+            facts["process"] = f"{known.pid} on {known.host or 'this machine'}; to stop it: {command}"
+        code, ours = (" ".join(_version(each).values()) for each in (known.git, known.trainlab_git))
+        sessions = [
+            f"{short(each.at)} UTC" + ("" if each.step is None else f" at step {each.step}")
+            for each in known.resumes
+        ]
+        facts |= {
+            "resumed": ", ".join(sessions),
+            "command": known.command,
+            "code": code,
+            "trainlab": ours if ours != code else None,
+            "seed": known.seed,
+            "data": known.data,
+        }
+        facts |= known.hardware | {"host": known.host} | (known.model_extra or {})
+    _section(printable(row.label), facts)
     if tags := _ordered_tags(row):
         best = [short(row.best.get(tag)) for tag in tags]
         steps = [str(row.best_steps.get(tag, "")) for tag in tags]
         last = [short(row.last[tag]) for tag in tags]
         _print_columns(("metrics", tags), ("best", best), ("at step", steps), ("last", last))
     _section("config", row.config)
-    if row.record is not None:
-        _section("packages", row.record.packages)
+    if known is not None:
+        _section("packages", known.packages)
 
 
 def diff(first: Row, second: Row) -> None:
@@ -291,12 +301,15 @@ def diff(first: Row, second: Row) -> None:
     if max(map(len, heads)) > _LONGEST_HEAD:
         console.print(f"first:  {heads[0]}\nsecond: {heads[1]}\n")
         heads = ["first", "second"]
-    aspects = {
-        "config": [row.config for row in both],
-        "code": [_code(row.record) for row in both],
-        "packages": [row.record.packages if row.record else {} for row in both],
-        "machine": [row.record.hardware if row.record else {} for row in both],
-    }
+    aspects: dict[str, list[dict[str, Any]]] = {"config": [row.config for row in both]}
+    for row in both:
+        known = row.record
+        code = _version(known.git) if known else {}
+        if known:
+            code |= {f"trainlab's {key}": value for key, value in _version(known.trainlab_git).items()}
+        aspects.setdefault("code", []).append(code)
+        aspects.setdefault("packages", []).append(known.packages if known else {})
+        aspects.setdefault("machine", []).append(known.hardware if known else {})
     for title, (one, other) in aspects.items():
         if keys := [key for key in dict.fromkeys([*one, *other]) if one.get(key) != other.get(key)]:
             cells = [[_whole_text(each.get(key)) for key in keys] for each in (one, other)]
@@ -313,48 +326,6 @@ def _ordered_tags(*rows: Row) -> list[str]:
     tags = dict.fromkeys(tag for row in rows for tag in row.last)
     others = sorted(tags, key=lambda tag: tag.startswith(VITALS))
     return list(dict.fromkeys([*columns.main_metrics(rows), *others]))
-
-
-def _known(row: Row) -> dict[str, Any]:
-    """Return the facts about a run by what they are called."""
-    started = f"{short(row.started)} UTC, {age(row.started)} ago" if row.started else None
-    facts: dict[str, Any] = {
-        "folder": row.folder,
-        "status": row.status,
-        "progress": progress(row) if row.status == "running" else None,
-        "reason": row.reason,
-        "started": started,
-        "duration": duration(row.seconds),
-        "tags": " ".join(row.tags),
-        "note": row.note,
-    }
-    known = row.record
-    if known is None:
-        return facts
-    if row.status == "running":
-        stop = stopping.command("stop", row.run)
-        facts["process"] = f"{known.pid} on {known.host or 'this machine'}; to stop it: {stop}"
-    code, ours = (" ".join(_version(each).values()) for each in (known.git, known.trainlab_git))
-    sessions = [
-        f"{short(each.at)} UTC" + ("" if each.step is None else f" at step {each.step}")
-        for each in known.resumes
-    ]
-    facts |= {
-        "resumed": ", ".join(sessions),
-        "command": known.command,
-        "code": code,
-        "trainlab": ours if ours != code else None,
-        "seed": known.seed,
-        "data": known.data,
-    }
-    return facts | known.hardware | {"host": known.host} | (known.model_extra or {})
-
-
-def _code(known: Record | None) -> dict[str, str]:
-    if known is None:
-        return {}
-    ours = {f"trainlab's {key}": value for key, value in _version(known.trainlab_git).items()}
-    return _version(known.git) | ours
 
 
 def _version(git: Git | None) -> dict[str, str]:
@@ -377,7 +348,7 @@ def _section(title: str, values: Mapping[str, Any]) -> None:
 
 def _print_columns(*parts: tuple[str, list[str]]) -> None:
     shown = [Column(title, cells) for title, cells in parts]
-    text_console(shown).print(table_text(shown), "\n", sep="")
+    text_console().print(table_text(shown), "\n", sep="")
 
 
 def _whole_text(found: Any) -> str:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
@@ -47,7 +47,7 @@ class Row:
     last: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)  # of the metrics whose direction is known
     best_steps: dict[str, int] = field(default_factory=dict)
-    directions: dict[str, Direction] = field(default_factory=dict)  # those that were said
+    directions: dict[str, Direction] = field(default_factory=dict)  # what its code has given
     metrics: list[str] = field(default_factory=list)  # the tags that matter most
     reason: str | None = None
     damaged: list[str] = field(default_factory=list)  # a sentence for each event file that is
@@ -73,7 +73,7 @@ def rows(
 ) -> list[Row]:
     """Return all runs under `logs`, the newest first, those without a known start last.
 
-    `directions` say which way metrics improve, whatever the runs themselves have said.
+    `directions` say which way metrics improve, whatever the runs themselves give.
     Raises UserError when `logs` is no folder, or no run belongs to `experiment`.
     """
     logs = logs or paths.logs()
@@ -101,12 +101,13 @@ def read(
     """Return a run's row; a `reason` that is known, or found, why it can't be read makes it 'unreadable'."""
     place = folder.relative_to(logs)
     experiment = "" if place.parent == Path() else place.parent.as_posix()
-    row = Row(folder, experiment, place.name or ".", UNREADABLE, reason=reason)
-    row.directions = dict(directions or {})
+    row = Row(
+        folder, experiment, place.name or ".", UNREADABLE, reason=reason, directions={**(directions or {})}
+    )
     if reason is not None:
         return row
     try:
-        return _read(replace(row), outcomes.of if outcomes else events.outcome)
+        return _read(replace(row, best={}, best_steps={}), outcomes.of if outcomes else events.outcome)
     except UserError as error:
         return replace(row, reason=str(error))
     except OSError as error:
@@ -151,10 +152,13 @@ def _add_record(row: Row, known: Record, outcome: Callable[[Path], Outcome]) -> 
     row.record, row.config, row.metrics = known, known.config, known.metrics
     row.tags, row.note = known.tags, known.note
     row.directions = known.directions | row.directions
-    best = {tag: point for tag, point in known.best.items() if _chosen_so(known, tag, _direction(row, tag))}
     row.last = {tag: point.value for tag, point in known.last.items()}
-    row.best = {tag: point.value for tag, point in best.items()}
-    row.best_steps = {tag: point.step for tag, point in best.items()}
+    for tag, point in known.best.items():
+        direction, last = _direction(row, tag), row.last.get(tag, math.nan)
+        # older records don't name theirs, and were made by a guess: another one where the last is better
+        wrong = last < point.value if direction == "min" else last > point.value
+        if direction and (known.directions[tag] == direction if tag in known.directions else not wrong):
+            row.best[tag], row.best_steps[tag] = point.value, point.step
     row.status, row.reason, seconds = known.status, known.reason, known.seconds
     same = known.last and all(known.directions.get(tag) == _direction(row, tag) for tag in known.last)
     # a running run's record lags behind its events, and that of somebody else's writer knows none of them
@@ -170,23 +174,11 @@ def _add_record(row: Row, known: Record, outcome: Callable[[Path], Outcome]) -> 
     return found
 
 
-def _chosen_so(known: Record, tag: str, direction: Direction | None) -> bool:
-    """Tell whether a record's best value is the best by a direction.
-
-    Older records don't name theirs, and were made by a guess: it was another one where the last is better.
-    """
-    if direction is None or tag in known.directions:
-        return direction is not None and known.directions[tag] == direction
-    best, last = known.best[tag].value, known.last[tag].value if tag in known.last else math.nan
-    return not (last < best if direction == "min" else last > best)
-
-
 def _direction(row: Row, tag: str) -> Direction | None:
     return row.directions.get(tag) or metrics.well_known(tag)
 
 
 FILE = ".outcomes.json"  # in logs/; whoever deletes it loses time alone
-_VERSION = 3  # another one where events are read in another way: the file is then made anew
 _LARGEST = 1 << 26  # bytes, of some 30,000 runs
 _YOUNG = 2.0  # seconds; a file changed so recently may change again without its time telling
 
@@ -199,7 +191,7 @@ class _Known(BaseModel):
 class _Memory(BaseModel):
     """The file, checked: whoever can write into `logs` may have written it."""
 
-    version: int = _VERSION
+    version: Literal[3] = 3  # another one where events are read in another way: the file is then made anew
     outcomes: dict[str, _Known] = {}
 
 
@@ -207,13 +199,9 @@ class SummaryCache:
     """The outcomes of the folders below `logs`, kept there in a file. A broken one counts as none."""
 
     def __init__(self, logs: Path) -> None:
-        self._logs, self._used = logs, _Memory()
-        try:
+        self._logs, self._used, self._known = logs, _Memory(), _Memory()
+        with suppress(OSError, ValueError, RecursionError):
             self._known = _Memory.model_validate_json(untrusted.content(logs / FILE, _LARGEST))
-        except (OSError, ValueError, RecursionError):
-            self._known = _Memory()
-        if self._known.version != _VERSION:
-            self._known = _Memory()
 
     def of(self, folder: Path) -> Outcome:
         """Return what a folder's event files come to (see `events.outcome`)."""
@@ -230,11 +218,10 @@ class SummaryCache:
 
     def save(self) -> None:
         """Keep what was asked for, if it is not what was known before and the folder can be written."""
-        if self._used != self._known:
-            content = json.dumps(self._used.model_dump()).encode()  # pydantic's has no NaN
-            if len(content) <= _LARGEST:
-                with suppress(OSError):
-                    files.write(self._logs / FILE, content)
+        content = json.dumps(self._used.model_dump()).encode()  # pydantic's has no NaN
+        if self._used != self._known and len(content) <= _LARGEST:
+            with suppress(OSError):
+                files.write(self._logs / FILE, content)
 
 
 def _marks(folder: Path) -> list[tuple[str, int, int]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from trainlab import extras, files
 from trainlab.errors import UserError
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import altair as alt
-    import pandas as pd
     from matplotlib.figure import Figure
 
     from trainlab.runs.listing import Row
@@ -32,7 +32,7 @@ _SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"  # a name: nobody as
 SMOOTHINGS = (0.0, 0.3, 0.6, 0.8, 0.9, 0.97)  # to choose from: smoothed here, since Vega-Lite can't
 MOST_POINTS = 200  # of one curve, evenly chosen: a notebook holds them all
 MOST_IN_FILE = 1000  # of one curve, more than a panel has pixels
-MOST_AXES = 10  # settings: more can't be told apart
+MOST_AXES = 10  # settings: more can't be distinguished
 FEW = 30  # points of a curve, each of which is marked
 _FAINT = 0.25  # how visible the curve behind its smoothed self is
 _MANY = 10  # runs: more get a colour each from a longer scale
@@ -118,16 +118,17 @@ def curves(
     panels = []
     for number, tag in enumerate(tags):
         chosen = points[points["tag"] == tag].groupby("run", sort=False)
-        values = [each for run, curve in chosen for each in _curve(str(run), curve, weights, most)]
+        drawn = [_thinned(curve, weights, most) for _, curve in chosen]
+        values = alt.to_values(pd.concat(drawn))["values"] if drawn else []
         base = (
             alt.Chart(alt.InlineData(values=values))
             .transform_calculate(x="datum[along]", y="datum[smoothing]")
             .transform_filter("isValid(datum.x)")
             .encode(x=alt.X("x:Q", title=None), color=colour)
         )
-        y, exactly = (
-            alt.Y(f"{field}:Q", title=display.printable(tag)).scale(zero=False) for field in ("y", "value")
-        )
+        title = display.printable(tag)
+        y = alt.Y("y:Q", title=title).scale(zero=False)
+        exactly = alt.Y("value:Q", title=title).scale(zero=False)
         line = base.mark_line(clip=True, strokeWidth=2).encode(y=y, opacity=_unless(picked, 1))
         exact = base.mark_line(clip=True, strokeWidth=1).encode(y=exactly, opacity=_unless(picked, _FAINT))
         marked = base.mark_point(clip=True, filled=True, size=30).transform_filter("datum.few")
@@ -146,15 +147,14 @@ def curves(
         line = line.add_params(zoom, picked) if number == 0 else line.add_params(zoom)
         layers = [exact, line, marked.encode(y=y, opacity=_unless(picked, 1))]
         layers += [] if for_file else [hovered]
-        title = alt.Title(alt.ExprRef("along"), orient="bottom", fontSize=11, fontWeight="normal")
-        panels.append(alt.layer(*layers).properties(title=title, **_SIZE))
-    choices = [
-        alt.param(name=name, value=chosen, bind=alt.binding_select(options=options, name=f"{name} "))
-        for name, options, chosen in (
-            ("smoothing", [f"{each:g}" for each in weights], f"{weight:g}"),
-            ("along", list(TITLES.values()), TITLES[along]),
-        )
-    ]
+        below = alt.Title(alt.ExprRef("along"), orient="bottom", fontSize=11, fontWeight="normal")
+        panels.append(alt.layer(*layers).properties(title=below, **_SIZE))
+    smoothing = alt.binding_select(options=[f"{each:g}" for each in weights], name="smoothing ")
+    place = alt.binding_select(options=list(TITLES.values()), name="along ")
+    choices = (
+        alt.param(name="smoothing", value=f"{weight:g}", bind=smoothing),
+        alt.param(name="along", value=TITLES[along], bind=place),
+    )
     return Picture(alt.vconcat(*panels).add_params(*choices))
 
 
@@ -169,65 +169,46 @@ def parallel(rows: Sequence[Row], metric: str) -> Picture:
     order, found, more = axes(rows, metric)
     if len(found) < 2 or not order:
         return _sentence(f"No settings that differ between runs with {metric or 'a metric'}.")
-    titles = [display.printable(axis.name) + ("\n(log)" if axis.scale == "log" else "") for axis in found]
-    values = [
-        {
-            "run": name,
-            "rank": rank + 1,
-            "axis": title,
-            "place": axis.places[rank],
-            "settings": display.printable(", ".join(f"{each.name} {each.labels[rank]}" for each in found)),
-        }
-        for rank, name in reversed(list(enumerate(display.labels(order))))
-        for title, axis in zip(titles, found, strict=True)
-    ]
-    beside = [
-        {"axis": title, "place": place, "text": text}
-        for title, axis in zip(titles, found, strict=True)
-        for place, text in axis.ticks
-    ]
+    titles = [display.printable(each.name) + ("\n(log)" if each.scale == "log" else "") for each in found]
+    lines, beside = [], []
+    for title, each in zip(titles, found, strict=True):
+        beside += [{"axis": title, "place": place, "text": text} for place, text in each.ticks]
+    for rank, name in reversed(list(enumerate(display.labels(order)))):
+        settings = display.printable(", ".join(f"{each.name} {each.labels[rank]}" for each in found))
+        run = {"run": name, "rank": rank + 1, "settings": settings}
+        for title, each in zip(titles, found, strict=True):
+            lines.append(run | {"axis": title, "place": each.places[rank]})
     x = alt.X("axis:N", sort=None, title=None).scale(type="point", padding=0.5).axis(
         orient="top", labelAngle=0, labelPadding=16, labelLimit=_AXIS_WIDTH - 4,
         labelExpr="split(datum.label, '\\n')", domain=False, ticks=False,
     )  # fmt: skip
     y = alt.Y("place:Q", axis=None).scale(domain=[-0.04, 1.04])
-    best = alt.param(
-        name="best",
-        value=len(order),
-        bind=alt.binding_range(min=1, max=len(order), step=1, name="the best "),
-    )
+    count = alt.binding_range(min=1, max=len(order), step=1, name="the best ")
+    best = alt.param(name="best", value=len(order), bind=count)
     hovered = alt.selection_point(name="hovered", fields=["run"], on="pointerover", empty=False)
     held = alt.selection_point(name="held", fields=["run"], empty=False)
-    lines = alt.Chart(alt.InlineData(values=values)).transform_filter("datum.rank <= best").encode(x=x, y=y)
-    drawn = lines.mark_line().encode(
+    base = alt.Chart(alt.InlineData(values=lines)).transform_filter("datum.rank <= best").encode(x=x, y=y)
+    drawn = base.mark_line().encode(
         detail="run:N",
         color=alt.Color("rank:Q", legend=None).scale(scheme="viridis"),
         opacity=alt.when(held | hovered).then(alt.value(1)).otherwise(alt.value(0.6)),
         strokeWidth=alt.when(held | hovered).then(alt.value(4)).otherwise(alt.value(1.5)),
     )
     broad = (  # a broad line, invisible, is easier to point at; one of opacity 0 would not be hit
-        lines.mark_line(strokeWidth=9, opacity=0.001)
+        base.mark_line(strokeWidth=9, opacity=0.001)
         .encode(detail="run:N", tooltip=["run:N", "rank:N", "settings:N"])
         .add_params(hovered, held)
     )
-    rules = alt.Chart(alt.InlineData(values=beside)).encode(x=x).mark_rule(color="#777")
-    rules = rules.encode(y=alt.value(0), y2=alt.value("height"))
-    text = alt.Chart(alt.InlineData(values=beside)).encode(x=x, y=y, text="text:N")
-    beside_axis: dict[str, Any] = {"align": "right", "dx": -5, "fontSize": 10}
-    halo = text.mark_text(**beside_axis, stroke="white", strokeWidth=3)
+    axes_drawn = alt.Chart(alt.InlineData(values=beside)).encode(x=x)
+    rules = axes_drawn.mark_rule(color="#777").encode(y=alt.value(0), y2=alt.value("height"))
+    text = axes_drawn.encode(y=y, text="text:N")
+    placed: dict[str, Any] = {"align": "right", "dx": -5, "fontSize": 10}
+    halo = text.mark_text(**placed, stroke="white", strokeWidth=3)
     title = f"{len(order)} runs, the darkest are the best by {display.printable(metric)}"
-    chart = (
-        alt.layer(rules, drawn, broad, halo, text.mark_text(**beside_axis))
-        .add_params(best)
-        .configure_view(stroke=None)
-    )
-    return Picture(
-        chart.properties(
-            width=_AXIS_WIDTH * len(found),
-            height=330,
-            title=title + (f"; {more} more settings differ" if more else ""),
-        )
-    )
+    chart = alt.layer(rules, drawn, broad, halo, text.mark_text(**placed)).add_params(best)
+    title += f"; {more} more settings differ" if more else ""
+    width = _AXIS_WIDTH * len(found)
+    return Picture(chart.configure_view(stroke=None).properties(width=width, height=330, title=title))
 
 
 def importance(frame: pd.DataFrame, reason: str = "") -> Picture:
@@ -242,11 +223,11 @@ def importance(frame: pd.DataFrame, reason: str = "") -> Picture:
         y=alt.Y("setting:N", sort=None, title=None).axis(labelLimit=220),
         tooltip=["setting:N", *(alt.Tooltip(f"{name}:Q", format=".3f") for name in frame.columns[1:])],
     )
-    said = "share of the variance of ranks; the line holds 95 % of the resamples"
+    share = "share of the variance of ranks; the line holds 95 % of the resamples"
     return Picture(
         alt.layer(
-            base.mark_bar(color="#4c78a8").encode(x=alt.X("importance:Q", title=said)),
-            base.mark_rule(color="#777", strokeWidth=2).encode(x=alt.X("low:Q", title=said), x2="high:Q"),
+            base.mark_bar(color="#4c78a8").encode(x=alt.X("importance:Q", title=share)),
+            base.mark_rule(color="#777", strokeWidth=2).encode(x=alt.X("low:Q", title=share), x2="high:Q"),
         ).properties(width=500, height=alt.Step(26))
     )
 
@@ -269,43 +250,40 @@ def axis(name: str, values: Sequence[Any]) -> Axis:
 
     Positive numbers that span more than a factor of 10 get a logarithmic axis.
     """
-    given = [each for each in values if each is not None]
-    texts = [display.short(each) for each in given]
-    if given and all(is_number(each) and math.isfinite(each) for each in given):
-        scale = "log" if min(given) > 0 and max(given) > _LOG_FROM * min(given) else "linear"
-        at = np.log(given) if scale == "log" else np.array(given, float)
-        shown = dict(zip(at, texts, strict=True))
-        if len(shown) > _TICKS:
-            even = np.linspace(at.min(), at.max(), _TICKS)
-            shown = {each: f"{np.exp(each) if scale == 'log' else each:.3g}" for each in even}
-    else:
-        scale, names = "names", sorted(set(texts))
-        at, shown = np.array([names.index(each) for each in texts], float), dict(enumerate(names))
-    low, span = (at.min(), np.ptp(at)) if given else (0.0, 0.0)
-    floor = 0.0 if len(given) == len(values) else _ROOM
+    labels = pd.Series(["none" if each is None else display.short(each) for each in values], dtype=object)
+    given = pd.Series(values, dtype=object)[[each is not None for each in values]]
+    numeric = len(given) and all(is_number(each) and math.isfinite(each) for each in given)
+    scale, at = "names", labels[given.index].rank(method="dense")
+    if numeric:
+        at = given.astype(float)
+        scale = "log" if at.min() > 0 and at.max() > _LOG_FROM * at.min() else "linear"
+        at = at.map(math.log) if scale == "log" else at
+    shown = dict(zip(at, labels[given.index], strict=True))
+    if numeric and len(shown) > _TICKS:
+        even = np.linspace(at.min(), at.max(), _TICKS)
+        shown = {each: f"{np.exp(each) if scale == 'log' else each:.3g}" for each in even}
+    floor, low, span = (0.0 if len(given) == len(values) else _ROOM), at.min(), at.max() - at.min()
 
-    def place(of: float) -> float:
-        return floor + (1 - floor) * (float((of - low) / span) if span else 0.5)
+    def place(number: float) -> float:
+        return floor + (1 - floor) * float((number - low) / span if span else 0.5)
 
     ticks = [(0.0, "none")] if floor else []
     for each in sorted(shown):
         if not ticks or place(each) - ticks[-1][0] > _CLEAR:
             ticks.append((place(each), shown[each]))
-    placed = iter([place(each) for each in at])
-    places = [0.0 if each is None else next(placed) for each in values]
-    return Axis(name, places, ["none" if v is None else display.short(v) for v in values], ticks, scale)
+    places = at.map(place).reindex(labels.index, fill_value=0.0)
+    return Axis(name, places.tolist(), labels.tolist(), ticks, scale)
 
 
-def _curve(run: str, curve: pd.DataFrame, weights: Sequence[float], most: int) -> list[dict[str, Any]]:
+def _thinned(curve: pd.DataFrame, weights: Sequence[float], most: int) -> pd.DataFrame:
     """Return a curve's points, thinned after they were smoothed by each weight."""
     kept = np.unique(np.linspace(0, len(curve) - 1, min(len(curve), most)).round().astype(int))
-    found = {title: curve[along.value].to_numpy(float) for along, title in TITLES.items()}
-    found["value"] = curve["value"].to_numpy(float)
-    found |= {f"{weight:g}": smooth(found["value"], weight) for weight in weights}
-    table = np.stack([each[kept] for each in found.values()], axis=1).tolist()
-    told = {"run": run, "few": len(curve) < FEW}
-    short = [[float(f"{x:.{_DIGITS}g}") if math.isfinite(x) else None for x in point] for point in table]
-    return [told | dict(zip(found, point, strict=True)) for point in short]
+    found = curve.rename(columns={along.value: title for along, title in TITLES.items()})
+    found = found[[*TITLES.values(), "value"]].assign(
+        **{f"{weight:g}": smooth(curve["value"], weight) for weight in weights}
+    )
+    rounded = found.iloc[kept].astype(float).map(lambda each: float(f"{each:.{_DIGITS}g}"))
+    return rounded.assign(run=curve["run"].iloc[0], few=len(curve) < FEW)
 
 
 def _unless(picked: alt.Parameter, opacity: float) -> Any:
@@ -342,8 +320,8 @@ def plot_curves(history: pd.DataFrame, panels: Mapping[str, Sequence[str]]) -> F
     extras.need("matplotlib", "plot_curves")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(panels), figsize=(13, 3.5), layout="constrained", squeeze=False)
-    for panel, (title, tags) in zip(axes[0], panels.items(), strict=True):
+    figure, grid = plt.subplots(1, len(panels), figsize=(13, 3.5), layout="constrained", squeeze=False)
+    for panel, (title, tags) in zip(grid[0], panels.items(), strict=True):
         for tag in tags:
             curve = history[history["tag"] == tag]
             if len(curve):

@@ -13,10 +13,11 @@ quote behind it. A run without a value fulfils `!=` and `=none` alone.
 
 from __future__ import annotations
 
-import ast
 import operator
 import re
+from collections import deque
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 from trainlab.errors import UserError, nearest, some
@@ -25,7 +26,7 @@ from trainlab.runs import columns
 from trainlab.runs.listing import UNKNOWN, UNREADABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from trainlab.runs.listing import Row
 
@@ -41,26 +42,13 @@ OPERATORS = {
 }
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}  # of a time span, in seconds
 SPANS = ("age", "seconds")  # columns that are compared with time spans
-_SYMBOLS = {"and": "join", "or": "join", "not": "open", "(": "open", ")": "close"}
-_NEXT = {  # what stands behind a symbol, by what was expected
-    ("name", "open"): "name",
-    ("name", "operand"): "sign",
-    ("sign", "sign"): "value",
-    ("value", "operand"): "link",
-    ("link", "join"): "name",
-    ("link", "close"): "link",
-    ("link", "end"): "end",
-}
-_EXPECTED = {
-    "name": "a name such as margin or val/loss",
-    "sign": "one of = != < <= > >=",
-    "value": "a value",
-    "link": "'and', 'or' or the end",
-}
+_BINDING = {"or": 0, "and": 1, "not": 2}  # how tightly
+_KEYWORDS = (*_BINDING, "(", ")")
 _DEEPEST = 200  # brackets and nots before a name: Python, too, reads no more
 _TOO_DEEP = "The filter has too many brackets inside brackets. Write it flatter."
 _TOKEN = re.compile(
-    r"""\s*(?:(?P<sign><=|>=|!=|==|[=<>])|(?P<bracket>[()])|(?P<quoted>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|(?P<word>[^\s()<>=!"']+))"""
+    r"""(?P<sign><=|>=|!=|==|[=<>])|(?P<quoted>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')"""
+    r"""|(?P<word>[()]|[^\s()<>=!"']+)|(?P<other>\S)"""
 )
 _ESCAPED = re.compile(r"""\\([\\"'])""")
 _SPAN = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[smhdw])")
@@ -79,78 +67,73 @@ def select(rows: Sequence[Row], *filters: str) -> list[Row]:
 def parse(text: str, rows: Sequence[Row]) -> Predicate:
     """Return a filter as a function of a row; names and values are checked against `rows`.
 
-    The words between comparisons are Python's, and so is which of them binds more tightly: Python parses
-    the filter with a number in the place of each comparison.
-
     Raises:
         UserError: It shows the place, or the nearest name for one that no row has.
     """
-    comparisons: list[Predicate] = []
-    python: list[str] = []
-    expected, depth, opened = "name", 0, 0
-    operands: list[str] = []
-    for kind, word, at in _tokens(text):
-        plain = word.lower() if kind in ("word", "bracket") else ""
-        symbol = kind if kind in ("sign", "end") else _SYMBOLS.get(plain, "operand")
-        depth += (plain == "(") - (plain == ")")
-        reached = _NEXT.get((expected, symbol))
-        if reached is None or depth < 0 or (reached == "end" and depth):
-            wanted = "')'" if expected == "link" and depth > 0 else _EXPECTED[expected]
-            raise _unreadable(text, at, f"found {word!r}" if word else "it ends", wanted)
-        if symbol in ("operand", "sign"):
-            operands.append(word)
-        elif symbol != "end":
-            python.append(plain)
-        if expected == "value":
-            name, sign, wanted = operands[-3:]
-            python.append(str(len(comparisons)))
-            comparisons.append(_comparison(name, sign, wanted, rows))
-        opened = opened + 1 if symbol == "open" else 0
-        if opened > _DEEPEST:
-            raise UserError(_TOO_DEEP)
-        expected = reached
-    try:
-        return _predicate(ast.parse(" ".join(python), mode="eval").body, comparisons)
-    except (SyntaxError, RecursionError, MemoryError):
-        raise UserError(_TOO_DEEP) from None
+    tokens = deque(_tokens(text))
+
+    def accept(kind: str) -> bool:
+        found = tokens[0][0] == kind
+        if found:
+            tokens.popleft()
+        return found
+
+    def take(kind: str, expected: str) -> str:
+        found, word, place = tokens[0]
+        if found != kind:
+            raise _unreadable(text, place, f"found {word!r}" if word else "it ends", expected)
+        tokens.popleft()
+        return word
+
+    def part(binding: int, depth: int) -> Predicate:
+        """Read a comparison, and those joined to it by what binds at least as tightly."""
+        if depth > _DEEPEST:
+            raise UserError("The filter has too many brackets inside brackets. Write it flatter.")
+        if accept("not"):
+            refused = part(_BINDING["not"], depth + 1)
+            found: Predicate = lambda row: not refused(row)  # noqa: E731
+        elif accept("("):
+            found = part(0, depth + 1)
+            take(")", "')'")
+        else:
+            name = take("word", "a name such as margin or val/loss")
+            sign = take("sign", "one of = != < <= > >=")
+            found = _comparison(name, sign, take("word", "a value"), rows)
+        for link, join in (("and", all), ("or", any)):
+            parts = [found]
+            while _BINDING[link] >= binding and accept(link):
+                parts.append(part(_BINDING[link] + 1, depth))
+            if len(parts) > 1:
+                found = partial(_joined, join, parts)
+        return found
+
+    found = part(0, 0)
+    take("end", "'and', 'or' or the end")
+    return found
 
 
-def _predicate(node: ast.expr, comparisons: Sequence[Predicate]) -> Predicate:
-    match node:
-        case ast.Constant(value=int(number)):
-            return comparisons[number]
-        case ast.UnaryOp(operand=operand):
-            refused = _predicate(operand, comparisons)
-            return lambda row: not refused(row)
-        case ast.BoolOp(op=op, values=values):
-            parts = [_predicate(each, comparisons) for each in values]
-            join = all if isinstance(op, ast.And) else any
-            return lambda row: join(part(row) for part in parts)
-    raise TypeError(node)  # no filter that `parse` has read
+def _joined(join: Callable[[Iterable[bool]], bool], parts: Sequence[Predicate], row: Row) -> bool:
+    return join(part(row) for part in parts)
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
     """Yield (kind, text, place) of each word, sign and bracket, and an empty one for the end."""
-    place = 0
-    while text[place:].strip():
-        found = _TOKEN.match(text, place)
-        if found is None:
-            at = place + len(text[place:]) - len(text[place:].lstrip())
+    for found in _TOKEN.finditer(text):
+        kind, word = str(found.lastgroup), found[0]
+        if kind == "other":
             expected = "a name, a sign such as >=, or quotes that close"
-            raise _unreadable(text, at, f"found {text[at]!r}", expected)
-        kind = str(found.lastgroup)
-        yield (
-            kind,
-            _ESCAPED.sub(r"\1", found[kind][1:-1]) if kind == "quoted" else found[kind],
-            found.start(kind),
-        )
-        place = found.end()
+            raise _unreadable(text, found.start(), f"found {word!r}", expected)
+        if kind == "quoted":
+            kind, word = "word", _ESCAPED.sub(r"\1", word[1:-1])
+        elif word.lower() in _KEYWORDS:
+            kind = word.lower()
+        yield kind, word, found.start()
     yield "end", "", len(text)
 
 
-def _unreadable(text: str, at: int, found: str, expected: str) -> UserError:
+def _unreadable(text: str, place: int, found: str, expected: str) -> UserError:
     return UserError(
-        f"The filter can't be read: {found} where {expected} should stand.\n  {text}\n  {' ' * at}^"
+        f"The filter can't be read: {found} where {expected} should stand.\n  {text}\n  {' ' * place}^"
     )
 
 
@@ -182,7 +165,7 @@ def seconds(span: str, name: str) -> float:
     return float(number)
 
 
-def _check(said: str, name: str, column: str, wanted: str, found: Sequence[Any]) -> None:
+def _check(shown: str, name: str, column: str, wanted: str, found: Sequence[Any]) -> None:
     """Refuse a value that no run could have: a status that doesn't exist, text where all have numbers."""
     flat = [each for one in found for each in (one if isinstance(one, list) else [one]) if each is not None]
     if column == "status":
@@ -190,11 +173,11 @@ def _check(said: str, name: str, column: str, wanted: str, found: Sequence[Any])
     if column in ("status", "experiment", "tags") and wanted not in flat:
         known = sorted(set(flat))
         near = nearest(wanted, known, most=3)
-        raise UserError(f"{said}: no such {name}.{near} There: {some(known, 6)}.")
+        raise UserError(f"{shown}: no such {name}.{near} There: {some(known, 6)}.")
     if flat and all(_alike(wanted, each) is None for each in flat):
         number = "a number" if isinstance(flat[0], int | float) else "a date"
         kind = "true or false" if isinstance(flat[0], bool) else number
-        raise UserError(f"{said}: {name} is {kind}, {flat[0]} for instance.")
+        raise UserError(f"{shown}: {name} is {kind}, {flat[0]} for instance.")
 
 
 def _holds(found: Any, sign: str, wanted: str) -> bool:

@@ -18,19 +18,20 @@ if TYPE_CHECKING:
 _DIGEST, _PATH, _SPLIT = "sha256", "path", "split"
 _DIGITS = 8  # of a digest, shown
 _LONGEST = 40  # characters of another fact
-_MOST_FACTS = 3  # that name data, where nothing tells it from other data
+_MOST_FACTS = 3  # that name data, where nothing distinguishes it from other data
+_UNKNOWN = "nobody has said whether less or more of it is better"
 _NO_DATA = "data not recorded"
-_UNSAID = "nobody has said whether less or more of it is better"
 
 
 def direction(rows: Sequence[Row], tag: str) -> Direction | None:
-    """Return which way a metric improves: as its runs have said, or by its well-known name.
+    """Return which way a metric improves: as its runs give it, or by its well-known name.
 
-    None where nobody has said so, or one run says the opposite of another.
+    None where nothing gives it, or one run gives the opposite of another.
     """
-    known = {row.directions.get(tag) or metrics.well_known(tag) for row in rows if tag in row.last}
-    said = known - {None}
-    return said.pop() if len(said) == 1 else metrics.well_known(tag) if not rows else None
+    known = {row.directions.get(tag) or metrics.well_known(tag) for row in rows if tag in row.last} - {None}
+    if not rows:
+        return metrics.well_known(tag)
+    return known.pop() if len(known) == 1 else None
 
 
 def ranked(rows: Sequence[Row], metric: str) -> list[Row]:
@@ -59,7 +60,7 @@ def groups(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def names(of: Sequence[Sequence[Row]]) -> list[str]:
-    """Return what tells the data of groups apart, such as 'sha256 3f2a9c1b, split item'."""
+    """Return what distinguishes the data of groups, such as 'sha256 3f2a9c1b, split item'."""
     facts = [_facts(group[0]) for group in of]
     recorded = [each for each in facts if each]
     keys = dict.fromkeys(key for each in recorded for key in each)
@@ -72,18 +73,18 @@ def names(of: Sequence[Sequence[Row]]) -> list[str]:
 
 
 def remark(rows: Sequence[Row], metric: str) -> str:
-    """Return what must be said beside an order of runs by a metric; '' where all can be compared."""
+    """Return what belongs beside an order of runs by a metric; '' where all can be compared."""
     having = [row for row in rows if metric in row.last]
-    said = []
+    sentences = []
     if having and direction(having, metric) is None:
         both = {row.directions.get(metric) for row in having} >= {"min", "max"}
-        why = "some of its runs say that less is better, others more" if both else _UNSAID
-        said.append(f"{metric}: {why}.")
+        why = "some of its runs say that less is better, others more" if both else _UNKNOWN
+        sentences.append(f"{metric}: {why}.")
     apart = groups(having)
     if len(apart) > 1:
         sizes = "; ".join(f"{len(each)} with {name}" for each, name in zip(apart, names(apart), strict=True))
-        said.append(f"Runs on other data, or another split of it, are ranked apart: {sizes}.")
-    return " ".join(said)
+        sentences.append(f"Runs on other data, or another split of it, are ranked apart: {sizes}.")
+    return " ".join(sentences)
 
 
 def _ground(row: Row) -> str:

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from stat import S_ISDIR
 from typing import TYPE_CHECKING
 
 from pydantic import AwareDatetime, BaseModel, ValidationError
@@ -50,9 +51,9 @@ def run_id(folder: Path, logs: Path) -> str:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Keep a run from being gone on with meanwhile; raise UserError when it, or one inside it, is at work.
+    """Keep a run from being gone on with meanwhile; raise UserError when it, or one inside it, is running.
 
-    A foreign run's writer shows no sign of life: nobody can tell.
+    A foreign run's writer shows no sign of life: that is not known.
     """
     held = None
     busy = [Path(parent) for parent, _, names in os.walk(folder) if {lock.RUN, lock.RUNNER} & {*names}]
@@ -74,17 +75,14 @@ def outermost(folders: Iterable[Path]) -> list[Path]:
     return [folder for place, folder in known.items() if not known.keys() & set(place.parents)]
 
 
-def size(*folders: Path) -> int:
-    """Return the bytes of all files in some folders; one that has several names counts once."""
-    return size_of(
-        Path(parent, name) for folder in folders for parent, _, names in os.walk(folder) for name in names
-    )
-
-
-def size_of(files: Iterable[Path]) -> int:
-    """Return the bytes of files; one that has several names counts once."""
-    found = (path.lstat() for path in files)
-    return sum({(each.st_dev, each.st_ino): each.st_size for each in found}.values())
+def size(*paths: Path) -> int:
+    """Return the bytes of files and of all files in folders; one that has several names counts once."""
+    found = {}
+    for path in paths:
+        for each in [path] if path.is_file() else path.rglob("*"):
+            if not S_ISDIR((status := each.lstat()).st_mode):
+                found[status.st_dev, status.st_ino] = status.st_size
+    return sum(found.values())
 
 
 def is_plain(label: str) -> bool:
@@ -144,7 +142,7 @@ class Entry:
 def delete(folder: Path, logs: Path) -> Entry:
     """Move a run's folder, with all that is in it, to the trash; TensorBoard and the table lose sight of it.
 
-    Raises UserError for a run that is at work, or where the disk refuses; the run is then as it was.
+    Raises UserError for a running run, or where the disk refuses; the run is then as it was.
     """
     label = run_id(folder, logs)
     with telling(logs), exclusive(folder):

@@ -9,14 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainlab import files as atomic
+from trainlab import files
 from trainlab.errors import UserError
-from trainlab.files import telling
 from trainlab.run import checkpoint
 from trainlab.runs import trash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
     from pathlib import Path
 
 NOTE = b"The states to resume from were deleted or left out: this run can't be resumed.\n"
@@ -35,36 +34,35 @@ class Trim:
 def plan(folder: Path) -> Trim:
     """Return what can go of a run that is over, which may be nothing.
 
-    Raises UserError for a run at work, and one that has no whole weights besides the states.
+    Raises UserError for a running run, and one that has no whole weights besides the states.
     """
     with trash.exclusive(folder):
         place = folder / checkpoint.FOLDER
-        files = sorted(place.iterdir()) if place.is_dir() else []
-        states = [path for path in files if checkpoint.is_state(path)]
-        kept = [path for path in files if path not in states]
+        found = sorted(place.iterdir()) if place.is_dir() else []
+        states = [path for path in found if checkpoint.is_state(path)]
+        kept = [path for path in found if path not in states]
         if states:
-            check(files)
+            check(found)
             for path in kept:
                 if path.suffix == ".ckpt":
                     checkpoint.check(path)
         inside = [path for path in place.rglob("*") if path.is_file()]
         stays = [path for path in inside if not checkpoint.is_state(path)]
-        return Trim(folder, states, kept, trash.size_of(inside) - trash.size_of(stays))
+        return Trim(folder, states, kept, trash.size(*inside) - trash.size(*stays))
 
 
 def trim(wanted: Trim) -> None:
-    """Delete the states; raise UserError for a run that is at work by now, or where the disk refuses."""
-    with trash.exclusive(wanted.folder), telling(wanted.folder):
-        atomic.write(wanted.folder / checkpoint.FOLDER / checkpoint.WEIGHTS_ONLY, NOTE)
+    """Delete the states; raise UserError for a run that is running by now, or where the disk refuses."""
+    with trash.exclusive(wanted.folder), files.telling(wanted.folder):
+        files.write(wanted.folder / checkpoint.FOLDER / checkpoint.WEIGHTS_ONLY, NOTE)
         for path in wanted.states:
             checkpoint.remove(path)
 
 
-def check(paths: Iterable[Path]) -> None:
+def check(paths: Sequence[Path]) -> None:
     """Raise UserError where the files of a run hold states, and no weights besides them."""
-    files = list(paths)
-    weights = {path.parent for path in files if path.suffix == ".ckpt" and not checkpoint.is_state(path)}
-    for path in files:
+    weights = {path.parent for path in paths if path.suffix == ".ckpt" and not checkpoint.is_state(path)}
+    for path in paths:
         place = next((each for each in path.parents if each.name == checkpoint.FOLDER), path.parent)
         if checkpoint.is_state(path) and place not in weights:
             raise UserError(
@@ -73,12 +71,8 @@ def check(paths: Iterable[Path]) -> None:
             )
 
 
-def without_states(paths: Iterable[Path]) -> list[Path]:
+def without_states(paths: Sequence[Path]) -> list[Path]:
     """Return the folders whose states are not among these files of a run."""
-    files = set(paths)
-    places = {path.parent for path in files if path.parent.name == checkpoint.FOLDER}
-    return sorted(
-        place
-        for place in places
-        if any(checkpoint.is_state(path) and path not in files for path in place.rglob("*") if path.is_file())
-    )
+    places = {path.parent for path in paths if path.parent.name == checkpoint.FOLDER}
+    left_out = {place: {path for path in place.rglob("*") if path.is_file()} - set(paths) for place in places}
+    return sorted(place for place in places if any(map(checkpoint.is_state, left_out[place])))

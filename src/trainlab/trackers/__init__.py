@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ALWAYS = "tensorboard"
-_MODULES = {"csv": "csv", "mlflow": "mlflow", "wandb": "wandb"}
 _PACKAGES = {"csv": (), "mlflow": ("mlflow", "sqlalchemy", "alembic"), "wandb": ("wandb",)}
-NAMES = (ALWAYS, *_MODULES)
+NAMES = (ALWAYS, *_PACKAGES)
 
 
 class Point(NamedTuple):
@@ -94,6 +93,6 @@ def require(names: Sequence[str]) -> None:
 
 def make(name: str) -> Tracker:
     """Return the tracker of this name; imports nothing of its package yet."""
-    module = import_module(f"trainlab.trackers.{_MODULES[name]}")
+    module = import_module(f"trainlab.trackers.{name}")
     tracker: Tracker = module.TRACKER()
     return tracker

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE = "metrics.csv"
+HEADER = ",".join(Point._fields) + "\n"
 
 
 class Table(Tracker):
@@ -28,14 +29,14 @@ class Table(Tracker):
 
     def log(self, points: Sequence[Point]) -> None:
         """Append the points, on disk at once."""
-        csv.writer(self._file, lineterminator="\n").writerows(_row(point) for point in points)
+        self._file.write(_lines(points))
         self._file.flush()
 
     def rewind(self, step: int) -> None:
         """Take the points at `step` and later out of the file."""
         self._file.close()
         kept = [point for point in read(self._path) if point.step < step]
-        files.write(self._path, _text(kept).encode())
+        files.write(self._path, (HEADER + _lines(kept)).encode())
         self._file = self._opened()
 
     def finish(self, status: str, reason: str | None) -> None:  # noqa: ARG002 - run.json, beside it, has both
@@ -45,7 +46,7 @@ class Table(Tracker):
     def _opened(self) -> IO[str]:
         file = io.TextIOWrapper(untrusted.appended(self._path), encoding="utf-8", newline="")
         if not file.tell():
-            file.write(_text([]))
+            file.write(HEADER)
         return file
 
 
@@ -59,15 +60,10 @@ def read(path: Path) -> list[Point]:
     return found
 
 
-def _row(point: Point) -> Point:
-    return point._replace(tag=sheet(point.tag))
-
-
-def _text(points: Iterable[Point]) -> str:
+def _lines(points: Iterable[Point]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Point._fields)
-    writer.writerows(_row(point) for point in points)
+    rows = (point._replace(tag=sheet(point.tag)) for point in points)
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 

@@ -10,7 +10,6 @@ from trainlab.trackers import Point, Subject, Tracker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from mlflow import MlflowClient
 
@@ -37,15 +36,19 @@ class Store(Tracker):
         for name, value in _SETTINGS.items():
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
+        from mlflow.entities import Param
 
-        self._client = MlflowClient(tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or _own(subject.logs))
+        own = f"sqlite:///{subject.logs.absolute() / FILE}"
+        self._client = MlflowClient(tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or own)
         if subject.known:
             self._client.update_run(subject.known, status="RUNNING")
             self._run = subject.known
             return self._run
         experiment = _experiment(self._client, subject.experiment)
         self._run = self._client.create_run(experiment, run_name=subject.name).info.run_id
-        self._log_parameters(subject)
+        found = [Param(allowed(key), str(value)[:LONGEST]) for key, value in subject.config.items()]
+        for start in range(0, len(found), MOST_PARAMETERS):
+            self._client.log_batch(self._run, params=found[start : start + MOST_PARAMETERS])
         return self._run
 
     def log(self, points: Sequence[Point]) -> None:
@@ -62,22 +65,10 @@ class Store(Tracker):
             self._client.set_tag(self._run, "reason", reason)
         self._client.set_terminated(self._run, STATUS[status])
 
-    def _log_parameters(self, subject: Subject) -> None:
-        from mlflow.entities import Param
-
-        found = [Param(allowed(key), str(value)[:LONGEST]) for key, value in subject.config.items()]
-        for start in range(0, len(found), MOST_PARAMETERS):
-            self._client.log_batch(self._run, params=found[start : start + MOST_PARAMETERS])
-
 
 def allowed(name: str) -> str:
     """Return a name that MLflow takes: 'val/precision@10' becomes 'val/precision_at_10'."""
     return re.sub(r"[^\w\-./: ]", "_", name.replace("@", "_at_"))
-
-
-def _own(logs: Path) -> str:
-    """Return the address of the database in logs/."""
-    return f"sqlite:///{logs.absolute() / FILE}"
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
@@ -85,16 +76,15 @@ def _experiment(client: MlflowClient, name: str) -> str:
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
-    if found is not None:
-        return found.experiment_id
-    try:
-        made: str = client.create_experiment(name)
-        return made
-    except MlflowException:
-        found = client.get_experiment_by_name(name)
-        if found is None:
-            raise
-        return found.experiment_id
+    if found is None:
+        try:
+            made: str = client.create_experiment(name)
+            return made
+        except MlflowException:
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return found.experiment_id
 
 
 TRACKER = Store

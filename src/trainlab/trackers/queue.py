@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from contextlib import suppress
+from itertools import groupby
 from queue import Empty, Full, Queue
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from trainlab.secrets import of_tag, without_secrets
 from trainlab.trackers import Point, Subject, make
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from trainlab.trackers import Tracker
@@ -27,7 +29,7 @@ STOP_SECONDS = 3.0  # of an interrupted run: a container that is stopped has ten
 class TrackerThread:
     """Starts a tracker and hands it everything in turn; the first failure is its last, and is reported once.
 
-    Attribute `id`: what the tracker calls the run, '' until it has said so.
+    Attribute `id`: what the tracker calls the run, '' until it has a name there.
     """
 
     def __init__(self, name: str, subject: Subject) -> None:
@@ -58,41 +60,29 @@ class TrackerThread:
         try:
             tracker = make(self.name)
             self.id = tracker.start(self._subject)
-            for points, call in self._batches():
-                if points:
-                    tracker.log(points)
-                if call is not None:
-                    call(tracker)
+            while not self._over.is_set():
+                items = [self._queue.get()]
+                with suppress(Empty):
+                    while len(items) < AT_ONCE:
+                        items.append(self._queue.get_nowait())
+                for are_points, group in groupby(items, lambda item: isinstance(item, Point)):
+                    if are_points:
+                        tracker.log(list(group))  # type: ignore[arg-type]
+                        continue
+                    for call in group:
+                        if call is None:
+                            return
+                        call(tracker)  # type: ignore[operator]
         except BaseException as error:  # a tracker may even call sys.exit: the training goes on
             self._fail(f"{type(error).__name__}: {error}")
 
-    def _batches(self) -> Iterator[tuple[list[Point], Callable[[Tracker], object] | None]]:
-        """Yield the points that wait, many together, with what is to be done after them, until the end."""
-        points: list[Point] = []
-        while not self._over.is_set():
-            try:
-                item = self._queue.get(block=not points)
-            except Empty:  # no more points at the moment
-                yield points, None
-                points = []
-                continue
-            if item is None:
-                return
-            if not isinstance(item, Point):
-                yield points, item
-                points = []
-                continue
-            points.append(item)
-            if len(points) >= AT_ONCE:
-                yield points, None
-                points = []
-
     def _fail(self, why: str) -> None:
-        """Give the tracker up, and say so in one line, once."""
+        """Give the tracker up, and report it in one line, once."""
         with self._reporting:
-            if self._over.is_set():
-                return
+            over = self._over.is_set()
             self._over.set()
+        if over:
+            return
         line = printable(" ".join(without_secrets(why).split()))
         print(
             f"tracker={self.name} has stopped: {line[:300]}. The run itself continues. "
@@ -116,7 +106,7 @@ class TrackerGroup:
 
     @property
     def ids(self) -> dict[str, str]:
-        """What each tracker calls the run, as far as it has said so."""
+        """What each tracker calls the run, as far as it has a name there."""
         return {each.name: each.id for each in self._threads if each.id}
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
@@ -134,7 +124,7 @@ class TrackerGroup:
         self._put(lambda tracker: tracker.rewind(step))
 
     def finish(self, status: str, reason: str | None) -> None:
-        """Tell how the run ended, and give the trackers some seconds together."""
+        """Hand on how the run ended, and give the trackers some seconds together."""
         hidden = without_secrets(reason) if reason else None
         self._put(lambda tracker: tracker.finish(status, hidden))
         self._put(None)

@@ -59,17 +59,17 @@ def resumed_row():
 
 def test_time_at_work_leaves_out_the_pause_before_a_resume():
     moments = [START.timestamp() + seconds for seconds in (-5, 10, 90, 3600, 3630)]
-    assert list(curves.at_work(resumed_row(), moments, first=None)) == [0, 10, 90, 100, 130]
+    assert list(curves.running_time(resumed_row(), moments, first=None)) == [0, 10, 90, 100, 130]
 
 
 def test_a_foreign_runs_clock_starts_at_its_first_event():
     first = START.timestamp()
-    assert list(curves.at_work(row(), [first + 10, first + 70], first)) == [10, 70]
+    assert list(curves.running_time(row(), [first + 10, first + 70], first)) == [10, 70]
 
 
 def test_a_time_that_can_be_none_has_no_place_on_the_axis_of_time():
     first = START.timestamp()
-    found = curves.at_work(row(), [first + 10, 1000 * first, math.nan, 0.0, -1.0, first + 70], first)
+    found = curves.running_time(row(), [first + 10, 1000 * first, math.nan, 0.0, -1.0, first + 70], first)
     assert [each for each in found if not math.isnan(each)] == [10, 70]
     assert np.isnan(found[1:5]).all()
 

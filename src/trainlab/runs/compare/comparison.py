@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trainlab.runs.listing import Row
 
 NEWEST, ALL = "newest", "all"
-MOST_CURVES = 10  # runs: more lines can't be told apart
+MOST_CURVES = 10  # runs: more lines can't be distinguished
 _PLACELESS = {  # why runs are missing along an axis
     XAxis.time: "The times of the points can't be right: {} can't be drawn over the running time.",
     XAxis.examples: "Neither a batch size nor a tag such as train/examples is recorded: {} can't be drawn "
@@ -69,12 +69,12 @@ class Comparison:
         having = sum(self.metric in row.last for row in self.rows)
         direction = ranking.direction(self.rows, self.metric)
         better = {"min": ", lower is better", "max": ", higher is better", None: ""}[direction]
-        said = [f"{runs}, {having} with {self.metric}{better}.", ranking.remark(self.rows, self.metric)]
+        sentences = [f"{runs}, {having} with {self.metric}{better}.", ranking.remark(self.rows, self.metric)]
         if direction is None:
-            said.append("So none is called the best: say metric and mode=min or mode=max.")
+            sentences.append("So none is called the best: say metric and mode=min or mode=max.")
         elif len(self.groups) > 1:
-            said.append(f"What follows of settings is about the first {len(self.groups[0])}.")
-        return " ".join(filter(None, said))
+            sentences.append(f"What follows of settings is about the first {len(self.groups[0])}.")
+        return " ".join(filter(None, sentences))
 
     @property
     def tags(self) -> list[str]:
@@ -133,7 +133,7 @@ class Comparison:
         return plots.parallel(self.comparable, self.metric)
 
     def importance(self) -> plots.Picture:
-        """Return how much each setting matters, or how many runs it takes to tell."""
+        """Return how much each setting matters, or how many runs that needs."""
         reason = importance.missing(self.comparable, self.metric)
         return plots.importance(importance.table(self.comparable, self.metric), reason)
 
@@ -174,22 +174,22 @@ class Comparison:
         if not self.tags:
             return []
         having, points, x = len(self.having), self.points, self.config.x
-        first, said = "best" if self.ranked else "newest", []
+        first, sentences = "best" if self.ranked else "newest", []
         if without := len(self.rows) - having:
-            said.append(f"{without} of {len(self.rows)} runs have no {' or '.join(self.tags)}.")
+            sentences.append(f"{without} of {len(self.rows)} runs have no {' or '.join(self.tags)}.")
         if having > self.most:
-            said.append(f"Of {having} runs with curves the {first} {self.most} are drawn.")
+            sentences.append(f"Of {having} runs with curves the {first} {self.most} are drawn.")
         if placeless := sorted(set(points["run"]) - set(points.dropna(subset=[x.value])["run"])):
-            said.append(_PLACELESS[x].format(", ".join(placeless)))
+            sentences.append(_PLACELESS[x].format(", ".join(placeless)))
         steps = points.groupby(["run", "tag"], sort=False)["step"].agg(["nunique", "size"])
         alike = steps[(steps["nunique"] == 1) & (steps["size"] > 1)]
         if len(alike) and x is XAxis.step:
             stepless = ", ".join(dict.fromkeys(run for run, _ in alike.index))
-            said.append(
+            sentences.append(
                 f"Logged without steps, and drawn at one: {stepless}. Over time (x=time) "
                 "the points lie apart."
             )
-        return said
+        return sentences
 
 
 def compare(config: CompareConfig, logs: Path | None = None) -> Comparison:
@@ -214,11 +214,9 @@ def comparison(rows: list[Row], config: CompareConfig, most: int = MOST_CURVES) 
     """
     for name in filter(None, [config.metric, *columns.split(config.tags)]):
         check_tag(rows, name)
-    known = columns.main_metrics(
-        rows
-    )  # without a direction nothing can be ranked: one with a best goes first
-    ranked = [tag for tag in known if any(tag in row.best for row in rows)]
-    return Comparison(rows, config.metric or next(iter([*ranked, *known]), ""), config, most)
+    # without a direction nothing can be ranked: one with a best goes first
+    known = sorted(columns.main_metrics(rows), key=lambda tag: all(tag not in row.best for row in rows))
+    return Comparison(rows, config.metric or next(iter(known), ""), config, most)
 
 
 def check_tag(rows: Sequence[Row], tag: str) -> None:

@@ -36,7 +36,7 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def gpu_hours(row: Row) -> float:
-    """Return the hours at work times the GPUs used, by settings and record; NaN where one isn't known."""
+    """Return the running hours times the GPUs used, by settings and record; NaN where one isn't known."""
     seen = any(tag.startswith(f"{VITALS}gpu_") for tag in row.last)
     on_cpu = row.config.get("accelerator") == "cpu"
     if row.seconds is None or (row.record is None and not seen and not on_cpu):

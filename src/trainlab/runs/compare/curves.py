@@ -1,4 +1,4 @@
-"""Curves of several runs over the step, the time at work or the examples seen."""
+"""Curves of several runs over the step, the running time or the examples seen."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _STEPS_JOINED = ("gradient_accumulation_steps", "accumulate_grad_batches")  # se
 def points(rows: Sequence[Row], tags: Sequence[str]) -> pd.DataFrame:
     """Return the points of some tags of several runs: run (see `legends`), tag, step, time, examples, value.
 
-    `time` is in minutes at work, as in `at_work`; `examples` is NaN where nothing tells how many there were,
+    `time` is in minutes, as in `running_time`; `examples` is NaN where nothing tells how many there were,
     see `examples_seen`. A run that is gone meanwhile, or can't be read, has no points.
     """
     parts = []
@@ -44,7 +44,7 @@ def points(rows: Sequence[Row], tags: Sequence[str]) -> pd.DataFrame:
                 "run": name,
                 "tag": tag,
                 "step": curve.steps,
-                "time": at_work(row, curve.wall_times, history.started) / 60,
+                "time": running_time(row, curve.wall_times, history.started) / 60,
                 "examples": examples_seen(row, history.curves, curve.steps),
                 "value": curve.values,
             }
@@ -58,14 +58,14 @@ def legends(rows: Sequence[Row]) -> list[str]:
     Its name stands behind them where another has the same, and in their place where it has none.
     """
     keys = columns.differing(rows)
-    told = [
+    known = [
         ", ".join(f"{printable(key)} {short(row.config[key])}" for key in keys if key in row.config)
         for row in rows
     ]
-    told = [each if len(each) <= _LONGEST else f"{each[: _LONGEST - 1]}…" for each in told]
+    known = [each if len(each) <= _LONGEST else f"{each[: _LONGEST - 1]}…" for each in known]
     return [
-        each if each and told.count(each) == 1 else ": ".join(filter(None, [each, name]))
-        for each, name in zip(told, labels(rows), strict=True)
+        each if each and known.count(each) == 1 else ": ".join(filter(None, [each, name]))
+        for each, name in zip(known, labels(rows), strict=True)
     ]
 
 
@@ -80,16 +80,12 @@ def smooth(values: Iterable[float], weight: float) -> np.ndarray:
     if weight == 0 or exact.nunique(dropna=False) <= 1:
         return exact.to_numpy()
     finite = exact.where(np.isfinite(exact))
-    return (
-        finite.ewm(alpha=1 - weight, adjust=True, ignore_na=True)
-        .mean()
-        .where(finite.notna(), exact)
-        .to_numpy()
-    )
+    smoothed = finite.ewm(alpha=1 - weight, adjust=True, ignore_na=True).mean()
+    return smoothed.where(finite.notna(), exact).to_numpy()
 
 
-def at_work(row: Row, wall_times: Sequence[float], first: float | None) -> np.ndarray:
-    """Return how many seconds the run had been at work at each moment: pauses before a resume don't count.
+def running_time(row: Row, wall_times: Sequence[float], first: float | None) -> np.ndarray:
+    """Return how many seconds the run had been running at each moment: pauses before a resume don't count.
 
     Moments are in seconds since 1970. The clock starts with the run; without a record, at its `first` event.
     NaN where what was written can't be a moment.

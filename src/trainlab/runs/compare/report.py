@@ -82,16 +82,18 @@ def _parts(compared: Comparison) -> list[Part]:
     apart = "The rank counts within the same data and split." if len(compared.groups) > 1 else ""
     differences = compared.differences()
     alone = f"Nothing: no setting differs, or there are {best} runs at most."
-    told = (
-        f"The best {best} against the others; 0: alike, 1: nothing in common. Few runs give a hint, no more."
-    )
+    scale = "0: alike, 1: nothing in common. Few runs give a hint, no more."
     smooth = f"Smoothed by {compared.config.smooth:g} as in TensorBoard; the exact curves are faint."
     reason = importance.missing(compared.comparable, metric)
     drawn = "" if reason else _address(compared.importance())
     share = "How much of the order of the runs each setting accounts for, by forests on 30 draws of the runs."
     return [
         Part(f"The best by {metric}", apart, _table(compared.leaders().reset_index())),
-        Part("What sets the best apart", alone if differences.empty else told, _table(differences)),
+        Part(
+            "What sets the best apart",
+            alone if differences.empty else f"The best {best} against the others; {scale}",
+            _table(differences),
+        ),
         Part("Curves", " ".join([smooth, *compared.left_out()]), picture=_address(compared.curves(True))),
         Part("Settings against the metric", picture=_address(compared.parallel())),
         Part("Importance of settings", reason or share, picture=drawn),
