@@ -30,7 +30,7 @@ from trainlab.run.metrics import Direction
 from trainlab.run.recorder import VIEWS
 from trainlab.run.restoring import BEST, restore
 from trainlab.runs.plots import plot_curves
-from trainlab.training.trainer import accelerator_of, set_threads
+from trainlab.training.trainer import set_threads
 
 METRICS: dict[str, Direction] = {  # the loss grows with the margin: what comes first compares any two runs
     "val/precision_at_10": "max",
@@ -119,7 +119,7 @@ def train(config: NewsConfig) -> Result:
 def _record(run: Run, config: NewsConfig, examples: Examples) -> Result:
     set_threads()
     torch.manual_seed(config.seed)  # the head's first weights
-    model = NewsModel.pretrained(config).to(accelerator_of(config.accelerator))
+    model = NewsModel.pretrained(config).to(config.device)
     backbone, count = Path(config.backbone).name, len(examples.unseen)
     print(f"measuring {backbone}, untrained, and TF-IDF on the {count:,} items", flush=True)
     tokens = tokens_of(examples.news, config.text, model.tokenizer)
@@ -164,7 +164,7 @@ def _train(run: Run, config: NewsConfig, data: NewsData, model: NewsModel) -> tu
     if trainer.best_checkpoint is not None:
         model = restore(NewsModel, trainer.best_checkpoint)
         print(f"trained, below: the weights with the best {config.monitor}", flush=True)
-    return model.to(accelerator_of(config.accelerator)).eval(), trainer.global_step
+    return model.to(config.device).eval(), trainer.global_step
 
 
 class TripletSet(Dataset):
