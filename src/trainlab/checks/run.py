@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from trainlab import experiments, paths
+from trainlab.cleaning import markdown_table
 from trainlab.config import Config, assignments
 from trainlab.errors import UserError, nearest
 
@@ -192,15 +193,12 @@ def table(findings: Sequence[Finding]) -> Table:
 
 def _record(run: Run, findings: Sequence[Finding]) -> None:
     """Write the table, 1 or 0 for each check that passed or failed, and what the trainings showed."""
-    lines = [
-        "| | check | | found | passes when | a failure usually means | seconds |",
-        "|--:|---|---|---|---|---|--:|",
+    head = ("", "check", "status", "found", "passes when", "a failure usually means", "seconds")
+    rows = [
+        (each.number, each.name, each.status, each.found, each.threshold, each.means, f"{each.seconds:.1f}")
+        for each in findings
     ]
-    for each in findings:
-        words = (each.name, f"**{each.status}**", each.found, each.threshold, each.means)
-        cells = " | ".join(word.replace("|", "\\|").replace("\n", " ") for word in words)
-        lines.append(f"| {each.number} | {cells} | {each.seconds:.1f} |")
-    run.log_text("checks", "\n".join(lines), 0)
+    run.log_text("checks", markdown_table(head, rows, ("", "seconds")), 0)
     run.log({f"check/{status}": sum(each.status == status for each in findings) for status in STYLES}, 0)
     for each in findings:
         if each.status != "skipped":

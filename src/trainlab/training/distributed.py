@@ -31,6 +31,7 @@ from lightning.pytorch.strategies.launchers.multiprocessing import (
     _GlobalStateSnapshot,
     _MultiProcessingLauncher,
 )
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.distributed.elastic.multiprocessing import SignalException
@@ -62,6 +63,25 @@ def processes_of(config: TrainingConfig) -> dict[str, Any]:
         return {"devices": here, "num_nodes": world // here, "strategy": DDPStrategy(**OPTIONS)}
     alone = config.devices == 1 or config.accelerator == "tpu"  # whose processes are Lightning's own
     return {"devices": config.devices, "strategy": "auto" if alone else Processes()}
+
+
+def process_warning(trainer: lightning.Trainer) -> str:
+    """Return what is wrong with how the processes of a Trainer were started, '' where nothing is."""
+    if not TorchElasticEnvironment.detect():
+        again = isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher) and trainer.is_global_zero
+        if not again or trainer.num_devices == 1:
+            return ""
+        count = trainer.num_devices
+        wrong = f"Lightning has started this script {count} times, and each time it has made a run"
+    else:
+        count = int(os.environ["WORLD_SIZE"])
+        if count == trainer.world_size or os.environ["RANK"] != "0":
+            return ""
+        wrong = f"torchrun has started {count} processes, and each trains the whole by itself"
+    return (
+        f"{wrong}. Write lightning.Trainer(devices={count}, strategy='ddp', ...), and start it by "
+        f"torchrun --nproc-per-node {count} SCRIPT; or take trainlab.Trainer and devices={count}."
+    )
 
 
 class Processes(DDPStrategy):

@@ -26,7 +26,7 @@ from trainlab.training.checkpoints import (
     check_plain,
 )
 from trainlab.training.config import TrainingConfig
-from trainlab.training.distributed import processes_of
+from trainlab.training.distributed import process_warning, processes_of
 from trainlab.training.logger import EpochBar, RunLogger, Speed, quiet
 from trainlab.training.seed import precision_of
 from trainlab.training.workers import set_threads, take_loaders
@@ -149,6 +149,8 @@ class Connection(Callback):
 
     def setup(self, trainer: Any, module: LightningModule, stage: str) -> None:
         """Join them; raise UserError for hyperparameters that could not be loaded again."""
+        if warning := process_warning(trainer):
+            print(f"warning: {warning}", flush=True)
         for owner in (module, trainer.datamodule):
             kept = owner.hparams if isinstance(owner, HyperparametersMixin) else {}
             advice = "leave it out by save_hyperparameters(ignore=[{name!r}])"
