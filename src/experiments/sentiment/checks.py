@@ -105,10 +105,6 @@ class SentimentSubject(Subject):
         """Return the labels [N]."""
         return batch["labels"]
 
-    def size(self, batch: dict[str, Tensor]) -> int:
-        """Return the number of reviews."""
-        return len(batch["labels"])
-
     def zeroed(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the same labels of reviews that are all one and the same token."""
         first = torch.zeros_like(batch["attention_mask"])

@@ -104,7 +104,7 @@ def check(config: CheckConfig, tell: Callable[[Finding], None] | None = None) ->
 
     Args:
         config: What is checked, and by which checks.
-        tell: Hears each finding as soon as it is made.
+        tell: Called with each finding as soon as it is made.
 
     Returns:
         The findings in the checks' order, and the run.
@@ -137,7 +137,7 @@ def run_all(
         subject: A module, its data, and what is known of them.
         only: Numbers of the checks to make; all where empty.
         seed: Of weights, batches and whatever else is drawn.
-        tell: Hears each finding as soon as it is made.
+        tell: Called with each finding as soon as it is made.
 
     Returns:
         The findings by number. A check whose facts the subject does not give is skipped, and says which; one

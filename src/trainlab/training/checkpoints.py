@@ -319,8 +319,8 @@ def logged_name(monitor: str, logged: Iterable[str]) -> str:
 def undirected(monitor: str) -> str:
     """Return the message about a metric of which nobody knows which way it improves."""
     return (
-        f"monitor={monitor}: the best weights are chosen by it, and nobody has said whether less or more "
-        "of it is better. Say it: mode=min or mode=max among the settings, or "
+        f"monitor={monitor}: the best weights are chosen by it, and it is unknown whether less or more "
+        "of it is better. Set mode=min or mode=max among the settings, or "
         f"Run(..., metrics={{{monitor!r}: 'min'}}). Well-known names, such as loss and accuracy, need "
         f"nothing.{nearest(monitor.rpartition('/')[2], KNOWN)}"
     )

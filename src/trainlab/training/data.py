@@ -219,7 +219,7 @@ class _Batches(Dataset):
 
 
 class _Start:
-    """Starts a worker: calls a loader's `worker_init_fn` with the user's data set where torch tells of it."""
+    """Starts a worker: calls a loader's `worker_init_fn` with the user's data set where torch names it."""
 
     def __init__(self, function: Callable[[int], None] | None) -> None:
         self.function = function

@@ -243,14 +243,14 @@ def _check_best(run: Run, args: transformers.TrainingArguments) -> None:
     known = run.direction(tag, AUTO if guessed else wanted)
     if known is None:
         raise UserError(
-            f"{tag}: the best weights are chosen by it, and nobody has said whether less or more of it is "
-            f"better. Say it: Run(..., metrics={{{tag!r}: 'min'}}), or 'max'; among a FineTuneConfig's "
+            f"{tag}: the best weights are chosen by it, and it is unknown whether less or more of it is "
+            f"better. Write Run(..., metrics={{{tag!r}: 'min'}}), or 'max'; among a FineTuneConfig's "
             "settings mode=min or mode=max."
         )
     if known != wanted:
         raise UserError(
             f"{tag}: the best weights are chosen by it, and greater_is_better={args.greater_is_better}, as "
-            f"Transformers takes it where nobody says it; of this metric the {known}imum is best. Say "
+            f"Transformers takes it where it is not set; of this metric the {known}imum is best. Say "
             f"TrainingArguments(..., greater_is_better={known == 'max'})."
         )
 

@@ -55,11 +55,7 @@ class _Rate(NamedTuple):
 
 
 def set_threads() -> int:
-    """Give torch as many threads as this process may use CPUs, and return how many.
-
-    A container sees all CPUs of the machine; more threads than its share slow each other many times over.
-    OMP_NUM_THREADS may ask for fewer.
-    """
+    """Give torch as many threads as this process may use CPUs, and return how many."""
     threads = min(torch.get_num_threads(), math.ceil(system.cpus()))
     torch.set_num_threads(threads)
     return threads
@@ -68,7 +64,8 @@ def set_threads() -> int:
 def threads_for(processes: int = 1, workers: int = 0) -> int:
     """Return the threads for torch in each of `processes` here that have `workers` each.
 
-    More threads than CPUs slow each other many times over. OMP_NUM_THREADS may ask for fewer.
+    A container sees all CPUs of the machine; more threads than its share slow each other many times over.
+    OMP_NUM_THREADS may ask for fewer.
     """
     asked, cpus = os.environ.get("OMP_NUM_THREADS", ""), math.ceil(system.cpus())
     most = int(asked) if asked.isdigit() and int(asked) else cpus
@@ -152,7 +149,7 @@ def _rate(loader: DataLoader | OrderedLoader, workers: int, most: float = math.i
 
 
 def take_loaders(trainer: lightning.Trainer, seed: int, workers: int | Literal["auto"] = 0) -> None:
-    """Let a Trainer, once made, give its training loaders an order of our own (see `batches.ordered`).
+    """Let a Trainer, once made, give its training loaders an order of our own (see `data.ordered`).
 
     Those that have no workers get some: so many, or as many as are chosen for them, which is printed. A
     number leaves them their CPUs: torch takes fewer threads. A choice does not, since what is measured
