@@ -127,7 +127,7 @@ def lightning(logs: Path | None, resume: str) -> None:
     from trainlab.training.config import TrainingConfig
     from trainlab.training.trainer import Trainer
 
-    board, write = watched(), FullState._write
+    board, save = watched(), FullState._save
 
     class Line(lightning.LightningModule):
         def __init__(self) -> None:
@@ -148,11 +148,11 @@ def lightning(logs: Path | None, resume: str) -> None:
         def configure_optimizers(self) -> Any:
             return torch.optim.Adam(self.parameters(), lr=0.05)
 
-    def telling(states: FullState, trainer: Any, saved: dict[str, Any]) -> None:
-        write(states, trainer, saved)
-        board.saved = saved["global_step"]
+    def telling(states: FullState, trainer: Any, *args: Any, **options: Any) -> None:
+        save(states, trainer, *args, **options)
+        board.saved = trainer.global_step
 
-    FullState._write = telling  # type: ignore[method-assign]
+    FullState._save = telling  # type: ignore[method-assign]
     config = TrainingConfig(
         accelerator="cpu", num_workers=0, epochs=3, checkpoint_every="3", resume=resume, monitor="val/loss"
     )

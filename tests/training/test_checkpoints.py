@@ -104,7 +104,7 @@ def test_the_lowest_is_best_of_well_known_errors(tag: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["val/lossless_ratio", "val/errors_found", "val/seconds_saved", "score"])
 def test_no_training_begins_whose_best_weights_would_be_chosen_by_a_guess(name: str, tmp_path: Path) -> None:
-    said = f"monitor={name}: .* nobody has said whether less or more of it is better"
+    said = f"monitor={name}: .* it is unknown whether less or more of it is better"
     with pytest.raises(UserError, match=said) as error:
         train(tmp_path, Scored(name), monitor=name)
     assert "mode=min or mode=max" in str(error.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from scored_training import Scored, train
 from trainlab.errors import UserError
 from trainlab.run import checkpoint
 from trainlab.run.signals import Deferral, Terminated
+from trainlab.training import checkpoints
 from trainlab.training.checkpoints import FullState
 from trainlab.training.config import TrainingConfig
 from trainlab.training.trainer import Trainer
@@ -136,42 +138,45 @@ def test_a_finished_run_goes_on_with_more_epochs_but_not_with_fewer(tmp_path: Pa
         Trainer(run, fewer).fit(Noisy(), Data())
 
 
-class Interrupted(FullState):
-    """Gets SIGTERM while the processes agree on whether to save, or just before; says what it saves."""
+class Stopped:
+    """A Trainer of so many processes that gets SIGTERM while these agree on whether to save."""
 
-    def __init__(self, run: trainlab.Run, world_size: int) -> None:
-        super().__init__(run, TrainingConfig())
+    fast_dev_run, is_global_zero = 0, True
+
+    def __init__(self, world_size: int) -> None:
+        self.global_step, self.world_size = 1, world_size
+        self.strategy = self._checkpoint_connector = self
         self.deferral = Deferral(patience=60)
-        self.saved: list[int] = []
-        self.trainer: Any = SimpleNamespace(global_step=1, world_size=world_size, strategy=self)
-
-    def broadcast(self, agreed: Any) -> Any:
-        self.signal()
-        return agreed
-
-    def is_due(self, step: int) -> bool:
-        due = super().is_due(step)
-        if self.trainer.world_size == 1:
-            self.signal()
-        return due
 
     def signal(self) -> None:
         if self.deferral.requested is None:
             self.deferral.handle(signal.SIGTERM)
 
-    def _save(self, trainer: Any, **_: Any) -> None:
-        self.saved.append(trainer.global_step)
+    def broadcast(self, agreed: Any) -> Any:
+        self.signal()
+        return agreed
 
-    def steps(self) -> None:
-        for step in (1, 2, 3):
-            self.trainer.global_step = step
-            self.after_step(self.trainer, long_rest=False)
+    def dump_checkpoint(self, weights_only: bool) -> dict[str, Any]:
+        return {"global_step": self.global_step}
+
+    def save_checkpoint(self, saved: dict[str, Any], path: Path) -> None:
+        checkpoint.save(saved, path)
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_a_signal_at_any_moment_stops_the_training_with_a_checkpoint(world_size: int, tmp_path: Path) -> None:
-    with trainlab.Run("interrupted", TrainingConfig(), logs=tmp_path) as run:
-        states = Interrupted(run, world_size)
+def test_a_signal_at_any_moment_stops_the_training_with_a_checkpoint(
+    world_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer: Any = Stopped(world_size)
+    with trainlab.Run("interrupted", TrainingConfig(), logs=tmp_path, monitor=False) as run:
+        states = FullState(run, TrainingConfig())
+        states.deferral = trainer.deferral
+        if world_size == 1:  # it arrives when the clock is looked at
+            clock = SimpleNamespace(monotonic=lambda: trainer.signal() or time.monotonic())
+            monkeypatch.setattr(checkpoints, "time", clock)
         with pytest.raises(Terminated):
-            states.steps()
-    assert states.saved == [states.trainer.global_step]
+            for trainer.global_step in (1, 2, 3):
+                states.after_step(trainer, long_rest=False)
+    assert [path.name for path in checkpoint.full_states(run.folder)] == [
+        f"step-{trainer.global_step:08d}.ckpt"
+    ]

@@ -175,6 +175,33 @@ def test_under_torchrun_one_run_is_recorded_and_goes_on(one: Trained, tmp_path: 
     assert len(list(folder.glob("events.out.*"))) == 2, "one of each session"
 
 
+PLAIN = """
+import lightning, trainlab, ddp_work; from pathlib import Path
+with trainlab.Run("plain", logs=Path("."), monitor=False) as run:
+    options = dict(accelerator="cpu", max_epochs=1, enable_progress_bar=False, {})
+    lightning.Trainer(logger=trainlab.RunLogger(run), callbacks=run.callbacks(), **options).fit(
+        ddp_work.Net(), ddp_work.Points()
+    )
+"""
+SPLIT = "devices=2, strategy='ddp_find_unused_parameters_true'"
+
+
+def test_a_plain_trainer_that_starts_the_script_again_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLAIN.format(SPLIT))
+    process = started(tmp_path, "import runpy, sys; sys.argv = ['mine.py']; runpy.run_path('mine.py')")
+    out, err = process.communicate(timeout=DEADLINE)
+    assert out.count("warning: Lightning has started this script 2 times") == 1, out + err
+    assert "torchrun --nproc-per-node 2 SCRIPT" in out
+
+
+@pytest.mark.parametrize(("options", "warned"), [("devices='auto'", 1), (SPLIT, 0)])
+def test_processes_that_each_train_the_whole_are_named(options: str, warned: int, tmp_path: Path) -> None:
+    process = torchrun(tmp_path, PLAIN.format(options))
+    out, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, err
+    assert out.count("warning: torchrun has started 2 processes, and each trains the whole") == warned
+
+
 def forever(tmp_path: Path, start: Any) -> tuple[subprocess.Popen[str], Path]:
     """Start a training without end; return it and the run's folder once it has saved."""
     process = start(tmp_path, FOREVER)

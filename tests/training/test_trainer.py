@@ -12,9 +12,9 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import trainlab
+from trainlab import system
 from trainlab.run import checkpoint
 from trainlab.runs.frames import scalars
-from trainlab.training import workers
 from trainlab.training.checkpoints import VerifiedCheckpoints
 from trainlab.training.config import TrainingConfig
 from trainlab.training.trainer import Trainer
@@ -152,7 +152,7 @@ def test_torch_gets_as_many_threads_as_it_may_use_cpus(
     limit: float | None, expected: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = torch.get_num_threads()
-    monkeypatch.setattr(workers, "cpu_limit", lambda: limit)
+    monkeypatch.setattr(system, "cpu_limit", lambda: limit)
     try:
         threads = set_threads()
         assert threads == torch.get_num_threads() == (expected or min(before, len(os.sched_getaffinity(0))))

@@ -145,7 +145,7 @@ def test_settings_are_those_of_the_run_and_then_those_of_the_call(tmp_path: Path
     with trainlab.Run("own", {"monitor": "something of mine"}, logs=tmp_path) as run:
         with pytest.raises(UserError, match=r"moniter.*Did you mean 'monitor'"):
             run.callbacks(moniter="val_acc")
-        with pytest.raises(UserError, match="nobody has said whether less or more"):
+        with pytest.raises(UserError, match="it is unknown whether less or more"):
             run.callbacks(monitor="score")
         run.callbacks(monitor="score", mode="max")
 

@@ -44,8 +44,10 @@ PRIVATE = {  # who has it: names, those of an instance behind a dot
     "lightning.pytorch.callbacks.ModelCheckpoint": (
         "_save_topk_checkpoint _save_checkpoint _monitor_candidates _should_save_on_train_epoch_end"
     ),
+    "lightning.pytorch.callbacks.EarlyStopping": "_run_early_stopping_check",
     "lightning.pytorch.strategies.DDPStrategy": "_configure_launcher ._launcher",
     f"{SPAWN}._MultiProcessingLauncher": "launch is_interactive_compatible",
+    "lightning.pytorch.strategies.launchers.subprocess_script._SubprocessScriptLauncher": "",
     f"{SPAWN}._GlobalStateSnapshot": "capture restore",
     "lightning.pytorch.trainer.call": (
         "_call_callback_hooks _call_callbacks_state_dict _call_callbacks_load_state_dict"

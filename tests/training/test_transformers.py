@@ -212,8 +212,8 @@ def test_the_best_is_what_somebody_says_is_best(
 @pytest.mark.parametrize(
     ("name", "changes", "refused"),
     [
-        ("skill", {}, r"val/skill: .*nobody has said .*metrics=\{'val/skill'"),
-        ("skill", {"greater_is_better": True}, "nobody has said"),  # it can't be told from the guess
+        ("skill", {}, r"val/skill: .*it is unknown .*metrics=\{'val/skill'"),
+        ("skill", {"greater_is_better": True}, "it is unknown"),  # it can't be told from the guess
         ("wer", {}, r"val/wer: .*the minimum is best.*greater_is_better=False"),
     ],
 )

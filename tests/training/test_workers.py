@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from trainlab import system
 from trainlab.training import workers
 from trainlab.training.data import OrderedLoader, ordered
 from trainlab.training.workers import Choice, choose_workers, measure_workers, threads_for
@@ -34,7 +35,7 @@ def loader(seconds: float, items: int = 4000) -> OrderedLoader:
 
 @pytest.fixture(autouse=True)
 def four_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "cpus", lambda: 4)
+    monkeypatch.setattr(system, "cpus", lambda: 4.0)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
@@ -107,10 +108,11 @@ def test_threads_are_shared_by_processes_and_leave_workers_their_cpus(
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(0.5, 1), (1.5, 2)])
-def test_a_container_has_the_cpus_of_its_limit(
+def test_a_container_has_the_threads_of_its_limit(
     limit: float, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr(workers, "cpu_limit", lambda: limit)
-    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda process: set(range(8)))
-    assert workers.cpus() == expected
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(system, "cpu_limit", lambda: limit)
+    monkeypatch.setattr(system.os, "sched_getaffinity", lambda process: set(range(8)))
+    assert threads_for() == expected

@@ -160,8 +160,8 @@ def split_scenes(validation: float, test: float, seed: int) -> tuple[list[Scene]
     order = np.random.default_rng(seed).permutation(len(everything))
     held = max(1, round(len(order) * validation)), max(1, round(len(order) * test))
     parts = np.split(order, np.cumsum(held))
-    found = [[everything[index] for index in part] for part in parts]
-    return found[2], found[0], found[1]
+    validated, tested, trained = ([everything[index] for index in part] for part in parts)
+    return trained, validated, tested
 
 
 def draw_shapes(config: CaptionsConfig) -> Corpus:
@@ -261,21 +261,21 @@ class CaptionsData(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Return batches of captions, shuffled again each epoch."""
-        items = self._side(self.corpus.training, training=True)
+        items = CaptionSet(self.corpus, self.corpus.training, self.vocabulary, self.max_words, training=True)
         alone = len(items) % self.batch_size == 1  # a last batch of one has no variance for batch norm
-        size = self.batch_size
-        return DataLoader(items, batch_size=size, shuffle=True, drop_last=alone, collate_fn=collate)
+        return DataLoader(items, self.batch_size, shuffle=True, drop_last=alone, collate_fn=collate)
 
     def val_dataloader(self) -> DataLoader:
         """Return batches of the pictures that an epoch is chosen by."""
-        return DataLoader(self._side(self.corpus.validation), self.batch_size, collate_fn=collate)
+        return self._held_out(self.corpus.validation)
 
     def test_dataloader(self) -> DataLoader:
         """Return batches of the pictures that nothing is chosen by."""
-        return DataLoader(self._side(self.corpus.test), self.batch_size, collate_fn=collate)
+        return self._held_out(self.corpus.test)
 
-    def _side(self, rows: NDArray[np.int64], training: bool = False) -> CaptionSet:
-        return CaptionSet(self.corpus, rows, self.vocabulary, self.max_words, training)
+    def _held_out(self, rows: NDArray[np.int64]) -> DataLoader:
+        items = CaptionSet(self.corpus, rows, self.vocabulary, self.max_words, training=False)
+        return DataLoader(items, self.batch_size, collate_fn=collate)
 
 
 def collate(items: Sequence[Item]) -> Batch:

@@ -30,7 +30,7 @@ from trainlab.run.checkpoint import CheckpointError
 from trainlab.run.recorder import VIEWS
 from trainlab.run.restoring import best_of, restore, trained
 from trainlab.runs.plots import plot_curves
-from trainlab.training.trainer import accelerator_of, set_threads
+from trainlab.training.trainer import set_threads
 
 Pixels = NDArray[np.uint8]
 Images = str | Path | Pixels | Sequence[str | Path | Pixels]
@@ -132,7 +132,7 @@ def _record(run: Run, config: CaptionsConfig, corpus: Corpus) -> Result:
         validated = commonest(corpus, corpus.validation)
         for step in (0, trainer.global_step):  # two points make a line
             run.log({f"val_commonest/{name}": value for name, value in validated.items()}, step)
-    model = model.to(accelerator_of(config.accelerator)).eval()
+    model = model.to(config.device).eval()
     return Result(run.folder, config, corpus, model, metrics)
 
 

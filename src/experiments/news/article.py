@@ -164,12 +164,26 @@ def series(config: ArticleConfig) -> Series:
     Raises:
         UserError: Before there is a run, where data or backbone can't be used.
     """
+    from experiments.news.train import train
+
     config.preflight()
     found = Series()
     chosen = [(setting, split) for setting in SETTINGS[: config.only] for split in SPLITS]
     with Run("article", config, seed=config.seed, metrics=LOSSES) as run:
         for number, (setting, split) in enumerate(chosen, 1):
-            result = _train(config, setting, split)
+            began = time.monotonic()
+            with redirect_stdout(StringIO()):  # what each prints on the way would fill the screen
+                trained = train(config.news(setting, split))
+            examples, metrics = trained.examples, trained.metrics
+            validated = len(examples.validation) if split == "triplet" else 0
+            result = SettingResult(
+                setting,
+                split,
+                trained.run,
+                len(examples.training) + validated,
+                metrics["trained" if setting.trained else "untrained"],
+                time.monotonic() - began,
+            )
             found.results.append(result)
             run.log({f"val/loss_{split}": result.metrics["loss"]}, number)
             run.update(runs=[each.run.name for each in found.results])
@@ -178,18 +192,6 @@ def series(config: ArticleConfig) -> Series:
         table = found.table().map(lambda cell: f"{cell:.3f}" if isinstance(cell, float) else cell)
         run.log_text("series", markdown_table(("setting", *table.columns), table.itertuples()), 0)
     return found
-
-
-def _train(config: ArticleConfig, setting: Setting, split: Split) -> SettingResult:
-    """Train one setting; what it prints on the way would fill the screen eight times."""
-    from experiments.news.train import train
-
-    began = time.monotonic()
-    with redirect_stdout(StringIO()):
-        result = train(config.news(setting, split))
-    metrics: dict[str, Any] = result.metrics["trained" if setting.trained else "untrained"]
-    triplets = len(result.examples.training) + (len(result.examples.validation) if split == "triplet" else 0)
-    return SettingResult(setting, split, result.run, triplets, metrics, time.monotonic() - began)
 
 
 class TourConfig(Config):

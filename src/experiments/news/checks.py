@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -188,7 +187,7 @@ class NewsSubject(Subject):
             "TF-IDF": self._precision(tfidf(self.examples, self.config.text)),
         }
 
-    def _precision(self, vectors: NDArray[Any]) -> float:
+    def _precision(self, vectors: Any) -> float:
         return self.examples.measure(vectors, self.config.margin)["precision_at_10"]
 
     def _distances(self, module: NewsModel, batch: Batch) -> tuple[Tensor, Tensor]:

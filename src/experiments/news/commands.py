@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
+from trainlab.cli.options import Reference
+
 app = typer.Typer()
 
 
 @app.command()
 def recommend(
-    reference: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run's name or part of it, a path, or 'last'.")
-    ],
+    run: Reference,
     titles: Annotated[list[str], typer.Argument(metavar="TITLE...")],
     k: Annotated[int, typer.Option("-k", min=1, help="How many for each title.")] = 10,
 ) -> None:
@@ -25,7 +25,7 @@ def recommend(
     from experiments.news.recommend import recommend as nearest
     from trainlab.cleaning import printable
 
-    for query, rows in nearest(reference, titles, k=k).groupby("query", sort=False):
+    for query, rows in nearest(run, titles, k=k).groupby("query", sort=False):
         title = Text(printable(str(query)))
         table = Table("", "title", "category", "distance", title=title, title_justify="left")
         for row in rows.to_dict("records"):

@@ -359,11 +359,8 @@ def tokenize(tokenizer: Tokenizer, items: Sequence[Sequence[str]]) -> TokenTable
         lengths += map(len, encoded)
         parts.append(np.fromiter(chain.from_iterable(encoded), kind))
     ids = np.concatenate(parts) if parts else np.empty(0, kind)
-    return TokenTable(ids, np.cumsum(lengths), len(items[0]) if items else 1, _padding(tokenizer))
-
-
-def _padding(tokenizer: Tokenizer) -> int:
-    return int((tokenizer.padding or {}).get("pad_id", 0))
+    padding = (tokenizer.padding or {}).get("pad_id", 0)
+    return TokenTable(ids, np.cumsum(lengths), len(items[0]) if items else 1, padding)
 
 
 def load_tokens(folder: Path, tokenizer: Tokenizer, texts: int) -> TokenTable:
@@ -371,7 +368,7 @@ def load_tokens(folder: Path, tokenizer: Tokenizer, texts: int) -> TokenTable:
     ids, ends = (np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in FILES)
     if len(ends) % texts or len(ids) != (ends[-1] if len(ends) else 0):
         raise ValueError(f"{folder}: its files don't belong together")
-    return TokenTable(ids, ends, texts, _padding(tokenizer))
+    return TokenTable(ids, ends, texts, (tokenizer.padding or {}).get("pad_id", 0))
 
 
 def tokens_folder() -> Path:

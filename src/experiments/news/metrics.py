@@ -31,7 +31,8 @@ def triplet_distances(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the distances [T] of anchors to positives and to negatives; triplets [T, 3] are rows."""
     anchors = vectors[triplets[:, 0]]
-    return _lengths(anchors - vectors[triplets[:, 1]]), _lengths(anchors - vectors[triplets[:, 2]])
+    positive, negative = (np.sqrt(_squares(anchors - vectors[triplets[:, side]])) for side in (1, 2))
+    return positive, negative
 
 
 def triplet_metrics(vectors: Vectors, triplets: NDArray[np.integer], margin: float) -> dict[str, float]:
@@ -93,10 +94,6 @@ def _squares(vectors: Vectors) -> NDArray[np.float64]:
     """Return the squared length [N] of each row."""
     squares = vectors.multiply(vectors) if hasattr(vectors, "multiply") else vectors * vectors
     return np.asarray(squares.sum(axis=1)).ravel()
-
-
-def _lengths(vectors: Vectors) -> NDArray[np.float64]:
-    return np.sqrt(_squares(vectors))
 
 
 def _mean(parts: list[NDArray[np.float64]]) -> float:

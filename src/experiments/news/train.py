@@ -30,7 +30,7 @@ from trainlab.run.metrics import Direction
 from trainlab.run.recorder import VIEWS
 from trainlab.run.restoring import BEST, restore
 from trainlab.runs.plots import plot_curves
-from trainlab.training.trainer import accelerator_of, set_threads
+from trainlab.training.trainer import set_threads
 
 METRICS: dict[str, Direction] = {  # the loss grows with the margin: what comes first compares any two runs
     "val/precision_at_10": "max",
@@ -95,8 +95,16 @@ class Result:
         return plot_curves(self.history(), CURVES)
 
     def similarity(self) -> Figure:
-        """Draw how far apart the categories of the unseen items lie."""
-        return plot_similarity(category_distances(self.examples, self.unseen()))
+        """Draw how far apart the categories of the unseen items lie; the darker, the more alike."""
+        near = category_distances(self.examples, self.unseen())
+        figure, axes = plt.subplots(figsize=(7, 6), layout="constrained")
+        image = axes.imshow(near, cmap="viridis")
+        axes.set_xticks(range(len(near)), near.columns, rotation=90)
+        axes.set_yticks(range(len(near)), near.index)
+        axes.set_title("Mean distance between unseen news: dark is similar")
+        figure.colorbar(image, shrink=0.8)
+        plt.close(figure)
+        return figure
 
 
 def train(config: NewsConfig) -> Result:
@@ -119,7 +127,7 @@ def train(config: NewsConfig) -> Result:
 def _record(run: Run, config: NewsConfig, examples: Examples) -> Result:
     set_threads()
     torch.manual_seed(config.seed)  # the head's first weights
-    model = NewsModel.pretrained(config).to(accelerator_of(config.accelerator))
+    model = NewsModel.pretrained(config).to(config.device)
     backbone, count = Path(config.backbone).name, len(examples.unseen)
     print(f"measuring {backbone}, untrained, and TF-IDF on the {count:,} items", flush=True)
     tokens = tokens_of(examples.news, config.text, model.tokenizer)
@@ -133,7 +141,14 @@ def _record(run: Run, config: NewsConfig, examples: Examples) -> Result:
     if not config.fast_dev_run and not run.has("val_untrained/loss", 0):  # a resumed run has logged them
         run.log(baselines, 0)
     if config.trained:
-        model, steps = _train(run, config, data, model)
+        if config.devices == 1:  # other processes would each get a copy
+            data.tokens = model.cache_frozen_layers(data.tokens)
+        trainer = Trainer(run, config, callbacks=[Evaluation(run, examples, config.margin)])
+        trainer.fit(model, data)
+        if trainer.best_checkpoint is not None:
+            model = restore(NewsModel, trainer.best_checkpoint)
+            print(f"trained, below: the weights with the best {config.monitor}", flush=True)
+        model, steps = model.to(config.device).eval(), trainer.global_step
     else:  # recorded as it is, so that it can recommend like any other
         run.log({f"val/{name}": value for name, value in metrics["untrained"].items()}, 0)
         state = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
@@ -150,21 +165,9 @@ def _record(run: Run, config: NewsConfig, examples: Examples) -> Result:
         run.log(baselines, steps)  # a second point makes a line of them
     else:
         log_distances(run, examples, result.unseen(), steps)
-    log_embeddings(run, examples, result.unseen(), steps)
+    log_embeddings(run, result, steps)
     run.log_text("recommendations", as_markdown(result.recommendations()), steps)
     return result
-
-
-def _train(run: Run, config: NewsConfig, data: NewsData, model: NewsModel) -> tuple[NewsModel, int]:
-    """Train; return the best epoch's network and the number of steps made."""
-    if config.devices == 1:  # other processes would each get a copy
-        data.tokens = model.cache_frozen_layers(data.tokens)
-    trainer = Trainer(run, config, callbacks=[Evaluation(run, data.examples, config.margin)])
-    trainer.fit(model, data)
-    if trainer.best_checkpoint is not None:
-        model = restore(NewsModel, trainer.best_checkpoint)
-        print(f"trained, below: the weights with the best {config.monitor}", flush=True)
-    return model.to(accelerator_of(config.accelerator)).eval(), trainer.global_step
 
 
 class TripletSet(Dataset):
@@ -288,12 +291,13 @@ def log_distances(run: Run, examples: Examples, vectors: NDArray[Any], step: int
     run.log_histogram(f"{VIEWS}distances_negative", negative, step)
 
 
-def log_embeddings(run: Run, examples: Examples, vectors: NDArray[Any], step: int) -> None:
-    """Write the unseen items' vectors [U, D] to the projector, and the picture of their categories."""
-    table = examples.news.table.iloc[examples.unseen[:PROJECTED]]
+def log_embeddings(run: Run, result: Result, step: int) -> None:
+    """Write the unseen items' vectors to the projector, and the picture of their categories."""
     columns = ["title", "category", "subcategory"]
-    run.log_embedding("unseen", vectors[:PROJECTED], table[columns].to_numpy().tolist(), columns, step)
-    run.log_figure(f"{VIEWS}similarity", plot_similarity(category_distances(examples, vectors)), step)
+    table = result.examples.news.table.iloc[result.examples.unseen[:PROJECTED]][columns]
+    vectors = result.unseen()[:PROJECTED]
+    run.log_embedding("unseen", vectors, table.to_numpy().tolist(), columns, step)
+    run.log_figure(f"{VIEWS}similarity", result.similarity(), step)
 
 
 def category_distances(examples: Examples, vectors: NDArray[Any]) -> pd.DataFrame:
@@ -308,18 +312,6 @@ def category_distances(examples: Examples, vectors: NDArray[Any]) -> pd.DataFram
     with np.errstate(invalid="ignore"):  # a single item has no distance within its category: NaN, left blank
         mean = (members.T @ near @ members) / pairs
     return pd.DataFrame(mean, index=names, columns=names)
-
-
-def plot_similarity(near: pd.DataFrame) -> Figure:
-    """Draw the distances between categories; the darker, the more alike."""
-    figure, axes = plt.subplots(figsize=(7, 6), layout="constrained")
-    image = axes.imshow(near, cmap="viridis")
-    axes.set_xticks(range(len(near)), near.columns, rotation=90)
-    axes.set_yticks(range(len(near)), near.index)
-    axes.set_title("Mean distance between unseen news: dark is similar")
-    figure.colorbar(image, shrink=0.8)
-    plt.close(figure)
-    return figure
 
 
 def as_markdown(table: pd.DataFrame) -> str:

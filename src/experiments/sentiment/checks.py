@@ -16,11 +16,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from experiments.sentiment.config import SentimentConfig
-from experiments.sentiment.data import Reviews, draw, keys
+from experiments.sentiment.data import Reviews, draw
 from experiments.sentiment.metrics import measure
-from experiments.sentiment.model import Classifier, Encoded
+from experiments.sentiment.model import Classifier
 from experiments.sentiment.train import tfidf
 from trainlab.checks.subject import Items, Subject
+from trainlab.cleaning import text_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,10 +75,7 @@ class Data(lightning.LightningDataModule):
     def __init__(self, reviews: Reviews, classifier: Classifier, batch_size: int) -> None:
         super().__init__()
         self._loader = partial(DataLoader, batch_size=batch_size, collate_fn=classifier.collate)
-        self._parts = {
-            side: Encoded(classifier.tokenizer, table["text"].tolist(), table["label"].tolist())
-            for side, table in reviews.parts().items()
-        }
+        self._parts = classifier.encode(reviews)
 
     def train_dataloader(self) -> DataLoader:
         """Return batches to train on, shuffled anew each epoch."""
@@ -106,10 +104,6 @@ class SentimentSubject(Subject):
     def targets(self, batch: dict[str, Tensor]) -> Tensor:
         """Return the labels [N]."""
         return batch["labels"]
-
-    def size(self, batch: dict[str, Tensor]) -> int:
-        """Return the number of reviews."""
-        return len(batch["labels"])
 
     def zeroed(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the same labels of reviews that are all one and the same token."""
@@ -154,7 +148,7 @@ class SentimentSubject(Subject):
         """Return a part's reviews; equal texts are the same item."""
         table = self.reviews.parts()[SIDES[split]]
         lengths = [len(text.split()) for text in table["text"]]
-        return Items(keys(table["text"]).tolist(), table["label"].tolist(), lengths)
+        return Items(table["text"].map(text_key).tolist(), table["label"].tolist(), lengths)
 
     def baselines(self, data: Data) -> dict[str, float]:  # type: ignore[override]
         """Return the accuracy in validation of the commonest label, and of TF-IDF."""

@@ -6,16 +6,13 @@ from typing import Annotated
 
 import typer
 
+from trainlab.cli.options import Reference
+
 app = typer.Typer()
 
 
 @app.command()
-def predict(
-    reference: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run's name or part of it, a path, or 'last'.")
-    ],
-    texts: Annotated[list[str], typer.Argument(metavar="TEXT...")],
-) -> None:
+def predict(run: Reference, texts: Annotated[list[str], typer.Argument(metavar="TEXT...")]) -> None:
     """Say whether each text is positive or negative, by a trained run of the sentiment experiment."""
     from rich.console import Console
     from rich.table import Table
@@ -25,7 +22,7 @@ def predict(
     from trainlab.cleaning import printable
 
     table = Table("", "probability", "text")
-    for text, label, positive in answer(reference, texts).itertuples(index=False):
+    for text, label, positive in answer(run, texts).itertuples(index=False):
         word, sure = ("positive", positive) if label else ("negative", 1 - positive)
         table.add_row(word, f"{sure:.3f}", Text(printable(text)))
     Console(highlight=False).print(table)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from trainlab import files, hub, paths
-from trainlab.errors import UserError, nearest
+from trainlab.cleaning import text_key
+from trainlab.errors import UserError, nearest, some
 from trainlab.files import decode, parted_otherwise, read_bytes, unpacked
 
 if TYPE_CHECKING:
@@ -69,12 +70,18 @@ def draw(config: SentimentConfig) -> Reviews:
         parts, warnings, sha256 = read_imdb()
         source = REPOSITORY
     else:
-        path = _locate(config.data)
+        path = Path(config.data).expanduser().resolve()
+        path = paths.data() / "sample" / "reviews.csv" if config.data == "sample" else path
         table, sha256 = read_table(path, f"data={config.data}")
         table, warnings = clean(path, table)
         parts, source = _split(config, table), str(path)
     parts, repeated = _apart(parts)
-    _require_labels(source, parts)
+    for side, each in parts.items():
+        if each["label"].nunique() < 2:
+            raise UserError(
+                f"{source}: {len(each)} reviews are left in the {side} set, not of both labels. Expected a "
+                "few of each label in each part: give more reviews, or larger shares."
+            )
     return Reviews(source, sha256, **parts, warnings=(*warnings, *repeated))
 
 
@@ -85,10 +92,6 @@ def preflight(config: SentimentConfig) -> None:
     """
     draw(config)
     config.check_machine()
-
-
-def _locate(data: str) -> Path:
-    return paths.data() / "sample" / "reviews.csv" if data == "sample" else Path(data).expanduser().resolve()
 
 
 def _split(config: SentimentConfig, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -119,7 +122,7 @@ def _apart(parts: dict[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], lis
     kept: dict[str, pd.DataFrame] = {}
     warnings, later = [], set[str]()
     for side in reversed(SIDES):
-        own = keys(parts[side]["text"])
+        own = parts[side]["text"].map(text_key)
         shared = own.isin(later)
         kept[side] = parts[side][~shared]
         if shared.any():
@@ -129,20 +132,10 @@ def _apart(parts: dict[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], lis
     return {side: kept[side] for side in SIDES}, warnings
 
 
-def _require_labels(source: str, parts: dict[str, pd.DataFrame]) -> None:
-    for side, table in parts.items():
-        if table["label"].nunique() < 2:
-            raise UserError(
-                f"{source}: {len(table)} reviews are left in the {side} set, not of both labels. Expected a "
-                "few of each label in each part: give more reviews, or larger shares."
-            )
-
-
 COLUMNS = ("text", "label")
 PARQUET = (".parquet", ".pq")
 MOST_ROWS = 50_000_000
 LONGEST = 20_000  # characters: 512 tokens, all that a backbone reads, are some 2,500 characters of English
-NAMED = 5  # rows named in a message; the rest are counted
 ADVICE = "Expected data=sample, data=imdb, or the path of a CSV or Parquet table with the columns text,label."
 
 
@@ -178,20 +171,17 @@ def clean(path: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             f"{counted(long, 'text')} of more than {LONGEST:,} characters cut: {some_rows(long.index[long])}"
         )
     cleaned = pd.DataFrame({"text": texts.str.slice(0, LONGEST), "label": labels})[~empty]
-    _require_both(path, cleaned)
+    found = sorted(cleaned["label"].unique().tolist())
+    if len(found) < 2:
+        what = f"all {len(cleaned):,} reviews have the label {found[0]}" if found else "no review in it"
+        raise UserError(f"{path}: {what}. Expected reviews of both labels, 0 and 1.")
     return cleaned, warnings
-
-
-def keys(texts: pd.Series) -> pd.Series:
-    """Return texts with case and white space levelled: equal keys are duplicates."""
-    return texts.str.casefold().str.split().str.join(" ")
 
 
 def some_rows(rows: Iterable[Any]) -> str:
     """Return the first few rows by number, and how many more there are."""
     listed = [str(row) for row in rows]
-    more = f" and {len(listed) - NAMED:,} more" if len(listed) > NAMED else ""
-    return f"row{'s' if len(listed) > 1 else ''} {', '.join(listed[:NAMED])}{more}"
+    return f"row{'s' if len(listed) > 1 else ''} {some(listed)}"
 
 
 def _csv(path: Path, raw: bytes) -> pd.DataFrame:
@@ -252,18 +242,14 @@ def _in_words(error: str) -> str:
 
 def _require_columns(path: Path, columns: Iterable[Any]) -> None:
     found = [str(column) for column in columns]
+    other = files.separator(found[0]) if len(found) == 1 else ""  # of a header without commas
+    parted = f", parted by commas and not by {files.SEPARATORS[other]}" if other else ""
     for missing in COLUMNS:
         if missing not in found:
             raise UserError(
                 f"{path}: no column {missing!r}.{nearest(missing, found)} There: {', '.join(found)[:200]}. "
-                f"Expected the columns text and label{_parted(found)}: rename yours."
+                f"Expected the columns text and label{parted}: rename yours."
             )
-
-
-def _parted(columns: list[str]) -> str:
-    """Return a remark where a header without commas has other separators."""
-    found = files.separator(columns[0]) if len(columns) == 1 else ""
-    return f", parted by commas and not by {files.SEPARATORS[found]}" if found else ""
 
 
 def _labels(path: Path, labels: pd.Series) -> pd.Series:
@@ -277,13 +263,6 @@ def _labels(path: Path, labels: pd.Series) -> pd.Series:
             f"{int(wrong.sum()):,} of {len(labels):,} rows are wrong: {some_rows(wrong.index[wrong])}."
         )
     return numbers.astype(int)
-
-
-def _require_both(path: Path, table: pd.DataFrame) -> None:
-    found = sorted(table["label"].unique().tolist())
-    if len(found) < 2:
-        what = f"all {len(table):,} reviews have the label {found[0]}" if found else "no review in it"
-        raise UserError(f"{path}: {what}. Expected reviews of both labels, 0 and 1.")
 
 
 def counted(chosen: pd.Series, what: str) -> str:

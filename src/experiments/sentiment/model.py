@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from torch.utils.data import Dataset
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from experiments.sentiment.data import LONGEST
+from experiments.sentiment.data import LONGEST, Reviews
 from experiments.sentiment.metrics import THRESHOLD
 from trainlab import hub
 from trainlab.errors import UserError
@@ -55,11 +55,12 @@ class Classifier:
             ) from None
         return cls(model, load_tokenizer(source, config.max_tokens))
 
-    @property
-    def pad_id(self) -> int:
-        """The id of the token that fills a batch."""
-        assert self.tokenizer.padding is not None, "load_tokenizer enables it, and a checkpoint keeps it"
-        return self.tokenizer.padding["pad_id"]
+    def encode(self, reviews: Reviews) -> dict[str, Encoded]:
+        """Return the tokens and labels of the three parts by name."""
+        return {
+            side: Encoded(self.tokenizer, table["text"].tolist(), table["label"].tolist())
+            for side, table in reviews.parts().items()
+        }
 
     def save(self, path: Path, step: int) -> None:
         """Write the network as it was after so many steps, and all that `load` needs to build it again."""
@@ -84,7 +85,8 @@ class Classifier:
 
     def collate(self, reviews: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Return reviews as one batch, padded to the longest of them."""
-        padding = {"input_ids": self.pad_id, "attention_mask": 0}
+        assert self.tokenizer.padding is not None, "load_tokenizer enables it, and a checkpoint keeps it"
+        padding = {"input_ids": self.tokenizer.padding["pad_id"], "attention_mask": 0}
         batch = {
             name: torch.nn.utils.rnn.pad_sequence(
                 [torch.tensor(review[name]) for review in reviews], batch_first=True, padding_value=value
@@ -131,15 +133,15 @@ def load(run: str | Path) -> Classifier:
     quiet()
     path = restoring.best_of(restoring.trained(run, "sentiment"), "sentiment")
     saved = checkpoint.load(path)
-    model = restoring.build(path, saved, _network)
+    model = restoring.build(
+        path,
+        saved,
+        lambda known: AutoModelForSequenceClassification.from_config(
+            hub.architecture(known["config"]), trust_remote_code=False
+        ),
+    )
     with restoring.explained(path):
         return Classifier(model, hub.tokenizer(saved["hyper_parameters"]["tokenizer"]))
-
-
-def _network(known: dict[str, Any]) -> PreTrainedModel:
-    return AutoModelForSequenceClassification.from_config(
-        hub.architecture(known["config"]), trust_remote_code=False
-    )
 
 
 def positive(logits: NDArray[np.floating]) -> NDArray[np.float64]:

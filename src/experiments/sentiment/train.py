@@ -13,7 +13,8 @@ import transformers
 import trainlab
 from experiments.sentiment.data import Reviews, draw
 from experiments.sentiment.metrics import THRESHOLD, chance, interval, measure
-from experiments.sentiment.model import Classifier, Encoded, answer, positive
+from experiments.sentiment.model import Classifier, answer, positive
+from trainlab.cleaning import markdown_table
 from trainlab.run.recorder import VIEWS
 from trainlab.run.restoring import BEST
 from trainlab.run.run import Run
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
-    from torch.utils.data import Dataset
 
     from experiments.sentiment.config import SentimentConfig
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 METRICS = ("val/loss", "val/accuracy", "val/f1", "test/accuracy")
 # Of the test, among the curves, since TensorBoard opens on test/; run.json has the others
 TESTED = ("accuracy", "f1")
-COARSE = 5  # the lesson's other resolution, in intervals of `logging_steps`: the chapter's 50 steps to 10
+RESOLUTIONS = (1, 5)  # the lesson's, in intervals of `logging_steps`: the chapter's 10 steps and 50
 CLASSES = ("negative", "positive")
 WRONG = 10  # reviews in the panel of the most wrong
 SHOWN = 300  # characters of each
@@ -51,7 +51,7 @@ CHOICES = {"val/loss": np.argmin, "val/accuracy": np.argmax}  # the first of equ
 
 @dataclass
 class Result:
-    """What a run gave: its folder, the reviews, the best step's network, and what is said of the test.
+    """What a run gave: its folder, the reviews, the best step's network, and its answers on the test.
 
     `answers` are the test's reviews [text, label] with the probability that each is positive, by the network
     (`positive`) and by TF-IDF (`tfidf`).
@@ -65,7 +65,16 @@ class Result:
 
     def table(self) -> pd.DataFrame:
         """Return the metrics on the test, one column a system, with the 95 % interval of the accuracy."""
-        return pd.DataFrame(_measured(self.answers)).rename_axis(f"test, {len(self.answers):,} reviews")
+        return pd.DataFrame(self.measured()).rename_axis(f"test, {len(self.answers):,} reviews")
+
+    def measured(self) -> dict[str, dict[str, float]]:
+        """Return each system's metrics on the test."""
+        labels, found = self.answers["label"].to_numpy(), {}
+        for system, column in (("fine-tuned", "positive"), ("tfidf", "tfidf")):
+            metrics = measure(labels, self.answers[column].to_numpy())
+            low, high = interval(metrics["accuracy"], len(labels))
+            found[system] = {"accuracy": metrics["accuracy"], "low": low, "high": high, **metrics}
+        return found
 
     def chance(self) -> float:
         """Return how probable so great a difference to TF-IDF would be if both were equally good."""
@@ -81,11 +90,31 @@ class Result:
 
     def confusion(self) -> Figure:
         """Draw how many reviews of each label were taken for which."""
-        return plot_confusion(self.answers)
+        import matplotlib.pyplot as plt
+        from sklearn.metrics import ConfusionMatrixDisplay
+
+        figure, axes = plt.subplots(figsize=(4, 3.6), layout="constrained")
+        labels, found = self.answers["label"], (self.answers["positive"] >= THRESHOLD).astype(int)
+        look: dict[str, Any] = {"display_labels": CLASSES, "cmap": "Blues", "colorbar": False}
+        ConfusionMatrixDisplay.from_predictions(labels, found, labels=[0, 1], ax=axes, **look)
+        axes.set(xlabel="answered", ylabel="right", title=f"{len(found):,} reviews of the test")
+        plt.close(figure)
+        return figure
 
     def precision_recall(self) -> Figure:
-        """Draw precision against recall over all thresholds, TF-IDF beside it."""
-        return plot_precision_recall(self.answers)
+        """Draw precision against recall of the positive reviews over all thresholds, TF-IDF beside it."""
+        import matplotlib.pyplot as plt
+        from sklearn.metrics import PrecisionRecallDisplay
+
+        figure, axes = plt.subplots(figsize=(5, 4), layout="constrained")
+        labels = self.answers["label"]
+        for system, name in (("positive", "fine-tuned"), ("tfidf", "TF-IDF")):
+            PrecisionRecallDisplay.from_predictions(labels, self.answers[system], name=name, ax=axes)
+        axes.axhline(labels.mean(), color="grey", linestyle=":", label=f"all positive ({labels.mean():.2f})")
+        axes.set(xlabel="recall", ylabel="precision", ylim=(0, 1.02))
+        axes.legend(loc="lower left", fontsize="small")
+        plt.close(figure)
+        return figure
 
     def most_wrong(self, count: int = WRONG) -> pd.DataFrame:
         """Return the test's wrong answers, the surest first."""
@@ -93,18 +122,15 @@ class Result:
 
     def lesson(self) -> pd.DataFrame:
         """Return the best step by loss and by accuracy, each `logging_steps` and at every fifth of these."""
-        return lesson(self.history(), self._resolutions())
+        return lesson(self.history(), [each * self.config.logging_steps for each in RESOLUTIONS])
 
     def plot_lesson(self) -> Figure:
         """Draw the lesson."""
-        return plot_lesson(self.history(), self._resolutions())
+        return plot_lesson(self.history(), [each * self.config.logging_steps for each in RESOLUTIONS])
 
     def predict(self, texts: str | Sequence[str]) -> pd.DataFrame:
         """Return what the network makes of any texts (see `predict`)."""
         return answer(self.classifier, texts)
-
-    def _resolutions(self) -> tuple[int, int]:
-        return self.config.logging_steps, COARSE * self.config.logging_steps
 
 
 def train(config: SentimentConfig) -> Result:
@@ -128,15 +154,10 @@ def train(config: SentimentConfig) -> Result:
 
 
 def _record(run: Run, config: SentimentConfig, reviews: Reviews, classifier: Classifier) -> Result:
-    parts = {
-        side: Encoded(classifier.tokenizer, table["text"].tolist(), table["label"].tolist())
-        for side, table in reviews.parts().items()
-    }
+    parts = classifier.encode(reviews)
     for side, encoded in parts.items():
-        if encoded.cut:
-            print(
-                f"  {side}: {encoded.cut:,} of {len(encoded):,} reviews are cut at {config.max_tokens} tokens"
-            )
+        if cut := encoded.cut:
+            print(f"  {side}: {cut:,} of {len(encoded):,} reviews are cut at {config.max_tokens} tokens")
     callbacks: list[transformers.TrainerCallback] = []
     if config.patience is not None:
         callbacks.append(transformers.EarlyStoppingCallback(early_stopping_patience=config.patience))
@@ -148,51 +169,29 @@ def _record(run: Run, config: SentimentConfig, reviews: Reviews, classifier: Cla
         train_dataset=limited(parts["training"], config, config.limit_train_batches, config.batch_size),
         eval_dataset=limited(parts["validation"], config, config.limit_val_batches, config.eval_batch_size),
         data_collator=classifier.collate,
-        compute_metrics=_metrics,
+        compute_metrics=lambda found: measure(found.label_ids, positive(found.predictions)),  # type: ignore[arg-type]
         callbacks=callbacks,
     )
     trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
     test = limited(parts["test"], config, config.limit_test_batches, config.eval_batch_size)
-    answers = _test(trainer, reviews, test)
+    scores: Any = trainer.predict(test).predictions  # as many as `limit_test_batches` leaves
+    answers = reviews.test.iloc[: len(scores)].copy()
+    answers["positive"] = positive(scores)
+    answers["tfidf"] = tfidf(reviews.training, answers["text"])
     result = Result(run.folder, config, reviews, classifier, answers)
     if not config.fast_dev_run:
         state = trainer.state
         step = state.best_global_step or state.global_step
         classifier.save(run.folder / BEST, step)
-        told = {"path": BEST, "monitor": config.metric_for_best, "value": state.best_metric, "step": step}
-        run.update(best_checkpoint=told)
+        best = {"path": BEST, "monitor": config.metric_for_best, "value": state.best_metric}
+        run.update(best_checkpoint=best | {"step": step})
         _finish(run, result, state.global_step)
     return result
 
 
-def _metrics(found: transformers.EvalPrediction) -> dict[str, float]:
-    """Return what validation logs besides the loss."""
-    return measure(found.label_ids, positive(found.predictions))  # type: ignore[arg-type]
-
-
-def _test(trainer: transformers.Trainer, reviews: Reviews, test: Dataset) -> pd.DataFrame:
-    """Return the test's reviews, as many as `limit_test_batches` leaves, with what both systems answer."""
-    scores: Any = trainer.predict(test).predictions
-    answers = reviews.test.iloc[: len(scores)].copy()
-    answers["positive"] = positive(scores)
-    answers["tfidf"] = tfidf(reviews.training, answers["text"])
-    return answers
-
-
-def _measured(answers: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Return each system's metrics on the test."""
-    labels, systems = answers["label"].to_numpy(), {"fine-tuned": "positive", "tfidf": "tfidf"}
-    measured = {}
-    for system, column in systems.items():
-        metrics = measure(labels, answers[column].to_numpy())
-        low, high = interval(metrics["accuracy"], len(labels))
-        measured[system] = {"accuracy": metrics["accuracy"], "low": low, "high": high, **metrics}
-    return measured
-
-
 def _finish(run: Run, result: Result, steps: int) -> None:
     """Write what came out on the test, and TF-IDF's part: figures, pictures, and the most wrong reviews."""
-    step, tested = max(0, steps - 1), _measured(result.answers)
+    step, tested = max(0, steps - 1), result.measured()
     run.log({f"test/{name}": tested["fine-tuned"][name] for name in TESTED}, step)
     run.update(tested=tested)
     held = result.reviews.validation
@@ -204,43 +203,6 @@ def _finish(run: Run, result: Result, steps: int) -> None:
     run.log_text("most wrong", as_markdown(result.most_wrong()), step)
 
 
-def plot_confusion(answers: pd.DataFrame) -> Figure:
-    """Draw how many reviews of each label [label, positive] were taken for which."""
-    import matplotlib.pyplot as plt
-    from sklearn.metrics import ConfusionMatrixDisplay
-
-    figure, axes = plt.subplots(figsize=(4, 3.6), layout="constrained")
-    found = (answers["positive"] >= THRESHOLD).astype(int)
-    ConfusionMatrixDisplay.from_predictions(
-        answers["label"],
-        found,
-        labels=[0, 1],
-        display_labels=CLASSES,
-        cmap="Blues",
-        colorbar=False,
-        ax=axes,
-    )
-    axes.set(xlabel="answered", ylabel="right", title=f"{len(answers):,} reviews of the test")
-    plt.close(figure)
-    return figure
-
-
-def plot_precision_recall(answers: pd.DataFrame) -> Figure:
-    """Draw precision against recall of the positive reviews, of each system over all thresholds."""
-    import matplotlib.pyplot as plt
-    from sklearn.metrics import PrecisionRecallDisplay
-
-    figure, axes = plt.subplots(figsize=(5, 4), layout="constrained")
-    for system, name in (("positive", "fine-tuned"), ("tfidf", "TF-IDF")):
-        PrecisionRecallDisplay.from_predictions(answers["label"], answers[system], name=name, ax=axes)
-    share = answers["label"].mean()
-    axes.axhline(share, color="grey", linestyle=":", label=f"all positive ({share:.2f})")
-    axes.set(xlabel="recall", ylabel="precision", ylim=(0, 1.02))
-    axes.legend(loc="lower left", fontsize="small")
-    plt.close(figure)
-    return figure
-
-
 def most_wrong(answers: pd.DataFrame, count: int = WRONG) -> pd.DataFrame:
     """Return the wrong answers [label, positive, text], the surest first."""
     wrong = answers[(answers["positive"] >= THRESHOLD) != (answers["label"] == 1)]
@@ -250,12 +212,14 @@ def most_wrong(answers: pd.DataFrame, count: int = WRONG) -> pd.DataFrame:
 
 def as_markdown(wrong: pd.DataFrame) -> str:
     """Return reviews as a Markdown table for TensorBoard's text panel."""
-    lines = ["| row | right | probability of positive | review |", "|---|---|--:|---|"]
-    lines += [
-        f"| {row} | {CLASSES[label]} | {positive:.3f} | {_cell(text)} |"
-        for row, label, positive, text in wrong.itertuples(name=None)
+    if not len(wrong):
+        return "No review of the test was answered wrongly."
+    rows = [
+        (row, CLASSES[label], f"{found:.3f}", " ".join(text[:SHOWN].split()) + "…" * (len(text) > SHOWN))
+        for row, label, found, text in wrong.itertuples(name=None)
     ]
-    return "\n".join(lines) if len(wrong) else "No review of the test was answered wrongly."
+    right = "probability of positive"
+    return markdown_table(("row", "right", right, "review"), rows, [right])
 
 
 def lesson(history: pd.DataFrame, every: Sequence[int]) -> pd.DataFrame:
@@ -311,13 +275,6 @@ def _evaluations(history: pd.DataFrame) -> pd.DataFrame:
 def _every(curve: pd.DataFrame, steps: int) -> pd.DataFrame:
     """Return what a run with these `logging_steps` evaluates: each so many steps, and the last one."""
     return curve[(curve.index % steps == 0) | (curve.index == curve.index.max())]
-
-
-def _cell(text: str) -> str:
-    import html
-
-    short = text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
-    return html.escape(" ".join(short.split())).replace("|", "\\|")
 
 
 def tfidf(training: pd.DataFrame, texts: pd.Series) -> NDArray[Any]:

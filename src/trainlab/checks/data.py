@@ -28,15 +28,14 @@ FOLLOWED = 8  # outputs, each by a pass back through the network
 RELATIVE, ABSOLUTE = 1e-4, 1e-5  # what the order of additions may change, in 32 bits
 
 
-@check(
-    1,
-    "data audit",
-    passes="no item in two splits",
-    means="the split was made after items were duplicated, or by something else than the item: what is "
-    "measured was learned by heart",
-)
+@check(1, "data audit")
 def audit(context: CheckContext) -> CheckResult:
-    """Count duplicates, empty items, classes and lengths; an item in two splits is a failure."""
+    """Count duplicates, empty items, classes and lengths; an item in two splits is a failure.
+
+    Passes: no item in two splits
+    Failure: the split was made after items were duplicated, or by something else than the item: what is
+        measured was learned by heart
+    """
     found = {split: context.subject.items(context.data, split) for split in SPLITS}
     splits = {split: items for split, items in found.items() if items is not None}
     if len(splits) < 2:
@@ -67,15 +66,14 @@ def _summary(items: Items) -> str:
     return ", ".join(parts)
 
 
-@check(
-    9,
-    "decoded inputs",
-    passes="ids decode back to the text, whole or cut at its end",
-    means="another vocabulary than the network's, ids shifted by one, texts and labels out of step, or "
-    "padding where text should be",
-)
+@check(9, "decoded inputs")
 def decoded(context: CheckContext) -> CheckResult:
-    """Turn the tensors just before the network back into text, and compare it with the source."""
+    """Turn the tensors just before the network back into text, and compare it with the source.
+
+    Passes: ids decode back to the text, whole or cut at its end
+    Failure: another vocabulary than the network's, ids shifted by one, texts and labels out of step, or
+        padding where text should be
+    """
     decoded = context.subject.decode(context.fixed_batch)
     rows = range(min(FIXED, len(rows_of(context.loader()))))
     sources = context.subject.texts(context.data, rows)
@@ -99,15 +97,14 @@ def _level(text: str) -> str:
     return "".join(letter for letter in letters if not unicodedata.combining(letter) and not letter.isspace())
 
 
-@check(
-    11,
-    "no leak across the batch",
-    passes="the gradient of output i reaches input i alone, in evaluation mode",
-    means="a view or reshape that mixes the batch's dimension with another, an operation over the wrong "
-    "dimension, or batch norm without running figures",
-)
+@check(11, "no leak across the batch")
 def leaks(context: CheckContext) -> CheckResult:
-    """Follow each output's gradient back to the examples that it comes from."""
+    """Follow each output's gradient back to the examples that it comes from.
+
+    Passes: the gradient of output i reaches input i alone, in evaluation mode
+    Failure: a view or reshape that mixes the batch's dimension with another, an operation over the
+        wrong dimension, or batch norm without running figures
+    """
     sources, ordered = _sources(context, training=False)
     shared = _shared(sources)
     wrong = [
@@ -196,14 +193,13 @@ def _trace(
         return context.subject.followed(module, batch), floats, embedded
 
 
-@check(
-    12,
-    "whole validation",
-    passes="as many examples as the set has",
-    means="drop_last in the validation loader, a limit left from debugging, or a sampler that skips",
-)
+@check(12, "whole validation")
 def validation(context: CheckContext) -> CheckResult:
-    """Count the examples that reach `validation_step`, and hold the number against the set's size."""
+    """Count the examples that reach `validation_step`, and hold the number against the set's size.
+
+    Passes: as many examples as the set has
+    Failure: drop_last in the validation loader, a limit left from debugging, or a sampler that skips
+    """
     size = context.subject.validation_size(context.data)
     seen: list[int] = []
     counter = LambdaCallback(
@@ -217,14 +213,13 @@ def validation(context: CheckContext) -> CheckResult:
     return CheckResult(sum(seen) == size, f"{sum(seen)} of {size} examples")
 
 
-@check(
-    13,
-    "fast path equals slow path",
-    passes=f"allclose to a loop: relative {RELATIVE:g}, absolute {ABSOLUTE:g}",
-    means="padding that is seen, a wrong mask or order, or batch norm without running figures",
-)
+@check(13, "fast path equals slow path")
 def paths(context: CheckContext) -> CheckResult:
-    """Compare the outputs with the same made the plain way."""
+    """Compare the outputs with the same made the plain way.
+
+    Passes: allclose to a loop: relative 0.0001, absolute 1e-05
+    Failure: padding that is seen, a wrong mask or order, or batch norm without running figures
+    """
     module = context.warm_module
     fast = context.outputs(module, context.batch)
     with evaluating(module), torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import warnings
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import lightning
 import torch
@@ -74,31 +75,39 @@ class Finding:
 CHECKS: dict[int, tuple[Finding, Callable[[CheckContext], CheckResult]]] = {}
 
 
-def check(number: int, name: str, *, passes: str, means: str) -> Callable[[Any], Any]:
-    """Register a function as the check of this number.
+def check(number: int, name: str) -> Callable[[Any], Any]:
+    """Register a function as the check of this number in the recipe.
 
-    Args:
-        number: The check's number in the recipe.
-        name: What it is called in tables.
-        passes: When it passes, in words.
-        means: What a failure usually means.
-
-    Returns:
-        A decorator for a function that takes a `CheckContext` and returns a `CheckResult`.
+    It takes a `CheckContext` and returns a `CheckResult`. Its docstring ends with the words of the tables:
+    when it passes, behind "Passes:", and what a failure usually means, behind "Failure:".
     """
 
     def register(run: Callable[[CheckContext], CheckResult]) -> Callable[[CheckContext], CheckResult]:
+        words = " ".join((inspect.getdoc(run) or "").partition("Passes:")[2].split())
+        passes, _, means = words.partition(" Failure: ")
         CHECKS[number] = Finding(number, name, passes, means), run
         return run
 
     return register
 
 
-@dataclass
-class Training:
-    """A short training: each step's loss, and what came of the fixed batch before it and after each epoch."""
+@dataclass(eq=False)
+class Training(Callback):
+    """A short training: each step's loss, and what came of the fixed batch before it and after each epoch.
 
+    Args:
+        context: What it is part of.
+        module: What is trained.
+        watch: Look at the context's fixed batch.
+        until: Called after each step; the training ends where it returns True.
+        freeze_weights: Leave the weights as they are: the losses are wanted alone.
+    """
+
+    context: CheckContext
     module: LightningModule
+    watch: bool = False
+    until: Callable[[Training], bool] | None = None
+    freeze_weights: bool = False
     losses: list[float] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
@@ -108,6 +117,44 @@ class Training:
         """The mean loss of the last quarter of the steps."""
         last = self.losses[-max(1, len(self.losses) // EPOCHS) :]
         return sum(last) / len(last) if last else math.nan
+
+    def run(self, batches: Iterable[Any], change: Callable[[Any], Any] | None = None, **options: Any) -> Self:
+        """Train on these batches, each of them changed first where asked; `options` are the Trainer's."""
+        self.context.reseed()
+        with quiet():
+            plain_trainer(self, **options).fit(self.module, _Batches(batches, change))
+        return self
+
+    def on_train_start(self, trainer: lightning.Trainer, module: LightningModule) -> None:
+        """Hold the learning rate constant: a warm-up would not get beyond its first steps here."""
+        trainer.strategy.lr_scheduler_configs = []
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = 0.0 if self.freeze_weights else group.get("initial_lr", group["lr"])
+        self.on_train_epoch_end(trainer, module)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *arguments: Any) -> None:
+        """Note the step's loss, and stop a training that is done."""
+        outputs = arguments[1]  # after the module
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if loss is None:
+            raise MissingFactError("a training_step that returns the loss")
+        self.losses.append(float(loss))
+        if self.until and self.until(self):
+            trainer.should_stop = True
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: LightningModule) -> None:  # noqa: ARG002
+        """Look at the fixed batch."""
+        if not self.watch:
+            return
+        batch = self.context.fixed_batch
+        self.outputs.append(self.context.outputs(module, batch))
+        with evaluating(module), torch.no_grad():
+            try:
+                lines = self.context.subject.describe(module, batch)
+            except MissingFactError:
+                lines = [str(row) for row in self.outputs[-1].tolist()]
+        self.texts.append("".join(f"    {line}\n" for line in lines))  # Markdown: as it is
 
 
 class CheckContext:
@@ -179,46 +226,23 @@ class CheckContext:
     def train_full(
         self, module: LightningModule, change: Callable[[Any], Any] | None = None, *, watch: bool = False
     ) -> Training:
-        """Train on the training set for the subject's `steps`.
+        """Train a fresh module on the training set for the subject's `steps`.
 
-        Args:
-            module: A fresh one; its weights change.
-            change: What each batch goes through first.
-            watch: Look at the fixed batch after each of `EPOCHS` epochs.
+        Each batch goes through `change` first. With `watch` the fixed batch is looked at after each of
+        `EPOCHS` epochs, where the subject gives outputs.
         """
-        batches, steps = _Batches(self.loader(), change), self.subject.steps
+        batches, steps = self.loader(), self.subject.steps
         if watch:
             try:
                 self.outputs(self.warm_module, self.fixed_batch)
             except MissingFactError:  # the check that needs outputs says what is missing
                 watch = False
-        watcher = _Watcher(self, Training(module), watch)
-        return self._fit(watcher, batches, max_steps=steps, limit_train_batches=max(1, steps // EPOCHS))
+        each = max(1, steps // EPOCHS)
+        return Training(self, module, watch).run(batches, change, max_steps=steps, limit_train_batches=each)
 
-    def train(
-        self,
-        module: LightningModule,
-        batches: Iterable[Any],
-        *,
-        until: Callable[[Training], bool] | None = None,
-        freeze_weights: bool = False,
-    ) -> Training:
-        """Train on these batches, each once.
-
-        Args:
-            module: A fresh one; its weights change.
-            batches: As the training's data loader gives them.
-            until: Called after each step; the training ends where it returns True.
-            freeze_weights: Leave the weights as they are: the losses are wanted alone.
-        """
-        watcher = _Watcher(self, Training(module), until=until, freeze_weights=freeze_weights)
-        return self._fit(watcher, _Batches(batches), max_epochs=1)
-
-    def _fit(self, watcher: _Watcher, batches: _Batches, **options: Any) -> Training:
-        self.reseed()
-        with quiet():
-            plain_trainer(watcher, **options).fit(watcher.training.module, batches)
-        return watcher.training
+    def train(self, module: LightningModule, batches: Iterable[Any], **options: Any) -> Training:
+        """Train a fresh module on these batches, each once; `options` are those of `Training`."""
+        return Training(self, module, **options).run(batches, max_epochs=1)
 
     def outputs(self, module: LightningModule, batch: Any) -> Tensor:
         """Return the outputs [N, ...] of a batch in evaluation mode, without gradients."""
@@ -247,48 +271,6 @@ class _Batches:
 
     def __len__(self) -> int:
         return len(self._batches)  # type: ignore[arg-type]  # TypeError where there is no length: as it is asked
-
-
-@dataclass(eq=False)
-class _Watcher(Callback):
-    """Notes losses and predictions, holds the learning rate constant, and stops a training that is done."""
-
-    context: CheckContext
-    training: Training
-    watch: bool = False
-    until: Callable[[Training], bool] | None = None
-    freeze_weights: bool = False
-
-    def on_train_start(self, trainer: lightning.Trainer, module: LightningModule) -> None:
-        """Take the schedules away: a warm-up would not get beyond its first steps here."""
-        trainer.strategy.lr_scheduler_configs = []
-        for optimizer in trainer.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = 0.0 if self.freeze_weights else group.get("initial_lr", group["lr"])
-        self.on_train_epoch_end(trainer, module)
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, *arguments: Any) -> None:
-        """Note the step's loss."""
-        outputs = arguments[1]  # after the module
-        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        if loss is None:
-            raise MissingFactError("a training_step that returns the loss")
-        self.training.losses.append(float(loss))
-        if self.until and self.until(self.training):
-            trainer.should_stop = True
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: LightningModule) -> None:  # noqa: ARG002
-        """Look at the fixed batch."""
-        if not self.watch:
-            return
-        batch = self.context.fixed_batch
-        self.training.outputs.append(self.context.outputs(module, batch))
-        with evaluating(module), torch.no_grad():
-            try:
-                lines = self.context.subject.describe(module, batch)
-            except MissingFactError:
-                lines = [str(row) for row in self.training.outputs[-1].tolist()]
-        self.training.texts.append("".join(f"    {line}\n" for line in lines))  # Markdown: as it is
 
 
 def plain_trainer(*callbacks: Callback, **options: Any) -> lightning.Trainer:

@@ -26,15 +26,14 @@ NEAR_ZERO = 0.05  # of the first loss, or of that expected of an untrained netwo
 FEW = (1, 10)  # examples to be learned by heart
 
 
-@check(
-    2,
-    "determinism",
-    passes="identical losses on the CPU",
-    means="something draws from a random state of its own: a generator without the seed, the order of a set "
-    "or of files, threads",
-)
+@check(2, "determinism")
 def determinism(context: CheckContext) -> CheckResult:
-    """Train twice with one seed, data and module made anew, and compare each step's loss."""
+    """Train twice with one seed, data and module made anew, and compare each step's loss.
+
+    Passes: identical losses on the CPU
+    Failure: something draws from a random state of its own: a generator without the seed, the order of
+        a set or of files, threads
+    """
     runs = []
     for _ in range(2):
         data, module = context.fresh_data(), context.module()
@@ -47,15 +46,14 @@ def determinism(context: CheckContext) -> CheckResult:
     return CheckResult(False, f"step {first}: {one[first]!r}, then {other[first]!r}")
 
 
-@check(
-    3,
-    "loss at initialisation",
-    passes="within 10 % of ln(classes), or of the prior's entropy; triplet loss of the margin",
-    means="a sum in place of a mean, a factor, softmax or logarithm twice, another margin, or first weights "
-    "far too large",
-)
+@check(3, "loss at initialisation")
 def initial_loss(context: CheckContext) -> CheckResult:
-    """Hold the untrained network's loss against the one that a network without knowledge has."""
+    """Hold the untrained network's loss against the one that a network without knowledge has.
+
+    Passes: within 10 % of ln(classes), or of the prior's entropy; triplet loss of the margin
+    Failure: a sum in place of a mean, a factor, softmax or logarithm twice, another margin, or first
+        weights far too large
+    """
     expected = [context.subject.initial_loss()]
     with suppress(MissingFactError):
         expected.append((_prior_entropy(context), "the prior's entropy"))
@@ -64,15 +62,14 @@ def initial_loss(context: CheckContext) -> CheckResult:
     return CheckResult(any(_near(loss, value) for value, _ in expected), f"{loss:.3f}; expected {words}")
 
 
-@check(
-    4,
-    "bias at the class prior",
-    passes="the first loss is within 10 % of the prior's entropy",
-    means="the final bias starts at 0: the first steps only learn how frequent the classes are. Set it to "
-    "the logarithm of their shares",
-)
+@check(4, "bias at the class prior")
 def prior_bias(context: CheckContext) -> CheckResult:
-    """Hold the first loss against the entropy of the classes' shares."""
+    """Hold the first loss against the entropy of the classes' shares.
+
+    Passes: the first loss is within 10 % of the prior's entropy
+    Failure: the final bias starts at 0: the first steps only learn how frequent the classes are. Set it
+        to the logarithm of their shares
+    """
     if context.subject.classes is None and context.subject.margin is not None:
         raise NotApplicableError("a triplet loss has no classes that a bias could be set to")
     entropy = _prior_entropy(context)
@@ -80,14 +77,14 @@ def prior_bias(context: CheckContext) -> CheckResult:
     return CheckResult(_near(loss, entropy), f"{loss:.3f}; expected {entropy:.3f}, the prior's entropy")
 
 
-@check(
-    5,
-    "input-independent baseline",
-    passes="the loss is at most 0.8 of that on zeroed inputs",
-    means="the inputs do not reach the network, the labels are not theirs, or the learning rate is far off",
-)
+@check(5, "input-independent baseline")
 def zeroed_inputs(context: CheckContext) -> CheckResult:
-    """Train on inputs that say nothing, and compare the loss with the real training's."""
+    """Train on inputs that say nothing, and compare the loss with the real training's.
+
+    Passes: the loss is at most 0.8 of that on zeroed inputs
+    Failure: the inputs do not reach the network, the labels are not theirs, or the learning rate is far
+        off
+    """
     context.subject.zeroed(context.batch)  # says what is missing before anything is trained
     blind = context.train_full(context.module(), context.subject.zeroed)
     real = context.baseline_run
@@ -96,15 +93,14 @@ def zeroed_inputs(context: CheckContext) -> CheckResult:
     return CheckResult(real.loss <= CLEARLY * blind.loss, found, curves)
 
 
-@check(
-    6,
-    "simple baselines",
-    passes="each is beaten",
-    means="labels that do not belong to their inputs, a learning rate far off, or a problem that needs no "
-    "network",
-)
+@check(6, "simple baselines")
 def baselines(context: CheckContext) -> CheckResult:
-    """Hold the trained network's metric against what simpler ways reach."""
+    """Hold the trained network's metric against what simpler ways reach.
+
+    Passes: each is beaten
+    Failure: labels that do not belong to their inputs, a learning rate far off, or a problem that needs
+        no network
+    """
     subject = context.subject
     simple = subject.baselines(context.data)
     if not simple:
@@ -118,26 +114,24 @@ def baselines(context: CheckContext) -> CheckResult:
     return CheckResult(all(beaten), found)
 
 
-@check(
-    7,
-    "overfit one batch",
-    passes="loss at most 5 % of the first, and predictions equal labels",
-    means="gradients do not reach the weights, inputs and labels are out of step, the learning rate is far "
-    "off, or the loss is not that of the predictions",
-)
+@check(7, "overfit one batch")
 def overfit_batch(context: CheckContext) -> CheckResult:
-    """Learn one batch by heart."""
+    """Learn one batch by heart.
+
+    Passes: loss at most 5 % of the first, and predictions equal labels
+    Failure: gradients do not reach the weights, inputs and labels are out of step, the learning rate is
+        far off, or the loss is not that of the predictions
+    """
     return _overfit(context, context.batch, "batch")
 
 
-@check(
-    8,
-    "overfit 1 and 10 examples",
-    passes="loss at most 5 % of the first, and predictions equal labels",
-    means="a change broke what the network could learn before: see the overfitted batch's reasons",
-)
+@check(8, "overfit 1 and 10 examples")
 def overfit_few(context: CheckContext) -> CheckResult:
-    """Learn 1 and 10 examples by heart."""
+    """Learn 1 and 10 examples by heart.
+
+    Passes: loss at most 5 % of the first, and predictions equal labels
+    Failure: a change broke what the network could learn before: see the overfitted batch's reasons
+    """
     results = {
         count: _overfit(context, context.examples(count, repeat=2 if count == 1 else 1), str(count))
         for count in FEW  # a single one twice, as batch norm needs two
@@ -147,15 +141,14 @@ def overfit_few(context: CheckContext) -> CheckResult:
     return CheckResult(all(each.passed for each in results.values()), found, curves)
 
 
-@check(
-    10,
-    "predictions over time",
-    passes="those of a fixed batch are logged each epoch, and change in each",
-    means="no weight that matters is trained: frozen layers, a detached tensor, parameters that the "
-    "optimizer does not know",
-)
+@check(10, "predictions over time")
 def predictions(context: CheckContext) -> CheckResult:
-    """Look at the same few examples after each epoch."""
+    """Look at the same few examples after each epoch.
+
+    Passes: those of a fixed batch are logged each epoch, and change in each
+    Failure: no weight that matters is trained: frozen layers, a detached tensor, parameters that the
+        optimizer does not know
+    """
     context.outputs(
         context.warm_module, context.fixed_batch
     )  # says what is missing before anything is trained
@@ -169,14 +162,14 @@ def predictions(context: CheckContext) -> CheckResult:
     )
 
 
-@check(
-    14,
-    "more capacity",
-    passes="the training loss is at most 0.9 of a smaller network's",
-    means="the size is not what holds the network back: a bottleneck elsewhere, the data, or the optimizer",
-)
+@check(14, "more capacity")
 def capacity(context: CheckContext) -> CheckResult:
-    """Train a smaller network as long, and compare the losses."""
+    """Train a smaller network as long, and compare the losses.
+
+    Passes: the training loss is at most 0.9 of a smaller network's
+    Failure: the size is not what holds the network back: a bottleneck elsewhere, the data, or the
+        optimizer
+    """
     small, real = context.train_full(context.module(context.subject.smaller)), context.baseline_run
     sizes = [
         sum(each.numel() for each in run.module.parameters() if each.requires_grad) for run in (small, real)

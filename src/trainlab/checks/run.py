@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from trainlab import experiments, paths
+from trainlab.cleaning import markdown_table
 from trainlab.config import Config, assignments
 from trainlab.errors import UserError, nearest
 
@@ -103,7 +104,7 @@ def check(config: CheckConfig, tell: Callable[[Finding], None] | None = None) ->
 
     Args:
         config: What is checked, and by which checks.
-        tell: Hears each finding as soon as it is made.
+        tell: Called with each finding as soon as it is made.
 
     Returns:
         The findings in the checks' order, and the run.
@@ -136,7 +137,7 @@ def run_all(
         subject: A module, its data, and what is known of them.
         only: Numbers of the checks to make; all where empty.
         seed: Of weights, batches and whatever else is drawn.
-        tell: Hears each finding as soon as it is made.
+        tell: Called with each finding as soon as it is made.
 
     Returns:
         The findings by number. A check whose facts the subject does not give is skipped, and says which; one
@@ -192,15 +193,12 @@ def table(findings: Sequence[Finding]) -> Table:
 
 def _record(run: Run, findings: Sequence[Finding]) -> None:
     """Write the table, 1 or 0 for each check that passed or failed, and what the trainings showed."""
-    lines = [
-        "| | check | | found | passes when | a failure usually means | seconds |",
-        "|--:|---|---|---|---|---|--:|",
+    head = ("", "check", "status", "found", "passes when", "a failure usually means", "seconds")
+    rows = [
+        (each.number, each.name, each.status, each.found, each.threshold, each.means, f"{each.seconds:.1f}")
+        for each in findings
     ]
-    for each in findings:
-        words = (each.name, f"**{each.status}**", each.found, each.threshold, each.means)
-        cells = " | ".join(word.replace("|", "\\|").replace("\n", " ") for word in words)
-        lines.append(f"| {each.number} | {cells} | {each.seconds:.1f} |")
-    run.log_text("checks", "\n".join(lines), 0)
+    run.log_text("checks", markdown_table(head, rows, ("", "seconds")), 0)
     run.log({f"check/{status}": sum(each.status == status for each in findings) for status in STYLES}, 0)
     for each in findings:
         if each.status != "skipped":

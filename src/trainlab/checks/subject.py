@@ -53,7 +53,7 @@ class Subject:
         Subject("mine", MyModel, MyData, classes=10)
 
     is enough where batches are pairs (inputs [N, ...], labels [N]) and the module, called with the inputs,
-    returns scores [N, ..., classes]. Anything else is said by a subclass, which overrides what raises
+    returns scores [N, ..., classes]. Anything else takes a subclass, which overrides what raises
     `MissingFactError` below, or guesses wrongly. A check without its facts is skipped, never passed.
 
     Attributes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, ModelCheckpoint
 
 from trainlab.errors import UserError, nearest
 from trainlab.run import checkpoint, signals
@@ -21,7 +20,6 @@ from trainlab.training.logger import RunLogger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from signal import Signals
 
     import lightning
 
@@ -117,36 +115,21 @@ class FullState(Checkpoint):
             self.deferral.longest_step = seconds
             self._run.update(longest_step=round(seconds, 1))
 
-    def is_due(self, step: int) -> bool:
-        """Tell whether the interval is over after so many steps, or somebody wants to stop."""
-        if self.deferral.requested:
-            return True
-        if steps := self._config.checkpoint_steps:
-            return step % steps == 0
-        return time.monotonic() - self._since >= (self._config.checkpoint_seconds or math.inf)
-
     def after_step(self, trainer: lightning.Trainer, long_rest: bool) -> None:
         """Save where it is time; be prepared to save during a long rest, such as a validation."""
         self.measure_step()
-        stop = self.deferral.requested
-        if trainer.global_step != self._saved:
-            due, stop = self._agreed(trainer, self.is_due(trainer.global_step))
-            if due:
-                self._save(trainer)
-            elif long_rest and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                self._pending = _dump(trainer)
-        self.deferral.stop_by(stop)
+        if trainer.global_step == self._saved:
+            self.deferral.stop()
+        elif not self._settle(trainer) and long_rest:
+            self._pending = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
         self.deferral.at_once = long_rest
         if long_rest:
             self.deferral.stop()
 
     def after_epoch(self, trainer: lightning.Trainer) -> None:
         """Save at the end of an epoch."""
-        at_end = trainer.current_epoch % self._config.every_n_epochs == 0
-        due, stop = self._agreed(trainer, at_end or self.is_due(trainer.global_step))
-        if due:
-            self._save(trainer, between_epochs=True)
-        self.deferral.stop_by(stop)
+        due = trainer.current_epoch % self._config.every_n_epochs == 0
+        self._settle(trainer, due=due, between_epochs=True)
 
     def at_end(self, trainer: lightning.Trainer) -> None:
         """Save at the end of the training."""
@@ -157,28 +140,34 @@ class FullState(Checkpoint):
         """Save the last whole step, if it is at hand and not yet on the disk; other processes may be gone."""
         if self._pending is not None:
             try:
-                self._write(trainer, self._pending)
+                self._save(trainer, self._pending)
             except checkpoint.CheckpointError as error:
                 print(f"warning: {error}", flush=True)
 
-    def _agreed(self, trainer: lightning.Trainer, due: bool) -> tuple[bool, Signals | None]:
-        """Return whether to save, and the signal to stop by: what the first process decided.
+    def _settle(self, trainer: lightning.Trainer, *, due: bool = False, between_epochs: bool = False) -> bool:
+        """Save where it is time, and stop if somebody wants that: as the first process decides.
 
         A signal may arrive at any line. It is looked at once: one that comes later has its turn after the
-        next step, so that no training stops without having saved.
+        next step, so that no training stops without having saved. Returns whether it was saved.
         """
+        step, seconds = trainer.global_step, time.monotonic() - self._since
         stop = self.deferral.requested
-        due = due or stop is not None
-        return (due, stop) if trainer.world_size == 1 else trainer.strategy.broadcast((due, stop))
-
-    def _save(self, trainer: lightning.Trainer, *, between_epochs: bool = False) -> None:
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._write(trainer, _dump(trainer))
-            self._between_epochs = between_epochs
+        due = due or stop is not None or self._config.is_due(step, max(self._saved, 0), seconds)
+        if trainer.world_size > 1:
+            due, stop = trainer.strategy.broadcast((due, stop))
+        if due:
+            self._save(trainer, between_epochs=between_epochs)
+        self.deferral.stop_by(stop)
+        return due
 
     @signals.held()
-    def _write(self, trainer: lightning.Trainer, saved: dict[str, Any]) -> None:
-        step = saved["global_step"]
+    def _save(
+        self, trainer: lightning.Trainer, saved: dict[str, Any] | None = None, *, between_epochs: bool = False
+    ) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        saved = saved or trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        step, self._between_epochs = saved["global_step"], between_epochs
         path = self._run.checkpoints / f"{STEP}{step:08d}.ckpt"
         trainer.strategy.save_checkpoint(saved, path)  # the first process does
         self._saved, self._pending, self._since = step, None, time.monotonic()
@@ -205,6 +194,7 @@ class Best(ModelCheckpoint):
     """
 
     monitor: str
+    state_key = Callback.state_key  # the same whatever the settings, which may change on a resume
 
     def __init__(self, run: Run, config: TrainingConfig) -> None:
         direction = run.direction(config.monitor, config.mode)
@@ -222,12 +212,7 @@ class Best(ModelCheckpoint):
         )
         self._run = run
         self._steps: dict[str, int] = {}  # of the files in `best_k_models`
-        self._told = False
-
-    @property
-    def state_key(self) -> str:
-        """The same whatever the settings: these may change on a resume."""
-        return type(self).__qualname__
+        self._warned = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return the values of the kept ones by their steps: a run's folder may be moved."""
@@ -263,12 +248,9 @@ class Best(ModelCheckpoint):
         if trainer.is_global_zero and filepath == self.best_model_path:
             if Path(filepath).name != BEST:
                 checkpoint.alias(Path(filepath), BEST)
-            told = {
-                "monitor": self.monitor,
-                "value": self.best_k_models[filepath].item(),
-                "step": trainer.global_step,
-            }
-            self._run.update(best_checkpoint={"path": f"{checkpoint.FOLDER}/{BEST}", **told})
+            value, step = self.best_k_models[filepath].item(), trainer.global_step
+            best = {"path": f"{checkpoint.FOLDER}/{BEST}", "monitor": self.monitor}
+            self._run.update(best_checkpoint=best | {"value": value, "step": step})
 
     def _monitor_candidates(self, trainer: lightning.Trainer) -> dict[str, Any]:
         """Return what was logged, and find the metric in there under another of its names."""
@@ -285,8 +267,8 @@ class Best(ModelCheckpoint):
     def _warn(self, trainer: lightning.Trainer) -> None:
         """Say, once, that the metric is not among those that were logged."""
         known = trainer.callback_metrics
-        if not self._told and self.save_top_k and trainer.is_global_zero:
-            self._told = True
+        if not self._warned and self.save_top_k and trainer.is_global_zero:
+            self._warned = True
             logged = f"Logged: {', '.join(sorted(known)) or 'nothing'}.{nearest(self.monitor, known)}"
             nothing = "nothing of that name was logged, and without it there is no best.ckpt"
             print(f"warning: monitor={self.monitor}: {nothing}. {logged}", flush=True)
@@ -296,32 +278,22 @@ class Patience(EarlyStopping):
     """Lightning's: ends the training where `monitor` has not improved for `patience` judgements in a row."""
 
     monitor: str
+    state_key = Callback.state_key  # the same whatever the settings, which may change on a resume
 
-    def __init__(self, run: Run, config: TrainingConfig) -> None:
+    def __init__(self, run: Run, config: TrainingConfig, patience: int) -> None:
         direction = run.direction(config.monitor, config.mode)
         if direction is None:
             raise UserError(undirected(config.monitor))
-        assert config.patience is not None, "without it nobody asks for this callback"
-        super().__init__(config.monitor, patience=config.patience, mode=direction, strict=False)
-
-    @property
-    def state_key(self) -> str:
-        """The same whatever the settings: these may change on a resume."""
-        return type(self).__qualname__
+        super().__init__(config.monitor, patience=patience, mode=direction, strict=False)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with what was counted, and with the patience that is asked for now."""
         super().load_state_dict(state_dict | {"patience": self.patience})
 
-    def on_validation_end(self, trainer: lightning.Trainer, module: Any) -> None:
+    def _run_early_stopping_check(self, trainer: lightning.Trainer) -> None:
         """Judge, by the name that the module gives to the metric."""
         self.monitor = logged_name(self.monitor, trainer.callback_metrics)
-        super().on_validation_end(trainer, module)
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Judge, where the validation comes once an epoch."""
-        self.monitor = logged_name(self.monitor, trainer.callback_metrics)
-        super().on_train_epoch_end(trainer, module)
+        super()._run_early_stopping_check(trainer)
 
     def on_train_end(self, trainer: lightning.Trainer, _: Any) -> None:
         """Say why it is over."""
@@ -344,23 +316,14 @@ def logged_name(monitor: str, logged: Iterable[str]) -> str:
     return alike[0] if len(alike) == 1 else monitor
 
 
-def undirected(monitor: str, setting: str = "monitor") -> str:
-    """Return what to say of a metric of which nobody knows which way it improves."""
+def undirected(monitor: str) -> str:
+    """Return the message about a metric of which nobody knows which way it improves."""
     return (
-        f"{setting}={monitor}: the best weights are chosen by it, and nobody has said whether less or more "
-        "of it is better. Say it: mode=min or mode=max among the settings, or "
+        f"monitor={monitor}: the best weights are chosen by it, and it is unknown whether less or more "
+        "of it is better. Set mode=min or mode=max among the settings, or "
         f"Run(..., metrics={{{monitor!r}: 'min'}}). Well-known names, such as loss and accuracy, need "
         f"nothing.{nearest(monitor.rpartition('/')[2], KNOWN)}"
     )
-
-
-def check_epochs(wanted: int, done: int) -> None:
-    """Refuse, by a UserError, to go on from a checkpoint of more epochs than wanted."""
-    if wanted < done:
-        raise UserError(
-            f"epochs={wanted}: this run has trained {done} epochs already. "
-            f"Take epochs={done} or more, or start a new run."
-        )
 
 
 def check_plain(kept: Mapping[str, Any], owner: str, otherwise: str) -> None:
@@ -383,7 +346,3 @@ def _plain(value: Any) -> bool:
     if type(value) in (list, tuple, set):
         return all(map(_plain, value))
     return value is None or type(value) in (bool, int, float, complex, str, bytes, torch.Tensor)
-
-
-def _dump(trainer: lightning.Trainer) -> dict[str, Any]:
-    return trainer._checkpoint_connector.dump_checkpoint(weights_only=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
@@ -13,16 +14,7 @@ from trainlab.config import Config
 from trainlab.errors import UserError
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}  # of `checkpoint_every`, in seconds
-INTERVAL = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[smh]?)")
-
-
-def _whole_precision(value: Any) -> Any:
-    return "32-true" if str(value) == "32" else value
-
-
-def _mode(value: Any) -> Any:
-    """Read Transformers' greater_is_better."""
-    return {"true": "max", "false": "min"}.get(str(value).lower(), value)
+INTERVAL = re.compile(r"(?P<steps>\d+)|(?P<number>\d+(\.\d+)?)(?P<unit>[smh])")
 
 
 def _share_or_count(value: Any) -> Any:
@@ -32,12 +24,21 @@ def _share_or_count(value: Any) -> Any:
     return value
 
 
-Precision = Annotated[Literal["32-true", "bf16-mixed", "16-mixed", "auto"], BeforeValidator(_whole_precision)]
+Precision = Annotated[
+    Literal["32-true", "bf16-mixed", "16-mixed", "auto"],
+    BeforeValidator(lambda value: "32-true" if str(value) == "32" else value),
+]
+Mode = Annotated[  # true and false are Transformers' greater_is_better
+    Literal["auto", "min", "max"],
+    BeforeValidator(lambda value: {"true": "max", "false": "min"}.get(str(value).lower(), value)),
+]
+# Transformers' names: 'accuracy' and 'eval_accuracy' are 'val/accuracy'
+Tag = Annotated[str, BeforeValidator(lambda value: as_tag(str(value))), Field(min_length=1)]
 Batches = Annotated[int | float, Field(ge=0), BeforeValidator(_share_or_count)]
 
 
 class CommonConfig(Config):
-    """What each trainer is told, Lightning's (`TrainingConfig`) or that of Transformers (`FineTuneConfig`).
+    """The settings of both trainers, Lightning's (`TrainingConfig`) and Transformers' (`FineTuneConfig`).
 
     Training: `epochs`; `seed`; `precision` (auto: bf16-mixed where a measurement finds it faster);
     `accelerator`; `num_workers` prepare batches (auto: measured); `deterministic` algorithms also on the
@@ -59,13 +60,13 @@ class CommonConfig(Config):
     epochs: int = Field(3, ge=1)
     seed: int = Field(0, ge=0, lt=2**32)
     precision: Precision = "32-true"
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    accelerator: Literal["auto", "cpu", "cuda", "mps", "tpu"] = "auto"
     num_workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     deterministic: bool = False
     checkpoint_every: str = "5m"
     every_n_epochs: int = Field(1, ge=1)
     keep: int = Field(2, ge=1)
-    mode: Annotated[Literal["auto", "min", "max"], BeforeValidator(_mode)] = "auto"
+    mode: Mode = "auto"
     tracker: str = "tensorboard"
     fast_dev_run: int = Field(0, ge=0)
     limit_train_batches: Batches = 1.0
@@ -94,46 +95,54 @@ class CommonConfig(Config):
     def _interval(cls, value: Any) -> str:
         text = str(value).strip()
         found = INTERVAL.fullmatch(text)
-        whole = found and (found["unit"] or found["number"].isdigit())
-        if not found or not whole or float(found["number"]) <= 0:
+        if not found or float(found["steps"] or found["number"]) <= 0:
             raise ValueError("expected a time such as 30s, 5m or 1h, or a number of steps such as 500")
         return text
 
-    @property
-    def checkpoint_steps(self) -> int | None:
-        """Return how many steps lie between two checkpoints, None where it is a time."""
-        return int(self.checkpoint_every) if self.checkpoint_every.isdigit() else None
+    def is_due(self, step: int, saved: int, seconds: float) -> bool:
+        """Return whether a checkpoint is due after a step, `seconds` after that of the step `saved`."""
+        found = INTERVAL.fullmatch(self.checkpoint_every)
+        assert found, "checked above"
+        if every := int(found["steps"] or 0):
+            return step // every > saved // every
+        return seconds >= float(found["number"]) * UNITS[found["unit"]]
 
     @property
-    def checkpoint_seconds(self) -> float | None:
-        """Return how many seconds lie between two checkpoints, None where it is a number of steps."""
-        found = INTERVAL.fullmatch(self.checkpoint_every)
-        return float(found["number"]) * UNITS[found["unit"]] if found and found["unit"] else None
+    def device(self) -> str:
+        """The device of what is computed beside a Trainer; the CPU for a TPU, which Lightning alone uses."""
+        import torch
+
+        if self.accelerator == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cpu" if self.accelerator == "tpu" else self.accelerator
 
     def check_machine(self) -> None:
         """Check that this machine has device, precision and trackers; raise UserError otherwise."""
         import torch
 
         trackers.require(trackers.parse(self.tracker))
-        if self.accelerator == "cuda" and not torch.cuda.is_available():
+        no_xla = "PyTorch needs torch_xla for a TPU, which is not installed: pip install 'torch_xla[tpu]'"
+        missing = {
+            "cuda": (torch.cuda.is_available(), "torch sees no GPU here"),
+            "mps": (torch.backends.mps.is_available(), "torch sees no GPU of Apple's here"),
+            "tpu": (find_spec("torch_xla"), no_xla),
+        }
+        found, what = missing.get(self.accelerator, (True, ""))
+        if not found:
             raise UserError(
-                "accelerator=cuda: torch sees no GPU here. Use accelerator=auto or accelerator=cpu; "
+                f"accelerator={self.accelerator}: {what}. Or use accelerator=auto or accelerator=cpu; "
                 "trainlab doctor says more."
             )
-        if self.on_cpu() and self.precision == "16-mixed":
+        if self.accelerator == "tpu" and self.precision not in ("32-true", "auto"):
+            raise UserError(f"precision={self.precision}: on a TPU use precision=32-true.")
+        if self.device == "cpu" and self.precision == "16-mixed":
             raise UserError(
                 "precision=16-mixed needs a GPU. On the CPU use precision=32-true or precision=bf16-mixed."
             )
 
-    def on_cpu(self) -> bool:
-        """Return whether the training is to run on the CPU."""
-        import torch
-
-        return self.accelerator == "cpu" or not torch.cuda.is_available()
-
 
 class TrainingConfig(CommonConfig):
-    """What `trainlab.training.Trainer` is told; an experiment's settings add its own.
+    """The settings of `trainlab.training.Trainer`; an experiment's settings add its own.
 
     So many `devices`, by `strategy` (ddp: one process a device, each batch shared between them). The best
     `save_top_k` epochs by `monitor` are kept (-1: all). With `patience` the training ends once `monitor` has
@@ -165,16 +174,15 @@ class TrainingConfig(CommonConfig):
         import torch
 
         super().check_machine()
-        if not self.on_cpu() and self.devices > torch.cuda.device_count():
+        known = {"cuda": torch.cuda.device_count(), "mps": 1}.get(self.device, self.devices)
+        if self.devices > known:
             raise UserError(
-                f"devices={self.devices}: this machine has {torch.cuda.device_count()} GPU(s). "
-                "Use fewer, or accelerator=cpu."
+                f"devices={self.devices}: this machine has {known} GPU(s). Use fewer, or accelerator=cpu."
             )
 
 
-def _as_tag(value: Any) -> Any:
-    """Read Transformers' names: 'accuracy' and 'eval_accuracy' are 'val/accuracy'."""
-    name = str(value)
+def as_tag(name: str) -> str:
+    """Return our tag for one of Transformers' names: 'accuracy' and 'eval_accuracy' are 'val/accuracy'."""
     return name if "/" in name or not name else f"val/{name.removeprefix('eval_')}"
 
 
@@ -196,7 +204,7 @@ class FineTuneConfig(CommonConfig):
     warmup_steps: int = Field(100, ge=0)
     weight_decay: float = Field(0.01, ge=0)
     logging_steps: int = Field(50, ge=1)
-    metric_for_best: Annotated[str, BeforeValidator(_as_tag)] = Field("val/loss", min_length=1)
+    metric_for_best: Tag = "val/loss"
     patience: int | None = Field(None, ge=1)
 
     ALIASES: ClassVar[Mapping[str, str]] = {

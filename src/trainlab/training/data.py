@@ -219,14 +219,14 @@ class _Batches(Dataset):
 
 
 class _Start:
-    """Starts a worker: calls a loader's `worker_init_fn` with the user's data set where torch tells of it."""
+    """Starts a worker: calls a loader's `worker_init_fn` with the user's data set where torch names it."""
 
     def __init__(self, function: Callable[[int], None] | None) -> None:
         self.function = function
 
     def __call__(self, worker: int) -> None:
         if "TORCHELASTIC_RUN_ID" in os.environ:
-            os.setpgid(0, 0)  # torchrun ends the whole group, and the step at work needs its batches
+            os.setpgid(0, 0)  # torchrun ends the whole group, and the current step needs its batches
         if self.function:
             info = get_worker_info()
             assert info is not None
@@ -244,7 +244,7 @@ def random_state(key: Sequence[int]) -> Iterator[None]:
     torch.default_generator.manual_seed(int(words[2]) >> 1)  # torch.manual_seed would seed GPUs too
     try:
         yield
-    finally:
+    finally:  # which Lightning's isolate_rng does not have
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.set_rng_state(before[2])

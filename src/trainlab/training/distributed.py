@@ -31,6 +31,7 @@ from lightning.pytorch.strategies.launchers.multiprocessing import (
     _GlobalStateSnapshot,
     _MultiProcessingLauncher,
 )
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.distributed.elastic.multiprocessing import SignalException
@@ -60,7 +61,27 @@ def processes_of(config: TrainingConfig) -> dict[str, Any]:
     if TorchElasticEnvironment.detect():  # torchrun has decided, on each of its hosts
         world, here = (int(os.environ[name]) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
         return {"devices": here, "num_nodes": world // here, "strategy": DDPStrategy(**OPTIONS)}
-    return {"devices": config.devices, "strategy": "auto" if config.devices == 1 else Processes()}
+    alone = config.devices == 1 or config.accelerator == "tpu"  # whose processes are Lightning's own
+    return {"devices": config.devices, "strategy": "auto" if alone else Processes()}
+
+
+def process_warning(trainer: lightning.Trainer) -> str:
+    """Return what is wrong with how the processes of a Trainer were started, '' where nothing is."""
+    if not TorchElasticEnvironment.detect():
+        again = isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher) and trainer.is_global_zero
+        if not again or trainer.num_devices == 1:
+            return ""
+        count = trainer.num_devices
+        wrong = f"Lightning has started this script {count} times, and each time it has made a run"
+    else:
+        count = int(os.environ["WORLD_SIZE"])
+        if count == trainer.world_size or os.environ["RANK"] != "0":
+            return ""
+        wrong = f"torchrun has started {count} processes, and each trains the whole by itself"
+    return (
+        f"{wrong}. Write lightning.Trainer(devices={count}, strategy='ddp', ...), and start it by "
+        f"torchrun --nproc-per-node {count} SCRIPT; or take trainlab.Trainer and devices={count}."
+    )
 
 
 class Processes(DDPStrategy):
@@ -95,18 +116,18 @@ class _Launcher(_MultiProcessingLauncher):
                 "callbacks must be picklable: no lambda, no class or function inside a function."
             ) from error
         try:
-            with _main_for(work), _ending(trainer.run.folder), tempfile.TemporaryDirectory() as said:
-                outcome = _launched(trainer.num_devices, work, Path(said))
+            with _main_for(work), _ending(trainer.run.folder), tempfile.TemporaryDirectory() as errors:
+                outcome = _launched(trainer.num_devices, work, Path(errors))
         except BaseException:
-            trainer.callbacks = []  # each process has told its own of the exception
+            trainer.callbacks = []  # each process has called its own ones' on_exception
             raise
         finally:
             trainer.run.refresh()
         return _take_over(trainer, pickle.loads(outcome))
 
 
-def _launched(count: int, work: bytes, said: Path) -> bytes:
-    """Do the work in so many processes, which put what they raise into the folder `said`."""
+def _launched(count: int, work: bytes, errors: Path) -> bytes:
+    """Do the work in so many processes, which put what they raise into the folder `errors`."""
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -117,31 +138,41 @@ def _launched(count: int, work: bytes, said: Path) -> bytes:
         local_addr="127.0.0.1",
         max_restarts=0,
         signals_to_handle="SIGTERM,SIGINT",
-        shutdown_timeout=int(grace.LONGEST),  # the step at work, and a save that has begun
+        shutdown_timeout=int(grace.LONGEST),  # the current step, and a save that has begun
     )
     try:
-        return elastic_launch(config, _take_part)(work, str(said))[0]
+        return elastic_launch(config, _take_part)(work, str(errors))[0]
     except SignalException as stop:
-        failure = _raised(said / "0")
+        file = errors / "0"
+        failure = pickle.loads(file.read_bytes()) if file.exists() and file.stat().st_size else None
         if isinstance(failure, Exception):  # such as a checkpoint that can't be written
             raise failure from None
         raise (Terminated() if stop.sigval == signal.SIGTERM else KeyboardInterrupt()) from None
     except ChildFailedError as failed:
-        files, noticed = [said / str(rank) for rank in range(count)], failed.failures
+        files, noticed = [errors / str(rank) for rank in range(count)], failed.failures
         for rank in sorted(range(count), key=lambda rank: rank not in noticed):
-            file = files[rank]  # because of a death the others fail too, and may be killed for that
-            if not file.exists() or not file.stat().st_size:
-                raise UserError(_death(rank, count, began=file.exists())) from None
-        failures = (_raised(file) for file in sorted(files, key=lambda file: file.stat().st_mtime_ns))
+            # because of a death the others fail too, and may be killed for that
+            if not files[rank].exists():
+                raise UserError(
+                    f"Process {rank} of {count} did not start: its output above says why. Or start this "
+                    f"script by torchrun: torchrun --nproc-per-node {count} SCRIPT"
+                ) from None
+            if not files[rank].stat().st_size:
+                raise UserError(
+                    f"Process {rank} of {count} was killed, so the training ended. Mostly the memory was "
+                    "full: take a smaller batch or fewer devices. What was saved can be resumed."
+                ) from None
+        in_order = sorted(files, key=lambda file: file.stat().st_mtime_ns)
+        failures = (pickle.loads(file.read_bytes()) for file in in_order)
         raise next((each for each in failures if isinstance(each, Exception)), Terminated()) from None
 
 
-def _take_part(work: bytes, said: str) -> bytes | None:
+def _take_part(work: bytes, errors: str) -> bytes | None:
     """Do one process's share; return process 0's outcome."""
     from trainlab.training.logger import quiet
 
     rank = int(os.environ["RANK"])
-    file = Path(said, str(rank))
+    file = Path(errors, str(rank))
     file.touch()
     os.setpgid(0, 0)  # Ctrl-C in a terminal comes from the parent alone: two would end it at once
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no word on host names that a container lacks
@@ -162,7 +193,18 @@ def _take_part(work: bytes, said: str) -> bytes | None:
         except BaseException as error:
             call._call_callback_hooks(trainer, "on_exception", error)
             raise
-        return _outcome(trainer, returned) if rank == 0 else None
+        if rank:
+            return None
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        known = {
+            "returned": returned,
+            "weights": trainer.lightning_module.state_dict() if fitting else None,
+            "loops": trainer.fit_loop.state_dict(),
+            "callbacks": call._call_callbacks_state_dict(trainer),
+            "metrics": (trainer.callback_metrics, trainer.logged_metrics),
+            "state": trainer.state,
+        }
+        return pickle.dumps(move_data_to_device(known, "cpu"))
     except BaseException as error:
         if isinstance(error, SystemExit):
             error = SystemExit(error.code)  # Terminated can't travel
@@ -173,23 +215,6 @@ def _take_part(work: bytes, said: str) -> bytes | None:
             content = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
         file.write_bytes(content)
         raise SystemExit(1) from None
-
-
-def _raised(file: Path) -> BaseException | None:
-    """Return what a process raised, None where it ended without a word."""
-    return pickle.loads(file.read_bytes()) if file.exists() and file.stat().st_size else None
-
-
-def _death(rank: int, count: int, *, began: bool) -> str:
-    if not began:
-        return (
-            f"Process {rank} of {count} did not start: its output above says why. Or start this script by "
-            f"torchrun: torchrun --nproc-per-node {count} SCRIPT"
-        )
-    return (
-        f"Process {rank} of {count} was killed, so the training ended. Mostly the memory was full: "
-        "take a smaller batch or fewer devices. What was saved can be resumed."
-    )
 
 
 @contextmanager
@@ -242,19 +267,6 @@ def _main_for(work: bytes) -> Iterator[None]:
         sys.modules[MAIN] = main
 
 
-def _outcome(trainer: lightning.Trainer, returned: Any) -> bytes:
-    fitting = trainer.state.fn == TrainerFn.FITTING
-    known = {
-        "returned": returned,
-        "weights": trainer.lightning_module.state_dict() if fitting else None,
-        "loops": trainer.fit_loop.state_dict(),
-        "callbacks": call._call_callbacks_state_dict(trainer),
-        "metrics": (trainer.callback_metrics, trainer.logged_metrics),
-        "state": trainer.state,
-    }
-    return pickle.dumps(move_data_to_device(known, "cpu"))
-
-
 def _take_over(trainer: lightning.Trainer, known: dict[str, Any]) -> Any:
     """Make the Trainer and its module what they would be had they trained here."""
     trainer.state = known["state"]
@@ -262,8 +274,6 @@ def _take_over(trainer: lightning.Trainer, known: dict[str, Any]) -> Any:
         trainer.lightning_module.load_state_dict(known["weights"])
         trainer.fit_loop.load_state_dict(known["loops"])
     call._call_callbacks_load_state_dict(trainer, {"callbacks": known["callbacks"]})
-    for mine, theirs in zip(
-        (trainer.callback_metrics, trainer.logged_metrics), known["metrics"], strict=True
-    ):
-        mine.update(theirs)
+    trainer.callback_metrics.update(known["metrics"][0])
+    trainer.logged_metrics.update(known["metrics"][1])
     return known["returned"]

@@ -30,7 +30,7 @@ class RunLogger(Logger):
     def __init__(self, run: Run) -> None:
         super().__init__()
         self._run = run
-        self.resumed_at = 0  # steps of the checkpoint that was gone on from
+        self.resumed_at = 0  # steps of the checkpoint that was resumed
 
     @property
     def name(self) -> str:
@@ -59,14 +59,15 @@ class RunLogger(Logger):
         """
         at = int(step or 0)
         repeated = at < self.resumed_at
-        new = {tag for tag in metrics if tag != "epoch" and not (repeated and self._run.has(tag, at))}
-        self._run.log({tag: metrics[tag] for tag in metrics if tag in new}, at)
+        new = [tag for tag in metrics if tag != "epoch" and not (repeated and self._run.has(tag, at))]
+        self._run.log({tag: metrics[tag] for tag in new}, at)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the run wrote its settings when it started."""
 
 
-LOG_EVERY = 10  # steps between two points of the running loss, at most
+BAR = "{desc} {percentage:3.0f}% |{bar:25}| {n_fmt}/{total_fmt} batches [{elapsed}<{remaining}{postfix}]"
+REDRAW = 0.5  # seconds; every redrawing stays in the notebook and the log
 VALIDATION = ("val", "eval")  # how the names of its metrics begin: val/loss, val_loss, valid_loss
 POINTS = 10  # of the running loss in an epoch, at least, where it has as many steps
 
@@ -75,7 +76,9 @@ class EpochBar(ProgressBar):
     """Shows a bar an epoch and then the epoch's metrics: those that the module logs with `prog_bar=True`.
 
     Where it logs none so, all of the validation; no line where there are none. Lightning's TQDMProgressBar
-    draws anew with each batch, which would fill a log file, and shows bars for the validation too.
+    draws anew with each batch, which would fill a log file, and shows bars for the validation too. This one
+    is plain text, the same in a terminal, a notebook and a log file; on standard output, because JupyterLab
+    paints standard error red.
     """
 
     _bar: tqdm | None = None
@@ -89,8 +92,14 @@ class EpochBar(ProgressBar):
         """Start the epoch's bar with its first batch, or with the first one after a resume."""
         if self._bar is None and self._enabled:
             batches = self.total_train_batches
-            known = int(batches) if math.isfinite(batches) else None
-            self._bar = epoch_bar(1 + trainer.current_epoch, trainer.max_epochs, known, index)
+            self._bar = tqdm(
+                desc=f"epoch {1 + trainer.current_epoch}/{trainer.max_epochs}",
+                total=int(batches) if math.isfinite(batches) else None,
+                initial=index,
+                bar_format=BAR,
+                mininterval=REDRAW,
+                file=sys.stdout,
+            )
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Move the bar on."""
@@ -176,20 +185,6 @@ class Speed(Callback):
 def _line(metrics: Mapping[str, Any], *, validation: bool = True) -> str:
     chosen = {tag: each for tag, each in metrics.items() if tag.startswith(VALIDATION) == validation}
     return ", ".join(f"{tag} {float(value):.3f}" for tag, value in chosen.items())
-
-
-BAR = "{desc} {percentage:3.0f}% |{bar:25}| {n_fmt}/{total_fmt} batches [{elapsed}<{remaining}{postfix}]"
-REDRAW = 0.5  # seconds; every redrawing stays in the notebook and the log
-
-
-def epoch_bar(epoch: int, epochs: int | None, batches: int | None, done: int = 0) -> tqdm:
-    """Return a bar of an epoch, counted from 1, of which so many batches are done.
-
-    Plain text, the same in a terminal, a notebook and a log file; on standard output, because JupyterLab
-    paints standard error red.
-    """
-    look: dict[str, Any] = {"bar_format": BAR, "mininterval": REDRAW, "file": sys.stdout}
-    return tqdm(desc=f"epoch {epoch}/{epochs}", total=batches, initial=done, **look)
 
 
 UNHELPFUL = (

@@ -12,25 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.loops.fit_loop import RestartStage, _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
-from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
+from trainlab.errors import UserError
 from trainlab.run import signals
-from trainlab.training.checkpoints import FullState, check_epochs
+from trainlab.training.checkpoints import FullState
 
 if TYPE_CHECKING:
     import lightning
     from lightning.pytorch.loops.fetchers import _DataFetcher
 
 
-class NoSignals(_SignalConnector):
-    """Leaves signals to `trainlab.run.signals`."""
-
-    def register_signal_handlers(self) -> None:
-        """Do nothing."""
-
-
 class FitLoop(_FitLoop):
-    """All epochs. SIGTERM and SIGINT wait for the end of the step at work."""
+    """All epochs. SIGTERM and SIGINT wait for the end of the current step."""
 
     states: FullState
 
@@ -49,8 +42,11 @@ class FitLoop(_FitLoop):
         """Refuse a checkpoint of more epochs than wanted."""
         super().on_load_checkpoint(state_dict)
         done = self.epoch_progress.current.completed
-        if self.max_epochs is not None and self.max_epochs >= 0:
-            check_epochs(self.max_epochs, done)
+        if self.max_epochs is not None and 0 <= self.max_epochs < done:
+            raise UserError(
+                f"epochs={self.max_epochs}: this run has trained {done} epochs already. "
+                f"Take epochs={done} or more, or start a new run."
+            )
 
     def setup_data(self) -> None:
         """Get the loaders ready, with the place where a checkpoint left them.
@@ -125,6 +121,7 @@ class EpochLoop(_TrainingEpochLoop):
 def install(trainer: lightning.Trainer, states: FullState) -> None:
     """Make a Trainer's own loops these: all that it knows by now, such as the data, stays as it is."""
     trainer.fit_loop.__class__, trainer.fit_loop.epoch_loop.__class__ = FitLoop, EpochLoop
-    trainer._signal_connector.__class__ = NoSignals
+    # signals are handled by `trainlab.run.signals`
+    vars(trainer._signal_connector).update(register_signal_handlers=lambda: None)
     trainer.fit_loop.states = trainer.fit_loop.epoch_loop.states = states  # type: ignore[attr-defined]
     trainer.fit_loop.epoch_loop.waited = 0.0  # type: ignore[attr-defined]

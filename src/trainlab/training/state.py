@@ -46,21 +46,24 @@ def collect(trainer: lightning.Trainer) -> dict[str, Any]:
 
 def restore_metrics(trainer: lightning.Trainer, saved: dict[str, Any]) -> None:
     """Go on with the sums of the epoch and the metrics of the last validation."""
-    processes = saved["processes"]
-    same = len(processes) == trainer.world_size
-    for key, own in processes[trainer.global_rank if same else 0]["sums"].items():
+    processes, own = saved["processes"], _own(trainer, saved)
+    for key, known in own["sums"].items():
         parts = [each["sums"][key]["values"] for each in processes] if trainer.is_global_zero else []
-        known = own if same else _added(own, parts)
-        trainer.fit_loop.epoch_loop._results[key] = _with_sum(trainer, known)
+        whole = known if len(processes) == trainer.world_size else _added(known, parts)
+        trainer.fit_loop.epoch_loop._results[key] = _with_sum(trainer, whole)
     trainer._logger_connector._callback_metrics.update(saved["callback_metrics"])
     trainer._logger_connector._first_loop_iter = False  # else Lightning starts the sums anew
 
 
 def restore_random(trainer: lightning.Trainer, saved: dict[str, Any]) -> None:
     """Go on with the random numbers that would have come next."""
+    set_random_state(_own(trainer, saved)["random"])
+
+
+def _own(trainer: lightning.Trainer, saved: dict[str, Any]) -> dict[str, Any]:
+    """Return this process's part of a checkpoint; the first one's where there were more or fewer."""
     processes = saved["processes"]
-    same = len(processes) == trainer.world_size
-    set_random_state(processes[trainer.global_rank if same else 0]["random"])
+    return processes[trainer.global_rank if len(processes) == trainer.world_size else 0]
 
 
 def _added(known: dict[str, Any], parts: list[dict[str, torch.Tensor]]) -> dict[str, Any]:

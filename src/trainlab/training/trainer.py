@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning
-import torch
 from lightning import LightningModule
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.core.mixins import HyperparametersMixin
@@ -27,8 +26,8 @@ from trainlab.training.checkpoints import (
     check_plain,
 )
 from trainlab.training.config import TrainingConfig
-from trainlab.training.distributed import processes_of
-from trainlab.training.logger import LOG_EVERY, EpochBar, RunLogger, Speed, quiet
+from trainlab.training.distributed import process_warning, processes_of
+from trainlab.training.logger import EpochBar, RunLogger, Speed, quiet
 from trainlab.training.seed import precision_of
 from trainlab.training.workers import set_threads, take_loaders
 
@@ -38,6 +37,13 @@ if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Checkpoint
 
     from trainlab.run.run import Run
+
+
+LOG_EVERY = 10  # steps between two points of the running loss, at most
+SHARED = (  # settings that Lightning's Trainer has by the same names
+    *("fast_dev_run", "limit_train_batches", "limit_val_batches", "limit_test_batches"),
+    *("overfit_batches", "accumulate_grad_batches"),
+)
 
 
 class Trainer(lightning.Trainer):
@@ -58,7 +64,7 @@ class Trainer(lightning.Trainer):
         **options: Lightning's own, which win over those that follow from the settings.
 
     Raises:
-        UserError: where nobody has said whether less or more of `config.monitor` is better.
+        UserError: where it is unknown whether less or more of `config.monitor` is better.
     """
 
     fast_dev_run: bool | int  # set by Lightning
@@ -70,7 +76,20 @@ class Trainer(lightning.Trainer):
         self.run, self.config = run, config
         theirs = any(isinstance(each, ProgressBar) for each in callbacks)
         bar = [] if theirs or options.get("enable_progress_bar") is False else [EpochBar()]
-        defaults = _defaults(run, config) | {"callbacks": [*callbacks, *bar, *callbacks_of(run, config)]}
+        accelerator = config.device if config.accelerator == "auto" else config.accelerator
+        defaults = {name: getattr(config, name) for name in SHARED} | {
+            "accelerator": accelerator,
+            **processes_of(config),
+            "precision": precision_of(run, config),
+            "max_epochs": config.epochs,
+            "callbacks": [*callbacks, *bar, *callbacks_of(run, config)],
+            "logger": RunLogger(run),
+            "log_every_n_steps": LOG_EVERY,
+            "deterministic": config.deterministic or accelerator == "cpu",
+            "num_sanity_val_steps": 1,  # says before the training what is wrong with the validation
+            "enable_model_summary": False,
+            "default_root_dir": run.folder,
+        }
         with quiet():
             super().__init__(**defaults | options)
 
@@ -91,7 +110,7 @@ class Trainer(lightning.Trainer):
         return str(self.run.folder)
 
     def fit(self, *args: Any, **kwargs: Any) -> None:
-        """Train a module; see Lightning. SIGTERM and Ctrl-C save a checkpoint after the step at work.
+        """Train a module; see Lightning. SIGTERM and Ctrl-C save a checkpoint after the current step.
 
         Raises:
             KeyboardInterrupt, Terminated: after such a signal.
@@ -117,8 +136,8 @@ class Trainer(lightning.Trainer):
 class Connection(Callback):
     """Joins a Trainer of Lightning's to a run, once Lightning has got it ready.
 
-    Its loops save where nothing is lost, its training loaders have an order that can be gone on with, its
-    checkpoints have digests, and in a resumed run `fit` goes on from `run.checkpoint`. A ModelCheckpoint
+    Its loops save where nothing is lost, its training loaders have an order that a resume continues, its
+    checkpoints have digests, and in a resumed run `fit` starts at `run.checkpoint`. A ModelCheckpoint
     without a `dirpath` writes into the run's `checkpoints/`, and into `checkpoints/own/` where its `filename`
     would be one of ours.
     """
@@ -130,6 +149,8 @@ class Connection(Callback):
 
     def setup(self, trainer: Any, module: LightningModule, stage: str) -> None:
         """Join them; raise UserError for hyperparameters that could not be loaded again."""
+        if warning := process_warning(trainer):
+            print(f"warning: {warning}", flush=True)
         for owner in (module, trainer.datamodule):
             kept = owner.hparams if isinstance(owner, HyperparametersMixin) else {}
             advice = "leave it out by save_hyperparameters(ignore=[{name!r}])"
@@ -182,35 +203,8 @@ class Connection(Callback):
 def callbacks_of(run: Run, config: TrainingConfig) -> list[Callback]:
     """Return what records a training of any Lightning Trainer in a run (see `Run.callbacks`)."""
     states = FullState(run, config)
-    patience = [] if config.patience is None else [Patience(run, config)]
+    patience = [] if config.patience is None else [Patience(run, config, config.patience)]
     return [Connection(run, config, states), Speed(), *patience, Best(run, config), states]
-
-
-def accelerator_of(device: str) -> str:
-    """Return 'cuda' or 'cpu' for a device that may be 'auto'."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
-def _defaults(run: Run, config: TrainingConfig) -> dict[str, Any]:
-    accelerator = accelerator_of(config.accelerator)
-    return {
-        "accelerator": accelerator,
-        **processes_of(config),
-        "precision": precision_of(run, config),
-        "max_epochs": config.epochs,
-        "fast_dev_run": config.fast_dev_run,
-        "limit_train_batches": config.limit_train_batches,
-        "limit_val_batches": config.limit_val_batches,
-        "limit_test_batches": config.limit_test_batches,
-        "overfit_batches": config.overfit_batches,
-        "accumulate_grad_batches": config.accumulate_grad_batches,
-        "logger": RunLogger(run),
-        "log_every_n_steps": LOG_EVERY,
-        "deterministic": config.deterministic or accelerator == "cpu",
-        "num_sanity_val_steps": 1,  # says before the training what is wrong with the validation
-        "enable_model_summary": False,
-        "default_root_dir": run.folder,
-    }
 
 
 @contextmanager

@@ -1,5 +1,5 @@
 """`RunCallback`: what a Transformers Trainer, or any subclass of it, trains is recorded in a run."""
-# ruff: noqa: ARG002 - a callback's methods are told more than each needs
+# ruff: noqa: ARG002 - a callback's methods are given more than each needs
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 from trainlab.errors import UserError
 from trainlab.run import checkpoint, signals
 from trainlab.run.metrics import AUTO
+from trainlab.training.config import as_tag
 from trainlab.training.seed import precision_of, random_state, set_random_state
 
 if TYPE_CHECKING:
@@ -50,12 +51,12 @@ class RunCallback(transformers.TrainerCallback):
     for data that are drawn at random item by item: two batches are drawn anew.
 
     Each checkpoint gets its SHA-256 once it is whole; `run.checkpoint`, or `newest` for an `output_dir`
-    elsewhere, passes by those that are not. SIGTERM and Ctrl-C save after the step at work, and after the
+    elsewhere, passes by those that are not. SIGTERM and Ctrl-C save after the current step, and after the
     evaluation that is due then, and raise `Terminated` or KeyboardInterrupt out of `train`; where several
     processes train together they are left to the launcher.
 
     Args:
-        run: The run, which must be at work.
+        run: The run, inside its `with` block.
         config: Asks for checkpoints besides those of the TrainingArguments: `checkpoint_every`,
             `every_n_epochs`, and one at the end. With `save_strategy="best"` one that falls on an evaluation
             that is not the best is written a step later.
@@ -75,7 +76,7 @@ class RunCallback(transformers.TrainerCallback):
         self._waited = self._worked = 0.0  # seconds, of so many steps, since they were logged
         self._steps = 0
         self._in_step = False
-        self._random: dict[str, Any] | None = None  # before the evaluation that is at work, or due
+        self._random: dict[str, Any] | None = None  # before the evaluation that is running, or due
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Check what is wanted, write the arguments, and take the curves back to where it goes on."""
@@ -99,9 +100,9 @@ class RunCallback(transformers.TrainerCallback):
                 where = run.checkpoint or args.output_dir
                 print(f"resumed from step {state.global_step}: {where}", flush=True)
             defaults = {field.name: field.default for field in dataclasses.fields(args)}
-            said = {name: value for name, value in args.to_dict().items() if value != defaults.get(name)}
+            given = {name: value for name, value in args.to_dict().items() if value != defaults.get(name)}
             run.plan(state.max_steps, math.ceil(state.num_train_epochs), state.global_step)
-            run.update(training_arguments=said)
+            run.update(training_arguments=given)
         if first:
             run.enter(self._signals)
         if args.world_size == 1:
@@ -130,9 +131,8 @@ class RunCallback(transformers.TrainerCallback):
         """Say what the Trainer is to do now, besides what its arguments say."""
         stop, ends = self._deferral.requested is not None, control.should_training_stop
         if self._config is not None:
-            steps, seconds = self._config.checkpoint_steps, self._config.checkpoint_seconds
-            due = due or ends or (steps is not None and state.global_step // steps > self._saved // steps)
-            due = due or time.monotonic() - self._saved_at >= (seconds or math.inf)
+            seconds = time.monotonic() - self._saved_at
+            due = due or ends or self._config.is_due(state.global_step, self._saved, seconds)
         if state.global_step != self._saved:
             control.should_save = bool(control.should_save or due or stop)
         elif stop:
@@ -177,9 +177,9 @@ class RunCallback(transformers.TrainerCallback):
         if state.is_world_process_zero and folder.is_dir():
             checkpoint.seal(folder)
             if best := state.best_model_checkpoint:
-                told = {"path": os.path.relpath(best, self._run.folder), "monitor": monitor(args)}
-                told |= {"value": state.best_metric, "step": state.best_global_step}
-                self._run.update(best_checkpoint=told)
+                known = {"path": os.path.relpath(best, self._run.folder), "monitor": monitor(args)}
+                known |= {"value": state.best_metric, "step": state.best_global_step}
+                self._run.update(best_checkpoint=known)
         self._saved, self._saved_at = state.global_step, time.monotonic()
         self._lap()
         if self._deferral.requested is not None:
@@ -190,7 +190,7 @@ class RunCallback(transformers.TrainerCallback):
         self._signals.close()
 
     def _lap(self) -> float:
-        """Return the seconds since the last call; whoever stops the run is told of the longest."""
+        """Return the seconds since the last call; a longest one is written for whoever stops the run."""
         now = time.monotonic()
         seconds, self._since = now - self._since, now
         if seconds > max(SHORT_STEP, 1.2 * self._deferral.longest_step):
@@ -231,40 +231,38 @@ def tagged(logs: Mapping[str, Any], *, evaluating: bool = False) -> dict[str, fl
 
 def monitor(args: transformers.TrainingArguments) -> str:
     """Return the tag of the metric that the best weights are chosen by, '' where none are."""
-    name = args.metric_for_best_model
-    return f"val/{name.removeprefix('eval_')}" if name else ""
+    return as_tag(args.metric_for_best_model or "")
 
 
 def _check_best(run: Run, args: transformers.TrainingArguments) -> None:
     """Raise UserError where it was Transformers that guessed which way the best metric improves."""
-    tag = monitor(args)
-    if not tag:
+    if not (tag := monitor(args)):
         return
     wanted = "max" if args.greater_is_better else "min"
     guessed = args.greater_is_better != tag.endswith("loss")  # what it takes where nobody says it
     known = run.direction(tag, AUTO if guessed else wanted)
     if known is None:
         raise UserError(
-            f"{tag}: the best weights are chosen by it, and nobody has said whether less or more of it is "
-            f"better. Say it: Run(..., metrics={{{tag!r}: 'min'}}), or 'max'; among a FineTuneConfig's "
+            f"{tag}: the best weights are chosen by it, and it is unknown whether less or more of it is "
+            f"better. Write Run(..., metrics={{{tag!r}: 'min'}}), or 'max'; among a FineTuneConfig's "
             "settings mode=min or mode=max."
         )
     if known != wanted:
         raise UserError(
             f"{tag}: the best weights are chosen by it, and greater_is_better={args.greater_is_better}, as "
-            f"Transformers takes it where nobody says it; of this metric the {known}imum is best. Say "
+            f"Transformers takes it where it is not set; of this metric the {known}imum is best. Say "
             f"TrainingArguments(..., greater_is_better={known == 'max'})."
         )
 
 
 def arguments(run: Run, config: FineTuneConfig) -> transformers.TrainingArguments:
-    """Return what a Trainer is told by an experiment's settings.
+    """Return the arguments of a Trainer that follow from an experiment's settings.
 
     Its checkpoints lie in the run's folder, the best model's always among them; that is loaded at the end.
     """
     direction = run.direction(config.metric_for_best, config.mode)
-    on_cpu, precision, tried = config.on_cpu(), precision_of(run, config), config.fast_dev_run
-    told = transformers.TrainingArguments(
+    on_cpu, precision, tried = config.device == "cpu", precision_of(run, config), config.fast_dev_run
+    made = transformers.TrainingArguments(
         output_dir=str(run.folder if tried else run.checkpoints),
         num_train_epochs=1 if tried else config.epochs,
         per_device_train_batch_size=config.batch_size,
@@ -291,9 +289,8 @@ def arguments(run: Run, config: FineTuneConfig) -> transformers.TrainingArgument
         full_determinism=config.deterministic,
         disable_tqdm=True,
     )
-    if told.n_gpu > 1:
-        told._n_gpu = 1  # else the batch would be shared out among all GPUs
-    return told
+    made._n_gpu = min(made.n_gpu, 1)  # else the batch would be shared out among all GPUs
+    return made
 
 
 def limited(dataset: Any, config: FineTuneConfig, limit: float, batch_size: int) -> Any:

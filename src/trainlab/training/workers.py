@@ -19,7 +19,7 @@ from lightning.pytorch.trainer.connectors.data_connector import _DataConnector
 from lightning.pytorch.trainer.states import RunningStage
 from torch.utils._pytree import tree_leaves
 
-from trainlab.system import cpu_limit
+from trainlab import system
 from trainlab.training.data import AHEAD, OrderedLoader, ordered, random_state
 
 if TYPE_CHECKING:
@@ -49,24 +49,14 @@ class Choice(NamedTuple):
 
 
 class _Rate(NamedTuple):
-    batches: float  # a second, once all workers are at work
+    batches: float  # a second, once all workers are running
     start: float  # seconds until the first one
     bytes: int  # of the largest
 
 
-def cpus() -> int:
-    """Return how many CPUs this process may use: its own mask, and the container's limit rounded up."""
-    allowed = len(os.sched_getaffinity(0))
-    return max(1, min(allowed, math.ceil(cpu_limit() or allowed)))
-
-
 def set_threads() -> int:
-    """Give torch as many threads as this process may use CPUs, and return how many.
-
-    A container sees all CPUs of the machine; more threads than its share slow each other many times over.
-    OMP_NUM_THREADS may ask for fewer.
-    """
-    threads = min(torch.get_num_threads(), cpus())
+    """Give torch as many threads as this process may use CPUs, and return how many."""
+    threads = min(torch.get_num_threads(), math.ceil(system.cpus()))
     torch.set_num_threads(threads)
     return threads
 
@@ -74,11 +64,12 @@ def set_threads() -> int:
 def threads_for(processes: int = 1, workers: int = 0) -> int:
     """Return the threads for torch in each of `processes` here that have `workers` each.
 
-    More threads than CPUs slow each other many times over. OMP_NUM_THREADS may ask for fewer.
+    A container sees all CPUs of the machine; more threads than its share slow each other many times over.
+    OMP_NUM_THREADS may ask for fewer.
     """
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    most = int(asked) if asked.isdigit() and int(asked) else cpus()
-    return max(1, min(most, cpus() // processes - workers))
+    asked, cpus = os.environ.get("OMP_NUM_THREADS", ""), math.ceil(system.cpus())
+    most = int(asked) if asked.isdigit() and int(asked) else cpus
+    return max(1, min(most, cpus // processes - workers))
 
 
 def measure_workers(
@@ -111,7 +102,7 @@ def choose_workers(loader: OrderedLoader, *, processes: int = 1, spare: int = 0)
         fitting = space.f_bavail * space.f_frsize // 2 // ahead  # half of it is for their batches
     except OSError:
         fitting = 0
-    most = max(0, min(cpus() // processes - spare, fitting, len(loader)))
+    most = max(0, min(math.ceil(system.cpus()) // processes - spare, fitting, len(loader)))
     if most == 0:
         return Choice(0, known, f"{takes}; no CPU or shared memory is left for workers")
     if seconds > SLOW:
@@ -158,7 +149,7 @@ def _rate(loader: DataLoader | OrderedLoader, workers: int, most: float = math.i
 
 
 def take_loaders(trainer: lightning.Trainer, seed: int, workers: int | Literal["auto"] = 0) -> None:
-    """Let a Trainer, once made, give its training loaders an order of our own (see `batches.ordered`).
+    """Let a Trainer, once made, give its training loaders an order of our own (see `data.ordered`).
 
     Those that have no workers get some: so many, or as many as are chosen for them, which is printed. A
     number leaves them their CPUs: torch takes fewer threads. A choice does not, since what is measured
@@ -170,7 +161,7 @@ def take_loaders(trainer: lightning.Trainer, seed: int, workers: int | Literal["
     """
     connector = trainer._data_connector
     connector.__class__ = _Loaders  # what it knows by now, such as the data, stays as it is
-    vars(connector).update(_seed=seed, _workers=workers, _loaded=0.0, _streams=0)
+    vars(connector).update(_seed=seed, _workers=workers, _loaded=0.0, _stream=0)
 
 
 class _Loaders(_DataConnector):
@@ -179,25 +170,20 @@ class _Loaders(_DataConnector):
     _seed: int
     _workers: int | Literal["auto"]
     _loaded: float  # the epoch before which the loaders were asked for the last time
-    _streams: int  # how many there were of them
+    _stream: int  # the number of the last one among them
 
     def _prepare_dataloader(self, dataloader: Any, shuffle: bool, mode: RunningStage) -> Any:
         if mode == RunningStage.TRAINING:
-            order = {"seed": self._seed, "stream": self._stream()}
+            # the number of a loader among those that are asked for together, from 0
+            loaded = self.trainer.fit_loop._last_train_dl_reload_epoch
+            self._stream, self._loaded = self._stream + 1 if loaded == self._loaded else 0, loaded
             world = {"rank": self.trainer.global_rank, "world": self.trainer.world_size}
-            dataloader = ordered(dataloader, **order, **world)
+            dataloader = ordered(dataloader, seed=self._seed, stream=self._stream, **world)
             if isinstance(dataloader, OrderedLoader) and not dataloader.num_workers:
                 dataloader.use_workers(self._count(dataloader))
         if mode in (RunningStage.TRAINING, RunningStage.PREDICTING):
             return super()._prepare_dataloader(dataloader, shuffle, mode)
         return dataloader
-
-    def _stream(self) -> int:
-        """Return the number of a loader among those that are asked for together, from 0."""
-        loaded = self.trainer.fit_loop._last_train_dl_reload_epoch
-        self._streams = self._streams + 1 if loaded == self._loaded else 0
-        self._loaded = loaded
-        return self._streams
 
     def _count(self, loader: OrderedLoader) -> int:
         """Return the number of workers for a loader; the first process chooses for all."""

@@ -25,7 +25,7 @@ from trainlab.errors import UserError
         ("pooling=max", ["pooling=max", "'mean' or 'cls'"]),
         ("text=abstract", ["text=abstract", "'title' or 'title+abstract'"]),
         ("split=random", ["split=random", "'item' or 'triplet'"]),
-        ("accelerator=tpu", ["accelerator=tpu", "'auto', 'cpu' or 'cuda'"]),
+        ("accelerator=gpu", ["accelerator=gpu", "'auto', 'cpu', 'cuda', 'mps' or 'tpu'"]),
         ("max_tokens=1000", ["max_tokens=1000", "less than or equal to 512"]),
         ("marign=5", ["marign: no such parameter", "Did you mean 'margin'?"]),
     ],

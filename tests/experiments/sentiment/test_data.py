@@ -12,6 +12,7 @@ from fastparquet import write as write_parquet
 from experiments.sentiment import data
 from experiments.sentiment.config import SentimentConfig
 from experiments.sentiment.data import Reviews, draw
+from trainlab.cleaning import text_key
 from trainlab.errors import UserError
 
 
@@ -45,7 +46,7 @@ def test_a_text_that_two_parts_share_is_left_to_the_later_one_and_named(tmp_path
     table = different(60)
     twice = pd.concat([table, table.assign(text="  " + table["text"].str.upper())], ignore_index=True)
     reviews = drawn(tmp_path, twice)
-    keys = [set(data.keys(part["text"])) for part in reviews.parts().values()]
+    keys = [set(part["text"].map(text_key)) for part in reviews.parts().values()]
     assert not keys[0] & keys[1] and not keys[0] & keys[2] and not keys[1] & keys[2]
     assert len(reviews.test) == 30, "nothing is left out of the last part"
     told = " ".join(reviews.warnings)

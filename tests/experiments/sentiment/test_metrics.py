@@ -76,5 +76,5 @@ def test_the_most_wrong_come_first_and_are_no_markup() -> None:
     assert wrong.index.tolist() == [13, 12]
     lines = train.as_markdown(wrong).splitlines()
     assert lines[2] == "| 13 | negative | 0.990 | very wrong |"
-    assert "a \\| &lt;b&gt;little&lt;/b&gt;" in lines[3]
+    assert r"a \| \<b\>little\</b\>" in lines[3]
     assert "No review" in train.as_markdown(wrong[:0])
