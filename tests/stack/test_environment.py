@@ -13,7 +13,7 @@ from fake_machine import Machine, environment_of
 from project import copy_checkout
 
 MAKE_ENVIRONMENT = """#!/bin/bash
-[[ "$*" != "-m venv .venv" ]] || { mkdir -p .venv/bin && cp /bin/true .venv/bin/pip; }
+[[ "$*" != "-m venv .venv" ]] || { mkdir -p .venv/bin && cp /bin/true .venv/bin/pip; cp /bin/true .venv/bin/python; }
 """
 
 

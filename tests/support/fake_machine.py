@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from project import CHECKOUT, Project, copy_checkout
@@ -107,12 +108,14 @@ def torch_version() -> str:
 
 
 def environment_of(folder: Path, pip_calls: Path) -> None:
-    """Make .venv as `local/install` leaves it, without packages; its pip only notes how it is called."""
+    """Make .venv as `local/install` leaves it, with our own packages; its pip only notes how it is called."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / ".venv"], check=True)
     (packages,) = (folder / ".venv/lib").glob("python*/site-packages")
-    (packages / "trainlab.pth").write_text(f"{folder}/src\n")
+    (packages / "trainlab.pth").write_text(f"{folder}/src\n{sysconfig.get_path('purelib')}\n")
     (folder / ".venv/.installed-engine").write_text("of another lock file")
     note = f"import sys; open({str(pip_calls)!r}, 'a').write(' '.join(sys.argv[1:]) + '\\n')"
+    (packages / "pip").mkdir()
+    (packages / "pip/__main__.py").write_text(note)  # what `pip` calls once torch is held
     for name, code in (("pip", note), ("trainlab", "import trainlab.cli")):
         python = folder / ".venv/bin/python3.11"
         first = f"#!{python}\n"
