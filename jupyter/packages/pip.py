@@ -1,7 +1,7 @@
 """pip, and a few words more where it refuses: what asked for another torch, which torch is here, what to do.
 
-`hold` puts this file beside the constraints of an environment, and calls it as that environment's `pip`. Everything is
-handed on as it came; what pip said is read from its own log.
+`hold` puts this file beside the constraints of an environment, and calls it as that environment's `pip`.
+Everything is handed on as it came; what pip said is read from its own log.
 """
 
 import os
@@ -51,8 +51,8 @@ def explained(said: str, arguments: list[str], code: int) -> str:
         return ""
     if place := re.search(r"lack sys\.path precedence to (\S+)", said):
         return (
-            f"\n{place[1]} is part of the image, which a running container cannot change. Write the version that you need "
-            f"into\nrequirements.txt, in the project's folder, and `make up`.\n"
+            f"\n{place[1]} is part of the image, which a running container cannot change. Write the version that\n"
+            "you need into requirements.txt, in the project's folder, and `make up`.\n"
         )
     causes = [(who, what) for who, what in CAUSE.findall(said) if name_of(what) in versions]
     causes = list(dict.fromkeys(causes))
@@ -90,13 +90,15 @@ def stays(names: list[str], versions: dict[str, str]) -> str:
         if versions[name_of(name)] != "TORCH_EXTRAS"
     ]
     if not here:
-        return f"{' and '.join(names)}: the usual build does not work with torch {versions['torch']}, which is here."
-    return f"{' and '.join(here)} {'stays' if len(here) == 1 else 'stay'}: all that is built against it would break."
+        missing = " and ".join(names)
+        return f"{missing}: the usual build does not work with torch {versions['torch']}, which is here."
+    verb = "stays" if len(here) == 1 else "stay"
+    return f"{' and '.join(here)} {verb}: all that is built against it would break."
 
 
 def another_torch() -> str:
     """Return how the whole stack gets another torch."""
-    return "another torch for the whole stack: `TORCH=x.y.z make lock` in trainlab's own repository, then `make up`"
+    return "another torch for all: `TORCH=x.y.z make lock` in trainlab's own repository, then `make up`"
 
 
 if __name__ == "__main__":

@@ -115,6 +115,7 @@ def environment_of(folder: Path, pip_calls: Path) -> None:
     (folder / ".venv/.installed-engine").write_text("of another lock file")
     note = f"import sys; open({str(pip_calls)!r}, 'a').write(' '.join(sys.argv[1:]) + '\\n')"
     (packages / "pip").mkdir()
+    (packages / "pip/__init__.py").touch()
     (packages / "pip/__main__.py").write_text(note)  # what `pip` calls once torch is held
     for name, code in (("pip", note), ("trainlab", "import trainlab.cli")):
         python = folder / ".venv/bin/python3.11"
