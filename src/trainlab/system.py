@@ -332,6 +332,18 @@ def packages() -> dict[str, str]:
     return versions
 
 
+def installed_since_start() -> dict[str, str]:
+    """Return {name: version} of what was installed since this process began, as by `%pip install`."""
+    began, found = psutil.Process().create_time(), {}
+    for folder in sys.path:
+        for path in Path(folder).glob("*.dist-info"):
+            with suppress(OSError):  # replaced meanwhile
+                if path.stat().st_mtime > began:
+                    name, _, version = path.stem.rpartition("-")
+                    found[name.replace("_", "-").lower()] = version
+    return found
+
+
 def code_versions(code: Path | None) -> dict[str, Any]:
     """Return the versions of the code that ran, a file or a folder, and of trainlab; None where unknown."""
     return {"git": git(code) if code else None, "trainlab_git": git(origin.OURS)}

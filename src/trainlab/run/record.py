@@ -120,6 +120,7 @@ class Record(BaseModel):
     command: str = ""
     hardware: dict[str, Any] = Field(default_factory=dict)
     packages: dict[str, str] = Field(default_factory=dict)
+    installed: dict[str, str] = Field(default_factory=dict)  # while it ran, as by `%pip install`
     data: dict[str, Any] | None = None
     last: dict[str, Point] = Field(default_factory=dict)
     best: dict[str, Point] = Field(default_factory=dict)
@@ -244,7 +245,8 @@ def changed(record: Record, **fields: Any) -> Record:
 def with_end(record: Record, status: Status, reason: str | None = None, **fields: Any) -> Record:
     """Return the record of the same run after its end; `seconds` at work by the clock where not given."""
     now = _now()
-    known = {"status": status, "reason": reason, "ended": now}
+    installed = record.installed | system.installed_since_start()
+    known = {"status": status, "reason": reason, "ended": now, "installed": installed}
     return changed(record, **known | {"seconds": record.seconds_until(now.timestamp())} | fields)
 
 

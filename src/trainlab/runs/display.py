@@ -282,6 +282,8 @@ def show(row: Row) -> None:
     _section("config", row.config)
     if row.record is not None:
         _section("packages", row.record.packages)
+        if row.record.installed:
+            _section("installed while it ran", row.record.installed)
 
 
 def diff(first: Row, second: Row) -> None:
