@@ -51,8 +51,8 @@ def explained(said: str, arguments: list[str], code: int) -> str:
         return ""
     if place := re.search(r"lack sys\.path precedence to (\S+)", said):
         return (
-            f"\n{place[1]} is part of the image, which a running container cannot change. Write the version that\n"
-            "you need into requirements.txt, in the project's folder, and `make up`.\n"
+            f"\n{place[1]} is part of the image, which a running container cannot change. Write the version\n"
+            "that you need into requirements.txt, in the project's folder, and `make up`.\n"
         )
     causes = [(who, what) for who, what in CAUSE.findall(said) if name_of(what) in versions]
     causes = list(dict.fromkeys(causes))

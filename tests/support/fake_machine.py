@@ -22,7 +22,8 @@ ENGINE_INFO = {
 
 
 # notes each call; answers `info` and `compose version`; `ps --filter` tells ports while it is up; the files
-# `containers`, `running` and `down` name a project and its folder a line, services, and one that is down
+# `containers`, `running` and `down` name a project and its folder a line, services, and one that is down;
+# `build` is what a build says, which fails where there is a file `broken`
 FAKE_DOCKER = """#!/bin/bash
 published() { # published NAME: its port, as the shell or .env has it
   local port=${!1:-$(sed -n "s/.*$1[^0-9]*\\([0-9]*\\).*/\\1/p" .env)}
@@ -39,6 +40,7 @@ case "$*" in
   "volume inspect"*) [[ -e $FAKE/$3 ]] ;;
   info*) cat "$FAKE/info"; [[ -s $FAKE/info ]] ;;
   "compose version"*) cat "$FAKE/compose" ;;
+  "compose build"*) cat "$FAKE/build" 2>/dev/null; [[ ! -e $FAKE/broken ]] ;;
   "compose up"*) mkdir "$FAKE/starting" || exit 1; touch "$FAKE/up"; sleep 0.2; rmdir "$FAKE/starting"
     [[ ! -e $FAKE/unhealthy ]] ;;
   *pass_on*) touch "$FAKE/stopped" ;;
