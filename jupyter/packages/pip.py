@@ -15,7 +15,7 @@ CONSTRAINTS = Path(__file__).with_name("constraints.txt")
 CAUSE = re.compile(
     r"^\S+ {5}(?P<who>\S.*?) (?:depends on |requested )(?P<what>[A-Za-z0-9][\w.-]*.*)$", re.MULTILINE
 )
-SHOWN = 5  # causes: where pip tried many versions of a package, each has one
+SHOWN = 5  # causes
 
 
 def main() -> int:
@@ -54,18 +54,21 @@ def explained(said: str, arguments: list[str], code: int) -> str:
             f"\n{place[1]} is part of the image, which a running container cannot change. Write the version\n"
             "that you need into requirements.txt, in the project's folder, and `make up`.\n"
         )
-    causes = [(who, what) for who, what in CAUSE.findall(said) if name_of(what) in versions]
-    causes = list(dict.fromkeys(causes))
+    # of many versions of a package that ask for the same, the first that pip tried, which is the newest
+    causes: dict[tuple[str, str], str] = {}
+    for who, what in CAUSE.findall(said):
+        if name_of(what) in versions:
+            causes.setdefault((what, "" if who == "The user" else who.split()[0]), who)
     if not causes:
         return ""
-    names = list(dict.fromkeys(name_of(what) for _, what in causes))
+    names = list(dict.fromkeys(name_of(what) for what, _ in causes))
     lines = [f"\n{stays(names, versions)}"]
-    for who, what in causes[:SHOWN]:
+    for (what, _), who in list(causes.items())[:SHOWN]:
         lines.append(f"  {'you asked' if who == 'The user' else who + ' asks'} for {what}")
     if len(causes) > SHOWN:
-        lines.append(f"  and {len(causes) - SHOWN} more versions for another")
+        lines.append(f"  and {len(causes) - SHOWN} more")
     lines.append("What to do:")
-    others = list(dict.fromkeys(who.split()[0] for who, _ in causes if who != "The user"))
+    others = [name for _, name in causes if name]
     if unfit := [name for name in names if versions[name] == "TORCH_EXTRAS"]:
         lines.append(
             f"  TORCH_EXTRAS={','.join(unfit)} in .env, then `make up`: the build that fits the torch at hand"
