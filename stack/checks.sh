@@ -10,6 +10,7 @@ check_settings() { # refuses values that would fail later with a worse message
     [[ $(setting "$name" 1000) =~ ^[0-9]+$ ]] || fail "$name=$(setting "$name" "") is not a number; see .env"
   done
   tracker_locks >/dev/null
+  torch_extras >/dev/null
 }
 
 check_port_number() { # check_port_number VARIABLE

@@ -1,14 +1,15 @@
 # shellcheck shell=bash
 # The engine with Docker: the two services as containers. Defines engine_*; sourced by stack/verb.
 images=("trainlab-tensorboard:$project")
-if ((gpu)); then images+=("trainlab-jupyter:$project-cuda") gib=20; else images+=("trainlab-jupyter:$project-cpu") gib=6; fi
+if ((gpu)); then images+=("trainlab-jupyter:$project-cuda") gib=20 size="about 7 GB"
+else images+=("trainlab-jupyter:$project-cpu") gib=6 size="2 GB"; fi
 
 engine_build() {
   check_disk "$(engine_folder)" "$gib" "Building the images"
   ((gpu)) || fetch_torch
-  echo "building the images (the first time takes some minutes)"
-  COMPOSE_FILE=$(compose_files "$(in_file COMPOSE_FILE)") docker compose build
-  (umask 077 && mkdir -p .stack)
+  COMPOSE_FILE=$(compose_files "$(in_file COMPOSE_FILE)") quietly .stack/build.log \
+    "building the images (the first time some minutes; $size on the disk)" docker compose build ||
+    fail "the images were not built; what the build said last is above, all of it in .stack/build.log"
   image_inputs >".stack/built-$gpu"
   give_away ".stack/built-$gpu"
 }
@@ -30,7 +31,9 @@ fetch_torch() { # torch's CPU wheel from where this machine's pip is told to loo
 image_inputs() { # a digest of all that the images are made from, but for the code, which is mounted
   {
     tracker_locks
+    torch_extras
     find jupyter tensorboard docker-compose*.yml pyproject.toml -type f ! -name 'torch-*.whl' -exec cat {} +
+    [[ ! -e requirements.txt ]] || cat requirements.txt
   } | cksum
 }
 

@@ -28,6 +28,15 @@ tracker_locks() { # prints the lock file of each tracker that TRACKERS names
   done
 }
 
+torch_extras() { # prints what TORCH_EXTRAS names, each on a line
+  local name
+  for name in $(setting TORCH_EXTRAS "" | tr , ' '); do
+    [[ $name == torchvision || $name == torchaudio ]] ||
+      fail "TORCH_EXTRAS=$(setting TORCH_EXTRAS "") in .env: '$name' is none of torchvision torchaudio. Nothing was built."
+    echo "$name"
+  done
+}
+
 write_settings() { # makes .env where there is none, then keeps its COMPOSE_FILE in step with the choice
   local name
   if [[ ! -e .env ]]; then

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 import types
 
 import pytest
@@ -111,3 +113,14 @@ def test_the_machine_and_the_packages_are_named():
     assert found["cores"] >= 1
     assert found["memory_gib"] > 0
     assert {"python", "torch", "numpy"} <= set(system.packages())
+
+
+def test_what_was_installed_since_the_process_began_is_named(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, age in (("my_tool-1.2", 0), ("older-3.0", 10**6)):
+        folder = tmp_path / f"{name}.dist-info"
+        folder.mkdir()
+        os.utime(folder, (time.time() - age,) * 2)
+    found = system.installed_since_start()
+    assert found.get("my-tool") == "1.2"
+    assert "older" not in found

@@ -314,6 +314,18 @@ def packages() -> dict[str, str]:
     return versions
 
 
+def installed_since_start() -> dict[str, str]:
+    """Return {name: version} of what was installed since this process began, as by `%pip install`."""
+    began, found = psutil.Process().create_time(), {}
+    for folder in sys.path:
+        for path in Path(folder).glob("*.dist-info"):
+            with suppress(OSError):  # replaced meanwhile
+                if path.stat().st_mtime > began:
+                    name, _, version = path.stem.rpartition("-")
+                    found[name.replace("_", "-").lower()] = version
+    return found
+
+
 def git(code: Path) -> dict[str, Any] | None:
     """Return the commit of the repository that a file or folder is in, and whether files differ from it.
 

@@ -77,7 +77,7 @@ def test_a_foreign_notebook_is_executed_with_its_parameters_and_recorded(lab):
     lab.notebook(
         "foreign",
         "import os\nprint(learning_rate, epochs, seed, title, layers, quick)",
-        "print(os.getcwd(), os.environ.get('JUPYTER_TOKEN'))\n!which python",
+        "print(os.getcwd(), os.environ.get('JUPYTER_TOKEN'))\n!which python; echo env:$VIRTUAL_ENV",
         "print(get_ipython().history_manager.hist_file)\nimport tqdm.auto",
         "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()",
         parameters=PARAMETERS,
@@ -89,6 +89,7 @@ def test_a_foreign_notebook_is_executed_with_its_parameters_and_recorded(lab):
     assert "0.0003 2 7 a = b [4] True\n" in lab.printed()
     assert f"{lab.root / 'notebooks'} None\n" in lab.printed()
     assert str(Path(sys.executable).parent / "python") in lab.printed(), "what `!pip` installs into"
+    assert f"env:{sys.prefix}\r\n" in lab.printed(), "what other tools install into"
     assert ":memory:\n" in lab.printed(), "the user's history is what they typed"
     assert "IProgress" not in lab.printed(), "no warning of widgets that are not installed"
     pictures = [out for out in lab.executed().cells[-1].outputs if "image/png" in out.get("data", {})]

@@ -161,6 +161,31 @@ def test_the_comparing_notebook_draws_curves_to_choose_from_with_no_request_to_t
     assert outside == []
 
 
+WIDGETS = (
+    "%matplotlib widget\nimport ipywidgets\nimport matplotlib.pyplot as plt\nfrom tqdm.notebook import tqdm",
+    "for _ in tqdm(range(20), desc='counted'):\n    pass",
+    "figure, axes = plt.subplots(figsize=(4, 2))\naxes.plot([1, 3, 2]);",
+    "ipywidgets.IntSlider(description='slid')",
+)
+
+
+def test_bars_figures_and_sliders_that_move_are_drawn_without_a_warning(stack: Project, page: Page) -> None:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in WIDGETS])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, stack.folder / "notebooks/widgets.ipynb")
+    outside = keep_inside(page)
+    cells = run_all(stack, page, "widgets")
+    cells.nth(3).locator(".widget-slider").wait_for(timeout=120_000)
+    cells.nth(1).locator(".jupyter-widgets").get_by_text("counted: 100%").wait_for()
+    cells.nth(2).locator(".jupyter-matplotlib-canvas-container canvas").first.wait_for()
+    take_picture(page, "widgets")
+    assert page.locator(".jp-RenderedText[data-mime-type*='stderr'], [data-mime-type*='error']").count() == 0
+    assert outside == []
+    stack.make("run", "ARGS=widgets")
+    (log,) = stack.folder.glob("logs/widgets/*/output.log")
+    assert "arning" not in log.read_text()
+
+
 def open_with_kernel(page: Page, address: str) -> None:
     """Open a notebook and wait until its kernel answers: before, JupyterLab asks which one is meant."""
     with page.expect_websocket(lambda socket: "/channels" in socket.url) as kernel:

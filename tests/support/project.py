@@ -30,6 +30,7 @@ FOREIGN = (
     "TENSORBOARD_",
     "TRAINLAB_",
     "TRACKERS",
+    "TORCH_",
     "WANDB_",
     "MLFLOW_",
 )

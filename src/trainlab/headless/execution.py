@@ -236,6 +236,8 @@ class Execution:
         kept = {k: v for k, v in os.environ.items() if k not in ("JUPYTER_TOKEN", *left_out)}
         own = str(Path(sys.executable).parent)  # not resolved: in a virtual environment it is a link
         kept["PATH"] = os.pathsep.join([own, os.environ.get("PATH", os.defpath)])
+        if sys.prefix != sys.base_prefix:
+            kept["VIRTUAL_ENV"] = sys.prefix  # which tools besides pip go by
         # threads that wait asleep: spinning ones cost runs side by side more than half of their speed
         ours = {"TRAINLAB_RUN": str(self.folder), "TRAINLAB_RUNNER": str(os.getpid())}
         # the code's working folder is another one, and without a checkout logs/ would be looked for there

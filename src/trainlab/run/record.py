@@ -118,6 +118,7 @@ class Record(BaseModel):
     command: str = ""
     hardware: dict[str, Any] = Field(default_factory=dict)
     packages: dict[str, str] = Field(default_factory=dict)
+    installed: dict[str, str] = Field(default_factory=dict)  # while it ran, as by `%pip install`
     data: dict[str, Any] | None = None
     last: dict[str, Point] = Field(default_factory=dict)
     best: dict[str, Point] = Field(default_factory=dict)
@@ -234,9 +235,10 @@ def write_end(
 ) -> Record:
     """Write how the run ended, when, and how long it took, by the clock where no `seconds` are given."""
     now = datetime.now(UTC)
-    if "seconds" not in fields:
-        fields["seconds"] = read(folder).seconds_until(now.timestamp())
-    return update(folder, known, status=status, reason=reason, ended=now, **fields)
+    before = known or read(folder)
+    fields = {"seconds": before.seconds_until(now.timestamp())} | fields
+    installed = before.installed | system.installed_since_start()
+    return update(folder, known, status=status, reason=reason, ended=now, installed=installed, **fields)
 
 
 def changed(record: Record, **fields: Any) -> Record:

@@ -292,6 +292,8 @@ def show(row: Row) -> None:
     _section("config", row.config)
     if known is not None:
         _section("packages", known.packages)
+        if known.installed:
+            _section("installed while it ran", known.installed)
 
 
 def diff(first: Row, second: Row) -> None:
