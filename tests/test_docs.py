@@ -1,36 +1,62 @@
-"""What README.md tells people to type works, and what it says is there is there."""
+"""What README.md and docs/ tell people to type works, and what they say is there is there."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import typer.main
+import yaml
 
 from project import CHECKOUT, clean_environment
+from trainlab import cli
 from trainlab.run import checkpoint, events
 
 if TYPE_CHECKING:
     from project import Project
 
-README = (CHECKOUT / "README.md").read_text()
+# In the order in which the commands are tried: compare.md empties the trash at its end
+PAGES = {
+    name: (CHECKOUT / name).read_text()
+    for name in (
+        "README.md",
+        *(
+            f"docs/{page}.md"
+            for page in ("packages", "repository", "examples", "loop", "lightning", "huggingface")
+        ),
+        *(
+            f"docs/{page}.md"
+            for page in ("script", "resume", "share", "cloud", "machine", "trouble", "compare")
+        ),
+    )
+}
+README = PAGES["README.md"]
+WORDS = "\n".join([*PAGES.values(), (CHECKOUT / "CONTRIBUTING.md").read_text()])
+NOT_YET = re.compile(
+    r"<!-- lead: check -->\n.*?(?=\n\n|\Z)", re.DOTALL
+)  # a paragraph about what is being built
 QUICK = "epochs=1 class_size=4 triplets_per_item=2 max_tokens=16"
 RUN_ELSEWHERE = {
     "make demo": "test_real_engine.py runs it on the engine that people get",
-    "make test": "it is what runs this test",
     "make down": "it would stop the services that the later commands need",
     "trainlab stop RUN": "needs a run that trains; tests/run/test_stop.py has one",
+    "make stop RUN=last": "needs a run that trains; tests/stack/test_make.py has one",
     "ssh -N -L 8888:127.0.0.1:8888 -L 6006:127.0.0.1:6006 you@machine": "needs a second machine",
+    'pip install "./trainlab[notebook,compare]"': "needs a package index",
 }
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str | None = None) -> list[str]:
+    text = "\n".join(PAGES.values()) if text is None else text
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def example(word: str) -> str:
@@ -46,34 +72,42 @@ def added(example: str) -> list[str]:
 
 
 SCRIPT = example("vars(args)")
+ARRAYS = example("run.save")
 LINE = example("class Line")
 
 
 def commands() -> list[str]:
-    lines = [line.split("  #")[0].strip() for block in blocks("bash") for line in block.splitlines()]
-    return [line for line in lines if line and line not in RUN_ELSEWHERE]
+    return [line.split("  #")[0].strip() for block in blocks("bash") for line in block.splitlines() if line]
 
 
 def runnable(command: str, project: Project) -> str:
-    """Shorten the training, and put the newest run where the README says RUN."""
-    names = sorted(path.name for path in (project.folder / "logs").glob("*/2*"))
-    command = command.replace("RUN", names[-1]) if names else command
-    command = command.replace("margin=5", f"margin=5 {QUICK}")
-    return (
-        command.replace("trainlab ", ".venv/bin/trainlab ", 1) if command.startswith("trainlab") else command
+    """Shorten the training, and put the newest run where a page says RUN."""
+    names = sorted((path.name for path in (project.folder / "logs").glob("*/2*")), reverse=True)
+    command = re.sub(r"\bRUN\b(?!=)", names[0], command) if names else command
+    return command.replace("margin=5 --seed", f"margin=5 {QUICK} --seed").replace(
+        'margin=5"', f'margin=5 {QUICK}"'
     )
+
+
+def test_every_page_is_tried() -> None:
+    assert sorted(PAGES)[1:] == sorted(f"docs/{path.name}" for path in (CHECKOUT / "docs").glob("*.md"))
+    assert RUN_ELSEWHERE.keys() <= set(commands())
 
 
 @pytest.mark.slow
-def test_every_command_works_in_the_order_in_which_it_is_read(local_project: Project) -> None:
-    environment = (
-        clean_environment() | local_project.environment | {"TRAINLAB_ROOT": str(local_project.folder)}
-    )
-    (local_project.folder / "train.py").write_text(SCRIPT)
+def test_every_command_works_in_the_order_of_the_pages(local_project: Project) -> None:
+    folder = local_project.folder
+    path = f"{folder / '.venv/bin'}:{os.environ['PATH']}"
+    environment = clean_environment() | local_project.environment
+    environment |= {"TRAINLAB_ROOT": str(folder), "PATH": path}
+    (folder / "train.py").write_text(SCRIPT)
+    (folder / "arrays.py").write_text(ARRAYS)
     for command in commands():
+        if command in RUN_ELSEWHERE:
+            continue
         done = subprocess.run(
             ["bash", "-c", runnable(command, local_project)],
-            cwd=local_project.folder,
+            cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -91,7 +125,7 @@ def executed(example: str, logs: Path, *words: str) -> None:
 
 
 def recorded(example: str, logs: Path, *words: str) -> tuple[Path, dict[str, Any]]:
-    """Run an example of the README's; return the folder and the record of the run that it leaves."""
+    """Run an example; return the folder and the record of the run that it leaves."""
     executed(example, logs, *words)
     (record,) = logs.glob("*/*/run.json")
     return record.parent, json.loads(record.read_text())
@@ -105,9 +139,21 @@ def by_trainlab(folder: Path, *words: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("word", ["vars(args)", "run.save", "class Line", "RunCallback"])
+@pytest.mark.parametrize("word", ['{"lr": 0.3}) as', "vars(args)", "run.save", "class Line", "RunCallback"])
 def test_an_example_adds_five_lines_at_most(word: str) -> None:
     assert 0 < len(added(example(word))) <= 5
+
+
+def test_the_first_example_leaves_a_run(tmp_path: Path) -> None:
+    folder, run = recorded(example('{"lr": 0.3}) as'), tmp_path)
+    assert (folder.parent.name, run["status"], run["config"]) == ("mine", "finished", {"lr": 0.3})
+
+
+def test_the_example_of_a_cloud_notebook_writes_where_it_says(tmp_path: Path) -> None:
+    there = tmp_path / "drive" / "logs"
+    executed(example("/content/drive").replace("/content/drive/MyDrive/logs", str(there)), tmp_path / "logs")
+    assert len([*there.glob("mine/*/run.json")]) == 1
+    assert not (tmp_path / "logs").exists()
 
 
 def test_the_example_of_a_loop_leaves_a_run_named_by_its_arguments(tmp_path: Path) -> None:
@@ -120,7 +166,7 @@ def test_the_example_of_a_loop_leaves_a_run_named_by_its_arguments(tmp_path: Pat
 
 def test_the_example_of_a_script_gets_its_arguments_and_one_run(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(SCRIPT)
-    (command,) = [line for line in commands() if "train.py" in line]
+    (command,) = [line for line in commands() if "run train.py" in line]
     by_trainlab(tmp_path, *command.split()[1:])
     (record,) = tmp_path.glob("logs/mine/*/run.json")
     run = json.loads(record.read_text())
@@ -178,7 +224,7 @@ def test_the_example_of_tables_reads_a_run(tmp_path: Path) -> None:
 
 
 def test_everything_in_the_tree_exists() -> None:
-    (tree,) = blocks("text")
+    (tree,) = blocks("text", README)
     parents = [CHECKOUT]
     for line in tree.splitlines():
         names = re.split(r"\s{3,}", line.strip(), maxsplit=1)[0].split()
@@ -190,6 +236,110 @@ def test_everything_in_the_tree_exists() -> None:
             parents.append(CHECKOUT / names[0])
 
 
-def test_every_picture_and_file_that_is_linked_exists() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (CHECKOUT / target).exists(), target
+def test_every_picture_and_page_that_is_linked_exists() -> None:
+    for name, text in PAGES.items():
+        for target in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (CHECKOUT / name).parent.joinpath(target).exists(), f"{name}: {target}"
+
+
+def test_the_readme_is_short_and_says_early_how_to_bring_code_of_one_s_own() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 150
+    assert "## Your own code" in lines[:50]
+
+
+def snippets() -> list[str]:
+    """Return what the pages show in code, but for what is being built."""
+    words = NOT_YET.sub("", WORDS)
+    return [
+        *blocks("bash", words),
+        *(each.replace("\n", " ") for each in re.findall(r"(?<!`)`([^`]+)`(?!`)", words)),
+    ]
+
+
+def called(program: str) -> list[list[str]]:
+    """Return the words behind each call of a program that the pages show."""
+    lines = [line.split("  #")[0].strip() for each in snippets() for line in each.splitlines()]
+    return [shlex.split(line)[1:] for line in lines if line.startswith(f"{program} ")]
+
+
+def test_make_and_the_pages_name_the_same_targets() -> None:
+    targets = set(
+        re.findall(r"^  make (\w+)", subprocess.check_output(["make"], cwd=CHECKOUT, text=True), re.MULTILINE)
+    )
+    named = {words[0] for words in called("make")}
+    listed = README.partition("`make help` lists all targets:")[2].partition(" are the others")[0]
+    assert len(targets) > 10
+    assert named | set(re.findall(r"`(\w+)`", listed)) == targets
+
+
+def test_trainlab_and_the_pages_name_the_same_commands_and_options() -> None:
+    program = typer.main.get_command(cli.app)
+    missing, wrong = {(name,) for name in program.commands}, []
+    for group in ("runs", "data"):
+        missing |= {(group, name) for name in program.commands[group].commands}
+    for words in called("trainlab"):
+        command, path = program, ()
+        while deeper := getattr(command, "commands", {}).get(
+            words[len(path)] if len(words) > len(path) else ""
+        ):
+            command, path = deeper, (*path, words[len(path)])
+            missing.discard(path)
+        known = {"--help", *(option for each in command.params for option in each.opts)}
+        given = words[: words.index("--")] if "--" in words else words
+        options = {word.partition("=")[0] for word in given if word.startswith("-")}
+        group = command is program or path == ("data",)  # which needs a command behind it
+        if options - known or (group and not options):
+            wrong.append(words)
+    assert (missing, wrong) == (set(), [])
+    assert all(each.help or each.callback.__doc__ for each in program.commands.values()), "each has one line"
+
+
+def test_an_option_that_a_page_names_alone_is_one_of_trainlab_s() -> None:
+    options = {
+        option
+        for command in every(typer.main.get_command(cli.app))
+        for each in command.params
+        for option in each.opts
+    }
+    alone = {each.split()[0] for each in snippets() if re.match(r"--\w[\w-]*(?!\S*=)", each)}
+    assert alone <= options
+
+
+def every(command: Any) -> list[Any]:
+    return [command, *(each for below in getattr(command, "commands", {}).values() for each in every(below))]
+
+
+def test_citation_and_changes_have_the_version_of_the_package() -> None:
+    version = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"]
+    cited = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())
+    assert (cited["version"], cited["license"]) == (version, "MIT")
+    assert re.findall(r"^## (.*)", (CHECKOUT / "CHANGELOG.md").read_text(), re.MULTILINE)[0] == version
+
+
+def test_the_workflow_calls_ci_with_few_rights_and_a_limit() -> None:
+    workflow = yaml.safe_load((CHECKOUT / ".github/workflows/test.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    assert workflow["permissions"] == {"contents": "read"}
+    assert job["timeout-minutes"] == 90
+    assert job["steps"][-1]["run"] == ".ci/run"
+
+
+def test_the_hooks_of_git_are_the_linters_of_develop_lint() -> None:
+    (repository,) = yaml.safe_load((CHECKOUT / ".pre-commit-config.yaml").read_text())["repos"]
+    hooks = {Path(each["entry"].split()[0]).name for each in repository["hooks"]}
+    linters = set(re.findall(r"check (\w+)", (CHECKOUT / "develop/lint").read_text()))
+    assert repository["repo"] == "local"
+    assert hooks == linters - {"COMMAND"}
+
+
+def test_the_shell_completes_trainlab_once_that_is_installed(tmp_path: Path) -> None:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"HOME": str(tmp_path), "PATH": path}
+    script = (
+        "trainlab --install-completion bash; COMP_WORDS='trainlab runs re' COMP_CWORD=2; source ~/.bashrc"
+    )
+    script += "; COMP_WORDS=(trainlab runs re); _trainlab_completion trainlab; echo ${COMPREPLY[*]}"
+    environment |= {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "report restore"

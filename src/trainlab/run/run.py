@@ -93,12 +93,13 @@ class Run(Recorder):
         seed: int | None = None,
         data: Mapping[str, Any] | None = None,
         metrics: Sequence[str] | Mapping[str, Direction] = (),
-        logs: Path | None = None,
+        logs: str | Path | None = None,
         resume: str | Path | None = None,
         tracker: str | None = None,
         monitor: bool = True,
     ) -> None:
         super().__init__()
+        logs = Path(logs) if logs else None
         self.config = settings_dict(config)
         typed = isinstance(config, Config)
         self._settings = type(config) if typed else None
