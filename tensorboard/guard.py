@@ -4,12 +4,16 @@ TensorBoard asks for no password, so whoever reaches its port reads every run. P
 are refused here, by Host, Origin and Sec-Fetch-Site. Tornado serves, and not the development server that
 TensorBoard brings: it looks at a request's headers before it reads the body, and idle connections cost it no
 thread.
+
+TensorBoard orders everything by name: test/... opens before train/..., and of a run's metrics the hparams tab
+shows the first five. So its page opens with the two losses pinned, and validation comes first in that tab.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 import os
 import re
 import socket
@@ -20,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from tensorboard import main_lib, program
 from tornado.httpserver import HTTPServer
@@ -46,6 +50,10 @@ OPTIONS = (
     "--samples_per_plugin=scalars=10000000",
     "--reload_interval=5",
 )  # every scalar point
+PINNED = [{"plugin": "scalars", "tag": tag} for tag in ("train/loss", "val/loss")]  # where a run has them
+HPARAMS = "/data/plugin/hparams/experiment"  # what the hparams tab asks for its columns
+RATES = ("learning_rate", "lr")  # stand first among the settings that have one value in all runs
+METRICS = ("val/loss", "val/", "test/", "train/")  # the order of its metrics by what their names begin with
 
 
 def is_local(host: str) -> bool:
@@ -185,6 +193,44 @@ def never_silent(application: Any) -> Any:
     return answer
 
 
+def arranged(application: Any) -> Any:
+    """Return TensorBoard's WSGI application with what a person looks for first: in its page, its columns."""
+
+    def answer(environ: dict[str, Any], start_response: Any) -> Any:
+        path, query = environ["PATH_INFO"], environ.get("QUERY_STRING", "")
+        if environ["REQUEST_METHOD"] == "GET" and path == "/" and "pinnedCards=" not in query:
+            pinned = f"pinnedCards={quote(json.dumps(PINNED, separators=(',', ':')))}"
+            start_response("302 Found", [("Location", "/?" + "&".join(filter(None, [query, pinned])))])
+            return []
+        if path != HPARAMS:
+            return application(environ, start_response)
+        started: list[Any] = []
+        chunks = application(
+            environ | {"HTTP_ACCEPT_ENCODING": "identity"}, lambda *line: started.extend(line)
+        )
+        body = b"".join(chunks)
+        status, headers = started[:2]
+        if status.startswith("200"):
+            columns = json.loads(body)
+            columns.get("metricInfos", []).sort(key=place)
+            columns.get("hparamInfos", []).sort(
+                key=lambda each: (not each.get("differs"), each["name"] not in RATES)
+            )
+            body = json.dumps(columns).encode()
+        kept = [each for each in headers if each[0].lower() != "content-length"]
+        start_response(status, [*kept, ("Content-Length", str(len(body)))])
+        return [body]
+
+    return answer
+
+
+def place(metric: dict[str, Any]) -> tuple[int, bool]:
+    """Return where a metric stands in the hparams tab; equals stay as TensorBoard has them, by name."""
+    tag = metric["name"]["tag"]
+    first = [number for number, start in enumerate(METRICS) if tag.startswith(start)]
+    return min(first, default=len(METRICS)), tag.startswith("vitals/")
+
+
 class Server(program.TensorBoardServer):
     """What TensorBoard starts in the place of its own server, as its `server_class`."""
 
@@ -198,7 +244,7 @@ class Server(program.TensorBoardServer):
 
     async def _serve(self) -> None:
         self.socket.setblocking(False)
-        server = Guard(WSGIContainer(never_silent(self.wsgi_app), ThreadPoolExecutor(THREADS)))
+        server = Guard(WSGIContainer(never_silent(arranged(self.wsgi_app)), ThreadPoolExecutor(THREADS)))
         server.add_sockets([self.socket])
         await asyncio.Event().wait()
 

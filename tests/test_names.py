@@ -10,12 +10,12 @@ from project import CHECKOUT
 
 SOURCE = CHECKOUT / "src"
 OTHERWISE = {  # test files that are called after no module
+    "test_docs": "README.md and docs/",
     "test_faults": "processes and disks, across modules",
     "test_groups": "tests/support/groups.py",
     "test_house": "all of src/",
     "test_names": "all texts",
     "test_notebooks": "notebooks/",
-    "test_readme": "README.md",
     "test_security_page": "SECURITY.md",
 }
 TEXTS = {".py", ".md", ".ipynb", ".sh", ".yml", ""}

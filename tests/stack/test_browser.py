@@ -54,7 +54,17 @@ def stack(local_project: Project) -> Project:
 def record_a_run(logs: Path) -> None:
     random = np.random.default_rng(0)
     titles = [[f"title {index}", "sports"] for index in range(POINTS)]
-    with trainlab.Run("drawn", {"margin": 5.0}, metrics=["val/loss"], logs=logs) as run:
+    settings = {
+        "batch_size": 8,
+        "data": "sample",
+        "dropout": 0.1,
+        "epochs": 1,
+        "freeze": 0,
+        "learning_rate": 0.1,
+    }
+    with trainlab.Run("beside", settings | {"margin": 3.0}, logs=logs, monitor=False) as run:
+        run.log({"val/loss": 0.7, "test/f1": 0.5, "test/recall": 0.5, "train/grad": 1, "train/lr": 1}, STEPS)
+    with trainlab.Run("drawn", settings | {"margin": 5.0}, metrics=["val/loss"], logs=logs) as run:
         for step in range(STEPS):
             run.log({"train/loss": 1 / (step + 1)}, step)
         run.log({"val/loss": 0.5, "val_tfidf/loss": 0.9}, STEPS)
@@ -261,10 +271,21 @@ def test_jupyterlab_without_a_token_shows_the_login_page_alone(stack: Project, p
     assert page.locator("#jupyterlab-splash, .jp-LabShell").count() == 0
 
 
+@pytest.mark.parametrize("address", ["", "?runFilter=drawn"])
+def test_tensorboard_s_first_screen_shows_both_losses_of_runs_with_a_test(
+    stack: Project, page: Page, address: str
+) -> None:
+    page.goto(f"{stack.tensorboard}/{address}#timeseries")
+    page.get_by_text("2 cards", exact=True).first.wait_for()  # the pinned ones
+    for tag in ("train/loss", "val/loss"):
+        curve = page.locator("card-view").filter(has_text=tag).first
+        curve.wait_for()
+        box = curve.bounding_box()
+        assert box["y"] + box["height"] < page.viewport_size["height"], tag
+
+
 def test_tensorboard_draws_the_curve_of_a_run(stack: Project, page: Page) -> None:
-    page.goto(f"{stack.tensorboard}/#timeseries")
-    for tag in ("train/loss", "val/loss"):  # TensorBoard opens the first two groups of tags
-        page.get_by_text(tag, exact=True).first.wait_for()
+    page.goto(f"{stack.tensorboard}/?runFilter=drawn#timeseries")
     last_step = page.locator("tb-data-table-content-cell").get_by_text(f"{STEPS - 1:,}", exact=True)
     last_step.first.wait_for()
     take_picture(page, "tensorboard-scalars")
@@ -277,12 +298,14 @@ def test_tensorboard_keeps_every_point_of_a_curve(stack: Project, page: Page) ->
     assert len(answer.json()) == STEPS
 
 
-def test_tensorboard_lists_the_hyperparameters_with_their_metric(stack: Project, page: Page) -> None:
+def test_tensorboard_lists_first_what_differs_and_the_validation_loss(stack: Project, page: Page) -> None:
     page.goto(f"{stack.tensorboard}/#hparams")
     table = page.locator("tf-hparams-table-view, hparams-dashboard, tf-hparams-main").first
     table.wait_for()
     page.get_by_text("0.50000").first.wait_for()
-    assert page.get_by_text("margin").count() > 0
+    columns = page.locator(".table-header").all_inner_texts()
+    assert columns[2:4] == ["margin", "learning_rate"], "what differs, then the learning rate"
+    assert columns[7] == "val/loss", "the first metric"
     take_picture(page, "tensorboard-hparams")
 
 

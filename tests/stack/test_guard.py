@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import pytest
 from tornado.wsgi import WSGIContainer
@@ -20,7 +22,16 @@ guard = module("tensorboard/guard.py")
 FEW = 8  # connections, in these tests
 
 
+TAGS = ["test/f1", "train/loss", "train/lr", "val/f1", "val/loss", "val_tfidf/f1", "vitals/cpu", "zeal"]
+
+
 def application(environ: dict, start_response: object) -> list[bytes]:
+    if environ["PATH_INFO"] == guard.HPARAMS:
+        metrics = [{"name": {"group": "", "tag": tag}} for tag in TAGS]
+        hparams = [{"name": name, "differs": name == "margin"} for name in ("margin", "data", "lr")]
+        body = json.dumps({"metricInfos": metrics, "hparamInfos": hparams}).encode()
+        start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+        return [body]
     start_response("200 OK", [("Content-Type", "text/plain")])
     length = len(environ["wsgi.input"].read())
     if environ["PATH_INFO"] == "/broken":
@@ -31,7 +42,7 @@ def application(environ: dict, start_response: object) -> list[bytes]:
 @pytest.fixture
 def port() -> Iterator[int]:
     """A guarded server."""
-    inside = guard.never_silent(application)
+    inside = guard.never_silent(guard.arranged(application))
     with served(lambda: guard.Guard(WSGIContainer(inside, ThreadPoolExecutor(2)))) as port:
         yield port
 
@@ -120,3 +131,27 @@ def test_half_open_connections_stop_nobody_and_are_bounded(port, monkeypatch):
     monkeypatch.setattr(guard, "CONNECTIONS", FEW)
     with half_open(port, 5 * FEW, lambda: ask(port)[0] == 200) as waiting:
         assert is_closed(waiting[0]), "the one that waited longest"
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"), [("/", ""), ("/?runFilter=news/2026&smoothing=0", "runFilter=news/2026&smoothing=0&")]
+)
+def test_the_page_opens_with_the_two_losses_pinned(port, asked, kept):
+    status, _, headers = tornado_server.ask(port, asked, Host="localhost")
+    assert (status, headers["Location"][: len(kept) + 2]) == (302, f"/?{kept}")
+    pinned = json.loads(unquote(headers["Location"]).partition("pinnedCards=")[2])
+    assert [each["tag"] for each in pinned] == ["train/loss", "val/loss"]
+    assert ask(port, path=headers["Location"])[1] == "served GET / 0"
+
+
+def test_what_somebody_else_pinned_stays(port):
+    assert ask(port, path="/?pinnedCards=%5B%5D")[0] == 200
+
+
+def test_the_hparams_tab_has_validation_first_and_the_machine_s_load_last(port):
+    status, text = ask(port, "POST", b"{}", path=guard.HPARAMS)
+    columns = json.loads(text)
+    assert [each["name"] for each in columns["hparamInfos"]] == ["margin", "lr", "data"]
+    tags = [each["name"]["tag"] for each in columns["metricInfos"]]
+    wanted = ["val/loss", "val/f1", "test/f1", "train/loss", "train/lr", "val_tfidf/f1", "zeal", "vitals/cpu"]
+    assert (status, tags) == (200, wanted)

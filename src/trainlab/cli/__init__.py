@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,  # it would print local variables, data and all
     help="An experiment stack for deep learning: run notebooks, compare their runs.",
 )

@@ -100,6 +100,7 @@ class Run(Recorder):
         monitor: bool = True,
     ) -> None:
         super().__init__()
+        logs = Path(logs) if logs else None
         self.config = settings_dict(config)
         typed = isinstance(config, Config)
         self._settings = type(config) if typed else None
