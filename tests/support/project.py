@@ -30,6 +30,9 @@ FOREIGN = (
     "TENSORBOARD_",
     "TRAINLAB_",
     "TRACKERS",
+    "IMAGE_REGISTRY",
+    "REGISTRY",
+    "PLATFORMS",
     "WANDB_",
     "MLFLOW_",
 )
