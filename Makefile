@@ -1,7 +1,7 @@
 # The commands of the stack: `make` alone lists them. The work is done in stack/ (the choice of engine, .env,
 # Docker) and local/ (the same two services without Docker). Variables set for make reach them as environment.
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs shell run runs stop demo build test clean sbom
+.PHONY: help up down status logs shell run runs stop demo build test clean sbom publish
 -include develop/targets.mk
 
 help: ## list these targets
@@ -47,3 +47,6 @@ clean: ## delete what was built; asks before it deletes anything of yours (YES=1
 
 sbom: ## write a bill of materials (CycloneDX) of what is installed
 	@stack/verb sbom
+
+publish: ## push the images to a registry: make publish REGISTRY=ghcr.io/somebody (docs/images.md)
+	@stack/verb publish $(ARGS)

@@ -10,9 +10,10 @@ engine_build() {
   COMPOSE_FILE=$(compose_files "$(in_file COMPOSE_FILE)") quietly .stack/build.log \
     "building the images (the first time some minutes; $size on the disk)" docker compose build ||
     fail "the images were not built; what the build said last is above, all of it in .stack/build.log"
-  image_inputs >".stack/built-$gpu"
-  give_away ".stack/built-$gpu"
+  note_built
 }
+
+get_images() { pull_images || engine_build; }
 
 engine_folder() { # where the engine keeps images, if that is on this machine; else the project's folder
   local folder
@@ -28,25 +29,11 @@ fetch_torch() { # torch's CPU wheel from where this machine's pip is told to loo
     --dest jupyter/wheels "torch==$version" >/dev/null 2>&1 || true
 }
 
-image_inputs() { # a digest of all that the images are made from, but for the code, which is mounted
-  {
-    tracker_locks
-    torch_extras
-    find jupyter tensorboard docker-compose*.yml pyproject.toml -type f ! -name 'torch-*.whl' -exec cat {} +
-    [[ ! -e requirements.txt ]] || cat requirements.txt
-  } | cksum
-}
-
-built() { # both images are there, and made from what lies here
-  [[ $(cat ".stack/built-$gpu" 2>/dev/null) == "$(image_inputs)" ]] &&
-    docker image inspect "${images[@]}" >/dev/null 2>&1
-}
-
 engine_up() {
   local before
   check_ports
   open_folders
-  built || engine_build
+  built || get_images
   before=$(running_services)
   docker compose up --detach --wait || give_up "$before"
 }
@@ -104,7 +91,7 @@ engine_shell() {
 
 engine_execute() { # engine_execute COMMAND...: in the running container, else in one of its own that goes away afterwards
   local how=(exec) terminal
-  engine_running || { built || alone up engine_build >&2; how=(run --rm --no-deps); }
+  engine_running || { built || alone up get_images >&2; how=(run --rm --no-deps); }
   ask_for_terminal
   how+=("${terminal[@]}")
   if [[ $2 == run && ${terminal[0]} == --no-TTY ]]; then pass_signals_on "$@"
@@ -140,7 +127,7 @@ pass_on() { # pass_on SIGNAL MARK: to the process that was called with this mark
 
 engine_sbom() {
   local service
-  built || alone up engine_build
+  built || alone up get_images
   for service in jupyter tensorboard; do
     docker compose run --rm --no-deps --no-TTY --entrypoint python3 "$service" - "$service" debian \
       <stack/sbom.py >".stack/$service.cdx.json"

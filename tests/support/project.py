@@ -31,6 +31,9 @@ FOREIGN = (
     "TRAINLAB_",
     "TRACKERS",
     "TORCH_",
+    "IMAGE_REGISTRY",
+    "REGISTRY",
+    "PLATFORMS",
     "WANDB_",
     "MLFLOW_",
 )
