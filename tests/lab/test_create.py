@@ -17,6 +17,8 @@ from trainlab.lab import create, stack
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+SRC = "src"  # of a lab
+
 
 def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -27,7 +29,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     """Somebody's project, with a package, settings and tests of its own."""
     folder = tmp_path / "mine"
     for name, text in {
-        "src/mine/__init__.py": "answer = 42\n",
+        f"{SRC}/mine/__init__.py": "answer = 42\n",
         "pyproject.toml": '[project]\nname = "mine"\nversion = "1"\n',
         "README.md": "Mine.\n",
         ".gitignore": "*.tmp\n",
@@ -76,7 +78,7 @@ def test_every_file_of_the_stack_that_git_tracks_goes_into_a_lab() -> None:
 def test_a_lab_is_called_by_its_folder_and_its_package_fits_python(tmp_path: Path) -> None:
     made = create.new(tmp_path / "deep" / "Cat-Finder")
     assert made.package == "cat_finder"
-    assert (made.folder / "src/cat_finder/train.py").is_file()
+    assert (made.folder / f"{SRC}/cat_finder/train.py").is_file()
     assert 'name = "Cat-Finder"' in (made.folder / "pyproject.toml").read_text()
     texts = b"".join(body for name, body in snapshot(made.folder).items() if not name.endswith(".whl"))
     assert b"my_lab" not in texts and b"my-lab" not in texts

@@ -14,6 +14,8 @@ from trainlab.lab import create, update
 if TYPE_CHECKING:
     from pathlib import Path
 
+SRC = "src"  # of a lab
+
 VERB = "stack/verb"
 
 
@@ -85,11 +87,11 @@ def test_changes_that_meet_are_left_to_the_user(lab: Path) -> None:
 def test_what_the_user_deleted_stays_deleted_and_what_is_theirs_is_never_touched(lab: Path) -> None:
     made_by_older(lab, stack__verb="old\n")
     (lab / VERB).unlink()
-    (lab / "src/lab/train.py").write_text("mine\n")
+    (lab / f"{SRC}/lab/train.py").write_text("mine\n")
     planned = update.plan(lab)
     planned.apply()
     assert not (lab / VERB).exists() and planned.kept[VERB] == "you deleted it"
-    assert (lab / "src/lab/train.py").read_text() == "mine\n"
+    assert (lab / f"{SRC}/lab/train.py").read_text() == "mine\n"
 
 
 def test_a_newer_lab_and_a_folder_that_is_none_are_refused(lab: Path, tmp_path: Path) -> None:

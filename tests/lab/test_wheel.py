@@ -16,6 +16,8 @@ from trainlab.lab import stack, wheel
 if TYPE_CHECKING:
     from pathlib import Path
 
+SRC = "src"  # of a lab
+
 
 def test_the_same_package_gives_the_same_wheel() -> None:
     assert wheel.content() == wheel.content()
@@ -52,6 +54,6 @@ def test_a_path_out_of_the_lab_is_not_taken_from_a_wheel(tmp_path: Path) -> None
     path = tmp_path / "trainlab-1-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("trainlab/lab/stack.txt", "stack/**/*\nMakefile\n")
-        for name in ("stack/verb", "stack/../../outside", "/etc/passwd", "src/mine.py"):
+        for name in ("stack/verb", "stack/../../outside", "/etc/passwd", f"{SRC}/mine.py"):
             archive.writestr(f"trainlab/lab/files/{name}", name)
     assert wheel.stack_of(path) == {"stack/verb": b"stack/verb"}
