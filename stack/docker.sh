@@ -7,7 +7,8 @@ engine_build() {
   check_disk "$(engine_folder)" "$gib" "Building the images"
   ((gpu)) || fetch_torch
   echo "building the images (the first time takes some minutes)"
-  COMPOSE_FILE=$(compose_files "$(in_file COMPOSE_FILE)") docker compose build
+  if ((podman)); then podman_build
+  else COMPOSE_FILE=$(compose_files "$(in_file COMPOSE_FILE)") docker compose build; fi
   note_built
 }
 
@@ -33,7 +34,7 @@ engine_up() {
   open_folders
   built || get_images
   before=$(running_services)
-  docker compose up --detach --wait || give_up "$before"
+  if ((podman)); then podman_up; else docker compose up --detach --wait; fi || give_up "$before"
 }
 
 running_services() { docker compose ps --services --status running 2>/dev/null || true; }
@@ -71,7 +72,8 @@ engine_port() { # engine_port SERVICE: the port it is published on, nothing when
 
 engine_state() {
   local state
-  state=$(docker compose ps --format '{{.Health}}' "$1" 2>/dev/null) || true
+  if ((podman)); then state=$(podman_state "$1")
+  else state=$(docker compose ps --format '{{.Health}}' "$1" 2>/dev/null) || true; fi
   echo "${state:-down}"
 }
 
