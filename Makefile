@@ -7,7 +7,7 @@
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo '  ENGINE=docker|local and GPU=0|1 override what make picks by itself; .env holds ports and limits.'
+	@echo '  ENGINE=docker|podman|local and GPU=0|1 override what make picks by itself; .env holds ports and limits.'
 	@echo '  Packages of your own: requirements.txt. V=1 shows all that pip and the builds of images say.'
 
 demo: ## start both services, train the news experiment on the sample, print its results

@@ -9,6 +9,10 @@ check_settings() { # refuses values that would fail later with a worse message
   for name in TRAINLAB_UID TRAINLAB_GID; do
     [[ $(setting "$name" 1000) =~ ^[0-9]+$ ]] || fail "$name=$(setting "$name" "") is not a number; see .env"
   done
+  if [[ $engine == docker ]] && rootless_docker && [[ -e .env && $(setting TRAINLAB_UID "").$(setting TRAINLAB_GID "") != 0.0 ]]; then
+    fail "Docker runs without root here: its user 0 is you, and every other is nobody's. Nothing was started.
+       Put TRAINLAB_UID=0 and TRAINLAB_GID=0 into .env"
+  fi
   tracker_locks >/dev/null
   torch_extras >/dev/null
 }

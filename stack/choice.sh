@@ -2,14 +2,17 @@
 # Which engine runs the services, and whether torch gets a GPU. Sourced by stack/verb and develop/test.
 minimum_compose=2.17 # the oldest Compose v2 that knows everything in docker-compose.yml
 
+podman=0 # 1: what docker speaks with is Podman (stack/podman.sh)
+
 choose() { # sets engine (docker or local), gpu (0 or 1) and why (one line that says so)
   local problem
-  one_of ENGINE docker local
+  one_of ENGINE docker podman local
   one_of GPU 0 1
+  [[ ${ENGINE:-} != podman ]] || use_podman
   ask_docker
   problem=$(docker_problem)
-  if [[ ${ENGINE:-} == docker && -n $problem ]]; then
-    fail "ENGINE=docker, but $problem. Fix that, or use ENGINE=local, which needs only Python 3.11."
+  if [[ ${ENGINE:-} =~ ^(docker|podman)$ && -n $problem ]]; then
+    fail "ENGINE=$ENGINE, but $problem. Fix that, or use ENGINE=local, which needs only Python 3.11."
   elif [[ ${ENGINE:-} == local ]]; then choose_local "ENGINE=local"
   elif [[ -z ${ENGINE:-} ]] && local_is_up; then choose_local "already running without Docker"
   elif [[ -n $problem ]]; then choose_local "$problem"
@@ -40,19 +43,26 @@ docker_version() { # prints 26.1 for 26.1.5+dfsg1, nothing where no engine answe
   sed -n 's/.*"ServerVersion":"\([0-9]*\.[0-9]*\).*/\1/p' <<<"$docker_info"
 }
 
+rootless_docker() { [[ $docker_info == *name=rootless* ]]; }
+
 older() { # older 2.9.1 2.17: the first version comes before the second
   [[ $1 != "$2" && $(printf '%s\n' "$1" "$2" | sort -V | head -n 1) == "$1" ]]
 }
 
 choose_docker() {
-  local found
+  local found name
   engine=docker
-  if [[ $docker_info =~ \"nvidia\":|nvidia\.com/gpu ]]; then found="NVIDIA runtime"; else found="no NVIDIA runtime"; fi
+  if ((podman)) && compgen -G '/etc/cdi/*nvidia*' >/dev/null; then found="NVIDIA by CDI"
+  elif ((podman)); then found="no NVIDIA in /etc/cdi"
+  elif [[ $docker_info =~ \"nvidia\":|nvidia\.com/gpu ]]; then found="NVIDIA runtime"; else found="no NVIDIA runtime"; fi
   if [[ -n ${GPU:-} ]]; then gpu=$GPU found+=", GPU=$GPU"
   elif [[ $found == no* ]]; then gpu=0
   elif has_gpu; then gpu=1
   else gpu=0 found+=" but no GPU in sight"; fi
-  why="Docker $(docker_version), $found: $(processor)"
+  if rootless_docker; then found="without root, $found"; fi
+  name=Docker
+  if ((podman)); then name=Podman; fi
+  why="$name $(docker_version), $found: $(processor)"
 }
 
 choose_local() { # choose_local REASON

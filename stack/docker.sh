@@ -8,10 +8,12 @@ engine_build() {
   check_disk "$(engine_folder)" "$gib" "Building the images"
   ((gpu)) || fetch_torch
   COMPOSE_FILE=$(compose_files "$(in_file COMPOSE_FILE)") quietly .stack/build.log \
-    "building the images (the first time some minutes; $size on the disk)" docker compose build ||
+    "building the images (the first time some minutes; $size on the disk)" build_images ||
     fail "the images were not built; what the build said last is above, all of it in .stack/build.log"
   note_built
 }
+
+build_images() { if ((podman)); then podman_build; else docker compose build; fi; }
 
 get_images() { pull_images || engine_build; }
 
@@ -35,7 +37,7 @@ engine_up() {
   open_folders
   built || get_images
   before=$(running_services)
-  docker compose up --detach --wait || give_up "$before"
+  if ((podman)); then podman_up; else docker compose up --detach --wait; fi || give_up "$before"
 }
 
 running_services() { docker compose ps --services --status running 2>/dev/null || true; }
@@ -73,7 +75,8 @@ engine_port() { # engine_port SERVICE: the port it is published on, nothing when
 
 engine_state() {
   local state
-  state=$(docker compose ps --format '{{.Health}}' "$1" 2>/dev/null) || true
+  if ((podman)); then state=$(podman_state "$1")
+  else state=$(docker compose ps --format '{{.Health}}' "$1" 2>/dev/null) || true; fi
   echo "${state:-down}"
 }
 

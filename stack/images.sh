@@ -83,7 +83,7 @@ pull_images() { # takes both images from IMAGE_REGISTRY; where it is not set, or
 
 check_publishing() { # check_publishing [SERVICE...]: refuses what would fail after minutes of building
   local each
-  [[ $engine == docker ]] || fail "images are built and pushed by Docker, and here: $why. Nothing was pushed."
+  [[ $engine == docker && $podman == 0 ]] || fail "images are built and pushed by Docker, and here: $why. Nothing was pushed."
   [[ -n ${REGISTRY:-} ]] || fail "where to? For example: make publish REGISTRY=ghcr.io/somebody, after: docker login ghcr.io
        Nothing was built or pushed."
   check_registry REGISTRY "$REGISTRY"

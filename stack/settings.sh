@@ -81,7 +81,8 @@ quoted() { # quoted VALUE: as it stands in .env
 }
 
 stack_user() { # prints UID:GID that owns what the stack writes: the caller's, never root's
-  if ((EUID)); then echo "$EUID:$(id -g)"
+  if rootless_docker; then echo 0:0 # who is outside the one who started the engine
+  elif ((EUID)); then echo "$EUID:$(id -g)"
   elif [[ $(owner_of .) != 0:* ]]; then owner_of .
   else echo 1000:1000; fi
 }
@@ -108,14 +109,16 @@ processors() {
 compose_files() { # compose_files NOW: the list with or without the GPU's, with the user's override, which Compose
   # itself takes only where nothing sets COMPOSE_FILE; others kept
   local files=:${1:-docker-compose.yml}: name override=""
-  files=${files/:docker-compose.gpu.yml:/:}
+  for name in docker-compose.{gpu,podman,podman.gpu}.yml; do files=${files/:$name:/:}; done
   for name in {,docker-}compose.override.{yml,yaml}; do
     if [[ ! -e $name ]]; then files=${files/:$name:/:}
     else override=${override:-$name}; fi
   done
   [[ -z $override || $files == *:$override:* ]] || files+=$override:
   files=${files#:}
-  ((gpu)) && files+=docker-compose.gpu.yml
+  ((gpu)) && files+=docker-compose.gpu.yml:
+  ((podman)) && files+=docker-compose.podman.yml:
+  ((podman && gpu)) && files+=docker-compose.podman.gpu.yml
   echo "${files%:}"
 }
 

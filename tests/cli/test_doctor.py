@@ -66,8 +66,34 @@ def test_the_engine_and_its_compose_are_looked_at(monkeypatch, tmp_path, outputs
     (tmp_path / "docker").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(paths, "in_stack_container", lambda: False)
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: name if name == "docker" else None)
     line = doctor.engine()
     assert line.level == level
+    assert told in line.found
+
+
+@pytest.mark.parametrize(
+    ("problem", "level", "told", "mend"),
+    [
+        ("", "ok", "ENGINE=podman make up", ""),
+        (
+            "newuidmap is missing: sudo apt install uidmap",
+            "warning",
+            "newuidmap is missing",
+            "sudo apt install uidmap",
+        ),
+    ],
+)
+def test_podman_is_named_with_its_limit_where_no_docker_engine_answers(
+    monkeypatch, problem, level, told, mend
+):
+    monkeypatch.setattr(paths, "in_stack_container", lambda: False)
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(
+        doctor, "_output", lambda *command: problem if "podman_problem" in str(command) else ""
+    )
+    line = doctor.engine()
+    assert (line.level, line.mend) == (level, mend)
     assert told in line.found
 
 

@@ -208,3 +208,13 @@ def test_the_port_is_never_free_while_tensorboard_is_killed_again_and_again(tmp_
         assert shown(port)
         os.kill(process.pid, signal.SIGCONT)
     assert (tmp_path / "log").read_text().count("TensorBoard starts again") == 3
+
+
+def test_a_board_without_a_data_server_as_on_arm64_is_in_no_trouble():
+    board = subprocess.Popen(["sleep", "60"])
+    try:
+        server = keeper.DataServer(board.pid)
+        assert [server.trouble(), server.trouble()] == [None, None]
+    finally:
+        board.kill()
+        board.wait()

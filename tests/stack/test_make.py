@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import socket
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fake_machine import ENGINE_INFO, Machine
+from project import CHECKOUT, clean_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -366,3 +368,19 @@ def test_the_user_s_override_stays_among_the_compose_files(machine: Machine, nam
     (machine.folder / name).unlink()
     said = machine.make("up", GPU="0").stdout
     assert "set COMPOSE_FILE=docker-compose.yml in .env" in said
+
+
+def test_a_dev_container_finds_settings_and_images_that_make_has_prepared(machine: Machine) -> None:
+    text = (CHECKOUT / ".devcontainer/devcontainer.json").read_text()
+    container = json.loads(re.sub(r"^ *//.*$|  // .*$", "", text, flags=re.M))
+    assert container["dockerComposeFile"] == [], "then it takes COMPOSE_FILE of .env, GPU and Podman included"
+    assert container["overrideCommand"] is False, "the image's own server, and no second one"
+    subprocess.run(
+        container["initializeCommand"].split(),
+        cwd=machine.folder,
+        env=clean_environment() | machine.environment,
+        check=True,
+    )
+    assert machine.settings["COMPOSE_FILE"] == "docker-compose.yml"
+    assert machine.built() == 1
+    assert "compose up" not in machine.calls()

@@ -44,6 +44,9 @@ case "$*" in
   "version --format"*) echo amd64 ;;
   "buildx bake"*) env | grep -E '^(REVISION|SOURCE)=' >"$FAKE/described" ;;
   "buildx imagetools inspect"*) exit 1 ;;
+  version) [[ ! -e $FAKE/silent ]] ;;
+  "compose config"*) printf '%6sargs:\\n%8sBASE_IMAGE: debian:12\\n%8sTRACKERS: ""\\n%6ssecrets:\\n' ;;
+  "compose ps --quiet"*) [[ ! -e $FAKE/up ]] || echo a-container ;;
   info*) cat "$FAKE/info"; [[ -s $FAKE/info ]] ;;
   "compose version"*) cat "$FAKE/compose" ;;
   "compose build"*) cat "$FAKE/build" 2>/dev/null; [[ ! -e $FAKE/broken ]] ;;

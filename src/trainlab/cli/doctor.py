@@ -44,6 +44,8 @@ OLDEST_DRIVER = {"11": "450.80", "12": "525.60", "13": "580.65"}
 HUB = "https://huggingface.co"
 READ_ENV = "source stack/settings.sh && fail() { exit 2; } && in_file $1"  # there is one reader of .env
 
+PODMAN_PROBLEM = 'cd "$0" && source stack/podman.sh && podman_problem'
+
 
 Level = Literal["ok", "warning", "error"]
 
@@ -86,6 +88,8 @@ def engine() -> Line:
     if not shutil.which("docker"):
         return Line("engine", "ok", "no Docker here: the local engine")
     server = _output("docker", "info", "--format", "{{.ServerVersion}}")
+    if not server and shutil.which("podman"):
+        return podman(_output("bash", "-c", PODMAN_PROBLEM, str(paths.root())))
     if not server:
         fix = "sudo systemctl start docker; or ENGINE=local make up"
         return Line("engine", "warning", "Docker is installed and no engine answers", fix)
@@ -94,6 +98,14 @@ def engine() -> Line:
         fix = f"install the plugin docker-compose-plugin, {OLDEST_COMPOSE} or newer"
         return Line("engine", "error", f"Docker {server}, Compose {compose or 'missing'}", fix)
     return Line("engine", "ok", f"Docker {server}, Compose {compose}")
+
+
+def podman(problem: str) -> Line:
+    """Say what keeps Podman from running the services; `problem` is what stack/podman.sh found, or empty."""
+    if problem:
+        found, _, mend = problem.partition(": ")
+        return Line("engine", "warning", f"no Docker engine answers; for ENGINE=podman {found}", mend)
+    return Line("engine", "ok", "no Docker engine answers, and Podman does: ENGINE=podman make up")
 
 
 def torch_build() -> tuple[str | None, str | None]:
