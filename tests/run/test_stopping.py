@@ -275,3 +275,18 @@ def test_a_notebook_s_cell_that_is_interrupted_shows_no_traceback(tmp_path):
     shell._showtraceback = lambda kind, value, lines: shown.extend(lines)
     shell.showtraceback((caught.type, caught.value, caught.tb))
     assert shown == ["KeyboardInterrupt"]
+
+
+def test_a_port_that_only_another_user_may_read_stops_no_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRAINLAB_ROOT", str(tmp_path))
+    monkeypatch.delenv("TENSORBOARD_PORT", raising=False)
+
+    def closed(self, *_arguments, **_options):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    (tmp_path / ".stack").mkdir()
+    (tmp_path / ".stack/tensorboard.port").write_text("7007\n")
+    assert ":7007/" in stopping.page("news/one")
+    for name in ("stat", "open"):
+        monkeypatch.setattr(Path, name, closed)
+    assert ":6006/" in stopping.page("news/one")
