@@ -93,7 +93,7 @@ def test_docker_by_order_without_a_fit_engine_is_refused_before_anything_is_made
     assert not (machine.folder / ".env").exists()
 
 
-@pytest.mark.parametrize(("name", "value"), [("ENGINE", "podman"), ("GPU", "yes")])
+@pytest.mark.parametrize(("name", "value"), [("ENGINE", "nomad"), ("GPU", "yes")])
 def test_an_unknown_override_is_refused_with_what_is_allowed(machine: Machine, name: str, value: str) -> None:
     done = machine.make("up", f"{name}={value}", check=False)
     assert done.returncode == 2

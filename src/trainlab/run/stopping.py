@@ -42,7 +42,7 @@ def page(label: str) -> str:
     if not port:
         with suppress(
             OSError
-        ):  # not started by the local engine, or by somebody who closed the folder to others
+        ):  # not the local engine's, or another user's
             port = (paths.root() / ".stack" / "tensorboard.port").read_text().strip()
     port = port or "6006"
     return f"http://127.0.0.1:{port}/?runFilter={quote(label.replace('+', '.'))}#timeseries"
