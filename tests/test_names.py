@@ -15,6 +15,7 @@ OTHERWISE = {  # test files that are called after no module
     "test_house": "all of src/",
     "test_names": "all texts",
     "test_notebooks": "notebooks/",
+    "test_package": "the wheel",
     "test_readme": "README.md",
     "test_security_page": "SECURITY.md",
 }
