@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-# What needs torch from its first lines on. tests/test_package.py runs the rest where there is none
+# What needs torch from its first lines on. The rest is collected without it
 WITH_TORCH = (
     *("checks", "experiments", "stack", "training"),
     *("run/test_checkpoint.py", "run/test_metrics.py", "run/test_restoring.py", "run/test_run_plain_loop.py"),
-    "runs/test_listing_remembered.py",
+    *("runs/test_listing.py", "runs/test_listing_remembered.py"),
     *("test_faults.py", "test_files_texts.py", "test_hub.py", "trackers/test_csv.py"),
 )
 collect_ignore = [] if importlib.util.find_spec("torch") else list(WITH_TORCH)

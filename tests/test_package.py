@@ -20,21 +20,6 @@ pytestmark = pytest.mark.slow
 
 MOST = 250  # MB of an environment that holds nothing else, Python's and pip's own files included
 ABSENT = ("torch", "tensorboard", "IPython", "ipykernel", "altair", "sklearn", "lightning", "transformers")
-PYTHON_3_13 = """
-FROM debian:trixie-slim
-RUN apt-get update && apt-get install -y --no-install-recommends git procps python3 python3-venv
-"""
-IN_CONTAINER = """
-set -e
-python3 -m venv /tmp/env
-/tmp/env/bin/pip install -q "$(echo /dist/*.whl)[compare,notebook]" \\
-  huggingface-hub matplotlib pytest 'setuptools>=77' 'tensorboard>=2.21'
-cp -r /tree /tmp/tree && cd /tmp/tree
-git init -q && git add -A && git -c user.name=me -c user.email=me@example.org commit -qm all
-rm -r src/trainlab  # what is tested is the wheel's
-/tmp/env/bin/python -c 'import sys, trainlab; print(sys.version, trainlab.__file__)'
-/tmp/env/bin/python -m pytest -q -p no:cacheprovider -m 'not docker and not browser and not slow' tests
-"""
 
 
 @pytest.fixture(scope="module")
@@ -152,21 +137,3 @@ def test_from_python_s_own_folder_no_run_starts(bin, project):
     told = run(bin / "trainlab", "run", project / "script.py", where=place, code=2).stderr
     assert "inside Python's own folder" in told
     assert not (place / "logs").exists()
-
-
-@pytest.mark.docker
-def test_what_needs_no_torch_passes_on_python_3_13(wheel, tmp_path):
-    tree = copy_checkout(tmp_path / "tree")
-    image = "trainlab-python-3.13"
-    build = ["docker", "build", "-q", "--network", "host", "-t", image, "-"]
-    subprocess.run(build, input=PYTHON_3_13, text=True, check=True)
-    given = [word for name in ("PIP_INDEX_URL", "PIP_CERT") if name in os.environ for word in ("-e", name)]
-    mounts = ["-v", f"{tree}:/tree:ro", "-v", f"{wheel.parent}:/dist:ro"]
-    command = ["docker", "run", "--rm", "--init", "--network", "host", *given, *mounts, image]
-    done = subprocess.run([*command, "bash", "-c", IN_CONTAINER], text=True, capture_output=True, check=False)
-    print(done.stdout[-20000:], done.stderr[-5000:])
-    assert done.returncode == 0
-    assert done.stdout.startswith("3.13")
-    assert "/tmp/env/lib/python3.13/site-packages/trainlab" in done.stdout
-    (passed,) = re.findall(r"(\d+) passed", done.stdout)
-    assert int(passed) > 700

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from tensorboardX import SummaryWriter
+from torch.utils.tensorboard import SummaryWriter
 from typer.testing import CliRunner
 
 import trainlab
