@@ -8,6 +8,7 @@ The last word also says where the time went: by group, by folder, and the slowes
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import socket
 import subprocess
@@ -24,6 +25,15 @@ from project import CHECKOUT, Project, copy_checkout
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+# What needs torch from its first lines on. The rest is collected without it
+WITH_TORCH = (
+    *("checks", "experiments", "stack", "training"),
+    *("run/test_checkpoint.py", "run/test_metrics.py", "run/test_restoring.py", "run/test_run_plain_loop.py"),
+    *("runs/test_listing.py", "runs/test_listing_remembered.py"),
+    *("test_faults.py", "test_files_texts.py", "test_hub.py", "trackers/test_csv.py"),
+)
+collect_ignore = [] if importlib.util.find_spec("torch") else list(WITH_TORCH)
 
 PORT_RANGE = (20000, 32000)  # below the range that the system gives to outgoing connections
 

@@ -16,6 +16,7 @@ OTHERWISE = {  # test files that are called after no module
     "test_house": "all of src/",
     "test_names": "all texts",
     "test_notebooks": "notebooks/",
+    "test_package": "the wheel",
     "test_security_page": "SECURITY.md",
 }
 TEXTS = {".py", ".md", ".ipynb", ".sh", ".yml", ""}

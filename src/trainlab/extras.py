@@ -18,6 +18,7 @@ _INSTALLED_BY = {  # a module, by what pip is to be told
     "transformers": "trainlab[transformers]",
     "huggingface_hub": "huggingface-hub",
     "matplotlib": "matplotlib",
+    "PIL": "pillow",
 }
 
 

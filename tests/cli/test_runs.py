@@ -9,7 +9,7 @@ import pytest
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
-from torch.utils.tensorboard import SummaryWriter
+from tensorboardX import SummaryWriter
 from typer.testing import CliRunner
 
 from runs_folder import call, foreign, make, points

@@ -12,7 +12,7 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.util import tensor_util
-from torch.utils.tensorboard import SummaryWriter
+from tensorboardX import SummaryWriter
 
 from trainlab.run import events, gathering, tfrecords
 from trainlab.run.metrics import Summary as Best
@@ -76,7 +76,10 @@ def test_tensors_that_are_no_scalars_are_left_out(tmp_path):
 
 @pytest.mark.parametrize("new_style", [False, True])
 def test_torch_writers_are_read_with_their_hyperparameters(tmp_path, new_style):
-    with SummaryWriter(str(tmp_path)) as writer:
+    pytest.importorskip("torch")
+    from torch.utils.tensorboard import SummaryWriter as TorchWriter
+
+    with TorchWriter(str(tmp_path)) as writer:
         writer.add_scalar("a", 0.5, 3, new_style=new_style)
         writer.add_text("note", "x", 3)
         writer.add_histogram("h", np.arange(3.0), 3)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch.utils.tensorboard import SummaryWriter
+from tensorboardX import SummaryWriter
 from typer.testing import CliRunner
 
 import trainlab

@@ -41,7 +41,7 @@ def record(logs, name, config, losses, experiment="news"):
 
 def record_foreign(folder, losses):
     """Write event files without a record, as somebody else's program would."""
-    from torch.utils.tensorboard import SummaryWriter
+    from tensorboardX import SummaryWriter
 
     with SummaryWriter(folder) as writer:
         for step, value in enumerate(losses):

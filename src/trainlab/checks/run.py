@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from trainlab import experiments, paths
+from trainlab import experiments, extras, paths
 from trainlab.cleaning import markdown_table
 from trainlab.config import Config, assignments
 from trainlab.errors import UserError, nearest
@@ -239,5 +239,9 @@ def _subject(name: str, settings: Mapping[str, Any]) -> Subject:
     except (ImportError, AttributeError, ValueError) as error:
         if ":" not in name:
             raise
+        if isinstance(error, ModuleNotFoundError):
+            told = extras.explained(error, name)
+            if isinstance(told, UserError):
+                raise told from None
         raise UserError(f"{name}: {error}. Expected module:function that returns a Subject.") from error
     return make(settings)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from trainlab import errors, secrets
+from trainlab import errors, extras, secrets
 from trainlab.errors import UserError
 from trainlab.run import checkpoint
 from trainlab.run.metrics import Summary
@@ -101,6 +101,7 @@ class Recorder:
         import numpy as np
         from tensorboardX import summary, x2num
 
+        extras.need("PIL", "Run.log_image")
         picture = x2num.make_np(_known_to_numpy(array))
         if picture.dtype != np.uint8:
             picture = (np.clip(picture.astype(float), 0, 1) * 255).astype(np.uint8)

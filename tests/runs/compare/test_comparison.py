@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from torch.utils.tensorboard import SummaryWriter
+from tensorboardX import SummaryWriter
 
 from compared_runs import record_foreign, row
 from runs_folder import make, points
