@@ -22,6 +22,26 @@ MOST = 250  # MB of an environment that holds nothing else, Python's and pip's o
 ABSENT = ("torch", "tensorboard", "IPython", "ipykernel", "altair", "sklearn", "lightning", "transformers")
 
 
+PYTHON_3_13 = """
+FROM debian:trixie-slim
+RUN apt-get update && apt-get install -y --no-install-recommends git procps python3 python3-venv
+"""
+FOLDERS = "tests/run tests/runs tests/headless tests/lab tests/test_paths.py tests/test_secrets.py"
+# tests in them that need torch, a tracker or JupyterLab, which are not installed there
+LEFT_OUT = "writes_itself|killed_while_jupyter|mlflow|unknown_tracker|our_notebooks|somebody_elses_writer"
+IN_CONTAINER = f"""
+set -e
+python3 -m venv /tmp/env
+/tmp/env/bin/pip install -q "$(echo /dist/*.whl)[compare,notebook]" \\
+  huggingface-hub matplotlib pytest 'setuptools>=77' 'tensorboard>=2.21'
+cd /tmp && /tmp/env/bin/python -c 'import sys, trainlab; print(sys.version, trainlab.__file__)'
+cp -r /tree /tmp/tree && cd /tmp/tree
+git init -q && git add -A && git -c user.name=me -c user.email=me@example.org commit -qm all
+/tmp/env/bin/python -m pytest -q -p no:cacheprovider -m 'not docker and not browser and not slow' \\
+  -k 'not ({LEFT_OUT.replace("|", " or ")})' {FOLDERS}
+"""
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     """The wheel of this checkout, made with what is installed."""
@@ -54,8 +74,8 @@ def run(*words, where: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def project(tmp_path) -> Path:
-    """Somebody's empty folder with README's plain loop in it."""
-    loops = re.findall(r"```python\n(.*?)```", (CHECKOUT / "README.md").read_text(), re.DOTALL)
+    """Somebody's empty folder with the plain loop of docs/loop.md in it."""
+    loops = re.findall(r"```python\n(.*?)```", (CHECKOUT / "docs/loop.md").read_text(), re.DOTALL)
     (tmp_path / "script.py").write_text(next(each for each in loops if 'Run("mine", vars(args))' in each))
     return tmp_path
 
@@ -67,6 +87,7 @@ def test_the_wheel_holds_the_tool_alone_and_says_what_it_needs(wheel):
             content.read(next(each for each in names if each.endswith("METADATA"))).decode()
         )
     assert {each.partition("/")[0].partition("-")[0] for each in names} == {"trainlab"}
+    assert {"trainlab/lab/files/Makefile", "trainlab/lab/template/pyproject.toml"} <= set(names)
     assert "trainlab/runs/compare/report.html" in names
     assert any(each.endswith("/LICENSE") for each in names)
     known = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
@@ -137,3 +158,21 @@ def test_from_python_s_own_folder_no_run_starts(bin, project):
     told = run(bin / "trainlab", "run", project / "script.py", where=place, code=2).stderr
     assert "inside Python's own folder" in told
     assert not (place / "logs").exists()
+
+
+@pytest.mark.docker
+def test_what_needs_no_torch_passes_on_python_3_13(wheel, tmp_path):
+    tree = copy_checkout(tmp_path / "tree")
+    image = "trainlab-python-3.13"
+    build = ["docker", "build", "-q", "--network", "host", "-t", image, "-"]
+    subprocess.run(build, input=PYTHON_3_13, text=True, check=True)
+    given = [word for name in ("PIP_INDEX_URL", "PIP_CERT") if name in os.environ for word in ("-e", name)]
+    mounts = ["-v", f"{tree}:/tree:ro", "-v", f"{wheel.parent}:/dist:ro"]
+    command = ["docker", "run", "--rm", "--init", "--network", "host", *given, *mounts, image]
+    done = subprocess.run([*command, "bash", "-c", IN_CONTAINER], text=True, capture_output=True, check=False)
+    print(done.stdout[-20000:], done.stderr[-5000:])
+    assert done.returncode == 0
+    assert done.stdout.startswith("3.13")
+    assert "/tmp/env/lib/python3.13/site-packages/trainlab" in done.stdout
+    (passed,) = re.findall(r"(\d+) passed", done.stdout)
+    assert int(passed) > 500
