@@ -40,9 +40,7 @@ def page(label: str) -> str:
     """Return the address of TensorBoard's page of one run, 'experiment/run'."""
     port = os.environ.get("TENSORBOARD_PORT")
     if not port:
-        with suppress(
-            OSError
-        ):  # not the local engine's, or another user's
+        with suppress(OSError):  # not the local engine's, or another user's
             port = (paths.root() / ".stack" / "tensorboard.port").read_text().strip()
     port = port or "6006"
     return f"http://127.0.0.1:{port}/?runFilter={quote(label.replace('+', '.'))}#timeseries"
