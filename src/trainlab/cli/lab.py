@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -32,13 +33,14 @@ def new(
         create.add_here(Path.cwd(), examples or []) if folder is None else create.new(folder, examples or [])
     )
     place = "the stack" if here else f"{made.folder}/"
-    print(f"made {place}: {made.files} files; a small experiment is in src/{made.package}/")
+    experiment = f"; a small experiment is in src/{made.package}/" if made.package else ""
+    print(f"made {place}: {made.files} files{experiment}")
     if made.kept:
         print(f"kept as they were: {some(made.kept, 20)}")
     for name, lines in made.add.items():
         print(f"{name} is yours; add these lines to it before you go on:\n")
         print("\n".join(f"    {line}" for line in lines.splitlines()) + "\n")
-    print("next: " + ("make demo" if here else f"cd {made.folder} && make demo"))
+    print("next: " + ("make demo" if here else f"cd {shlex.quote(str(made.folder))} && make demo"))
 
 
 def update(
