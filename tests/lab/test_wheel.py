@@ -54,6 +54,31 @@ def test_a_path_out_of_the_lab_is_not_taken_from_a_wheel(tmp_path: Path) -> None
     path = tmp_path / "trainlab-1-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("trainlab/lab/stack.txt", "stack/**/*\nMakefile\n")
-        for name in ("stack/verb", "stack/../../outside", "/etc/passwd", f"{SRC}/mine.py"):
+        for name in (
+            "stack/verb",
+            "stack/../../outside",
+            "stack//deep",
+            "stack/.git/config",
+            "stack/\x1b[2J",
+            "/etc/passwd",
+            f"{SRC}/mine.py",
+        ):
             archive.writestr(f"trainlab/lab/files/{name}", name)
     assert wheel.stack_of(path) == {"stack/verb": b"stack/verb"}
+
+
+def test_an_entry_that_cannot_be_unpacked_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "trainlab-1-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("trainlab/lab/stack.txt", "stack/**/*\n")
+    body = bytearray(path.read_bytes())
+    at = body.index(b"PK\x01\x02")
+    body[at + 8] |= 1  # says that it is encrypted
+    body[6] |= 1
+    path.write_bytes(body)
+    with pytest.raises(UserError, match="can't be read as a wheel"):
+        wheel.stack_of(path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("trainlab/lab/stack.txt", bytes(30_000_000))
+    with pytest.raises(UserError, match="it is not ours"):
+        wheel.stack_of(path)

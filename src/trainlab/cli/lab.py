@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from trainlab.cleaning import lines as printable_lines
 from trainlab.errors import UserError, some
 
 
@@ -56,7 +57,7 @@ def update(
     if planned.nothing:
         print(f"up to date: trainlab {trainlab.__version__}")
         return
-    print(planned.diff(), end="")
+    print(printable_lines(planned.diff()), end="")
     count = len(planned.write)
     if not yes:
         if not sys.stdin.isatty():
