@@ -22,7 +22,7 @@ FOLDER = "jupyter/wheels"  # of a lab: where both engines look for it
 _FILES = "trainlab/lab/files/"  # of the wheel: the stack's files
 _PATTERNS = "trainlab/lab/stack.txt"  # of the wheel: which of them are a lab's
 _LARGEST = 20_000_000  # bytes of all those files, unpacked; they are a tenth of it
-# What zipfile raises for no archive, a missing entry, and one that is encrypted, cut short or packed strangely
+# What zipfile raises for no archive, a missing entry, and one that is encrypted, cut short or packed oddly
 _UNREADABLE = (
     OSError,
     zipfile.BadZipFile,
