@@ -167,6 +167,15 @@ def test_in_a_lab_here_adds_what_is_missing_and_examples_and_no_second_experimen
     assert not (repository / SRC / create.SPARE).exists()
 
 
+def test_trainlab_s_own_repository_becomes_no_lab(repository: Path) -> None:
+    (repository / SRC / "trainlab/lab").mkdir(parents=True)
+    (repository / SRC / "trainlab/lab/stack.txt").touch()
+    before = snapshot(repository)
+    with pytest.raises(UserError, match="own repository"):
+        create.add_here(repository)
+    assert snapshot(repository) == before
+
+
 def test_a_lab_of_another_version_is_told_to_update_first(repository: Path) -> None:
     create.add_here(repository)
     (wheel,) = repository.glob("jupyter/wheels/trainlab-*.whl")

@@ -200,3 +200,17 @@ def test_no_escape_sequence_of_a_lab_from_elsewhere_reaches_the_terminal(
     cli.update(yes=True)
     said = capsys.readouterr().out
     assert "-old ?[2J" in said and "\x1b" not in said
+
+
+def test_without_a_terminal_it_says_what_would_change_and_writes_nothing(
+    lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(lab)
+    made_by_older(lab, stack__verb="old\n")
+    with pytest.raises(UserError, match="Would change: 1 files, as above"):
+        cli.update()
+    assert (lab / VERB).read_text() == "old\n"
+    cli.update(yes=True)
+    made_by_older(lab)
+    with pytest.raises(UserError, match=r"Would change: trainlab-.*whl, and no file of the stack\. .*--yes"):
+        cli.update()

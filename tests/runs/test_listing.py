@@ -414,3 +414,8 @@ def test_names_of_any_bytes_are_listed(tmp_path):
         done = CliRunner().invoke(app, ["--logs", str(tmp_path), "--format", *words], catch_exceptions=False)
         assert done.exit_code == 0
         assert words == ["csv"] or "\x1b" not in done.stdout
+
+
+def test_before_the_first_run_it_is_said_that_there_is_none_yet(tmp_path):
+    with pytest.raises(UserError, match="is not there yet: the first run makes it"):
+        listing.rows(tmp_path / "logs")

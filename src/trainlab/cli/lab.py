@@ -59,10 +59,11 @@ def update(
         return
     print(printable_lines(planned.diff()), end="")
     count = len(planned.write)
+    what = f"{count} files, as above" if count else f"{planned.wheel[0]}, and no file of the stack"
     if not yes:
         if not sys.stdin.isatty():
-            raise UserError(f"{count} files would change, as above. Nothing was written: --yes writes them.")
-        typer.confirm(f"Write these {count} files?", abort=True)
+            raise UserError(f"Would change: {what}. Nothing was written: --yes writes it.")
+        typer.confirm(f"Write {what}?", abort=True)
     planned.apply()
     conflicts = [name for name in planned.write if name.endswith(".new")]
     if conflicts:

@@ -91,6 +91,11 @@ def add_here(folder: Path, examples: Iterable[str] = ()) -> Made:
         UserError: Files stand in the way, each of which is named; nothing was changed.
     """
     folder = folder.absolute()
+    if (folder / "src/trainlab/lab/stack.txt").exists():
+        raise UserError(
+            f"{folder} is trainlab's own repository, which has the stack. Make a lab elsewhere: trainlab new "
+            "../my-lab"
+        )
     name, package = folder.name, _package_name(folder.name)
     if _why_not(name) or os.path.lexists(folder / "src" / package):
         name, package = SPARE.replace("_", "-"), SPARE

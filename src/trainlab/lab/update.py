@@ -34,7 +34,7 @@ class Update:
     @property
     def nothing(self) -> bool:
         """Tell whether the lab is at the installed version already."""
-        return not self.write and self.old.read_bytes() == self.wheel[1]
+        return not self.write and (self.old.name, self.old.read_bytes()) == self.wheel
 
     def diff(self) -> str:
         """Return all changes of text files as one unified diff."""

@@ -125,7 +125,7 @@ def _code() -> dict[str, Path]:
 
 def _record(entries: dict[str, bytes], itself: str) -> Iterator[str]:
     """Yield the lines of RECORD, by the specification of binary distributions (packaging.python.org)."""
-    for name, body in entries.items():
+    for name, body in sorted(entries.items()):  # in one order, as the same package gives the same wheel
         digest = base64.urlsafe_b64encode(hashlib.sha256(body).digest()).rstrip(b"=").decode()
         yield f"{name},sha256={digest},{len(body)}\n"
     yield f"{itself},,\n"
