@@ -33,9 +33,9 @@ def new(
     made = (
         create.add_here(Path.cwd(), examples or []) if folder is None else create.new(folder, examples or [])
     )
-    place = "the stack" if here else f"{made.folder}/"
+    done = "added to this project" if here else f"made {made.folder}/"
     experiment = f"; a small experiment is in src/{made.package}/" if made.package else ""
-    print(f"made {place}: {made.files} files{experiment}")
+    print(f"{done}: {made.files} files{experiment}")
     if made.kept:
         print(f"kept as they were: {some(made.kept, 20)}")
     for name, lines in made.add.items():
