@@ -214,3 +214,13 @@ def test_without_a_terminal_it_says_what_would_change_and_writes_nothing(
     made_by_older(lab)
     with pytest.raises(UserError, match=r"Would change: trainlab-.*whl, and no file of the stack\. .*--yes"):
         cli.update()
+
+
+def test_lines_that_end_as_on_windows_are_no_change_and_stay_so(lab: Path) -> None:
+    new = (lab / "Makefile").read_bytes()
+    made_by_older(lab, Makefile="old:\n")
+    (lab / "Makefile").write_bytes(b"old:\r\n")
+    planned = update.plan(lab)
+    planned.apply()
+    assert (lab / "Makefile").read_bytes() == new.replace(b"\n", b"\r\n")
+    assert not planned.kept

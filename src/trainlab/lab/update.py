@@ -143,6 +143,10 @@ def _compare(update: Update, name: str, old: bytes | None, new: bytes | None) ->
     mine = _content(path)
     if mine is not None:
         update.before[name] = mine
+        if (
+            mine.count(b"\r\n") == mine.count(b"\n") > 0
+        ):  # as git for Windows writes texts, which is no change
+            old, new = (each and each.replace(b"\n", b"\r\n") for each in (old, new))
     if new == mine:
         return
     if mine == old:
