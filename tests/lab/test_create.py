@@ -94,8 +94,8 @@ def test_a_name_that_no_package_can_have_is_refused(tmp_path: Path, name: str) -
 
 
 @pytest.mark.parametrize("name", ["torch", "NumPy", "sklearn", "huggingface-hub", "torchvision"])
-def test_a_name_that_would_hide_a_package_of_the_stack_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match="would be hidden"):
+def test_the_name_of_a_package_of_the_stack_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="one would hide the other"):
         create.new(tmp_path / name)
     assert not any(tmp_path.iterdir())
 

@@ -190,7 +190,7 @@ def _why_not(name: str) -> str | None:
     """Return why a lab can't have this name; None where it can."""
     package = _package_name(name)
     if package in RESERVED | set(sys.stdlib_module_names) | _installed() or keyword.iskeyword(package):
-        return "is the name of a package of Python or of the stack, which would be hidden by it"
+        return "is the name of a package of Python or of the stack, and one would hide the other"
     return None if NAME.fullmatch(name) else "can't be a package's name"
 
 
