@@ -223,6 +223,17 @@ def test_here_takes_folders_and_broken_links_in_place_of_a_lab_s_files_as_the_us
     assert "[tool.trainlab]" in made.add["pyproject.toml"]
 
 
+def test_an_env_file_of_another_tool_is_told_the_user_and_a_token(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 1234)
+    (repository / ".env").write_text("DATABASE=mine\nTRAINLAB_GID = 5\n")
+    add = create.add_here(repository).add[".env"]
+    assert "TRAINLAB_UID=1234" in add and "TRAINLAB_GID" not in add
+    assert len(add.partition("JUPYTER_TOKEN=")[2].partition("\n")[0]) == 48
+    assert (repository / ".env").read_text() == "DATABASE=mine\nTRAINLAB_GID = 5\n"
+
+
 def test_when_the_disk_is_full_half_way_all_that_was_added_goes_again(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 import os
 import re
+import secrets
 import shlex
 import shutil
 import sys
@@ -226,7 +227,7 @@ def _holds(path: Path, body: bytes) -> bool:
 
 
 def _missing_lines(folder: Path, files: Mapping[str, bytes], kept: list[str]) -> dict[str, str]:
-    """Return what kept files need for the stack: what git has to ignore, and the table of pyproject.toml."""
+    """Return what the user's files need for the stack: what git ignores, trainlab's table, user and token."""
     add = {}
     for name in kept:
         if Path(name).name == ".gitignore":
@@ -237,6 +238,13 @@ def _missing_lines(folder: Path, files: Mapping[str, bytes], kept: list[str]) ->
     if "pyproject.toml" in kept and "[tool.trainlab]" not in _text(folder / "pyproject.toml"):
         table = re.search(r"^\[tool\.trainlab\]\n(?:.+\n)+", files["pyproject.toml"].decode(), re.MULTILINE)
         add["pyproject.toml"] = table[0].rstrip() if table else ""
+    if os.path.lexists(folder / ".env"):  # of another tool: `make up` would have written one with these
+        known = {"JUPYTER_TOKEN": secrets.token_hex(24)}
+        if user := os.getuid():
+            known |= {"TRAINLAB_UID": str(user), "TRAINLAB_GID": str(os.getgid())}
+        there = set(re.findall(r"^\s*(?:export\s+)?(\w+)\s*=", _text(folder / ".env"), re.MULTILINE))
+        if known.keys() - there:
+            add[".env"] = "\n".join(f"{name}={value}" for name, value in known.items() if name not in there)
     return add
 
 
