@@ -10,7 +10,7 @@ help: ## list these targets
 	@echo '  ENGINE=docker|podman|local and GPU=0|1 override what make picks by itself; .env holds ports and limits.'
 	@echo '  Packages of your own: requirements.txt. V=1 shows all that pip and the builds of images say.'
 
-demo: ## start both services, train the news experiment on the sample, print its results
+demo: ## start both services, train an example, print its results
 	@stack/verb demo
 
 test: ## run the tests; ARGS="-k name" goes to pytest

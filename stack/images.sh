@@ -37,16 +37,12 @@ built() { # both images are there, and made from what lies here
 
 torch_build() { if ((gpu)); then echo cuda; else echo cpu; fi; }
 
-project_says() { # project_says NAME: a text of the table [project] in pyproject.toml
-  sed -n '/^\[project\]/,/^\[[^p]/{s/^'"$1"' *= *"\(.*\)".*/\1/p}' pyproject.toml | head -n 1
-}
-
 repository() { # repository REGISTRY SERVICE
-  echo "$1/$(project_says name | LC_ALL=C tr '[:upper:]' '[:lower:]')-$2"
+  echo "$1/$(of_pyproject project name | LC_ALL=C tr '[:upper:]' '[:lower:]')-$2"
 }
 
 published_tag() { # published_tag SERVICE
-  echo "$(project_says version)$([[ $1 != jupyter ]] || echo "-$(torch_build)")"
+  echo "$(of_pyproject project version)$([[ $1 != jupyter ]] || echo "-$(torch_build)")"
 }
 
 check_registry() { # check_registry VARIABLE VALUE
@@ -90,7 +86,7 @@ check_publishing() { # check_publishing [SERVICE...]: refuses what would fail af
   docker buildx version >/dev/null 2>&1 ||
     fail "Docker has no buildx plugin (Debian and Ubuntu: docker-buildx, or Docker's docker-buildx-plugin). Nothing was pushed."
   for each in name version; do
-    [[ -n $(project_says "$each") ]] || fail "pyproject.toml has no $each = \"...\" below [project], which names the images"
+    [[ -n $(of_pyproject project "$each") ]] || fail "pyproject.toml has no $each = \"...\" below [project], which names the images"
   done
   for each; do
     [[ $each == jupyter || $each == tensorboard ]] || fail "there is no image '$each': jupyter, tensorboard, or none for both"
@@ -132,8 +128,8 @@ publish() { # publish [SERVICE...]: builds both images, or these, and pushes eac
 }
 
 describe() { # exports what docker-bake.hcl writes into labels
-  NAME=$(project_says name | LC_ALL=C tr '[:upper:]' '[:lower:]') VERSION=$(project_says version)
-  LICENSE=$(project_says license) BUILD=$(torch_build) REVISION=unknown SOURCE="" ATTEST=""
+  NAME=$(of_pyproject project name | LC_ALL=C tr '[:upper:]' '[:lower:]') VERSION=$(of_pyproject project version)
+  LICENSE=$(of_pyproject project license) BUILD=$(torch_build) REVISION=unknown SOURCE="" ATTEST=""
   JUPYTER_INPUTS=$(image_inputs jupyter) TENSORBOARD_INPUTS=$(image_inputs tensorboard)
   # a folder that merely lies in somebody's repository has no commit of its own
   if [[ $(git rev-parse --show-toplevel 2>/dev/null) -ef . ]] && REVISION=$(git rev-parse --verify HEAD 2>/dev/null); then

@@ -147,3 +147,7 @@ replaced_compose_files() { # prints .env with this COMPOSE_FILE: in its own line
     { print }
     END { if (!line) print ENVIRON["FILES"] }' .env
 }
+
+of_pyproject() { # of_pyproject TABLE NAME: prints a text that stands under NAME in a table of pyproject.toml, in "" or in ''
+  sed -nE '/^ *\['"$1"'\]/,/^ *\[/{s/^ *'"$2"' *= *("([^"]*)"|'\''([^'\'']*)'\'').*/\2\3/p}' pyproject.toml | head -n 1
+}

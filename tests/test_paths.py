@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ def test_a_table_that_is_written_later_is_seen(tmp_path):
     [
         ("[tool.trainlab]\nlogs = 5\n", "logs = 5 .* expected a folder"),
         ('[tool.trainlab]\nnotebooks = ""\n', "notebooks = '' .* expected a folder"),
+        ('[tool.trainlab]\nlogs = "a\\u0000b"\n', "expected a folder"),
         ("[tool]\ntrainlab = 'x'\n", "expected a table"),
         ("[tool.trainlab]\nlogs = \n", "can't be read as TOML"),
     ],
@@ -63,6 +65,37 @@ def test_a_broken_table_is_told_in_one_sentence(tmp_path, text, told):
     (tmp_path / "pyproject.toml").write_text(text)
     with pytest.raises(UserError, match=told):
         paths.logs()
+
+
+def test_a_folder_is_named_from_one_s_home_as_well(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    (tmp_path / "pyproject.toml").write_text("[tool.trainlab]\nlogs = '~/runs'")
+    assert paths.logs() == Path("/home/me/runs")
+    (tmp_path / "pyproject.toml").write_text("[tool.trainlab]\nlogs = '~nobody-has-this-name/r'")
+    assert paths.logs() == tmp_path / "~nobody-has-this-name/r"
+
+
+def test_what_somebody_else_has_put_into_a_folder_for_everybody_is_not_obeyed(tmp_path, monkeypatch):
+    common, mine = tmp_path / "common", tmp_path / "common" / "mine"
+    mine.mkdir(parents=True)
+    file = common / "pyproject.toml"
+    file.write_text("[tool.trainlab]\nlogs = '/theirs'")
+    monkeypatch.chdir(mine)
+    if os.getuid() == 0:
+        os.chown(file, 4321, 4321)
+    else:
+        monkeypatch.setattr(paths.os, "getuid", lambda: 4321)
+    assert paths.logs() == Path("/theirs"), "a colleague's project, in a folder of the colleague's"
+    common.chmod(0o1777)
+    assert paths.logs() == mine / "logs"
+
+
+def test_a_pipe_and_a_huge_file_are_no_settings(tmp_path):
+    os.mkfifo(tmp_path / "pyproject.toml")
+    assert paths.logs() == tmp_path / "logs"
+    (tmp_path / "pyproject.toml").unlink()
+    (tmp_path / "pyproject.toml").write_text("[tool.trainlab]\nlogs = 'runs'\n#" + " " * (2 << 20))
+    assert paths.logs() == tmp_path / "logs"
 
 
 def test_a_broken_file_that_says_nothing_of_trainlab_is_somebody_else_s(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -46,7 +47,8 @@ def some(names: Iterable[str], most: int = 5) -> str:
 
 def unwritable(place: Path, error: OSError) -> str:
     """Return what to say where the disk refuses to take something."""
-    there = next(each for each in (place.absolute(), *place.absolute().parents) if each.exists())
+    whole = place.absolute()
+    there = next(each for each in (whole, *whole.parents) if os.path.exists(each))  # noqa: PTH110 - never raises
     return (
         f"{place} can't be written: {error.strerror or error}. Free some space or correct the folder's "
         f"owner, then start again: df {there}; ls -ld {there}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import stat
 import sys
 import sysconfig
 import tomllib
@@ -22,6 +23,7 @@ from trainlab.errors import UserError
 
 PROJECT = "pyproject.toml"
 TABLE = "tool.trainlab"
+LARGEST = 1 << 20  # bytes of a pyproject.toml that is read
 
 
 def root() -> Path:
@@ -65,15 +67,24 @@ def _place(name: str) -> Path:
     if told := os.environ.get(f"TRAINLAB_{name.upper()}"):
         return Path(told)
     project = root()
-    return project / (_table(project) or {}).get(name, name)
+    named = (_table(project) or {}).get(name, name)
+    return project / os.path.expanduser(named)  # noqa: PTH111 - it takes a user that is not there for a name
 
 
 def _table(folder: Path) -> dict[str, Any] | None:
-    """Return what a folder's pyproject.toml says of trainlab, None where it says nothing."""
+    """Return what a folder's pyproject.toml says of trainlab, None where it says nothing.
+
+    A file that somebody else has put into a folder for everybody's files, such as /tmp, says nothing: runs
+    of /tmp/mine would land where that one chooses. Nor does a pipe, which would never end.
+    """
     path = folder / PROJECT
     try:
-        state = path.stat()
+        state, around = path.stat(), folder.stat()
     except OSError:
+        return None
+    for_everybody = around.st_mode & stat.S_IWOTH and around.st_mode & stat.S_ISVTX
+    stranger = state.st_uid not in (os.getuid(), 0)
+    if (stranger and for_everybody) or not stat.S_ISREG(state.st_mode) or state.st_size > LARGEST:
         return None
     return _read_table(path, state.st_mtime_ns, state.st_size)
 
@@ -89,7 +100,7 @@ def _read_table(path: Path, modified: int, size: int) -> dict[str, Any] | None: 
         return None
     try:
         found = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         if TABLE not in text:  # of somebody who does not use trainlab here
             return None
         raise UserError(f"{path} can't be read as TOML: {error}. Correct it there.") from None
@@ -100,7 +111,8 @@ def _read_table(path: Path, modified: int, size: int) -> dict[str, Any] | None: 
     if not isinstance(table, dict):
         raise UserError(f"{path}: tool.trainlab is {table!r}, expected a table [{TABLE}].")
     for name in ("logs", "data", "notebooks"):
-        if not isinstance(table.get(name, name), str) or table.get(name) == "":
+        place = table.get(name, name)
+        if not isinstance(place, str) or not place.strip() or "\0" in place:
             raise UserError(
                 f"{path}: {name} = {table[name]!r} under [{TABLE}], expected a folder, "
                 f'as in {name} = "{name}".'

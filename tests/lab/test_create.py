@@ -84,11 +84,31 @@ def test_a_lab_is_called_by_its_folder_and_its_package_fits_python(tmp_path: Pat
     assert b"my_lab" not in texts and b"my-lab" not in texts
 
 
-@pytest.mark.parametrize("name", ["torch.nn", "3d", "a b", "json", "trainlab", "-x", "häuser", "class"])
+@pytest.mark.parametrize(
+    "name", ["torch.nn", "3d", "a b", "json", "trainlab", "-x", "häuser", "class", "n" * 101]
+)
 def test_a_name_that_no_package_can_have_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="Choose letters"):
         create.new(tmp_path / name)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["torch", "NumPy", "sklearn", "huggingface-hub", "torchvision"])
+def test_the_name_of_a_package_of_the_stack_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="one would hide the other"):
+        create.new(tmp_path / name)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_file_a_link_and_a_path_that_is_too_long_are_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "link"):
+        with pytest.raises(UserError, match="is no folder"):
+            create.new(tmp_path / name)
+    with pytest.raises(UserError, match="name too long"):
+        create.new(tmp_path / ("n" * 300) / "lab")
+    assert snapshot(tmp_path) == {"file": b"mine"}
 
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
@@ -131,11 +151,107 @@ def test_here_names_what_stands_in_the_way_and_changes_nothing(repository: Path)
     assert snapshot(repository) == before
 
 
-def test_here_can_be_done_twice(repository: Path) -> None:
+def test_in_a_lab_here_adds_what_is_missing_and_examples_and_no_second_experiment(repository: Path) -> None:
+    (repository / SRC / "mine/__init__.py").unlink()
+    (repository / SRC / "mine").rmdir()
     create.add_here(repository)
+    (repository / "Makefile").write_text("# changed by the user\n")
+    (repository / SRC / "mine/model.py").unlink()
+    (repository / "stack/verb").unlink()
     before = snapshot(repository)
+    made = create.add_here(repository, ["news"])
+    after = snapshot(repository)
+    assert before.items() <= after.items()
+    assert "stack/verb" in after and f"{SRC}/experiments/news/train.py" in after
+    assert f"{SRC}/mine/model.py" not in after and not made.package
+    assert not (repository / SRC / create.SPARE).exists()
+
+
+def test_trainlab_s_own_repository_becomes_no_lab(repository: Path) -> None:
+    (repository / SRC / "trainlab/lab").mkdir(parents=True)
+    (repository / SRC / "trainlab/lab/stack.txt").touch()
+    before = snapshot(repository)
+    with pytest.raises(UserError, match="own repository"):
+        create.add_here(repository)
+    assert snapshot(repository) == before
+
+
+def test_a_lab_of_another_version_is_told_to_update_first(repository: Path) -> None:
     create.add_here(repository)
-    assert before.items() <= snapshot(repository).items()
+    (wheel,) = repository.glob("jupyter/wheels/trainlab-*.whl")
+    wheel.rename(wheel.with_name("trainlab-0.1.0-py3-none-any.whl"))
+    before = snapshot(repository)
+    with pytest.raises(UserError, match=r"is a lab already.* trainlab update"):
+        create.add_here(repository)
+    assert snapshot(repository) == before
+
+
+@pytest.mark.parametrize("name", ["my.project", "Müller and sons", "torch"])
+def test_here_works_in_a_folder_whose_name_no_package_can_have(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    made = create.add_here(tmp_path / name)
+    assert made.package == create.SPARE
+    assert 'name = "first-experiment"' in (tmp_path / name / "pyproject.toml").read_text()
+
+
+def test_here_writes_nothing_through_a_link(repository: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    for name in ("data", "notebooks", "logs", "stack"):
+        (disk / name).mkdir(parents=True)
+        (repository / name).symlink_to(disk / name)
+    (repository / "tensorboard").symlink_to(tmp_path / "nowhere")
+    before = snapshot(repository)
+    with pytest.raises(UserError, match=r"in the way in .*: stack, tensorboard\. Nothing was changed"):
+        create.add_here(repository)
+    assert snapshot(repository) == before
+    (repository / "tensorboard").unlink()
+    (repository / "stack").unlink()
+    made = create.add_here(repository)
+    assert snapshot(disk) == {} and not (tmp_path / "nowhere").exists()
+    assert {"data/.gitignore", "logs/.gitignore", "notebooks/first.ipynb"} <= set(made.kept)
+
+
+def test_here_takes_folders_and_broken_links_in_place_of_a_lab_s_files_as_the_user_s(
+    repository: Path,
+) -> None:
+    (repository / "pyproject.toml").unlink()
+    (repository / "pyproject.toml").symlink_to("nowhere")
+    (repository / "README.md").unlink()
+    (repository / "README.md").mkdir()
+    made = create.add_here(repository)
+    assert {"pyproject.toml", "README.md"} <= set(made.kept)
+    assert "[tool.trainlab]" in made.add["pyproject.toml"]
+
+
+def test_an_env_file_of_another_tool_is_told_the_user_and_a_token(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 1234)
+    (repository / ".env").write_text("DATABASE=mine\nTRAINLAB_GID = 5\n")
+    add = create.add_here(repository).add[".env"]
+    assert "TRAINLAB_UID=1234" in add and "TRAINLAB_GID" not in add
+    assert len(add.partition("JUPYTER_TOKEN=")[2].partition("\n")[0]) == 48
+    assert (repository / ".env").read_text() == "DATABASE=mine\nTRAINLAB_GID = 5\n"
+
+
+def test_when_the_disk_is_full_half_way_all_that_was_added_goes_again(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing = create._write
+    count = 0
+
+    def full(path: Path, body: bytes) -> None:
+        nonlocal count
+        count += 1
+        if count == 40:
+            raise OSError(28, "No space left on device")
+        writing(path, body)
+
+    monkeypatch.setattr(create, "_write", full)
+    before = sorted(repository.rglob("*"))
+    with pytest.raises(UserError, match=r"No space left .* Nothing was added"):
+        create.add_here(repository)
+    assert sorted(repository.rglob("*")) == before
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

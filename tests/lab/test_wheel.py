@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -19,8 +20,13 @@ if TYPE_CHECKING:
 SRC = "src"  # of a lab
 
 
-def test_the_same_package_gives_the_same_wheel() -> None:
-    assert wheel.content() == wheel.content()
+def test_the_same_package_gives_the_same_wheel_in_every_process() -> None:
+    code = "import zlib; from trainlab.lab import wheel; print(zlib.crc32(wheel.content()[1]))"
+    found = {
+        subprocess.check_output([sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed})
+        for seed in "1234"
+    }
+    assert len(found) == 1
 
 
 def test_it_installs_and_makes_a_lab_with_the_same_files(tmp_path: Path) -> None:
@@ -54,6 +60,31 @@ def test_a_path_out_of_the_lab_is_not_taken_from_a_wheel(tmp_path: Path) -> None
     path = tmp_path / "trainlab-1-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("trainlab/lab/stack.txt", "stack/**/*\nMakefile\n")
-        for name in ("stack/verb", "stack/../../outside", "/etc/passwd", f"{SRC}/mine.py"):
+        for name in (
+            "stack/verb",
+            "stack/../../outside",
+            "stack//deep",
+            "stack/.git/config",
+            "stack/\x1b[2J",
+            "/etc/passwd",
+            f"{SRC}/mine.py",
+        ):
             archive.writestr(f"trainlab/lab/files/{name}", name)
     assert wheel.stack_of(path) == {"stack/verb": b"stack/verb"}
+
+
+def test_an_entry_that_cannot_be_unpacked_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "trainlab-1-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("trainlab/lab/stack.txt", "stack/**/*\n")
+    body = bytearray(path.read_bytes())
+    at = body.index(b"PK\x01\x02")
+    body[at + 8] |= 1  # says that it is encrypted
+    body[6] |= 1
+    path.write_bytes(body)
+    with pytest.raises(UserError, match="can't be read as a wheel"):
+        wheel.stack_of(path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("trainlab/lab/stack.txt", bytes(30_000_000))
+    with pytest.raises(UserError, match="it is not ours"):
+        wheel.stack_of(path)

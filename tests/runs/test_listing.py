@@ -97,8 +97,8 @@ def test_metrics_of_somebody_elses_writer_in_our_run_are_found(tmp_path):
         (b"[" * 100_000, "not JSON"),
         (b'{"config": ' + b"[" * 900 + b"]" * 900 + b"}", "more than 50 lists and objects inside each other"),
         (b'{"config": ' + b"[" * 45 + b"]" * 45 + b"}", "experiment: field required"),
-        (b"[]", "not the record of a run"),
-        (b"null", "not the record of a run"),
+        (b"[]", "not a run's record"),
+        (b"null", "not a run's record"),
         (b'{"loss": 1}', "experiment: field required"),
         (
             b'{"experiment": "a", "run": "b", "status": "gone", "started": "2026-11-20T15:30:12Z"}',
@@ -414,3 +414,8 @@ def test_names_of_any_bytes_are_listed(tmp_path):
         done = CliRunner().invoke(app, ["--logs", str(tmp_path), "--format", *words], catch_exceptions=False)
         assert done.exit_code == 0
         assert words == ["csv"] or "\x1b" not in done.stdout
+
+
+def test_before_the_first_run_it_is_said_that_there_is_none_yet(tmp_path):
+    with pytest.raises(UserError, match="is not there yet: the first run makes it"):
+        listing.rows(tmp_path / "logs")

@@ -41,6 +41,17 @@ def test_a_run_is_stopped_and_followed_where_it_is_at_work(machine: Machine) -> 
     assert machine.calls().splitlines()[-1] == "compose logs --tail 100 tensorboard"
 
 
+def test_the_demo_is_what_the_table_of_trainlab_says_and_no_other(machine: Machine) -> None:
+    settings = machine.folder / "pyproject.toml"
+    settings.write_text(
+        "[tool.mine]\ndemo = 'no'\n[tool.trainlab]\n  demo = 'mine'  # not \"first\"\n[tool.other]\n"
+        'demo = "no"\nlook = "no"\n'
+    )
+    said = machine.make("demo").stdout
+    assert "trainlab run mine\n" in machine.calls()
+    assert "Now:" not in said, "look is of another tool"
+
+
 def test_an_unknown_benchmark_is_refused_before_anything_is_installed(machine: Machine) -> None:
     done = machine.make("bench", check=False, ARGS="growth nonsense")
     assert done.returncode == 2

@@ -44,12 +44,54 @@ def test_trainlabs_own_dependencies_are_in_the_lock_file_and_not_installed_twice
     assert subprocess.check_output(command, text=True) == ""
 
 
-@pytest.mark.parametrize("line", ["-r more.txt", "-e .", "./own.whl", "own @ file:///own.whl", "-c held.txt"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-r more.txt",
+        "-e .",
+        "./own.whl",
+        "own @ file:///own.whl",
+        "-c held.txt",
+        "-rmore.txt",
+        "own.whl",
+        "~/own.whl",
+        "git+file:///own",
+        "-f wheels",
+        "--find-links=wheels",
+    ],
+)
 def test_a_line_that_names_a_file_is_refused_with_its_number(tmp_path, line):
     done = names(tmp_path, f"einops\n{line}\n")
     assert done.returncode != 0
     assert f"requirements.txt, line 2: {line!r} names a file" in done.stderr
     assert "jupyter/wheels/" in done.stderr
+
+
+def test_a_page_of_wheels_is_no_file(tmp_path):
+    lines = "--find-links https://example.org/torch.html\nown @ https://example.org/own.whl\n"
+    assert names(tmp_path, lines).stdout == lines
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("project = 5\n", "expected a table"),
+        ('[project]\ndependencies = ["-r /etc/passwd"]\n', "names a file"),
+        ('[project]\ndependencies = ["./own"]\n', "names a file"),
+        ('[project]\ndependencies = ["--index-url https://example.org"]\n', "is no package"),
+        ('[project]\ndependencies = ["einops\\n--pre"]\n', "is no package"),
+        ('[project]\ndependencies = [""]\n', "is no package"),
+    ],
+)
+def test_dependencies_are_packages_and_nothing_else_that_pip_would_obey(tmp_path, text, told):
+    done = names(tmp_path, None, text)
+    assert done.returncode != 0 and done.stdout == ""
+    assert told in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_line_that_is_not_ended_does_not_swallow_the_next_file_s_first(tmp_path):
+    done = names(tmp_path, "tabulate \\\n", '[project]\ndependencies = ["einops"]\n')
+    assert done.returncode != 0 and "ends in the middle of a line" in done.stderr
 
 
 class Environment:

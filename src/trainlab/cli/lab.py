@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from trainlab.cleaning import lines as printable_lines
 from trainlab.errors import UserError, some
 
 
@@ -31,14 +33,15 @@ def new(
     made = (
         create.add_here(Path.cwd(), examples or []) if folder is None else create.new(folder, examples or [])
     )
-    place = "the stack" if here else f"{made.folder}/"
-    print(f"made {place}: {made.files} files; a small experiment is in src/{made.package}/")
+    done = "added to this project" if here else f"made {made.folder}/"
+    experiment = f"; a small experiment is in src/{made.package}/" if made.package else ""
+    print(f"{done}: {made.files} files{experiment}")
     if made.kept:
         print(f"kept as they were: {some(made.kept, 20)}")
     for name, lines in made.add.items():
         print(f"{name} is yours; add these lines to it before you go on:\n")
         print("\n".join(f"    {line}" for line in lines.splitlines()) + "\n")
-    print("next: " + ("make demo" if here else f"cd {made.folder} && make demo"))
+    print("next: " + ("make demo" if here else f"cd {shlex.quote(str(made.folder))} && make demo"))
 
 
 def update(
@@ -54,12 +57,13 @@ def update(
     if planned.nothing:
         print(f"up to date: trainlab {trainlab.__version__}")
         return
-    print(planned.diff(), end="")
+    print(printable_lines(planned.diff()), end="")
     count = len(planned.write)
+    what = f"{count} files, as above" if count else f"{planned.wheel[0]}, and no file of the stack"
     if not yes:
         if not sys.stdin.isatty():
-            raise UserError(f"{count} files would change, as above. Nothing was written: --yes writes them.")
-        typer.confirm(f"Write these {count} files?", abort=True)
+            raise UserError(f"Would change: {what}. Nothing was written: --yes writes it.")
+        typer.confirm(f"Write {what}?", abort=True)
     planned.apply()
     conflicts = [name for name in planned.write if name.endswith(".new")]
     if conflicts:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import lzma
 import zipfile
+import zlib
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +20,20 @@ if TYPE_CHECKING:
 
 FOLDER = "jupyter/wheels"  # of a lab: where both engines look for it
 _FILES = "trainlab/lab/files/"  # of the wheel: the stack's files
+_PATTERNS = "trainlab/lab/stack.txt"  # of the wheel: which of them are a lab's
 _LARGEST = 20_000_000  # bytes of all those files, unpacked; they are a tenth of it
+# What zipfile raises for no archive, a missing entry, and one that is encrypted, cut short or packed oddly
+_UNREADABLE = (
+    OSError,
+    zipfile.BadZipFile,
+    KeyError,
+    UnicodeDecodeError,
+    RuntimeError,
+    NotImplementedError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+)
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -67,22 +82,36 @@ def stack_of(wheel: Path) -> dict[str, bytes]:
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
-            inside = [each for each in archive.infolist() if each.filename.startswith(_FILES)]
+            inside = [each for each in archive.infolist() if each.filename.startswith((_FILES, _PATTERNS))]
             if sum(each.file_size for each in inside) > _LARGEST:
                 raise UserError(
                     f"{wheel} carries more than {_LARGEST / 1e6:.0f} MB of files: it is not ours."
                 )
-            carried = {each.filename.removeprefix(_FILES): archive.read(each) for each in inside}
-            listed = archive.read("trainlab/lab/stack.txt").decode()
-    except (OSError, zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
+            carried = {
+                each.filename.removeprefix(_FILES): archive.read(each)
+                for each in inside
+                if each.filename.startswith(_FILES) and not each.is_dir()
+            }
+            listed = archive.read(_PATTERNS).decode()
+    except _UNREADABLE as error:
         raise UserError(f"{wheel} can't be read as a wheel of trainlab: {error}") from error
     patterns = [line for line in listed.splitlines() if line and not line.startswith("#")]
     tops = {pattern.split("/")[0] for pattern in patterns}
     return {
         name: body
         for name, body in carried.items()
-        if any(Path(name.split("/")[0]).match(top) for top in tops) and ".." not in name.split("/")
+        if any(Path(name.split("/")[0]).match(top) for top in tops) and _plain(name)
     }
+
+
+def _plain(name: str) -> bool:
+    """Tell whether a path leads nowhere but down, and into nothing of git's."""
+    parts = name.split("/")
+    return (
+        name.isprintable()
+        and "\\" not in name
+        and not {"", ".", "..", ".git"} & {each.lower() for each in parts}
+    )
 
 
 def _code() -> dict[str, Path]:
@@ -96,7 +125,7 @@ def _code() -> dict[str, Path]:
 
 def _record(entries: dict[str, bytes], itself: str) -> Iterator[str]:
     """Yield the lines of RECORD, by the specification of binary distributions (packaging.python.org)."""
-    for name, body in entries.items():
+    for name, body in sorted(entries.items()):  # in one order, as the same package gives the same wheel
         digest = base64.urlsafe_b64encode(hashlib.sha256(body).digest()).rstrip(b"=").decode()
         yield f"{name},sha256={digest},{len(body)}\n"
     yield f"{itself},,\n"

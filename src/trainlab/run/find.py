@@ -67,6 +67,8 @@ def run_folders(logs: Path) -> Iterator[tuple[Path, str | None]]:
     `logs` may be a link, and links in it may lead to other folders in it; one that leads out of it is not
     followed: somebody else's code may have made it. Raises UserError when `logs` is no folder.
     """
+    if not os.path.lexists(logs):
+        raise UserError(f"{logs} is not there yet: the first run makes it. Runs elsewhere: --logs DIR")
     if not logs.is_dir():
         raise UserError(f"{logs} is no folder. Runs are looked for there; name another with --logs DIR.")
     barred: list[tuple[Path, str]] = []
