@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 WITH_TORCH = (
     *("checks", "experiments", "stack", "training"),
     *("run/test_checkpoint.py", "run/test_metrics.py", "run/test_restoring.py", "run/test_run_plain_loop.py"),
+    "run/test_run_storage.py",
     *("runs/test_listing.py", "runs/test_listing_remembered.py"),
     *("test_faults.py", "test_files_texts.py", "test_hub.py", "trackers/test_csv.py"),
 )

@@ -10,6 +10,7 @@ _INSTALLED_BY = {  # a module, by what pip is to be told
     "IPython": "trainlab[notebook]",
     "ipykernel": "trainlab[notebook]",
     "altair": "trainlab[compare]",
+    "jinja2": "trainlab[compare]",
     "sklearn": "trainlab[compare]",
     "scipy": "trainlab[compare]",
     "vl_convert": "trainlab[compare]",

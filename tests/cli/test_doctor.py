@@ -73,7 +73,7 @@ def test_the_engine_and_its_compose_are_looked_at(monkeypatch, tmp_path, outputs
 
 
 @pytest.mark.parametrize(
-    ("problem", "level", "told", "mend"),
+    ("problem", "level", "told", "fix"),
     [
         ("", "ok", "ENGINE=podman make up", ""),
         (
@@ -85,7 +85,7 @@ def test_the_engine_and_its_compose_are_looked_at(monkeypatch, tmp_path, outputs
     ],
 )
 def test_podman_is_named_with_its_limit_where_no_docker_engine_answers(
-    monkeypatch, problem, level, told, mend
+    monkeypatch, problem, level, told, fix
 ):
     monkeypatch.setattr(paths, "in_stack_container", lambda: False)
     monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/usr/bin/{name}")
@@ -93,7 +93,7 @@ def test_podman_is_named_with_its_limit_where_no_docker_engine_answers(
         doctor, "_output", lambda *command: problem if "podman_problem" in str(command) else ""
     )
     line = doctor.engine()
-    assert (line.level, line.mend) == (level, mend)
+    assert (line.level, line.fix) == (level, fix)
     assert told in line.found
 
 

@@ -363,7 +363,13 @@ def test_a_clock_that_is_set_meanwhile_does_not_change_how_long_a_run_took(lab, 
     path = lab.notebook("quick", "print('end')")
     folder, held = launcher.prepare(path, notebook.read(path), Parameters({}, {}), None)
     held.release()
-    monkeypatch.setattr(record, "_now", lambda: datetime.now(UTC) + step)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + step
+
+    monkeypatch.setattr(record, "datetime", Clock)
     assert worker.main(folder, []) == 0
     assert "finished after" in capfd.readouterr().out
     assert 0 < lab.record()["seconds"] < 600

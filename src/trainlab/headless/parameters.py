@@ -176,9 +176,8 @@ def settings_class(notebook: NotebookNode, folder: Path) -> type[Config] | None:
     module, _, name = named.partition(":")
     first = module.partition(".")[0]
     package, own = Path(trainlab.__file__).parent, [str(folder), str(paths.root() / "src")]
-    places = (
-        [str(package.parent)] if first == package.name else own + [str(package.parent)] * (first == PACKAGE)
-    )
+    places = [str(package.parent)] if first in (package.name, PACKAGE) else []
+    places += [] if first == package.name else own  # the examples lie beside trainlab, or in a lab's src/
     file = module_file(module, places)
     if file is None:
         raise UserError(

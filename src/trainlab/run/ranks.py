@@ -81,6 +81,7 @@ class Follower(Run):
         """Do nothing."""
 
     log = update = rewind = refresh = finish = _nothing
+    log_text = log_figure = log_image = log_histogram = log_embedding = _nothing
 
 
 class _Nowhere:
