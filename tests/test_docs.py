@@ -30,9 +30,6 @@ NAMES = ("README.md", *(f"docs/{stem}.md" for stem in (*FIRST, *OTHERS, "compare
 PAGES = {name: (CHECKOUT / name).read_text() for name in NAMES}
 README = PAGES["README.md"]
 WORDS = "\n".join([*PAGES.values(), (CHECKOUT / "CONTRIBUTING.md").read_text()])
-NOT_YET = re.compile(
-    r"<!-- lead: check -->\n.*?(?=\n\n|\Z)", re.DOTALL
-)  # a paragraph about what is being built
 QUICK = "epochs=1 class_size=4 triplets_per_item=2 max_tokens=16"
 RUN_ELSEWHERE = {
     "make demo": "test_real_engine.py runs it on the engine that people get",
@@ -245,11 +242,10 @@ def test_the_readme_is_short_and_says_early_how_to_bring_code_of_one_s_own() -> 
 
 
 def snippets() -> list[str]:
-    """Return what the pages show in code, but for what is being built."""
-    words = NOT_YET.sub("", WORDS)
+    """Return what the pages show in code."""
     return [
-        *blocks("bash", words),
-        *(each.replace("\n", " ") for each in re.findall(r"(?<!`)`([^`]+)`(?!`)", words)),
+        *blocks("bash", WORDS),
+        *(each.replace("\n", " ") for each in re.findall(r"(?<!`)`([^`]+)`(?!`)", WORDS)),
     ]
 
 
