@@ -17,12 +17,9 @@ class WithStack(build_py):
         if self.editable_mode or self.dry_run:
             return
         stack = runpy.run_path("src/trainlab/lab/stack.py")
-        files = stack["files"](Path())
-        for each in stack["examples"](Path()).values():
-            files |= each
         target = Path(self.build_lib, "trainlab/lab")
         shutil.rmtree(target / "files", ignore_errors=True)
-        for name, path in files.items():
+        for name, path in stack["carried"](Path()).items():
             (target / "files" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, target / "files" / name)
         ignored = shutil.ignore_patterns("__pycache__")

@@ -51,11 +51,12 @@ def __getattr__(name: str) -> Any:
 def _version() -> str:
     """Return the version that pyproject.toml names: the checkout's, or what was installed from it."""
     from importlib import metadata
-    from pathlib import Path
 
-    package = Path(__file__).parent
-    project = package.parents[1] / "pyproject.toml"
-    if package.parent.name == "src" and project.is_file():  # what an editable installation notes may be older
+    from trainlab import paths
+
+    checkout = paths.checkout()
+    if checkout and (project := checkout / paths.PROJECT).is_file():
+        # what an editable installation notes may be older
         import tomllib
 
         return str(tomllib.loads(project.read_text())["project"]["version"])

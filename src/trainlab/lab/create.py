@@ -111,13 +111,8 @@ def add_here(folder: Path, examples: Iterable[str] = ()) -> Made:
     files = dict(sorted((needed if wheels else needed | _template(name, package)).items()))
     there = {each for each in files if os.path.lexists(folder / each)}
     same = {each for each in there if _holds(folder / each, files[each])}
-    in_folders: dict[
-        str, str
-    ] = {}  # that are none, or lead elsewhere: a file, and what is there for its folder
-    for each in files:
-        for parent in reversed(Path(each).parents[:-1]):
-            if os.path.lexists(folder / parent) and not _is_folder(folder / parent):
-                in_folders.setdefault(each, parent.as_posix())
+    # files whose folder is none, or leads elsewhere, and what is there in its place
+    in_folders = {each: place for each in files if (place := stack.barrier(folder, each))}
     # git's lists of what it ignores can be completed by hand, all else of the stack has to be ours
     must = {each for each in stack.files(stack.root()) if Path(each).name != ".gitignore"} | {carried}
     in_the_way = {in_folders.get(each, each) for each in must & in_folders.keys()}
@@ -208,14 +203,10 @@ def _write(path: Path, body: bytes) -> None:
         try:
             file.write(body)
             file.flush()
-            path.chmod(0o755 if body.startswith(b"#!") else 0o644)
+            path.chmod(stack.mode(body))
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-
-
-def _is_folder(path: Path) -> bool:
-    return os.path.isdir(path) and not path.is_symlink()  # noqa: PTH112 - unlike Path's, it never raises
 
 
 def _holds(path: Path, body: bytes) -> bool:

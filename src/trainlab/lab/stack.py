@@ -6,6 +6,7 @@ builds that wheel and has nothing but Python: so this module imports nothing els
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -54,6 +55,26 @@ def examples(root: Path) -> dict[str, dict[str, Path]]:
         }
         found[name] = sample | shown | {path: file for each in needed for path, file in code[each].items()}
     return found
+
+
+def carried(root: Path) -> dict[str, Path]:
+    """Return all that a wheel carries: the stack's files and those of every example."""
+    return files(root) | {name: path for each in examples(root).values() for name, path in each.items()}
+
+
+def mode(body: bytes) -> int:
+    """Return the mode of a file of the stack: what names an interpreter can be executed."""
+    return 0o755 if body.startswith(b"#!") else 0o644
+
+
+def barrier(folder: Path, name: str) -> str:
+    """Return which parent of a lab's file is a link, and so leads elsewhere, or no folder; '' for none."""
+    for parent in reversed(Path(name).parents[:-1]):
+        path = folder / parent
+        is_folder = os.path.isdir(path) and not path.is_symlink()  # noqa: PTH112 - unlike Path's, it never raises
+        if os.path.lexists(path) and not is_folder:
+            return parent.as_posix()
+    return ""
 
 
 def _matching(root: Path, patterns: list[str]) -> dict[str, Path]:

@@ -72,7 +72,7 @@ class Update:
                     continue
                 path.parent.mkdir(parents=True, exist_ok=True)
                 files.write(path, body)
-                path.chmod(0o755 if body.startswith(b"#!") else 0o644)
+                path.chmod(stack.mode(body))
             files.write(self.old.with_name(self.wheel[0]), self.wheel[1])
             if self.old.name != self.wheel[0]:
                 self.old.unlink()
@@ -115,7 +115,7 @@ def _wheel_of(folder: Path, installed: str) -> Path:
             f"{folder.absolute()} is no lab: {wheel.FOLDER}/ should hold one wheel of trainlab, and holds "
             f"{found}. Go into a folder that `trainlab new` made."
         )
-    if place := _no_folder(folder, f"{wheel.FOLDER}/{wheels[0].name}"):
+    if place := stack.barrier(folder, f"{wheel.FOLDER}/{wheels[0].name}"):
         raise UserError(f"{place} is a link, and `trainlab update` writes through none. Nothing was changed.")
     try:
         there, here = (Version(name.split("-")[1]) for name in (wheels[0].name, installed))
@@ -134,7 +134,7 @@ def _compare(update: Update, name: str, old: bytes | None, new: bytes | None) ->
     path = update.folder / name
     if old == new:
         return
-    if place := _no_folder(update.folder, name):
+    if place := stack.barrier(update.folder, name):
         update.kept[name] = f"{place} is a link, or no folder"
         return
     if path.is_symlink() or (path.exists() and not path.is_file()):
@@ -143,9 +143,8 @@ def _compare(update: Update, name: str, old: bytes | None, new: bytes | None) ->
     mine = _content(path)
     if mine is not None:
         update.before[name] = mine
-        if (
-            mine.count(b"\r\n") == mine.count(b"\n") > 0
-        ):  # as git for Windows writes texts, which is no change
+        # as git for Windows writes texts, which is no change
+        if mine.count(b"\r\n") == mine.count(b"\n") > 0:
             old, new = (each and each.replace(b"\n", b"\r\n") for each in (old, new))
     if new == mine:
         return
@@ -180,15 +179,6 @@ def _lay_beside(update: Update, name: str, new: bytes) -> None:
 def _content(path: Path) -> bytes | None:
     """Return what is in a file; None where there is none."""
     return path.read_bytes() if path.is_file() else None
-
-
-def _no_folder(folder: Path, name: str) -> str:
-    """Return which parent of a lab's file is a link, and so leads elsewhere, or no folder; '' for none."""
-    for parent in reversed(Path(name).parents[:-1]):
-        path = folder / parent
-        if path.is_symlink() or (path.exists() and not path.is_dir()):
-            return parent.as_posix()
-    return ""
 
 
 class _UnmergedError(Exception):

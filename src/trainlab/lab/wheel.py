@@ -51,14 +51,9 @@ def content() -> tuple[str, bytes]:
         ) from None
     info = f"trainlab-{installed.version}.dist-info"
     entries = {f"trainlab/{name}": path.read_bytes() for name, path in _code().items()}
-    root = stack.root()
-    carried = stack.files(root) | {
-        name: path for each in stack.examples(root).values() for name, path in each.items()
-    }
-    entries |= {f"{_FILES}{name}": path.read_bytes() for name, path in carried.items()}
-    described = (
-        installed.read_text("METADATA") or installed.read_text("PKG-INFO") or ""
-    )  # the latter of an egg-info
+    entries |= {f"{_FILES}{name}": path.read_bytes() for name, path in stack.carried(stack.root()).items()}
+    # the latter of an egg-info
+    described = installed.read_text("METADATA") or installed.read_text("PKG-INFO") or ""
     entries[f"{info}/METADATA"] = described.encode()
     entries[f"{info}/entry_points.txt"] = (installed.read_text("entry_points.txt") or "").encode()
     entries[f"{info}/WHEEL"] = (
@@ -69,7 +64,7 @@ def content() -> tuple[str, bytes]:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(entries):
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))  # the earliest that a zip file can name
-            entry.external_attr = (0o755 if entries[name].startswith(b"#!") else 0o644) << 16
+            entry.external_attr = stack.mode(entries[name]) << 16
             archive.writestr(entry, entries[name], zipfile.ZIP_DEFLATED)
     return f"trainlab-{installed.version}-py3-none-any.whl", file.getvalue()
 
