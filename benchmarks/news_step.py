@@ -1,7 +1,8 @@
 """Seconds of a training step of the news experiment, and of drawing the article's most triplets.
 
 `pip install sentence-transformers && benchmarks/news_step.py` runs its variants in turn, on the same triplets
-of the sample's titles and with networks of the same size, and writes benchmarks/news_step.md.
+of the sample's titles and with networks of the same size, and writes benchmarks/news_step.md. With `cuda`
+behind it the steps are the GPU's, and the table is benchmarks/news_step_cuda.md.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,7 +21,7 @@ import torch
 
 from experiments.news.config import NewsConfig
 from experiments.news.data import draw, draw_triplets
-from experiments.news.model import NewsModel, pool
+from experiments.news.model import Batch, NewsModel, pool
 from experiments.news.train import TripletSet
 from trainlab.hub import locate
 from trainlab.training.workers import set_threads
@@ -29,16 +31,20 @@ if TYPE_CHECKING:
 
     from experiments.news.data import Examples, Tokens, TokenTable
 
-REPEATS = 5  # after one more, to warm up
+DEVICE = (sys.argv[1:2] or ["cpu"])[0] if __name__ == "__main__" else "cpu"
+GPU = DEVICE == "cuda"
+REPEATS = 30 if GPU else 5  # after one more, to warm up
 STEPS = (  # backbone, triplets, bfloat16
     ("minilm", 32, False),
     ("minilm", 32, True),
     ("minilm", 256, True),
+    *([("minilm", 1536, True)] if GPU else []),
     ("distilbert", 32, False),
     ("distilbert", 32, True),
+    *([("distilbert", 256, True)] if GPU else []),
 )
 VARIANTS = ("as published", "sentence-transformers", "plain", "fast")
-SQUARE = 2048  # rows and columns of the matrices whose product is the peak
+SQUARE = 8192 if GPU else 2048  # rows and columns of the matrices whose product is the peak
 PUBLISHED_TOKENS = 40  # every title padded to that
 MIND = (  # items of MINDsmall's categories
     *(15774, 14510, 3107, 2551, 2479, 2350, 2068, 2048, 1885),
@@ -52,8 +58,8 @@ def main() -> None:
     threads = set_threads()
     lines = [
         "# What a step of the news experiment costs\n",
-        f"Seconds, medians of {REPEATS} steps in turn, with their range; {_cpu()}, {os.cpu_count()} cores, "
-        f"torch {torch.__version__} on {threads}, load {os.getloadavg()[0]:.1f} at the start. "
+        f"Seconds, medians of {REPEATS} steps in turn, with their range; {_machine()}, {os.cpu_count()} "
+        f"cores, torch {torch.__version__} on {threads}, load {os.getloadavg()[0]:.1f} at the start. "
         "Made by `benchmarks/news_step.py`.\n",
         "A step is forward, loss, backward and AdamW, with dropout. *As published*: three passes, each title "
         "padded to 40 tokens. *sentence-transformers*: its TripletLoss on the same ids. *Plain* "
@@ -80,7 +86,7 @@ def main() -> None:
         validation_row(),
     ]
     table = "\n".join(lines) + "\n"
-    Path(__file__).with_suffix(".md").write_text(table)
+    Path(__file__).with_name(f"news_step{'_cuda' if GPU else ''}.md").write_text(table)
     print(table)
 
 
@@ -92,15 +98,18 @@ def step_row(backbone: str, triplets: int, half: bool) -> str:
         models = [
             NewsModel.pretrained(config.model_copy(update={"fast": fast})) for fast in (False, False, True)
         ]
-        rival = rival_of(folder if backbone == "distilbert" else locate(backbone).name, config)
+        rival = rival_of(folder if backbone == "distilbert" else locate(backbone).name, config, DEVICE)
+    for model in models:
+        model.to(DEVICE)
     table = models[0].tokenize(examples.news.texts(config.text))
     categories = examples.news.codes("category")
     dataset = TripletSet(table, examples.training, categories)
     chosen = dataset.shuffled(np.random.default_rng(0), triplets)[:triplets]
-    batch = dataset.__getitems__(chosen.tolist())
+    batch = on_device(dataset.__getitems__(chosen.tolist()))
+    columns = [table.rows(rows).to(DEVICE) for rows in examples.training[chosen].T]
     variants = [
-        step(models[0], lambda: as_published(models[0], table, examples.training[chosen]), half),
-        step(rival, lambda: rival_loss(rival, table, examples.training[chosen], config), half),
+        step(models[0], lambda: as_published(models[0], columns), half),
+        step(rival, lambda: rival_loss(rival, columns, config), half),
         step(models[1], lambda: loss_of(models[1], models[1](batch.tokens)[batch.indices].unbind(1)), half),
         step(models[2], lambda: loss_of(models[2], models[2](batch.tokens)[batch.indices].unbind(1)), half),
         product(half),
@@ -133,8 +142,14 @@ def frozen_rows() -> list[str]:
 
 def frozen_step(model: NewsModel, table: TokenTable, examples: Examples) -> Callable[[], None]:
     dataset = TripletSet(table, examples.training, examples.news.codes("category"))
-    batch = dataset.__getitems__(dataset.shuffled(np.random.default_rng(0), 256)[:256].tolist())
-    return step(model, lambda: loss_of(model, model(batch.tokens)[batch.indices].unbind(1)), half=True)
+    batch = on_device(dataset.__getitems__(dataset.shuffled(np.random.default_rng(0), 256)[:256].tolist()))
+    return step(
+        model.to(DEVICE), lambda: loss_of(model, model(batch.tokens)[batch.indices].unbind(1)), half=True
+    )
+
+
+def on_device(batch: Batch) -> Batch:
+    return Batch(batch.tokens.to(DEVICE), batch.indices.to(DEVICE))
 
 
 def step(model: torch.nn.Module, loss: Callable[[], torch.Tensor], half: bool) -> Callable[[], None]:
@@ -145,7 +160,7 @@ def step(model: torch.nn.Module, loss: Callable[[], torch.Tensor], half: bool) -
         optimizer = torch.optim.AdamW(model.train().parameters(), fused=True)
 
     def make() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=half):
             value = loss()
         value.backward()
         optimizer.step()
@@ -155,7 +170,8 @@ def step(model: torch.nn.Module, loss: Callable[[], torch.Tensor], half: bool) -
 
 
 def product(half: bool) -> Callable[[], object]:
-    matrix = torch.ones(SQUARE, SQUARE, dtype=torch.bfloat16 if half else torch.float32)
+    kind = torch.bfloat16 if half else torch.float32
+    matrix = torch.randn(SQUARE, SQUARE, device=DEVICE).to(kind)
     return lambda: matrix @ matrix
 
 
@@ -178,11 +194,11 @@ def loss_of(model: NewsModel, vectors: Iterable[torch.Tensor]) -> torch.Tensor:
     return torch.nn.functional.triplet_margin_loss(*vectors, margin=model.hparams["margin"])
 
 
-def as_published(model: NewsModel, table: TokenTable, triplets: np.ndarray) -> torch.Tensor:
-    return loss_of(model, [published(model, table.rows(rows)) for rows in triplets.T])
+def as_published(model: NewsModel, columns: list[Tokens]) -> torch.Tensor:
+    return loss_of(model, [published(model, each) for each in columns])
 
 
-def rival_of(name: str, config: NewsConfig) -> torch.nn.Module:
+def rival_of(name: str, config: NewsConfig, device: str) -> torch.nn.Module:
     """Return sentence-transformers' network of the same size."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Dense, Pooling, Transformer
@@ -191,17 +207,16 @@ def rival_of(name: str, config: NewsConfig) -> torch.nn.Module:
     width = backbone.get_word_embedding_dimension()
     hidden = Dense(width, 512, activation_function=torch.nn.GELU())
     last = Dense(512, 256, activation_function=torch.nn.Identity())
-    return SentenceTransformer(modules=[backbone, Pooling(width), hidden, last], device="cpu")
+    return SentenceTransformer(modules=[backbone, Pooling(width), hidden, last], device=device)
 
 
-def rival_loss(model: Any, table: TokenTable, triplets: np.ndarray, config: NewsConfig) -> torch.Tensor:
+def rival_loss(model: Any, columns: list[Tokens], config: NewsConfig) -> torch.Tensor:
     from sentence_transformers.losses import TripletLoss
 
-    columns = [table.rows(rows) for rows in triplets.T]
     features = [
         {"input_ids": each.ids.flatten(0, 1), "attention_mask": each.mask.flatten(0, 1)} for each in columns
     ]
-    return TripletLoss(model, triplet_margin=config.margin)(features, torch.zeros(len(triplets)))
+    return TripletLoss(model, triplet_margin=config.margin)(features, torch.zeros(len(columns[0].ids)))
 
 
 def published(model: NewsModel, tokens: Tokens) -> torch.Tensor:
@@ -261,6 +276,8 @@ def spent(work: Callable[[], object]) -> float:
     """Return the seconds that some work takes."""
     start = time.perf_counter()
     work()
+    if GPU:
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
@@ -278,7 +295,9 @@ def _median(values: list[float], digits: int = 3) -> str:
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def _cpu() -> str:
+def _machine() -> str:
+    if GPU:
+        return torch.cuda.get_device_name()
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "unknown CPU")
 
