@@ -30,9 +30,26 @@ HEAD_GAIN = 2.0  # on the sample, 1 and 3 give less precision on unseen items; s
 PADDED_AT_ONCE = 64  # texts in one pass, of like length, so that little is padding
 EMBEDDED_AT_ONCE = 4096  # items, sorted by length among themselves: no more of them need be in memory
 CACHED = 0.25  # of the memory, at most, for what the frozen layers make of the tokens
-PACKED_AT_ONCE = 256  # without padding: as fast as fewer on a CPU, while a GPU needs many
+PACKED_AT_ONCE = 256  # without padding: as fast as fewer on a CPU
+PADDED_ON = ("cuda",)  # where one call for all texts is faster than one for each of their lengths
+GPU_TOKENS_AT_ONCE = 1 << 16  # with the padding of attention: what a step of a GPU costs is calls, not tokens
 ATTENTION = "trainlab-packed"  # Transformers' name for it
 PACKABLE = ("bert", "distilbert")  # whose attention asks Transformers, and whose positions start at 0
+
+
+class Padding(NamedTuple):
+    """Where the real tokens [T] stand in padded texts, one after the other, and the texts' mask [N, L].
+
+    So attention is one call for all texts, padded.
+    """
+
+    indices: Tensor
+    mask: Tensor
+
+    def padded(self, packed: Tensor) -> Tensor:
+        """Return the real tokens' values [T, ...] as [N, L, ...], 0 in between."""
+        blank = packed.new_zeros(self.mask.numel(), *packed.shape[1:])
+        return blank.index_copy(0, self.indices, packed).unflatten(0, self.mask.shape)
 
 
 class Batch(NamedTuple):
@@ -146,13 +163,16 @@ class NewsModel(lightning.LightningModule):
         order, indices = mask.sum(-1).argsort(stable=True), token_indices(mask)
         pooling, trained = self.hparams["pooling"], slice(self.hparams["freeze"], None)
         vectors = []
-        for rows in order.split(PACKED_AT_ONCE if self.attention else PADDED_AT_ONCE):
+        at_once = PACKED_AT_ONCE if self.attention else PADDED_AT_ONCE
+        if mask.device.type in PADDED_ON:
+            at_once = max(1, GPU_TOKENS_AT_ONCE // mask.shape[1])
+        for rows in order.split(at_once):
             real = mask[rows]
             if self.attention:
                 hidden = None if tokens.hidden is None else tokens.hidden[indices[rows][real > 0]]
                 which = slice(None) if hidden is None else trained
-                for block in run_layers(self.backbone, ids[rows], real, which, hidden):
-                    vectors.append(pool(block, real.new_ones(block.shape[:2]), pooling))
+                for block, there in run_layers(self.backbone, ids[rows], real, which, hidden):
+                    vectors.append(pool(block, there, pooling))
             else:
                 real = real[:, : int(real.sum(-1).max())]
                 states = self.backbone(input_ids=ids[rows, : real.shape[1]], attention_mask=real)
@@ -180,7 +200,7 @@ class NewsModel(lightning.LightningModule):
         states = mask.new_empty(int(mask.sum()), self.backbone.config.hidden_size, dtype=torch.float32)
         for rows in order.split(PACKED_AT_ONCE):
             blocks = run_layers(self.backbone, ids[rows], mask[rows], frozen)
-            packed = torch.cat([block.flatten(0, 1) for block in blocks])
+            packed = torch.cat([block[there > 0] for block, there in blocks])
             states[indices[rows][mask[rows] > 0]] = packed.float()
         return states.cpu()
 
@@ -224,7 +244,7 @@ class NewsModel(lightning.LightningModule):
             {"params": trained, "lr": self.hparams["learning_rate"]},
             {"params": self.head.parameters(), "lr": self.hparams["head_learning_rate"]},
         ]
-        return torch.optim.AdamW(groups, fused=self.hparams["fast"])
+        return torch.optim.AdamW(groups, fused=self.hparams["fast"] or None)  # False would be the slowest
 
 
 def token_indices(mask: Tensor) -> Tensor:
@@ -240,8 +260,8 @@ def layers(backbone: nn.Module) -> nn.ModuleList:
 
 def run_layers(
     backbone: nn.Module, ids: Tensor, mask: Tensor, which: slice = slice(None), hidden: Tensor | None = None
-) -> list[Tensor]:
-    """Run a backbone's layers over texts without their padding.
+) -> list[tuple[Tensor, Tensor]]:
+    """Run a backbone's layers over texts without their padding; on a GPU attention alone has it.
 
     Args:
         backbone: One of the kinds in `PACKABLE`, built with our attention.
@@ -251,10 +271,17 @@ def run_layers(
         hidden: The real tokens' states [S, H] before these layers, the embeddings' unless given.
 
     Returns:
-        The states behind the layers, as blocks [n, l, H] of texts of equal length.
+        The states behind the layers as blocks [n, l, H] with their masks [n, l]: on a GPU one of all texts,
+        elsewhere one of those of each length.
     """
-    lengths, texts = torch.unique_consecutive(mask.sum(-1), return_counts=True)
-    runs = list(zip(texts.tolist(), lengths.tolist(), strict=True))
+    runs: Runs | Padding
+    if mask.device.type in PADDED_ON:
+        mask = mask[:, : int(mask.sum(-1).max())]
+        ids = ids[:, : mask.shape[1]]
+        runs = Padding(mask.flatten().nonzero()[:, 0], mask)
+    else:
+        lengths, texts = torch.unique_consecutive(mask.sum(-1), return_counts=True)
+        runs = list(zip(texts.tolist(), lengths.tolist(), strict=True))
     if hidden is None:
         real = mask.bool()
         positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
@@ -263,7 +290,9 @@ def run_layers(
         states = hidden[None]
     for layer in layers(backbone)[which]:
         states = layer(states, None, runs=runs)
-    return _blocks(states[0], runs)
+    if isinstance(runs, Padding):
+        return [(runs.padded(states[0]), mask)]
+    return [(block, mask.new_ones(block.shape[:2])) for block in _blocks(states[0], runs)]
 
 
 def attend(  # noqa: PLR0913 - Transformers' own
@@ -273,7 +302,7 @@ def attend(  # noqa: PLR0913 - Transformers' own
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    runs: Runs | None = None,
+    runs: Runs | Padding | None = None,
     dropout: float = 0.0,
     scaling: float | None = None,
     **others: Any,
@@ -285,6 +314,14 @@ def attend(  # noqa: PLR0913 - Transformers' own
     given = (query, key, value)
     if runs is None:
         return sdpa_attention_forward(module, *given, attention_mask, dropout, scaling, **others)
+    if isinstance(runs, Padding):
+        packed = torch.stack([each[0].transpose(0, 1) for each in given], 1)  # [T, 3, heads, D]
+        query, key, value = runs.padded(packed).transpose(1, 3).unbind(2)  # [N, heads, L, D]
+        seen = runs.mask.bool()[:, None, None]
+        attended = functional.scaled_dot_product_attention(
+            query, key, value, seen, dropout_p=dropout, scale=scaling
+        )
+        return attended.transpose(1, 2).flatten(0, 1)[runs.indices][None], None
     queries, keys, values = (_blocks(each[0].transpose(0, 1), runs) for each in given)
     parts = []
     for block in zip(queries, keys, values, strict=True):

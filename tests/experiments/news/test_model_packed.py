@@ -23,6 +23,11 @@ def backbone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return getattr(tiny_models, request.param)(tmp_path_factory.mktemp(request.param), WORDS)
 
 
+@pytest.fixture(autouse=True, params=[("cuda",), ("cpu",)], ids=["as on a CPU", "as on a GPU"])
+def padded_on(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "PADDED_ON", request.param)
+
+
 def both(backbone: Path, pooling: str = "mean") -> tuple[NewsModel, NewsModel]:
     """The same network twice: with padding, and without."""
     config = NewsConfig(backbone=str(backbone), pooling=pooling, text="title+abstract")
