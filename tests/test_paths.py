@@ -58,6 +58,7 @@ def test_a_table_that_is_written_later_is_seen(tmp_path):
         ('[tool.trainlab]\nnotebooks = ""\n', "notebooks = '' .* expected a folder"),
         ('[tool.trainlab]\nlogs = "a\\u0000b"\n', "expected a folder"),
         ("[tool]\ntrainlab = 'x'\n", "expected a table"),
+        ("[tool.trainlab]\nlog = 'runs'\n", "no key 'log'. Did you mean 'logs'?"),
         ("[tool.trainlab]\nlogs = \n", "can't be read as TOML"),
     ],
 )

@@ -19,10 +19,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from trainlab.errors import UserError
+from trainlab.errors import UserError, nearest
 
 PROJECT = "pyproject.toml"
 TABLE = "tool.trainlab"
+FOLDERS = ("logs", "data", "notebooks")
+KEYS = (*FOLDERS, "demo", "look")  # the last two are `make demo`'s: the notebook that it runs, what to look at then
 LARGEST = 1 << 20  # bytes of a pyproject.toml that is read
 
 
@@ -110,7 +112,11 @@ def _read_table(path: Path, modified: int, size: int) -> dict[str, Any] | None: 
         return None
     if not isinstance(table, dict):
         raise UserError(f"{path}: tool.trainlab is {table!r}, expected a table [{TABLE}].")
-    for name in ("logs", "data", "notebooks"):
+    for name in table.keys() - KEYS:
+        raise UserError(
+            f"{path}: [{TABLE}] has no key {name!r}.{nearest(name, KEYS)} Known: {', '.join(KEYS)}."
+        )
+    for name in FOLDERS:
         place = table.get(name, name)
         if not isinstance(place, str) or not place.strip() or "\0" in place:
             raise UserError(

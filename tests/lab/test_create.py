@@ -142,6 +142,15 @@ def test_here_adds_the_stack_and_keeps_every_byte_that_is_there(repository: Path
     assert 'demo = "first"' in made.add["pyproject.toml"]
 
 
+def test_here_names_the_lines_that_a_gitattributes_of_one_s_own_lacks(repository: Path) -> None:
+    (repository / ".gitattributes").write_text("*.csv binary\n/stack/** text=auto eol=lf\n")
+    made = create.add_here(repository)
+    assert (repository / ".gitattributes").read_text().startswith("*.csv binary")
+    added = made.add[".gitattributes"].splitlines()
+    assert "/jupyter/** text=auto eol=lf" in added
+    assert "/stack/** text=auto eol=lf" not in added
+
+
 def test_here_names_what_stands_in_the_way_and_changes_nothing(repository: Path) -> None:
     (repository / "Makefile").write_text("all:\n")
     (repository / "stack").write_text("a file where a folder belongs")

@@ -26,6 +26,7 @@ NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9_-]{0,98}[A-Za-z0-9])?")
 RESERVED = {"trainlab", "experiments", "tests", "src", "site", "test"}
 # Of the stack as well, which the lock files call otherwise, or which TORCH_EXTRAS brings
 IMPORTED_AS = {"ipython", "pil", "sklearn", "torchaudio", "torchvision", "yaml"}
+LISTS = {".gitignore", ".gitattributes"}  # of git's, which can be completed by hand
 SPARE = "first_experiment"  # the small experiment's package where the project's own has its name already
 
 
@@ -113,8 +114,8 @@ def add_here(folder: Path, examples: Iterable[str] = ()) -> Made:
     same = {each for each in there if _holds(folder / each, files[each])}
     # files whose folder is none, or leads elsewhere, and what is there in its place
     in_folders = {each: place for each in files if (place := stack.barrier(folder, each))}
-    # git's lists of what it ignores can be completed by hand, all else of the stack has to be ours
-    must = {each for each in stack.files(stack.root()) if Path(each).name != ".gitignore"} | {carried}
+    # git's lists can be completed by hand, all else of the stack has to be ours
+    must = {each for each in stack.files(stack.root()) if Path(each).name not in LISTS} | {carried}
     in_the_way = {in_folders.get(each, each) for each in must & in_folders.keys()}
     in_the_way |= {place for place in in_folders.values() if not (folder / place).is_dir()}
     if not wheels:  # in a lab, what differs are the user's changes
@@ -218,10 +219,10 @@ def _holds(path: Path, body: bytes) -> bool:
 
 
 def _missing_lines(folder: Path, files: Mapping[str, bytes], kept: list[str]) -> dict[str, str]:
-    """Return what the user's files need for the stack: what git ignores, trainlab's table, user and token."""
+    """Return what the user's files need for the stack: lines of git's lists, trainlab's table, user and token."""
     add = {}
     for name in kept:
-        if Path(name).name == ".gitignore":
+        if Path(name).name in LISTS:
             there = set(_text(folder / name).splitlines())
             lines = [line for line in files[name].decode().splitlines() if line and not line.startswith("#")]
             if lacking := [line for line in lines if line not in there]:
