@@ -82,8 +82,8 @@ def main() -> None:
             "| sampler | triplets | seconds |",
             "| --- | ---: | ---: |",
             *sampler_rows(),
-            "\nTexts embedded to measure a fifth of these triplets, held out: each triplet's three, or each item "
-            "once.\n",
+            "\nTexts embedded to measure a fifth of these triplets, held out: each triplet's three, or each "
+            "item once.\n",
             "| three a triplet | each once | times fewer |",
             "| ---: | ---: | ---: |",
             validation_row(),

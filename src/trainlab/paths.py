@@ -24,7 +24,7 @@ from trainlab.errors import UserError, nearest
 PROJECT = "pyproject.toml"
 TABLE = "tool.trainlab"
 FOLDERS = ("logs", "data", "notebooks")
-KEYS = (*FOLDERS, "demo", "look")  # the last two are `make demo`'s: the notebook that it runs, what to look at then
+KEYS = (*FOLDERS, "demo", "look")  # the last two: what `make demo` runs, what to look at then
 LARGEST = 1 << 20  # bytes of a pyproject.toml that is read
 
 

@@ -219,7 +219,7 @@ def _holds(path: Path, body: bytes) -> bool:
 
 
 def _missing_lines(folder: Path, files: Mapping[str, bytes], kept: list[str]) -> dict[str, str]:
-    """Return what the user's files need for the stack: lines of git's lists, trainlab's table, user and token."""
+    """Return what the user's files need for the stack: lines of git's lists, our table, user and token."""
     add = {}
     for name in kept:
         if Path(name).name in LISTS:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _LONGEST_REASON = 2000  # characters
 # A first signal asks: the current step is finished and saved. A second one, which an engine sends when
 # its own patience is over, ends the process at once. Nothing cuts a save that has begun.
+SHORT_STEP = 2.0  # seconds: whoever stops a run waits longer than for such a step anyway
 PATIENCE = 20.0  # seconds for the work at hand after a first signal, beside twice the longest step so far
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
@@ -96,6 +97,12 @@ class Deferral:
         if requested is not None:
             self.requested = requested
             self.stop()
+
+    def took(self, seconds: float, write: Callable[..., object]) -> None:
+        """Keep how long a step took, if none was longer; `write` puts it into run.json for who stops it."""
+        if seconds > max(SHORT_STEP, 1.2 * self.longest_step):
+            self.longest_step = seconds
+            write(longest_step=round(seconds, 1))
 
     def _insist(self) -> None:
         """Send the signal again when patience is over, which also ends a blocking call of the main thread."""

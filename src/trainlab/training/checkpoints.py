@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from trainlab.training.config import TrainingConfig
 
 BEST = "best.ckpt"
-SHORT_STEP = 2.0  # seconds: whoever stops a run waits longer than for such a step anyway
 KEY = "trainlab"  # in a checkpoint, for what a Trainer leaves out
 
 
@@ -111,9 +110,7 @@ class FullState(Checkpoint):
         if self._step_since is None:
             return
         seconds, self._step_since = time.monotonic() - self._step_since, None
-        if seconds > max(SHORT_STEP, 1.2 * self.deferral.longest_step):
-            self.deferral.longest_step = seconds
-            self._run.update(longest_step=round(seconds, 1))
+        self.deferral.took(seconds, self._run.update)
 
     def after_step(self, trainer: lightning.Trainer, long_rest: bool) -> None:
         """Save where it is time; be prepared to save during a long rest, such as a validation."""

@@ -33,7 +33,6 @@ TRAIN = {"loss": "train/loss", "learning_rate": "train/lr", "grad_norm": "train/
 SPLITS = {"eval": "val", "test": "test"}
 COSTS = ("runtime", "samples_per_second", "steps_per_second", "tokens_per_second", "model_preparation_time")
 SUMMARY = ("epoch", "total_flos", "train_loss")  # no curves: the count of epochs, and what ends a training
-SHORT_STEP = 2.0  # seconds: whoever stops a run waits longer than for such a step anyway
 
 
 class RunCallback(transformers.TrainerCallback):
@@ -193,9 +192,7 @@ class RunCallback(transformers.TrainerCallback):
         """Return the seconds since the last call; a longest one is written for whoever stops the run."""
         now = time.monotonic()
         seconds, self._since = now - self._since, now
-        if seconds > max(SHORT_STEP, 1.2 * self._deferral.longest_step):
-            self._deferral.longest_step = seconds
-            self._run.update(longest_step=round(seconds, 1))
+        self._deferral.took(seconds, self._run.update)
         return seconds
 
 
