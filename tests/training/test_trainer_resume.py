@@ -90,3 +90,22 @@ def test_a_training_that_stopped_after_any_step_goes_on_as_if_it_had_not(
         for name, value in done.lightning_module.state_dict().items():
             assert torch.equal(value, weights[name]), f"{name} after {at}"
         pd.testing.assert_frame_equal(curves(copied), expected, check_exact=True, obj=at)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_a_training_on_a_gpu_that_stopped_in_an_epoch_goes_on_as_if_it_had_not(
+    precision: str, tmp_path: Path
+) -> None:
+    config = settings(accelerator="cuda", precision=precision)
+    with trainlab.Run("noisy", config, logs=tmp_path / "whole") as run:
+        done = fit(run, config, KeepEach(tmp_path / "kept"))
+    copied = tmp_path / "noisy" / "copied"
+    shutil.copytree(run.folder, copied)
+    chosen = copied / "checkpoints" / f"step-{STEPS // 2:08d}.ckpt"
+    with trainlab.Run("noisy", config, resume=chosen, logs=tmp_path) as again:
+        resumed = fit(again, config)
+    assert resumed.strategy.root_device.type == "cuda"
+    pd.testing.assert_frame_equal(curves(copied), curves(run.folder), check_exact=True)
+    for name, value in resumed.lightning_module.state_dict().items():
+        assert torch.equal(value.cpu(), done.lightning_module.state_dict()[name].cpu()), name

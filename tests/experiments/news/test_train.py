@@ -294,8 +294,22 @@ def test_markdown_keeps_strange_titles_in_their_cells() -> None:
 
 @pytest.mark.gpu
 def test_a_gpu_measures_what_the_cpu_measures_and_trains(tiny: NewsConfig, result: Result) -> None:
-    on_gpu = train(tiny.model_copy(update={"device": "cuda"}))
+    on_gpu = train(tiny.model_copy(update={"accelerator": "cuda"}))
     assert next(on_gpu.model.parameters()).is_cuda
     assert on_gpu.metrics["untrained"] == pytest.approx(result.metrics["untrained"], rel=1e-2)
     losses = on_gpu.history().query("tag == 'train/loss'")["value"]
     assert losses.iloc[-1] < losses.iloc[0]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mining", ["sampled", "all"])
+def test_a_run_on_a_gpu_that_stopped_in_an_epoch_is_resumed_to_the_same_curves(
+    tiny: NewsConfig, mining: str
+) -> None:
+    batches = {"mining": mining, "classes_per_batch": 2, "items_per_class": 2}
+    config = tiny.model_copy(update={"accelerator": "cuda", "checkpoint_every": "3", "keep": 9} | batches)
+    whole = train(config)
+    before = curves(whole)
+    steps = sorted(path.stem for path in (whole.run / "checkpoints").glob("step-*.ckpt"))
+    train(config.model_copy(update={"resume": str(whole.run / "checkpoints" / f"{steps[0]}.ckpt")}))
+    pd.testing.assert_frame_equal(curves(whole), before, check_exact=True)
