@@ -177,12 +177,7 @@ def _script(  # noqa: PLR0913, PLR0917
     known: dict[str, Any] = {"script": str(path), "module": module or None}
     experiments = _experiments(module.rpartition(".")[2] or path.stem, [source], config)
     if resume is None:
-        if values and not _READS_ARGUMENTS.search(source):
-            raise UserError(
-                f"{path.name} does not look at its arguments, so {', '.join(values)} cannot be set. Let it: "
-                "`Settings.from_command_line()` of a trainlab.config.Config, or argparse. If it does, out of "
-                f"sight, name them behind `--`: trainlab run {path.name} -- {' '.join(arguments)}"
-            )
+        check_reads_arguments(path, source, values)
         known |= {"arguments": arguments, "working_folder": str(Path.cwd())}
         return _new(experiments[0], name or naming.of_changes(config), config, **known), arguments
     with _reopening(resume, experiments, name) as (folder, _, before):
@@ -204,6 +199,16 @@ def _script(  # noqa: PLR0913, PLR0917
         held = _runner_lock(folder)
         record.reopen(folder, **known)
     return (folder, held), arguments or first
+
+
+def check_reads_arguments(path: Path, source: str, names: Iterable[str]) -> None:
+    """Raise UserError where a script that is to be told settings never looks at its arguments."""
+    if (given := list(names)) and not _READS_ARGUMENTS.search(source):
+        raise UserError(
+            f"{path.name} does not look at its arguments, so {', '.join(given)} cannot be set. Let it: "
+            "`Settings.from_command_line()` of a trainlab.config.Config, or argparse. If it does, out of "
+            f"sight, name them behind `--`: trainlab run {path.name} -- --{given[0]}=VALUE"
+        )
 
 
 def _notebook(path: Path, values: dict[str, str], name: str | None, resume: str | None) -> Prepared:
