@@ -201,13 +201,14 @@ def _script(  # noqa: PLR0913, PLR0917
     return (folder, held), arguments or first
 
 
-def check_reads_arguments(path: Path, source: str, names: Iterable[str]) -> None:
-    """Raise UserError where a script that is to be told settings never looks at its arguments."""
-    if (given := list(names)) and not _READS_ARGUMENTS.search(source):
+def check_reads_arguments(path: Path, source: str, values: Mapping[str, str]) -> None:
+    """Raise UserError where a script that is told settings never looks at its arguments."""
+    if values and not _READS_ARGUMENTS.search(source):
+        arguments = " ".join(f"--{key}={value}" for key, value in values.items())
         raise UserError(
-            f"{path.name} does not look at its arguments, so {', '.join(given)} cannot be set. Let it: "
+            f"{path.name} does not look at its arguments, so {', '.join(values)} cannot be set. Let it: "
             "`Settings.from_command_line()` of a trainlab.config.Config, or argparse. If it does, out of "
-            f"sight, name them behind `--`: trainlab run {path.name} -- --{given[0]}=VALUE"
+            f"sight, name them behind `--`: trainlab run {path.name} -- {arguments}"
         )
 
 

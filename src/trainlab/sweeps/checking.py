@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from trainlab.sweeps.programs import Texts
 
 MOST = 4096  # combinations that are all checked; where there are more, each value is checked by itself
+ENDS = 2  # of a range: the first of its `points`
 
 
 @dataclass(frozen=True)
@@ -82,23 +83,23 @@ def main(write_end: int) -> None:
     order = json.load(sys.stdin)
     try:
         space, fixed = from_table(order["space"]), order["fixed"]
-        reader = programs.reader(order["program"], [*fixed, *space], module=order["module"])
-        typed = checked(reader, space, fixed)
-        answer = {"space": to_table(typed), "fixed": fixed, "known": reader.known}
+        typed, known = checked(order["program"], space, fixed, module=order["module"])
+        answer = {"space": to_table(typed), "fixed": fixed, "known": known}
     except UserError as error:
         answer = {"error": str(error)}
     with os.fdopen(write_end, "w", encoding="utf-8") as pipe:
         json.dump(answer, pipe)
 
 
-def checked(reader: programs.Reader, space: Space, fixed: Texts) -> Space:
-    """Return the space with the types that the reader knows; raise UserError where a value can't be."""
+def checked(program: str, space: Space, fixed: Texts, *, module: bool = False) -> tuple[Space, bool]:
+    """Return the space with the program's types, and whether there are any; else as `check`."""
     first = fixed | {key: text(next(points(each))) for key, each in space.items()}
+    reader = programs.reader(program, first, module=module)
     typed: Space = {}
     for key, each in space.items():
         read = []
         for place, point in enumerate(points(each)):
-            whole = isinstance(each, Choice) or place < 2
+            whole = isinstance(each, Choice) or place < ENDS
             read.append(_read(reader, space, first | {key: text(point)}, whole)[key])
         typed[key] = (
             _typed_choice(key, each, read) if isinstance(each, Choice) else _typed_range(key, each, read)
@@ -108,7 +109,7 @@ def checked(reader: programs.Reader, space: Space, fixed: Texts) -> Space:
         for values in itertools.product(*ends):
             together = {key: text(value) for key, value in zip(space, values, strict=True)}
             _read(reader, space, fixed | together, whole=False)
-    return typed
+    return typed, reader.known
 
 
 def _read(reader: programs.Reader, space: Space, texts: Texts, whole: bool) -> Mapping[str, Any]:

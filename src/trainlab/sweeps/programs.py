@@ -20,7 +20,7 @@ from trainlab.headless import launcher
 from trainlab.headless.parameters import NOT_PYTHON, notebook_defaults, read, resolve, settings_class
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 Texts = dict[str, str]  # settings as the command line has them
@@ -41,12 +41,12 @@ class Reader:
     known: bool = True
 
 
-def reader(program: str, names: Iterable[str], *, module: bool = False) -> Reader:
-    """Return what reads the settings of a program; raise UserError where it can't be told any."""
+def reader(program: str, texts: Texts, *, module: bool = False) -> Reader:
+    """Return what reads the settings of a program; raise UserError where it can't be told such `texts`."""
     path = launcher.find_module(program) if module else launcher.find_program(program)
     if path.suffix == launcher.SCRIPT:
         source = path.read_text(errors="replace")
-        launcher.check_reads_arguments(path, source, names)
+        launcher.check_reads_arguments(path, source, texts)
         settings = _class_of_script(path, source, program if module else "")
         return Reader(_as_literals, known=False) if settings is None else _of_class(settings, {})
     from trainlab.headless import notebook
