@@ -193,7 +193,7 @@ def _script(  # noqa: PLR0913, PLR0917
         path = next((Path(word).resolve() for word in behind if Path(word).suffix == SCRIPT), path)
     config = {key: literals.read(value) for key, value in values.items()}
     known: dict[str, Any] = {"script": str(path), "module": module or None, "sweep": sweep}
-    experiments = _experiments(module.rpartition(".")[2] or path.stem, [source], config)
+    experiments = experiments_of(module.rpartition(".")[2] or path.stem, [source], config)
     if resume is None:
         check_reads_arguments(path, source, values)
         known |= {"arguments": arguments, "working_folder": str(Path.cwd())}
@@ -249,7 +249,7 @@ def _notebook(
     settings = settings_class(nb, path.parent)
     given_defaults = notebook_defaults(nb)
     defaults = given_defaults or {}
-    experiments = _experiments(path.stem, origin.sources(nb), defaults)
+    experiments = experiments_of(path.stem, origin.sources(nb), defaults)
     reference = values.get("resume", "")
     if not (resume or (reference and (settings or _names_a_run(reference, experiments)))):
         try:
@@ -291,7 +291,7 @@ def prepare(
     from trainlab.headless import notebook
 
     filled = notebook.filled(nb, parameters.injected)
-    experiment = _experiments(path.stem, origin.sources(nb), parameters.config)[0]
+    experiment = experiments_of(path.stem, origin.sources(nb), parameters.config)[0]
     looks = (nb.metadata.get("trainlab") or {}).get("looks") is True or None
     name = name or naming.of_changes(parameters.injected)
     made = _new(experiment, name, parameters.config, notebook=str(path), looks=looks, sweep=sweep)
@@ -328,7 +328,7 @@ def _reopening(
         run_lock.release()
 
 
-def _experiments(file: str, sources: Iterable[str], values: Mapping[str, Any]) -> list[str]:
+def experiments_of(file: str, sources: Iterable[str], values: Mapping[str, Any]) -> list[str]:
     """Return the names that the runs of a file lie under: what its code says, and the file's."""
     return list(dict.fromkeys(filter(None, [origin.experiment(sources, values), file])))
 

@@ -13,16 +13,17 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainlab import paths
 from trainlab.errors import UserError
-from trainlab.sweeps import programs
 from trainlab.sweeps.space import Choice, Range, Space, from_table, points, text, to_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trainlab.sweeps.programs import Texts
+    from trainlab.sweeps.programs import Program, Texts
 
 MOST = 4096  # combinations that are all checked; where there are more, each value is checked by itself
 ENDS = 2  # of a range: the first of its `points`
@@ -30,30 +31,51 @@ ENDS = 2  # of a range: the first of its `points`
 
 @dataclass(frozen=True)
 class Checked:
-    """A space with its program's own types, and the settings that it fixes.
+    """A space with its program's own types, and what earlier runs of that program tell.
 
-    Where the program doesn't tell its types (`known` is false), numbers are taken as Python reads them.
+    Attributes:
+        space: What varies.
+        fixed: What all trials share; paths are absolute where the program takes them for paths.
+        known: Whether the program tells its types; elsewhere numbers are taken as Python reads them.
+        tags: What earlier runs of it have logged.
+        directions: Which way these improve, where a run or a table says so.
     """
 
     space: Space
     fixed: Texts
     known: bool
+    tags: list[str]
+    directions: dict[str, str]
 
 
-def check(program: str, space: Space, fixed: Mapping[str, str] = {}, *, module: bool = False) -> Checked:
+def check(
+    program: str,
+    space: Space,
+    fixed: Mapping[str, str],
+    *,
+    module: bool = False,
+    logs: Path | None = None,
+) -> Checked:
     """Check every choice, both ends of each range, and their combinations, of which there may be many.
 
     Args:
-        program: A notebook, a script, or a module's name.
+        program: A notebook, a script, a module's name or `module:function`.
         space: What varies.
         fixed: What all trials share.
-        module: Whether `program` is the name of a module.
+        module: Whether `program` is one of the last two.
+        logs: The folder of earlier runs; by default `logs/`.
 
     Raises:
         UserError: A setting that the program doesn't have, a value that it can't take, or values that it
             can't take together.
     """
-    order = {"program": program, "space": to_table(space), "fixed": dict(fixed), "module": module}
+    order = {
+        "program": program,
+        "space": to_table(space),
+        "fixed": dict(fixed),
+        "module": module,
+        "logs": str(logs or paths.logs()),
+    }
     answer, write_end = os.pipe()  # standard output may be printed on by what is imported
     with subprocess.Popen(
         [sys.executable, "-m", "trainlab.sweeps.checking", str(write_end)],
@@ -75,46 +97,65 @@ def check(program: str, space: Space, fixed: Mapping[str, str] = {}, *, module: 
     told = json.loads(said)
     if "error" in told:
         raise UserError(told["error"])
-    return Checked(from_table(told["space"]), told["fixed"], told["known"])
+    return Checked(**told | {"space": from_table(told["space"])})
 
 
 def main(write_end: int) -> None:
     """Check what standard input says, and write what came out into a pipe."""
+    from trainlab.sweeps import programs
+
     order = json.load(sys.stdin)
+    answer: dict[str, Any] = {}
     try:
-        space, fixed = from_table(order["space"]), order["fixed"]
-        typed, known = checked(order["program"], space, fixed, module=order["module"])
-        answer = {"space": to_table(typed), "fixed": fixed, "known": known}
+        space = from_table(order["space"])
+        first = order["fixed"] | {key: text(next(points(each))) for key, each in space.items()}
+        program = programs.find(order["program"], first, module=order["module"])
+        typed, fixed = checked(program, space, order["fixed"])
+        answer = {"space": to_table(typed), "fixed": fixed, "known": program.known}
+        answer |= _past(program.experiments, Path(order["logs"]))
     except UserError as error:
         answer = {"error": str(error)}
     with os.fdopen(write_end, "w", encoding="utf-8") as pipe:
         json.dump(answer, pipe)
 
 
-def checked(program: str, space: Space, fixed: Texts, *, module: bool = False) -> tuple[Space, bool]:
-    """Return the space with the program's types, and whether there are any; else as `check`."""
+def checked(program: Program, space: Space, fixed: Texts) -> tuple[Space, Texts]:
+    """Return space and fixed settings as the program has them; raises what `check` does."""
     first = fixed | {key: text(next(points(each))) for key, each in space.items()}
-    reader = programs.reader(program, first, module=module)
+    found = _read(program, space, first, whole=True)
+    if program.known:  # a path is made absolute: a trial may start in another folder
+        fixed = {key: value if isinstance(value := found[key], str) else fixed[key] for key in fixed}
     typed: Space = {}
     for key, each in space.items():
-        read = []
+        values = []
         for place, point in enumerate(points(each)):
             whole = isinstance(each, Choice) or place < ENDS
-            read.append(_read(reader, space, first | {key: text(point)}, whole)[key])
-        typed[key] = (
-            _typed_choice(key, each, read) if isinstance(each, Choice) else _typed_range(key, each, read)
-        )
+            values.append(_read(program, space, first | {key: text(point)}, whole)[key])
+        if isinstance(each, Choice):
+            typed[key] = _typed_choice(key, each, values)
+        else:
+            typed[key] = _typed_range(key, each, values)
     ends = [list(points(each, most=0)) for each in space.values()]
     if math.prod(map(len, ends)) <= MOST:
-        for values in itertools.product(*ends):
-            together = {key: text(value) for key, value in zip(space, values, strict=True)}
-            _read(reader, space, fixed | together, whole=False)
-    return typed, reader.known
+        for corner in itertools.product(*ends):
+            together = {key: text(value) for key, value in zip(space, corner, strict=True)}
+            _read(program, space, fixed | together, whole=False)
+    return typed, fixed
 
 
-def _read(reader: programs.Reader, space: Space, texts: Texts, whole: bool) -> Mapping[str, Any]:
+def _past(experiments: list[str], logs: Path) -> dict[str, Any]:
+    """Return what earlier runs have logged, and which way each improves."""
+    from trainlab.runs import listing, ranking
+
+    rows = [each for each in listing.rows(logs) if each.experiment in experiments] if logs.is_dir() else []
+    tags = sorted({tag for row in rows for tag in row.last})
+    ways = {tag: ranking.direction([row for row in rows if tag in row.last], tag) for tag in tags}
+    return {"tags": tags, "directions": {tag: way for tag, way in ways.items() if way}}
+
+
+def _read(program: Program, space: Space, texts: Texts, whole: bool) -> Mapping[str, Any]:
     try:
-        return reader.read(texts, whole)
+        return program.read(texts, whole)
     except UserError as error:
         said = str(error)
         if any(said.startswith((f"{key}=", f"{key}:")) for key in texts):

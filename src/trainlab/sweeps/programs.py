@@ -13,7 +13,7 @@ import types
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainlab import literals
+from trainlab import literals, origin
 from trainlab.config import Config
 from trainlab.errors import UserError
 from trainlab.headless import launcher
@@ -28,44 +28,53 @@ PARSER = "from_command_line"  # by which a script reads its arguments through a 
 
 
 @dataclass(frozen=True)
-class Reader:
-    """Reads settings as their program does.
+class Program:
+    """Reads settings as a program does.
 
     Attributes:
+        experiments: Under which its runs lie.
         read: Given texts, returns the values under the same names; `whole` checks the files and the machine
             too. Raises UserError for what can't be.
         known: Whether the program's own types were found.
     """
 
+    experiments: list[str]
     read: Callable[[Texts, bool], Mapping[str, Any]]
     known: bool = True
 
 
-def reader(program: str, texts: Texts, *, module: bool = False) -> Reader:
-    """Return what reads the settings of a program; raise UserError where it can't be told such `texts`."""
+def find(program: str, texts: Texts, *, module: bool = False) -> Program:
+    """Return what is known of a program; raise UserError where it can't be told such `texts`."""
     path = launcher.find_module(program) if module else launcher.find_program(program)
     if path.suffix == launcher.SCRIPT:
         source = path.read_text(errors="replace")
         launcher.check_reads_arguments(path, source, texts)
         settings = _class_of_script(path, source, program if module else "")
-        return Reader(_as_literals, known=False) if settings is None else _of_class(settings, {})
+        name = program.rpartition(".")[2] if module else path.stem
+        experiments = launcher.experiments_of(name, [source], {})
+        if settings is None:
+            return Program(experiments, _as_literals, known=False)
+        return Program(experiments, _of_class(settings, {}))
     from trainlab.headless import notebook
 
     nb = notebook.read(path)
     found, defaults = settings_class(nb, path.parent), notebook_defaults(nb)
+    experiments = launcher.experiments_of(path.stem, origin.sources(nb), defaults or {})
     if found is not None:
-        return _of_class(found, defaults)
-    return Reader(lambda texts, _: resolve(None, defaults, texts).injected)
+        return Program(experiments, _of_class(found, defaults))
+    return Program(experiments, lambda texts, _: resolve(None, defaults, texts).injected)
 
 
-def _of_class(settings: type[Config], defaults: Mapping[str, Any] | None) -> Reader:
+def _of_class(
+    settings: type[Config], defaults: Mapping[str, Any] | None
+) -> Callable[[Texts, bool], Mapping[str, Any]]:
     def values(texts: Texts, whole: bool) -> Mapping[str, Any]:
         config = read(settings, defaults, texts)
         if whole:
             config.preflight()
         return {key: getattr(config, settings.ALIASES.get(key, key)) for key in texts}
 
-    return Reader(values)
+    return values
 
 
 def _as_literals(texts: Texts, _: bool) -> dict[str, Any]:
