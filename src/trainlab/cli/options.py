@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Experiment = Annotated[str | None, typer.Option(help="Only this experiment's runs.")]
 Logs = Annotated[Path | None, typer.Option("--logs", help="The folder of runs; default: logs/.")]
 Where = Annotated[str, typer.Option(help="Only these, such as 'margin>=5 and val/loss<0.2'.")]
+Sweep = Annotated[str, typer.Option("--sweep", help="Only the runs of this sweep.")]
 Ending = Annotated[str, typer.Option("--status", help="Only those that are finished, failed, running ...")]
 Since = Annotated[str, typer.Option(help="Only those started in the last 7d, 12h, 30m ...")]
 Everything = Annotated[
@@ -54,6 +55,7 @@ def chosen(  # noqa: PLR0913, PLR0917
     since: str = "",
     directions: Mapping[str, Direction] | None = None,
     everything: bool = False,
+    sweep: str = "",
 ) -> list[Row]:
     """Return the runs that the options choose, the newest first, and say so where there is none.
 
@@ -65,7 +67,12 @@ def chosen(  # noqa: PLR0913, PLR0917
     rows = listing.rows(logs, experiment, directions)
     if not rows:
         print(f"No runs in {logs} yet. Start one: trainlab run news", file=sys.stderr)
-    options = [where, f'status="{status}"' if status else "", f'age<="{since}"' if since else ""]
+    options = [
+        query.of_sweep(sweep),
+        where,
+        f'status="{status}"' if status else "",
+        f'age<="{since}"' if since else "",
+    ]
     left = query.select(rows, *options)
     if rows and not left:
         print(f"None of {len(rows)} runs fulfils {' and '.join(filter(None, options))}.", file=sys.stderr)

@@ -195,19 +195,19 @@ def table_text(shown: Sequence[Column]) -> Text:
 
 
 def _fitting(rows: Sequence[Row], width: int, limit: int | None) -> list[Column]:
-    names, settings, metrics, others = _groups(rows, limit)
+    names, swept, settings, metrics, others = _groups(rows, limit)
     left = width + _GAP - sum(column.width + _GAP for column in names)
     kept = []
     first = metrics[:1] + settings[:2] + others[2:] + others[:2]
-    for column in first + metrics[1:2] + settings[2:] + metrics[2:]:
+    for column in first + metrics[1:2] + settings[2:] + metrics[2:] + swept:
         if column.width + _GAP <= left:
             left -= column.width + _GAP
             kept.append(column)
-    return names + [column for column in [*settings, *metrics, *others] if column in kept]
+    return names + [column for column in [*swept, *settings, *metrics, *others] if column in kept]
 
 
 def _groups(rows: Sequence[Row], limit: int | None = None) -> tuple[list[Column], ...]:
-    """Return columns: name and status, settings that differ, metrics that aren't all the same, and times."""
+    """Return columns: name and status, the sweep, settings and metrics that differ, and times."""
     names = Column("run", [cut(name, limit) for name in labels(rows)])
     settings = [f"config.{key}" for key in columns.differing(rows)]
     metrics = [
@@ -216,8 +216,10 @@ def _groups(rows: Sequence[Row], limit: int | None = None) -> tuple[list[Column]
     ]
     metrics[1:] = [column for column in metrics[1:] if len(rows) == 1 or len(set(column.cells)) > 1]
     times = ["age", "duration", *(["tags"] if any(row.tags for row in rows) else [])]
+    swept = [name for name in columns.OF_SWEEPS if len({columns.value(row, name) for row in rows}) > 1]
     return (
         [names, Column("status", [row.status for row in rows])],
+        _chosen(rows, swept, limit),
         _chosen(rows, settings, limit),
         metrics,
         _chosen(rows, times, limit),
