@@ -54,6 +54,11 @@ class _Sweep(typer.core.TyperGroup):
             args = [START, *(args or ["--help"])]
         return super().parse_args(ctx, args)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Leave the hidden command's name out of what is printed."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return "" if name == START else name, command, rest
+
 
 app = typer.Typer(cls=_Sweep, help="Try many settings of a notebook or script; trials are ordinary runs.")
 
@@ -81,12 +86,16 @@ def start(  # noqa: PLR0913, PLR0917
     name: Annotated[str | None, typer.Option(help="Of the sweep; default: the program and the time.")] = None,
     module: Annotated[bool, typer.Option("-m", help="It is a module's name, as for `python -m`.")] = False,
     resume: Annotated[str | None, typer.Option(metavar="NAME", help="Go on with this sweep.")] = None,
-    anyway: Annotated[bool, typer.Option("--anyway", help="Resume it though its program has changed.")] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Resume it though its program has changed.")
+    ] = False,
     slots: Count = None,
     per_gpu: PerGpu = 1,
     gpus: Gpus = None,
     wait_for_gpu: Wait = False,
-    at: Annotated[str | None, typer.Option(metavar="HEAD", help="The head that keeps it (docs/hosts.md).")] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="HEAD", help="The head that keeps it (docs/hosts.md).")
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Start it and return at once.")] = False,
     logs: Logs = None,
 ) -> None:
@@ -157,7 +166,7 @@ def show(
     logs: Logs = None,
 ) -> None:
     """Show a sweep: its trials, the best five, and what sets them apart."""
-    from trainlab.sweeps import display, summary
+    from trainlab.sweeps import display
     from trainlab.sweeps.definition import load
 
     definition = load(name, logs)
@@ -219,8 +228,8 @@ def rebuild(name: Name, logs: Logs = None) -> None:
     print(f"go on: {_typed('--resume', name)}")
 
 
-def worker(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Of sweeps; default: all.")] = None,
+def worker(  # noqa: PLR0913, PLR0917
+    names: Annotated[list[str] | None, typer.Argument(metavar="[SWEEP]...", help="Default: all.")] = None,
     join: Annotated[
         str | None, typer.Option("--join", metavar="HEAD", help="The head that keeps them; default: logs/.")
     ] = None,
@@ -269,7 +278,9 @@ def _more(trials: str | None) -> int:
     if trials is None:
         return 0
     if not re.fullmatch(r"\+\d{1,9}", trials):
-        raise UserError(f"--trials {trials}: of a sweep that goes on say how many more, such as --trials +20.")
+        raise UserError(
+            f"--trials {trials}: of a sweep that goes on say how many more, such as --trials +20."
+        )
     return int(trials)
 
 

@@ -85,7 +85,7 @@ def from_file(path: Path) -> Order:
     for key in table:
         if key not in KEYS:
             raise UserError(
-                f"{path}: {printable(key)!r} is no key of a sweep.{nearest(key, KEYS)} Known: {', '.join(KEYS)}."
+                f"{path}: a sweep has no {printable(key)!r}.{nearest(key, KEYS)} Known: {', '.join(KEYS)}."
             )
     program = table.get("notebook")
     if not isinstance(program, str) or not program:
@@ -140,9 +140,7 @@ def define(order: Order, logs: Path | None = None) -> tuple[Definition, list[str
             f"--seeds {seeds} sets the setting seed, which is given too. Leave one of the two out; the first "
             "seed is --seed."
         )
-    found = checking.check(
-        program, order.space, {**order.fixed, **own}, module=order.module, logs=logs
-    )
+    found = checking.check(program, order.space, {**order.fixed, **own}, module=order.module, logs=logs)
     remarks = [] if found.known else [_unknown(program)]
     method, trials = _extent(found.space, order.options, remarks)
     mode = _mode(order, found, remarks)
@@ -208,8 +206,8 @@ def _definition(**fields: Any) -> Definition:
 
 def _unknown(program: str) -> str:
     return (
-        f"{Path(program).name} reads its arguments itself: its settings can't be checked before it starts, and "
-        "numbers are taken as Python reads them."
+        f"{Path(program).name} reads its arguments itself: its settings can't be checked before it starts, "
+        "and numbers are taken as Python reads them."
     )
 
 
@@ -249,6 +247,7 @@ def _mode(order: Order, found: Checked, remarks: list[str]) -> str:
     way = mode or found.directions.get(goal) or metrics.well_known(goal)
     if way is None:
         raise UserError(
-            f"--goal {goal}: nothing says whether less or more of it is better. Say it: --mode min or --mode max."
+            f"--goal {goal}: nothing says whether less or more of it is better. Say it: --mode min, or "
+            "--mode max."
         )
     return way
