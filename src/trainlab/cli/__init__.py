@@ -60,7 +60,10 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
 def run(  # noqa: PLR0913, PLR0917
     ctx: typer.Context,
     program: Annotated[
-        str, typer.Argument(metavar="NOTEBOOK|SCRIPT", help="A name under notebooks/, or a path.")
+        str,
+        typer.Argument(
+            metavar="NOTEBOOK|SCRIPT", help="A name under notebooks/, a path, or module:function."
+        ),
     ],
     parameters: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]... [-- ARGUMENT...]")] = None,
     module: Annotated[bool, typer.Option("-m", help="It is a module's name, as for `python -m`.")] = False,

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 Prepared = tuple[Path, lock.Lock]  # the folder of a run that is ready to start, and its runner's lock
 LOG = "output.log"
 SCRIPT = ".py"
+_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # module:function
 PASSED_ON = (signal.SIGINT, signal.SIGTERM)
 PAUSE = 0.1  # seconds between two looks at the log
 STATE_EVERY = 10.0  # seconds between two states of one progress bar, where they can't overwrite each other
@@ -70,7 +71,8 @@ def run(  # noqa: PLR0913
     """Execute a notebook or a script headless, and record it as a run.
 
     Args:
-        reference: A notebook or script: a path, or a name under `notebooks/`; or a module's name.
+        reference: A notebook or script: a path, or a name under `notebooks/`; a module's name, or
+            `module:function`.
         words: Parameters, as `key=value`. A script gets each as an argument `--key=value`.
         arguments: A script's further arguments, as they are.
         module: Whether `reference` is the name of a module.
@@ -132,6 +134,7 @@ def prepared(  # noqa: PLR0913
 
     Takes and raises what `run` does. `sweep` is what `run.json` says of the sweep that it is a trial of.
     """
+    module = module or is_function(reference)
     path = find_module(reference) if module else find_program(reference)
     if path.suffix == SCRIPT:
         values = given(words, seed=seed)
@@ -160,9 +163,22 @@ def find_program(reference: str) -> Path:
     )
 
 
+def is_function(reference: str) -> bool:
+    """Tell whether a program is named as `module:function`."""
+    return bool(_FUNCTION.fullmatch(reference)) and not Path(reference).exists()
+
+
 def find_module(name: str) -> Path:
-    """Return the file that `python -m` would execute, from here; nothing is imported for it."""
+    """Return the file that `python -m` would execute, from here, or that `module:function` lies in.
+
+    Nothing is imported for it.
+    """
     places = [str(Path.cwd()), *sys.path]
+    if is_function(name):
+        file = module_file(name.partition(":")[0], [*places, str(paths.notebooks())])
+        if file is None:
+            raise UserError(f"no module for {name!r}, neither in {Path.cwd()} nor in {paths.notebooks()}.")
+        return file
     file = module_file(name, places)
     if file is not None and file.name == "__init__.py":
         file = module_file(f"{name}.__main__", places)
@@ -193,9 +209,10 @@ def _script(  # noqa: PLR0913, PLR0917
         path = next((Path(word).resolve() for word in behind if Path(word).suffix == SCRIPT), path)
     config = {key: literals.read(value) for key, value in values.items()}
     known: dict[str, Any] = {"script": str(path), "module": module or None, "sweep": sweep}
-    experiments = experiments_of(module.rpartition(".")[2] or path.stem, [source], config)
+    experiments = experiments_of(re.split("[.:]", module)[-1] or path.stem, [source], config)
     if resume is None:
-        check_reads_arguments(path, source, values)
+        if not is_function(module):
+            check_reads_arguments(path, source, values)
         known |= {"arguments": arguments, "working_folder": str(Path.cwd())}
         return *_new(experiments[0], name or naming.of_changes(config), config, **known), arguments
     with _reopening(resume, experiments, name) as (folder, _, before):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -29,7 +28,6 @@ TRIALS = 20  # where a space without an end doesn't say how many
 LARGEST = 1 << 20  # bytes of a file that describes a sweep
 KEYS = ("notebook", "goal", "mode", "method", "trials", "prune", "seed", "seeds", "fixed", "space")
 OPTIONS = ("goal", "mode", "method", "trials", "prune", "seed", "seeds")
-_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # module:function
 
 
 @dataclass(frozen=True)
@@ -69,11 +67,6 @@ class Order:
         )
 
 
-def is_function(program: str) -> bool:
-    """Tell whether a program is named as `module:function`."""
-    return bool(_FUNCTION.fullmatch(program))
-
-
 def from_file(path: Path) -> Order:
     """Return the sweep that a TOML file describes; raise UserError for a file that can't be read or meant."""
     try:
@@ -104,7 +97,7 @@ def from_file(path: Path) -> Order:
         str(beside) if beside.is_file() else program,
         space.from_table(table.get("space", {})),
         fixed,
-        module=is_function(program),
+        module=launcher.is_function(program),
         options={key: table[key] for key in OPTIONS if key in table},
     )
 

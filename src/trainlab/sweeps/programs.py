@@ -1,13 +1,15 @@
 """What a program's settings are, as far as that can be known before it starts.
 
 A notebook tells by its settings class or its cell tagged `parameters`. A script tells where it reads its
-arguments by `Settings.from_command_line()`: its imports and classes are executed, and nothing else of it.
+arguments by `Settings.from_command_line()`: its imports and classes are executed, and nothing else of it. A
+function tells by its parameters.
 Any other script knows its settings itself.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 import types
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from trainlab import literals, origin
 from trainlab.config import Config
 from trainlab.errors import UserError
-from trainlab.headless import launcher
+from trainlab.headless import function, launcher
 from trainlab.headless.parameters import NOT_PYTHON, notebook_defaults, read, resolve, settings_class
 
 if TYPE_CHECKING:
@@ -48,10 +50,14 @@ def find(program: str, texts: Texts, *, module: bool = False) -> Program:
     path = launcher.find_module(program) if module else launcher.find_program(program)
     if path.suffix == launcher.SCRIPT:
         source = path.read_text(errors="replace")
-        launcher.check_reads_arguments(path, source, texts)
-        settings = _class_of_script(path, source, program if module else "")
-        name = program.rpartition(".")[2] if module else path.stem
+        name = re.split("[.:]", program)[-1] if module else path.stem
         experiments = launcher.experiments_of(name, [source], {})
+        settings: type[Config] | None
+        if launcher.is_function(program):
+            settings, _ = function.settings_of(function.load(program))
+        else:
+            launcher.check_reads_arguments(path, source, texts)
+            settings = _class_of_script(path, source, program if module else "")
         if settings is None:
             return Program(experiments, _as_literals, known=False)
         return Program(experiments, _of_class(settings, {}))
