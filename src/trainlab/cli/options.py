@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
+import typer.core
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +28,16 @@ Mode = Annotated[
     Literal["auto", "min", "max"],
     typer.Option(help="Whether less or more of the metric is better, where the runs don't say."),
 ]
+
+
+class WithArguments(typer.core.TyperCommand):
+    """A command that keeps what stands behind `--` apart, as it is."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Set `ctx.obj` to what stands there."""
+        place = args.index("--") if "--" in args else len(args)
+        ctx.obj = args[place + 1 :]
+        return super().parse_args(ctx, args[:place])
 
 
 def folder_of(context: typer.Context, logs: Path | None) -> Path:
