@@ -238,12 +238,16 @@ class Queue:
             self._change(connection, row, state, reason=reason)
         return True
 
-    def requeue(self, number: int, owner: Owner | None, reason: str) -> bool:
-        """Let a running trial wait again, with its number, settings and runs; False as of `beat`."""
+    def requeue(self, number: int, owner: Owner | None, reason: str, *, lost: bool = True) -> bool:
+        """Let a running trial wait again, with its number, settings and runs; False as of `beat`.
+
+        One that was not `lost`, but given back, has not used up an attempt.
+        """
         with self._owned(number, owner) as (connection, row):
             if row is None:
                 return False
-            self._change(connection, row, "waiting", owner=None, reason=reason)
+            attempts = max(0, _facts(row).attempts - (not lost))
+            self._change(connection, row, "waiting", owner=None, reason=reason, attempts=attempts)
         return True
 
     def adopt(self, number: int, before: Owner | None, owner: Owner) -> bool:
