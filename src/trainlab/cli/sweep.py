@@ -258,7 +258,7 @@ def worker(  # noqa: PLR0913, PLR0917
 
 def _ordered(words: Sequence[str], module: bool) -> Order:
     """Return the order that the first word begins: a file, or a program."""
-    from trainlab.headless import launcher
+    from trainlab.headless import finding
     from trainlab.sweeps import order as orders
 
     first = words[0] if words else ""
@@ -266,7 +266,7 @@ def _ordered(words: Sequence[str], module: bool) -> Order:
         raise UserError("Train what? Name a notebook or a script first: trainlab sweep news margin=1,3,5 ...")
     if first.endswith(".toml"):
         return orders.from_file(Path(first))
-    return orders.Order(first, module=module or launcher.is_function(first))
+    return orders.Order(first, module=module or finding.is_function(first))
 
 
 def _number(trials: str | None) -> dict[str, int]:
