@@ -62,7 +62,7 @@ def test_a_script_s_run_is_ready_at_once_and_begins_when_it_is_told(script):
     known = record.read(start.folder)
     assert (known.status, known.sweep.trial, known.config) == ("running", 7, {"x": 2.0})
     assert lock.alive(start.folder)
-    assert start.go().wait(60) == 0
+    assert start.go().wait(120) == 0
     assert steps(start.folder) == [0, 10, 20, 30]
     assert start.folder.name.endswith("-tiny-007")
 
