@@ -19,11 +19,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from trainlab import extras, literals, origin, paths, secrets, untrusted
 from trainlab.config import no_secret
-from trainlab.errors import UserError, nearest
+from trainlab.errors import UserError
+from trainlab.headless.finding import (
+    SCRIPT,
+    check_reads_arguments,
+    experiments_of,
+    find_module,
+    find_program,
+    is_function,
+)
 from trainlab.headless.parameters import (
     Parameters,
     given,
-    module_file,
     notebook_defaults,
     resolve,
     resumed,
@@ -43,17 +50,11 @@ if TYPE_CHECKING:
 
 Prepared = tuple[Path, lock.Lock]  # the folder of a run that is ready to start, and its runner's lock
 LOG = "output.log"
-SCRIPT = ".py"
 PASSED_ON = (signal.SIGINT, signal.SIGTERM)
 PAUSE = 0.1  # seconds between two looks at the log
 STATE_EVERY = 10.0  # seconds between two states of one progress bar, where they can't overwrite each other
 # Escapes other than for colours, the end of a line and a line up; bells and the like; their forms in one byte
 STEERING = re.compile(rb"\x1b(?!\[[0-9;]*[mKA])|[\x00-\x07\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]|\xc2[\x80-\x9f]")
-# what a script that looks at its arguments has in its text, whichever library does it
-_READS_ARGUMENTS = re.compile(
-    r"\b(sys\.argv|argv|\w*argparse|\w*ArgumentParser|parse_args|from_command_line|click|typer|fire|hydra|absl"
-    r"|tyro|docopt|\w*CLI)\b"
-)
 
 
 def run(  # noqa: PLR0913
@@ -70,7 +71,8 @@ def run(  # noqa: PLR0913
     """Execute a notebook or a script headless, and record it as a run.
 
     Args:
-        reference: A notebook or script: a path, or a name under `notebooks/`; or a module's name.
+        reference: A notebook or script: a path, or a name under `notebooks/`; a module's name, or
+            `module:function`.
         words: Parameters, as `key=value`. A script gets each as an argument `--key=value`.
         arguments: A script's further arguments, as they are.
         module: Whether `reference` is the name of a module.
@@ -132,6 +134,7 @@ def prepared(  # noqa: PLR0913
 
     Takes and raises what `run` does. `sweep` is what `run.json` says of the sweep that it is a trial of.
     """
+    module = module or is_function(reference)
     path = find_module(reference) if module else find_program(reference)
     if path.suffix == SCRIPT:
         values = given(words, seed=seed)
@@ -139,36 +142,6 @@ def prepared(  # noqa: PLR0913
     if arguments:
         raise UserError(f"{path.name} is a notebook: it takes key=value, and no arguments behind `--`.")
     return *_notebook(path, given(words, seed=seed, resume=resume), name, resume, sweep), ()
-
-
-def find_program(reference: str) -> Path:
-    """Return the path of a notebook or script: a path, or a name under `notebooks/`, `.ipynb` or not.
-
-    Raises:
-        UserError: There is none; it names the nearest.
-    """
-    for candidate in (Path(reference), paths.notebooks() / reference):
-        for path in (candidate, candidate.with_name(f"{candidate.name}.ipynb")):
-            if path.is_file():
-                return path.resolve()
-    if lost := paths.not_seen_here([reference]):
-        raise UserError(f"no notebook {reference!r}.{lost}")
-    known = sorted(path.stem for path in paths.notebooks().glob("*.ipynb"))
-    raise UserError(
-        f"no notebook or script {reference!r}, neither here nor in {paths.notebooks()}."
-        f"{nearest(reference, known)} There: {', '.join(known) or 'none'}."
-    )
-
-
-def find_module(name: str) -> Path:
-    """Return the file that `python -m` would execute, from here; nothing is imported for it."""
-    places = [str(Path.cwd()), *sys.path]
-    file = module_file(name, places)
-    if file is not None and file.name == "__init__.py":
-        file = module_file(f"{name}.__main__", places)
-    if file is None:
-        raise UserError(f"no module {name!r} to execute, from {Path.cwd()}: try python -m {name}")
-    return file
 
 
 def _script(  # noqa: PLR0913, PLR0917
@@ -193,14 +166,10 @@ def _script(  # noqa: PLR0913, PLR0917
         path = next((Path(word).resolve() for word in behind if Path(word).suffix == SCRIPT), path)
     config = {key: literals.read(value) for key, value in values.items()}
     known: dict[str, Any] = {"script": str(path), "module": module or None, "sweep": sweep}
-    experiments = _experiments(module.rpartition(".")[2] or path.stem, [source], config)
+    experiments = experiments_of(re.split("[.:]", module)[-1] or path.stem, [source], config)
     if resume is None:
-        if values and not _READS_ARGUMENTS.search(source):
-            raise UserError(
-                f"{path.name} does not look at its arguments, so {', '.join(values)} cannot be set. Let it: "
-                "`Settings.from_command_line()` of a trainlab.config.Config, or argparse. If it does, out of "
-                f"sight, name them behind `--`: trainlab run {path.name} -- {' '.join(arguments)}"
-            )
+        if not is_function(module):
+            check_reads_arguments(path, source, values)
         known |= {"arguments": arguments, "working_folder": str(Path.cwd())}
         return *_new(experiments[0], name or naming.of_changes(config), config, **known), arguments
     with _reopening(resume, experiments, name) as (folder, _, before):
@@ -243,7 +212,7 @@ def _notebook(
     settings = settings_class(nb, path.parent)
     given_defaults = notebook_defaults(nb)
     defaults = given_defaults or {}
-    experiments = _experiments(path.stem, origin.sources(nb), defaults)
+    experiments = experiments_of(path.stem, origin.sources(nb), defaults)
     reference = values.get("resume", "")
     if not (resume or (reference and (settings or _names_a_run(reference, experiments)))):
         try:
@@ -285,7 +254,7 @@ def prepare(
     from trainlab.headless import notebook
 
     filled = notebook.filled(nb, parameters.injected)
-    experiment = _experiments(path.stem, origin.sources(nb), parameters.config)[0]
+    experiment = experiments_of(path.stem, origin.sources(nb), parameters.config)[0]
     looks = (nb.metadata.get("trainlab") or {}).get("looks") is True or None
     name = name or naming.of_changes(parameters.injected)
     made = _new(experiment, name, parameters.config, notebook=str(path), looks=looks, sweep=sweep)
@@ -320,11 +289,6 @@ def _reopening(
         yield folder, file, record.read(folder)
     finally:
         run_lock.release()
-
-
-def _experiments(file: str, sources: Iterable[str], values: Mapping[str, Any]) -> list[str]:
-    """Return the names that the runs of a file lie under: what its code says, and the file's."""
-    return list(dict.fromkeys(filter(None, [origin.experiment(sources, values), file])))
 
 
 def _found(reference: str, experiments: Sequence[str]) -> tuple[Path, Path | None]:
