@@ -32,6 +32,7 @@ FOREIGN = (
     "TRACKERS",
     "TORCH_",
     "IMAGE_REGISTRY",
+    "HEAD",
     "REGISTRY",
     "PLATFORMS",
     "WANDB_",
