@@ -55,7 +55,7 @@ more_open_files() { # as many as the containers have, where this machine allows 
 }
 
 in_stack() { # in_stack COMMAND...: with the environment that the containers have, too
-  export_tracker_settings
+  export_settings
   env TRAINLAB_STACK="$stack" TRAINLAB_ROOT="$PWD" HF_HOME="$PWD/data/hub" \
     MLFLOW_DISABLE_TELEMETRY=true WANDB_ERROR_REPORTING=false \
     HF_HUB_OFFLINE="$(setting HF_HUB_OFFLINE "")" PATH="$PWD/.venv/bin:$PATH" \
@@ -64,15 +64,18 @@ in_stack() { # in_stack COMMAND...: with the environment that the containers hav
     JUPYTER_RUNTIME_DIR="$stack/jupyter/runtime" IPYTHONDIR="$stack/ipython" "$@"
 }
 
-export_tracker_settings() { # exported one by one: on a command line everybody on the machine could read a key
+export_settings() { # what runs need to know of trackers and of the head, as in the containers
+  # exported one by one: on a command line everybody on the machine could read a key
   local name value
-  for name in $(tracker_settings); do
+  for name in $(settings_of_runs); do
     value=$(setting "$name" "")
     [[ -z $value ]] || export "$name=$value"
   done
+  value=$(setting HEAD_PASSWORD "")
+  [[ -z $value ]] || export TRAINLAB_HEAD_PASSWORD="$value"
 }
 
-tracker_settings() { sed -nE 's/^ +((WANDB|MLFLOW)_[A-Z_]+):$/\1/p' docker-compose.yml; } # their names
+settings_of_runs() { sed -nE 's/^ +((WANDB|MLFLOW|PGSSL)[A-Z_]+):$/\1/p' docker-compose.yml; } # their names
 
 wait_until_healthy() { # wait_until_healthy FAREWELL: what is done with services that do not become healthy
   local deadline=$((SECONDS + patience))

@@ -33,6 +33,8 @@ FOREIGN = (
     "TORCH_",
     "IMAGE_REGISTRY",
     "HEAD",
+    "WORKER_",
+    "PGSSL",
     "REGISTRY",
     "PLATFORMS",
     "WANDB_",
