@@ -8,6 +8,8 @@ from trainlab.errors import UserError
 
 _INSTALLED_BY = {  # a module, by what pip is to be told
     "IPython": "trainlab[notebook]",
+    "optuna": "trainlab[sweeps]",
+    "psycopg": "trainlab[sweeps]",
     "ipykernel": "trainlab[notebook]",
     "altair": "trainlab[compare]",
     "jinja2": "trainlab[compare]",

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from statistics import fmean
@@ -227,7 +227,7 @@ class Gpus:
 
             pynvml.nvmlInit()
             self._nvml = pynvml
-            self._handles = list(_visible(pynvml, os.environ.get("CUDA_VISIBLE_DEVICES")))
+            self._handles = list(visible_gpus(pynvml, os.environ.get("CUDA_VISIBLE_DEVICES")))
 
     def sample(self) -> dict[str, float]:
         """Return gpu_percent, gpu_memory_gib, gpu_watts and gpu_celsius as they are now.
@@ -262,17 +262,29 @@ class Gpus:
         return found
 
 
-def _visible(nvml: Any, setting: str | None) -> Iterator[Any]:
+@contextmanager
+def nvml() -> Iterator[Any]:
+    """Open NVIDIA's library and yield it; None where there is no driver that it knows."""
+    opened = None
+    with suppress(Exception):
+        import pynvml
+
+        pynvml.nvmlInit()
+        opened = pynvml
+    try:
+        yield opened
+    finally:
+        if opened is not None:
+            with suppress(Exception):
+                opened.nvmlShutdown()
+
+
+def visible_gpus(nvml: Any, setting: str | None) -> Iterator[Any]:
     """Yield the handles of the GPUs that CUDA shows: all of them, or those named up to the first unknown one.
 
     A number counts as NVML counts, by the bus; CUDA does so with CUDA_DEVICE_ORDER=PCI_BUS_ID, or where all
     GPUs are of one kind.
     """
-
-    def uuid(handle: Any) -> str:
-        given = nvml.nvmlDeviceGetUUID(handle)
-        return given.decode() if isinstance(given, bytes) else given
-
     every = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
     if setting is None:
         yield from every
@@ -281,10 +293,16 @@ def _visible(nvml: Any, setting: str | None) -> Iterator[Any]:
         if name.strip().isdigit():
             found = every[int(name) :][:1]
         else:
-            found = [each for each in every if name.strip() and uuid(each).startswith(name.strip())]
+            found = [each for each in every if name.strip() and gpu_uuid(nvml, each).startswith(name.strip())]
         if len(found) != 1:
             return
         yield found[0]
+
+
+def gpu_uuid(nvml: Any, handle: Any) -> str:
+    """Return what tells a GPU from all others, wherever it is plugged in."""
+    given = nvml.nvmlDeviceGetUUID(handle)
+    return given.decode() if isinstance(given, bytes) else given
 
 
 PACKAGES = """

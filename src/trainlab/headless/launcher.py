@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from trainlab import extras, literals, origin, paths, secrets, untrusted
 from trainlab.config import no_secret
 from trainlab.errors import UserError, nearest
-from trainlab.headless import notebook
 from trainlab.headless.parameters import (
     Parameters,
     given,
@@ -88,17 +87,11 @@ def run(  # noqa: PLR0913
         UserError: Before anything is made or changed, for a notebook, a script, a parameter, a value or a run
             to resume that cannot be; afterwards for a mistake of the user's that showed while it ran.
     """
-    path = find_module(reference) if module else find_program(reference)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # until somebody can act on them
     try:
-        if path.suffix == SCRIPT:
-            values = given(words, seed=seed)
-            made, arguments = _script(path, reference if module else "", values, arguments, name, resume)
-        elif arguments:
-            raise UserError(f"{path.name} is a notebook: it takes key=value, and no arguments behind `--`.")
-        else:
-            made = _notebook(path, given(words, seed=seed, resume=resume), name, resume)
-        folder, held = made
+        folder, held, arguments = prepared(
+            reference, words, arguments, module=module, name=name, seed=seed, resume=resume
+        )
         log = folder / LOG
         seen = log.stat().st_size if log.exists() else 0
         worker = start(folder, held, arguments)
@@ -122,6 +115,30 @@ def run(  # noqa: PLR0913
     if code == UserError.exit_code:
         raise UserError(str(record.read(folder).reason))
     return code
+
+
+def prepared(  # noqa: PLR0913
+    reference: str,
+    words: Iterable[str] = (),
+    arguments: Sequence[str] = (),
+    *,
+    module: bool = False,
+    name: str | None = None,
+    seed: int | None = None,
+    resume: str | None = None,
+    sweep: Mapping[str, Any] | None = None,
+) -> tuple[Path, lock.Lock, Sequence[str]]:
+    """Make a run ready for `start`: return its folder, its runner's lock, and a script's arguments.
+
+    Takes and raises what `run` does. `sweep` is what `run.json` says of the sweep that it is a trial of.
+    """
+    path = find_module(reference) if module else find_program(reference)
+    if path.suffix == SCRIPT:
+        values = given(words, seed=seed)
+        return _script(path, reference if module else "", values, arguments, name, resume, sweep)
+    if arguments:
+        raise UserError(f"{path.name} is a notebook: it takes key=value, and no arguments behind `--`.")
+    return *_notebook(path, given(words, seed=seed, resume=resume), name, resume, sweep), ()
 
 
 def find_program(reference: str) -> Path:
@@ -161,7 +178,8 @@ def _script(  # noqa: PLR0913, PLR0917
     behind: Sequence[str],
     name: str | None,
     resume: str | None,
-) -> tuple[Prepared, list[str]]:
+    sweep: Mapping[str, Any] | None,
+) -> tuple[Path, lock.Lock, list[str]]:
     """Make a script's run ready to start, anew or to go on; return its folder and lock, and its arguments."""
     arguments = [*(f"--{key}={value}" for key, value in values.items()), *behind]
     for place, word in enumerate(behind):
@@ -174,7 +192,7 @@ def _script(  # noqa: PLR0913, PLR0917
     if module and origin.is_installed(path):  # torch.distributed.run, say: the code is what it is to execute
         path = next((Path(word).resolve() for word in behind if Path(word).suffix == SCRIPT), path)
     config = {key: literals.read(value) for key, value in values.items()}
-    known: dict[str, Any] = {"script": str(path), "module": module or None}
+    known: dict[str, Any] = {"script": str(path), "module": module or None, "sweep": sweep}
     experiments = _experiments(module.rpartition(".")[2] or path.stem, [source], config)
     if resume is None:
         if values and not _READS_ARGUMENTS.search(source):
@@ -184,7 +202,7 @@ def _script(  # noqa: PLR0913, PLR0917
                 f"sight, name them behind `--`: trainlab run {path.name} -- {' '.join(arguments)}"
             )
         known |= {"arguments": arguments, "working_folder": str(Path.cwd())}
-        return _new(experiments[0], name or naming.of_changes(config), config, **known), arguments
+        return *_new(experiments[0], name or naming.of_changes(config), config, **known), arguments
     with _reopening(resume, experiments, name) as (folder, _, before):
         fields = before.model_dump()
         first, where = fields.get("arguments"), fields.get("working_folder")
@@ -203,16 +221,24 @@ def _script(  # noqa: PLR0913, PLR0917
             raise UserError(f"Say the arguments again, they hold a secret: {' '.join(first)}")
         held = _runner_lock(folder)
         record.reopen(folder, **known)
-    return (folder, held), arguments or first
+    return folder, held, arguments or first
 
 
-def _notebook(path: Path, values: dict[str, str], name: str | None, resume: str | None) -> Prepared:
+def _notebook(
+    path: Path,
+    values: dict[str, str],
+    name: str | None,
+    resume: str | None,
+    sweep: Mapping[str, Any] | None,
+) -> Prepared:
     """Make a notebook's run ready to start, anew or to go on; return its folder, and the runner's lock.
 
     A run that goes on has the settings of its `run.json`, and the values given. Without a settings class
     here, one in the notebook's cells says which must not change.
     """
     extras.need("ipykernel", f"The notebook {path.name}")
+    from trainlab.headless import notebook  # nbformat takes 8 MiB and a moment, which a script need not pay
+
     nb = notebook.read(path)
     settings = settings_class(nb, path.parent)
     given_defaults = notebook_defaults(nb)
@@ -226,7 +252,7 @@ def _notebook(path: Path, values: dict[str, str], name: str | None, resume: str 
             if lost := paths.not_seen_here(values.values()):
                 raise UserError(f"{error}{lost}") from None
             raise
-        return prepare(path, nb, parameters, name)
+        return prepare(path, nb, parameters, name, sweep)
     if "resume" not in (settings.model_fields if settings else defaults):
         raise UserError(
             f'{path.name} cannot go on with a run: it has no setting `resume`. Write resume = "" into its '
@@ -244,17 +270,25 @@ def _notebook(path: Path, values: dict[str, str], name: str | None, resume: str 
         notebook.put_aside(folder)
         injected = parameters.injected | {"resume": str((file or folder).resolve())}
         notebook.write(folder, notebook.filled(nb, injected))
-        record.reopen(folder, notebook=str(path))
+        record.reopen(folder, notebook=str(path), sweep=sweep)
     return folder, held
 
 
-def prepare(path: Path, nb: NotebookNode, parameters: Parameters, name: str | None) -> Prepared:
+def prepare(
+    path: Path,
+    nb: NotebookNode,
+    parameters: Parameters,
+    name: str | None,
+    sweep: Mapping[str, Any] | None = None,
+) -> Prepared:
     """Make the folder of a notebook's new run with its record and the notebook to execute."""
+    from trainlab.headless import notebook
+
     filled = notebook.filled(nb, parameters.injected)
     experiment = _experiments(path.stem, origin.sources(nb), parameters.config)[0]
     looks = (nb.metadata.get("trainlab") or {}).get("looks") is True or None
     name = name or naming.of_changes(parameters.injected)
-    made = _new(experiment, name, parameters.config, notebook=str(path), looks=looks)
+    made = _new(experiment, name, parameters.config, notebook=str(path), looks=looks, sweep=sweep)
     notebook.write(made[0], filled)
     return made
 
@@ -313,18 +347,25 @@ def _names_a_run(reference: str, experiments: Sequence[str]) -> bool:
     return True
 
 
-def start(folder: Path, held: lock.Lock, arguments: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+def start(
+    folder: Path,
+    held: lock.Lock,
+    arguments: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
     """Start the worker of a prepared run, in a session that the terminal's end does not reach.
 
-    The worker inherits the runner's lock, and keeps it to its end: the run counts as alive.
+    The worker inherits the runner's lock, and keeps it to its end: the run counts as alive. `environment`
+    comes to this process's own. Block PASSED_ON before: the worker lets them in once it can act on them.
     """
+    known = {key: value for key, value in os.environ.items() if key != "JUPYTER_TOKEN"}
     with untrusted.appended(folder / LOG) as log:
         worker = subprocess.Popen(
             [sys.executable, "-m", "trainlab.headless.worker", str(folder), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={key: value for key, value in os.environ.items() if key != "JUPYTER_TOKEN"},
+            env=known | dict(environment or {}),
             pass_fds=[held.fileno()],
             start_new_session=True,
         )

@@ -197,7 +197,7 @@ class EventReader:
             if kind == "hparams":
                 self.config |= _hyperparameters(value)
             elif value.HasField("simple_value") or kind == _SCALARS:
-                number = _number(value)
+                number = scalar(value)
                 if number is not None and self._takes(value.tag):
                     column = self._column(value.tag, "<f8")
                     column.order.append(order)
@@ -227,7 +227,7 @@ class EventReader:
                 marked = Event.FromString(begin + before + mark.tobytes() + behind)
             except DecodeError:
                 continue
-            if len(marked.summary.value) == 1 and _number(marked.summary.value[0]) == float(mark):
+            if len(marked.summary.value) == 1 and scalar(marked.summary.value[0]) == float(mark):
                 places += [place] * (place not in places)
                 self._templates[before, behind] = self._column(event.summary.value[0].tag, kind)
                 return
@@ -278,7 +278,7 @@ def _step(field: bytes) -> int:
     return sum((byte & 0x7F) << (7 * number) for number, byte in enumerate(field[1:]))
 
 
-def _number(value: Any) -> float | None:
+def scalar(value: Any) -> float | None:
     """Return the one number that a value holds, None where it holds something else."""
     which = value.WhichOneof("value")
     if which == "simple_value":

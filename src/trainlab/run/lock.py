@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from trainlab import files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 RUN = ".lock"  # held by the process that logs
 RUNNER = ".runner.lock"  # held by the headless runner, whose notebook may use no Run at all
@@ -92,9 +92,9 @@ def taken(folder: Path, name: str) -> bool:
     return any(_opened_by(folder / name)) if locked is None else not locked
 
 
-def holders(folder: Path) -> Iterator[int]:
+def holders(folder: Path, names: Sequence[str] = (RUNNER, RUN)) -> Iterator[int]:
     """Yield the processes in reach that hold a run's locks: the headless runner first, then whoever logs."""
-    for name in (RUNNER, RUN):
+    for name in names:
         if taken(folder, name):
             found = [*_opened_by(folder / name)]
             # without the kernel's word for it, on network drives, whoever has the file open

@@ -90,6 +90,17 @@ class Planned(BaseModel):
     at: AwareDatetime
 
 
+class Sweep(BaseModel):
+    """The sweep that a run belongs to, and which of its trials it is."""
+
+    name: Annotated[str, Field(max_length=100)]
+    trial: Annotated[int, Field(ge=0, lt=1 << 53)]
+    attempts: Annotated[int, Field(ge=0, lt=1 << 53)] = 1  # how often the trial was begun, or gone on with
+    seed: int | None = None  # where the trial repeats its setting with several
+    # why whoever leads the sweep, or a user, has asked the run to end: its `reason` once it has
+    stopped: Annotated[str | None, Field(max_length=200)] = None
+
+
 def _or_none(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     """Read what no run depends on; in its place may stand anything."""
     try:
@@ -131,6 +142,7 @@ class Record(BaseModel):
     planned: Annotated[Planned | None, WrapValidator(_or_none)] = None
     # at data, networks or other runs: nothing was trained that compares
     looks: Annotated[bool | None, WrapValidator(_or_none)] = None
+    sweep: Annotated[Sweep | None, WrapValidator(_or_none)] = None
     tags: list[str] = Field(default_factory=list)
     note: str = ""
 
@@ -225,16 +237,25 @@ def reopen(folder: Path, *, adopted: bool = False, **fields: Any) -> Record:
             "ended": None,
             "planned": None,
             "resumes": [*present.resumes, began],
+            "sweep": present.sweep and present.sweep.model_copy(update={"stopped": None}),
             **_process(),
         }
-        return write(folder, changed(present, **known | fields))
+        given = {key: value for key, value in fields.items() if key != "sweep" or value is not None}
+        return write(folder, changed(present, **known | given))
 
 
 def write_end(
     folder: Path, status: Status, reason: str | None = None, known: Record | None = None, **fields: Any
 ) -> Record:
-    """Write how the run ended, when, and how long it took, by the clock where no `seconds` are given."""
+    """Write how the run ended, when, and how long it took, by the clock where no `seconds` are given.
+
+    A trial that was interrupted has the reason that its sweep wrote down before it sent the signal.
+    """
     now = datetime.now(UTC)
+    if status == "interrupted":
+        with suppress(RecordError):
+            asked = read(folder).sweep
+            reason = (asked.stopped if asked else None) or reason
     before = known or read(folder)
     fields = {"seconds": before.seconds_until(now.timestamp())} | fields
     installed = before.installed | system.installed_since_start()

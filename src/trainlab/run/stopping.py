@@ -24,6 +24,7 @@ from trainlab.run.signals import PATIENCE
 # set where `make` hands a command on, to a container or not: what to type is make's, too
 MAKE = "TRAINLAB_MAKE"
 QUIET = "TRAINLAB_QUIET"  # where it is set, no run says where it lies
+BY_HAND = "stopped by hand"  # the reason of a sweep's trial that `trainlab stop` has ended
 GLANCE = 0.1  # seconds between two looks
 REPORTED_AFTER = 5.0  # seconds of waiting, until it is printed what for
 MARGIN = 20.0  # seconds for a process to end, beside all that it may have to finish
@@ -103,6 +104,7 @@ def stop(folder: Path) -> str:
             known = record.read(folder)
             where = f"process {known.pid} on {known.host or 'another host'}, {where}"
         raise UserError(f"The run {folder.name} is running, but not here: {where}. Stop it there.")
+    tell_why(folder, BY_HAND)
     kernel = "ipykernel_launcher" in " ".join(psutil.Process(number).cmdline())
     if signalled(folder, number, signal.SIGINT if kernel else signal.SIGTERM):
         _wait(folder, number, kernel)
@@ -113,6 +115,17 @@ def stop(folder: Path) -> str:
     if status == "finished":
         return f"{folder.name}: finished before it was stopped."
     return f"{folder.name}: {'interrupted' if status == 'running' else status}, {outcome(folder)}"
+
+
+def tell_why(folder: Path, why: str) -> None:
+    """Write into the record of a sweep's trial why it is asked to end, before the signal is sent.
+
+    Whoever leads the sweep can be another process by the time that the run has ended.
+    """
+    with suppress(record.RecordError):
+        sweep = record.read(folder).sweep
+        if sweep is not None:
+            record.update(folder, sweep=sweep.model_copy(update={"stopped": why}))
 
 
 def _wait(folder: Path, process: int, kernel: bool) -> None:

@@ -1,0 +1,198 @@
+"""The sweep as it was ordered: `logs/.sweeps/NAME/sweep.json`, and a copy of its program beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from trainlab import files, paths, untrusted
+from trainlab.errors import UserError, nearest, unwritable
+from trainlab.run import naming
+
+SWEEPS = ".sweeps"  # under logs/
+FILE = "sweep.json"
+LARGEST = 1 << 20  # bytes of a sweep.json
+LONGEST_NAME = 40  # characters: `NAME-0007-s1` still names a run
+MOST_TRIALS = 100_000
+
+Trials = Annotated[int, Field(gt=0, le=MOST_TRIALS)]
+
+
+class Definition(BaseModel):
+    """What `trainlab sweep` was told: the program, what varies, the goal and how to search."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    program: str  # an absolute path, or a module's name
+    module: bool = False
+    arguments: list[str] = Field(default_factory=list)
+    goal: str
+    mode: Literal["min", "max"]
+    method: Literal["grid", "tpe", "random"]
+    trials: Trials
+    seeds: Annotated[int, Field(gt=0, le=1000)] = 1
+    seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
+    prune: Literal["none", "median", "hyperband", "patience"] = "none"
+    fixed: dict[str, str] = Field(default_factory=dict)
+    space: dict[str, Any]  # as `space.to_table` writes it
+    at: str | None = None  # HOST[:PORT] or a PostgreSQL address, without its password; None: SQLite
+    code: str = ""  # digest of the program, taken by `create`
+
+    @field_validator("name")
+    @classmethod
+    def _name_of_a_folder(cls, name: str) -> str:
+        if not name or naming.slug(name) != name or len(name) > LONGEST_NAME:
+            hint = naming.slug(name)[:LONGEST_NAME].rstrip(".-")
+            raise ValueError(
+                f"{name!r} can't name a sweep. Expected up to {LONGEST_NAME} letters, digits, '-', '_' and "
+                f"'.'" + (f", such as {hint!r}." if hint else ", such as 'margins'.")
+            )
+        return name
+
+    @field_validator("at")
+    @classmethod
+    def _no_password(cls, at: str | None) -> str | None:
+        if at is not None and (":" in at.rpartition("@")[0].partition("://")[2] or "password" in at.lower()):
+            raise ValueError(
+                "the address holds a password, which everybody could read here. Leave it out of the "
+                "address, and put it into the environment: TRAINLAB_HEAD_PASSWORD"
+            )
+        return at
+
+
+def folder(name: str, logs: str | Path | None = None) -> Path:
+    """Return a sweep's folder, `logs/.sweeps/NAME`, whether it is there or not.
+
+    Raises:
+        UserError: The name can't be a folder's.
+    """
+    try:
+        Definition._name_of_a_folder(name)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return (Path(logs).expanduser() if logs else paths.logs()) / SWEEPS / name
+
+
+def create(definition: Definition, logs: str | Path | None = None) -> Path:
+    """Make a sweep's folder, with its definition and a copy of its program, and return it.
+
+    It appears whole or not at all.
+
+    Raises:
+        UserError: There is one of that name, the program can't be read, or the disk refuses.
+    """
+    target = folder(definition.name, logs)
+    paths.not_of_python(target.parent.parent)
+    program = program_file(definition)
+    if target.exists():
+        raise UserError(_there_is_one(definition.name))
+    temporary = target.with_name(f".{uuid.uuid4().hex[:8]}.tmp")
+    known = definition.model_copy(update={"code": digest(program)})
+    try:
+        temporary.mkdir(parents=True)
+        shutil.copyfile(program, temporary / program.name)
+        _write(temporary, known)
+        temporary.rename(target)
+    except OSError as error:
+        if target.exists():  # somebody else was faster
+            raise UserError(_there_is_one(definition.name)) from None
+        raise UserError(unwritable(target, error)) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def load(name: str, logs: str | Path | None = None) -> Definition:
+    """Return a sweep's definition, read as if an enemy had written it.
+
+    Raises:
+        UserError: There is no such sweep, or its file is damaged.
+    """
+    place = folder(name, logs)
+    path = place / FILE
+    if not place.exists():
+        known = [each.name for each in place.parent.glob("[!.]*")] if place.parent.is_dir() else []
+        raise UserError(
+            f"No sweep {name!r} in {place.parent}.{nearest(name, known)} All: trainlab sweep list"
+        )
+    try:
+        found = Definition.model_validate(untrusted.parsed(untrusted.content(path, LARGEST)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place_in = ".".join(map(str, first["loc"])) or "it"
+        raise UserError(f"{path}: {place_in}: {first['msg']}. {_DAMAGED}") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}. {_DAMAGED}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}). {_DAMAGED}") from None
+    if found.name != name:
+        raise UserError(f"{path} is that of the sweep {found.name!r}. {_DAMAGED}")
+    return found
+
+
+def extend(name: str, more: int, logs: str | Path | None = None) -> Definition:
+    """Write that a sweep is to have `more` trials than before, and return its definition."""
+    known = load(name, logs)
+    wanted = known.trials + more
+    if more < 1 or wanted > MOST_TRIALS:
+        raise UserError(
+            f"{more:+} trials: the sweep {name} has {known.trials:,}, and can have up to {MOST_TRIALS:,}. "
+            f"Expected a number above 0, as in --trials +20."
+        )
+    extended = known.model_copy(update={"trials": wanted})
+    try:
+        _write(folder(name, logs), extended)
+    except OSError as error:
+        raise UserError(unwritable(folder(name, logs), error)) from error
+    return extended
+
+
+def program_file(definition: Definition) -> Path:
+    """Return the file of a sweep's program, whose copy lies in the sweep's folder under the same name.
+
+    Raises:
+        UserError: It is not there.
+    """
+    if definition.module:
+        from trainlab.headless.launcher import find_module
+
+        return find_module(definition.program.partition(":")[0])
+    path = Path(definition.program)
+    if not path.is_file():
+        raise UserError(f"The sweep's program {path} is not there, or is no file. Put it back there.")
+    return path
+
+
+def digest(program: Path) -> str:
+    """Return what tells a program from a changed one; of a notebook its code alone counts."""
+    try:
+        content = program.read_bytes()
+    except OSError as error:
+        raise UserError(f"{program} can't be read: {error.strerror}.") from None
+    if program.suffix == ".ipynb":
+        try:
+            cells = [each for each in json.loads(content)["cells"] if each["cell_type"] == "code"]
+            sources = ["".join(each["source"]) for each in cells]
+        except (ValueError, LookupError, TypeError):
+            raise UserError(f"{program} is no notebook that can be read. Get it again.") from None
+        content = json.dumps(sources).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _write(place: Path, definition: Definition) -> None:
+    content = json.dumps(definition.model_dump(), indent=2, allow_nan=False)
+    files.write(place / FILE, content.encode() + b"\n")
+
+
+def _there_is_one(name: str) -> str:
+    return f"There is a sweep {name!r} already: trainlab sweep --resume {name}, or choose another --name."
+
+
+_DAMAGED = "The sweep's runs are whole: correct the file, or start a sweep of another name."

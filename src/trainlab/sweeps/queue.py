@@ -1,0 +1,376 @@
+"""The trials of a sweep as a queue: each waits, is run by one owner, and ends once.
+
+Whatever dies in between, a trial is in one of these states, with who runs it and which runs it has: every
+change is one transaction that compares what it found with what it expected.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from trainlab import extras
+from trainlab.errors import UserError
+from trainlab.sweeps import database, space
+from trainlab.sweeps.definition import Definition, folder
+
+if TYPE_CHECKING:
+    import optuna
+    from sqlalchemy import Connection
+
+    from trainlab.sweeps.study import Row, Study
+
+State = Literal["waiting", "running", "finished", "pruned", "failed"]
+Ended = Literal["finished", "pruned", "failed"]
+OF_OPTUNA = {
+    "waiting": "WAITING",
+    "running": "RUNNING",
+    "finished": "COMPLETE",
+    "pruned": "PRUNED",
+    "failed": "FAIL",
+}
+OF_OURS: dict[str, State] = {theirs: ours for ours, theirs in OF_OPTUNA.items()}  # type: ignore[misc]
+
+
+class QueueError(UserError):
+    """The sweep's database can't be reached, or holds no such sweep.
+
+    `passing` tells whether it is worth asking again: the database is gone or busy, not damaged.
+    """
+
+    def __init__(self, text: str, *, passing: bool = False) -> None:
+        super().__init__(text)
+        self.passing = passing
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who runs a trial: a process, told from an earlier one of the same number, and its slot."""
+
+    host: str
+    pid: int
+    started: float  # seconds since 1970, psutil's create_time
+    slot: str
+    token: str  # random: tells two lives apart
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting of a sweep, and what has become of it."""
+
+    number: int
+    state: State
+    settings: dict[str, Any]  # those sampled so far
+    owner: Owner | None
+    runs: tuple[str, ...]  # 'experiment/run' relative to logs/, one a seed, in order
+    attempts: int  # times taken
+    value: float | None
+    reason: str
+    beat: str | None
+
+
+class _Facts(BaseModel):
+    """What Optuna has no place for, as the database holds it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    owner: Owner | None = None
+    runs: tuple[str, ...] = ()
+    attempts: Annotated[int, Field(ge=0)] = 0
+    beats: Annotated[int, Field(ge=0)] = 0
+    reason: str = ""
+
+    def changed(self, **fields: Any) -> str:
+        return self.model_copy(update=fields).model_dump_json()
+
+
+class Queue:
+    """The trials of one sweep, in a database that many processes and hosts share."""
+
+    def __init__(self, definition: Definition, study: Study, where: str) -> None:
+        self.definition = definition
+        self.where = where  # for people, without a password
+        self._study = study
+        self._space = space.from_table(definition.space)
+        self._distributions = {name: space.distribution(each) for name, each in self._space.items()}
+
+    @classmethod
+    def create(cls, definition: Definition, at: str | None = None, logs: str | Path | None = None) -> Queue:
+        """Make a sweep's study, in which all of its trials wait; of a grid each has its settings.
+
+        Raises:
+            UserError: There is a study of that name.
+            QueueError: The database can't be reached.
+        """
+        queue = cls._connected(definition, at, logs)
+        with queue._explained():
+            try:
+                with queue._study.created(definition.name, definition.mode) as connection:
+                    queue._add(connection, 0, definition.trials)
+            except FileExistsError:
+                raise UserError(
+                    f"There is a sweep {definition.name!r} in {queue.where} already. Choose another name."
+                ) from None
+        return queue
+
+    @classmethod
+    def open(cls, definition: Definition, at: str | None = None, logs: str | Path | None = None) -> Queue:
+        """Return a sweep's queue.
+
+        Raises:
+            QueueError: The database can't be reached, or holds no such sweep.
+        """
+        queue = cls._connected(definition, at, logs)
+        with queue._explained():
+            there = queue._study.open(definition.name)
+        if not there:
+            raise QueueError(
+                f"{queue.where} holds no sweep {definition.name!r}. Its runs are whole: "
+                f"trainlab sweep rebuild {definition.name}"
+            )
+        return queue
+
+    @classmethod
+    def _connected(cls, definition: Definition, at: str | None, logs: str | Path | None) -> Queue:
+        extras.need("optuna", "A sweep")
+        from trainlab.sweeps import study
+
+        if at := at or definition.at:
+            return cls(definition, study.Study(database.server_options(at)), database.shown(at))
+        path = folder(definition.name, logs).absolute() / database.FILE
+        return cls(definition, study.Study(database.file_options(path), path.with_suffix(".lock")), str(path))
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._study.close()
+
+    def take(self, owner: Owner) -> Trial | None:
+        """Give the first trial that waits to an owner, with its settings; None where none waits."""
+        with self._explained():
+            with self._study.writing() as connection:
+                row = self._study.next_waiting(connection)
+                if row is None:
+                    return None
+                facts = _facts(row)
+                self._change(
+                    connection,
+                    row,
+                    "running",
+                    owner=owner,
+                    attempts=facts.attempts + 1,
+                    beats=facts.beats + 1,
+                    reason="",
+                )
+            if row.settings.keys() != self._distributions.keys():
+                self._study.sample(row.key, self._distributions, self._sampler(row.number))
+        return self._trial(row.number)
+
+    def running(self) -> list[Trial]:
+        """Return the trials that somebody runs, or seems to."""
+        return self._all("running")
+
+    def trials(self) -> list[Trial]:
+        """Return all trials, by their numbers."""
+        return self._all()
+
+    def beat(self, number: int, owner: Owner) -> bool:
+        """Show that an owner lives; False: the trial is not its own any more."""
+        with self._owned(number, owner) as (connection, row):
+            if row is None:
+                return False
+            self._change(connection, row, "running", beats=_facts(row).beats + 1)
+        return True
+
+    def started(self, number: int, owner: Owner, run: str) -> bool:
+        """Write down a trial's next run, 'experiment/run', before its process starts; False as of `beat`."""
+        with self._owned(number, owner) as (connection, row):
+            if row is None:
+                return False
+            runs = _facts(row).runs
+            self._change(connection, row, "running", runs=runs if run in runs else (*runs, run))
+        return True
+
+    def report(self, number: int, ordinal: int, value: float) -> None:
+        """Tell what a trial's goal came to at one validation, counted from 0; too late is no error."""
+        with self._explained(), self._study.writing() as connection:
+            row = self._study.row(connection, number)
+            if row is not None and row.state.name == OF_OPTUNA["running"]:
+                self._study.report(connection, row, ordinal, value)
+
+    def should_prune(self, number: int) -> bool:
+        """Tell whether Optuna's pruner would end a trial, by what was reported of it and of others."""
+        pruner = self._pruner()
+        if pruner is None:
+            return False
+        with self._explained():
+            with self._study.writing() as connection:
+                row = self._study.row(connection, number)
+            return row is not None and self._study.should_prune(row.key, pruner)
+
+    def finish(
+        self, number: int, owner: Owner, state: Ended, value: float | None = None, reason: str = ""
+    ) -> bool:
+        """Write how a trial ended; False: it is not the owner's any more. Told twice is no error.
+
+        One that finished without a number is failed: nothing can be learned from it.
+        """
+        if value is not None and math.isnan(value):
+            value = None
+        if state == "finished" and value is None:
+            state, reason = "failed", reason or f"no value of {self.definition.goal}"
+        with self._explained(), self._study.writing() as connection:
+            row = self._study.row(connection, number)
+            if row is None or _facts(row).owner != owner:
+                return False
+            if row.state.is_finished():
+                return True
+            if state == "pruned" and value is None:
+                value = self._study.last_report(connection, row)
+            if value is not None:
+                self._study.set_value(connection, row, value)
+            self._change(connection, row, state, reason=reason)
+        return True
+
+    def requeue(self, number: int, owner: Owner | None, reason: str, *, lost: bool = True) -> bool:
+        """Let a running trial wait again, with its number, settings and runs; False as of `beat`.
+
+        One that was not `lost`, but given back, has not used up an attempt.
+        """
+        with self._owned(number, owner) as (connection, row):
+            if row is None:
+                return False
+            attempts = max(0, _facts(row).attempts - (not lost))
+            self._change(connection, row, "waiting", owner=None, reason=reason, attempts=attempts)
+        return True
+
+    def adopt(self, number: int, before: Owner | None, owner: Owner) -> bool:
+        """Make a trial another owner's; False where `before` was not its owner any more."""
+        with self._owned(number, before) as (connection, row):
+            if row is None:
+                return False
+            self._change(connection, row, "running", owner=owner, beats=_facts(row).beats + 1)
+        return True
+
+    def add(self, count: int) -> None:
+        """Add trials that wait; of a grid the next combinations.
+
+        Raises:
+            UserError: The grid has no more.
+        """
+        with self._explained(), self._study.writing() as connection:
+            self._add(connection, self._study.count(connection), count)
+
+    def _add(self, connection: Connection, first: int, count: int) -> None:
+        from optuna.trial import TrialState
+
+        from trainlab.sweeps.study import Row
+
+        numbers = range(first, first + count)
+        grid = space.combinations(self._space) if self.definition.method == "grid" else None
+        if self.definition.method == "grid":
+            if grid is None:
+                raise UserError("A grid takes lists alone, and this space has a range. Choose tpe or random.")
+            numbers = range(first, min(first + count, len(grid)))
+            if not numbers:
+                raise UserError(f"The grid has {len(grid):,} combinations, and all are trials already.")
+        rows = [
+            Row(0, number, TrialState.WAITING, self._stored(grid[number]) if grid else {}, None, "{}")
+            for number in numbers
+        ]
+        self._study.add(connection, rows, self._distributions)
+
+    def _stored(self, settings: Mapping[str, Any]) -> dict[str, float]:
+        """Return settings as Optuna's numbers; of a choice that is its index."""
+        stored = {}
+        for name, value in settings.items():
+            each = self._space[name]
+            if isinstance(each, space.Choice):
+                alike = (type(one) is type(value) and one == value for one in each.values)
+                stored[name] = float(list(alike).index(True))
+            else:
+                stored[name] = self._distributions[name].to_internal_repr(value)
+        return stored
+
+    def _all(self, *states: State) -> list[Trial]:
+        from optuna.trial import TrialState
+
+        with self._explained():
+            wanted = (TrialState[OF_OPTUNA[each]] for each in states)
+            return [self._as_trial(row) for row in self._study.rows(*wanted)]
+
+    def _trial(self, number: int) -> Trial:
+        with self._explained(), self._study.writing() as connection:
+            row = self._study.row(connection, number)
+        if row is None:
+            raise QueueError(f"{self.where} holds no trial {number}.")
+        return self._as_trial(row)
+
+    def _as_trial(self, row: Row) -> Trial:
+        facts = _facts(row)
+        settings = {}
+        for name, each in self._space.items():
+            if name in row.settings:
+                stored = row.settings[name]
+                if isinstance(each, space.Choice):
+                    settings[name] = each.values[int(stored)]
+                else:
+                    settings[name] = self._distributions[name].to_external_repr(stored)
+        return Trial(
+            row.number,
+            OF_OURS[row.state.name],
+            settings,
+            facts.owner,
+            facts.runs,
+            facts.attempts,
+            row.value,
+            facts.reason,
+            str(facts.beats) if facts.beats else None,
+        )
+
+    def _change(self, connection: Connection, row: Row, state: State, **fields: Any) -> None:
+        from optuna.trial import TrialState
+
+        self._study.change(connection, row, TrialState[OF_OPTUNA[state]], _facts(row).changed(**fields))
+
+    @contextlib.contextmanager
+    def _owned(self, number: int, owner: Owner | None) -> Iterator[tuple[Connection, Row | None]]:
+        """Open a transaction with a running trial in it; None where it is not running, or another owner's."""
+        with self._explained(), self._study.writing() as connection:
+            row = self._study.row(connection, number)
+            ours = row is not None and row.state.name == OF_OPTUNA["running"] and _facts(row).owner == owner
+            yield connection, row if ours else None
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        """Return a trial's own sampler: two hosts with one seed would draw the same settings."""
+        from optuna import samplers
+
+        text = f"{self.definition.seed}:{number}"
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
+        if self.definition.method == "tpe":
+            return samplers.TPESampler(constant_liar=True, seed=seed)
+        return samplers.RandomSampler(seed)
+
+    def _pruner(self) -> optuna.pruners.BasePruner | None:
+        from optuna import pruners
+
+        known: dict[str, type[pruners.BasePruner]]
+        known = {"median": pruners.MedianPruner, "hyperband": pruners.HyperbandPruner}
+        return known[self.definition.prune]() if self.definition.prune in known else None
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        yield
+
+
+def _facts(row: Row) -> _Facts:
+    try:
+        return _Facts.model_validate_json(row.facts)
+    except ValidationError:
+        raise QueueError(f"What the database says of trial {row.number} is damaged.") from None

@@ -1,0 +1,175 @@
+"""Starts the runs of trials in two steps: a run is ready, with its folder; then, written down, it begins.
+
+A new run of a script is made ready in the leading process: that takes milliseconds. A notebook's settings
+class may import torch and pandas, and a run that goes on has gigabytes of checkpoints to check. Both are done
+in a process of their own: `python -m trainlab.sweeps.starting ORDER`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainlab.errors import UserError
+from trainlab.headless import launcher
+from trainlab.run import checkpoint, record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trainlab.run.lock import Lock
+
+GO = b"go\n"
+
+
+@dataclass(frozen=True)
+class Order:
+    """A run to be started, with what `run.json` says of its sweep; `resume` is the folder to go on in."""
+
+    program: str
+    module: bool
+    words: tuple[str, ...]
+    arguments: tuple[str, ...]
+    name: str
+    sweep: dict[str, Any]
+    resume: str = ""
+
+
+@dataclass
+class Ready:
+    """A run that can begin; `remark` says why it begins anew instead of going on."""
+
+    folder: Path
+    held: Lock
+    arguments: tuple[str, ...]
+    remark: str = ""
+
+    def go(self, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """Start the run's process, which is not to be ended by a signal before it can save anything."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, launcher.PASSED_ON)
+        try:
+            return launcher.start(self.folder, self.held, self.arguments, environment)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def drop(self, why: str) -> None:
+        """Let the run be: it ends before it began."""
+        with contextlib.suppress(OSError, UserError):
+            record.write_end(self.folder, "interrupted", why)
+        self.held.release()
+
+
+def prepared(order: Order) -> Ready:
+    """Make a run ready: the old one where it has a checkpoint and can go on, a new one elsewhere.
+
+    Raises:
+        UserError: The run can't be.
+    """
+    remark = ""
+    if order.resume:
+        folder = Path(order.resume)
+        try:
+            if checkpoint.newest(folder) is None:
+                raise UserError(f"{folder.name} has no whole checkpoint.")
+            _, held, arguments = launcher.prepared(
+                order.program, module=order.module, resume=order.resume, sweep=order.sweep
+            )
+            return Ready(folder, held, tuple(arguments))
+        except UserError as error:
+            remark = f"begun again in a new folder: {error}"
+    folder, held, arguments = launcher.prepared(
+        order.program,
+        order.words,
+        order.arguments,
+        module=order.module,
+        name=order.name,
+        sweep=order.sweep,
+    )
+    return Ready(folder, held, tuple(arguments), remark)
+
+
+class Start:
+    """A run on its way to its begin.
+
+    Raises:
+        UserError: Here and in `ready`, where the run can't be.
+    """
+
+    def __init__(self, order: Order, environment: Mapping[str, str]) -> None:
+        self._environment, self._apart = environment, None
+        self._ready: Ready | None = None
+        self.folder: Path | None = None  # once it is known
+        self.remark = ""
+        if (order.module or order.program.endswith(launcher.SCRIPT)) and not order.resume:
+            self._ready = prepared(order)
+            self.folder = self._ready.folder
+            return
+        self._apart = subprocess.Popen(
+            [sys.executable, "-m", __name__, json.dumps(asdict(order))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=dict(os.environ) | dict(environment),
+            start_new_session=True,
+        )
+
+    def ready(self) -> bool:
+        """Tell whether the run can begin."""
+        if self._apart is None or self.folder is not None:
+            return True
+        assert self._apart.stdout is not None, "a pipe"
+        if not select.select([self._apart.stdout], [], [], 0)[0]:
+            return False
+        try:
+            answer = json.loads(self._apart.stdout.readline())
+        except ValueError:
+            answer = {"error": f"the run could not be made ready (exit code {self._apart.wait()})"}
+        if "error" in answer:
+            self._apart.communicate()
+            raise UserError(answer["error"])
+        self.folder, self.remark = Path(answer["folder"]), answer["remark"]
+        return True
+
+    def go(self) -> subprocess.Popen[bytes] | None:
+        """Let it begin; return its process where that is a child of this one."""
+        if self._ready is not None:
+            return self._ready.go(self._environment)
+        assert self._apart is not None, "one of the two"
+        self._apart.communicate(GO)
+        return None
+
+    def drop(self) -> None:
+        """Let it be."""
+        if self._ready is not None:
+            self._ready.drop("its sweep has ended")
+        if self._apart is not None:
+            self._apart.communicate()  # the end of its input tells it
+
+
+def main(order: Order) -> None:
+    """Make a run ready, say where, and start it once somebody says so: whoever ordered it may be gone."""
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            ready = prepared(order)
+        except UserError as error:
+            answer = {"error": str(error)}
+        else:
+            answer = {"folder": str(ready.folder), "remark": ready.remark}
+    print(json.dumps(answer), flush=True)
+    if "error" in answer:
+        return
+    if sys.stdin.buffer.readline() == GO:
+        ready.go({})
+    else:
+        ready.drop("its sweep has ended")
+
+
+if __name__ == "__main__":
+    main(Order(**json.loads(sys.argv[1])))

@@ -1,0 +1,259 @@
+"""A sweep's Optuna study, as rows of Optuna's own tables.
+
+Optuna's public functions create no trial but one at a time, never set a running one back to waiting, and know
+no owner. So the rows are written here, and nowhere else, by SQL on Optuna's tables; samplers and pruners see
+an ordinary study. What the queue knows of a trial is a text in the user attribute `trainlab`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.storages._rdb import models
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+from sqlalchemy import Connection, insert, select, update
+
+ATTRIBUTE = "trainlab"
+
+_studies, _directions = models.StudyModel.__table__, models.StudyDirectionModel.__table__
+_trials, _facts = models.TrialModel.__table__, models.TrialUserAttributeModel.__table__
+_params, _values = models.TrialParamModel.__table__, models.TrialValueModel.__table__
+_reports = models.TrialIntermediateValueModel.__table__
+_Kind = models.TrialValueModel.TrialValueType
+_ReportKind = models.TrialIntermediateValueModel.TrialIntermediateValueType
+
+Distributions = Mapping[str, BaseDistribution]
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trial as the tables hold it: settings and value as numbers, the queue's facts as text."""
+
+    key: int
+    number: int
+    state: TrialState
+    settings: dict[str, float]
+    value: float | None
+    facts: str
+
+
+class Study:
+    """One study in a database, reached by one engine."""
+
+    def __init__(self, options: Mapping[str, Any], lock: Path | None = None) -> None:
+        """Reach a database.
+
+        Args:
+            options: Of SQLAlchemy's `create_engine`, with the `url`.
+            lock: SQLite's writers hold this file.
+        """
+        engine = {key: value for key, value in options.items() if key != "url"}
+        self._storage = optuna.storages.RDBStorage(options["url"], engine)
+        self.engine: sqlalchemy.Engine = self._storage.engine
+        self._lock = lock
+        self._key, self._name = 0, ""
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._storage.remove_session()
+        self.engine.dispose()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Open a transaction that no other one writes beside: SQLite's under a lock of the file system too.
+
+        SQLite makes those who wait ask again and again, and starves some; the kernel wakes them one by one.
+        """
+        with contextlib.ExitStack() as stack:
+            if self._lock:
+                descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            connection = stack.enter_context(self.engine.connect())
+            if self._lock:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+            connection.commit()
+
+    @contextlib.contextmanager
+    def created(self, name: str, mode: str) -> Iterator[Connection]:
+        """Make a study, together with what is written in this block: all of it or nothing.
+
+        Raises:
+            FileExistsError: There is a study of that name.
+        """
+        direction = StudyDirection.MINIMIZE if mode == "min" else StudyDirection.MAXIMIZE
+        with self.writing() as connection:
+            if connection.scalar(select(_studies.c.study_id).where(_studies.c.study_name == name)):
+                raise FileExistsError(name)
+            key = connection.scalar(insert(_studies).values(study_name=name).returning(_studies.c.study_id))
+            connection.execute(insert(_directions).values(study_id=key, direction=direction, objective=0))
+            self._key, self._name = int(key or 0), name
+            yield connection
+
+    def open(self, name: str) -> bool:
+        """Look for the study of a name, and tell whether it is there."""
+        with self.engine.connect() as connection:
+            key = connection.scalar(select(_studies.c.study_id).where(_studies.c.study_name == name))
+        self._key, self._name = key or 0, name
+        return key is not None
+
+    def add(self, connection: Connection, rows: Iterable[Row], distributions: Distributions) -> None:
+        """Add trials with the numbers, states, settings, values and facts that they have."""
+        rows = list(rows)
+        now = datetime.now(UTC).replace(tzinfo=None)
+        connection.execute(
+            insert(_trials),
+            [
+                {"study_id": self._key, "number": row.number, "state": row.state}
+                | ({"datetime_start": now, "datetime_complete": now} if row.state.is_finished() else {})
+                for row in rows
+            ],
+        )
+        found = connection.execute(
+            select(_trials.c.number, _trials.c.trial_id).where(
+                _trials.c.study_id == self._key, _trials.c.number >= min(row.number for row in rows)
+            )
+        )
+        keys = {each.number: each.trial_id for each in found}
+        facts = [{"trial_id": keys[row.number], "key": ATTRIBUTE, "value_json": row.facts} for row in rows]
+        connection.execute(insert(_facts), facts)
+        values = [_value(keys[row.number], row.value) for row in rows if row.value is not None]
+        if values:
+            connection.execute(insert(_values), values)
+        for row in rows:
+            self.set_settings(connection, keys[row.number], row.settings, distributions)
+
+    def set_settings(
+        self, connection: Connection, key: int, settings: Mapping[str, float], distributions: Distributions
+    ) -> None:
+        """Give a trial the settings that it is to run with, as Optuna's numbers for them."""
+        texts = {name: distribution_to_json(each) for name, each in distributions.items()}
+        rows = [
+            {"trial_id": key, "param_name": name, "param_value": value, "distribution_json": texts[name]}
+            for name, value in settings.items()
+        ]
+        if rows:
+            connection.execute(insert(_params), rows)
+
+    def count(self, connection: Connection) -> int:
+        """Return how many trials there are."""
+        chosen = _trials.c.study_id == self._key
+        return connection.scalar(select(sqlalchemy.func.count()).select_from(_trials).where(chosen)) or 0
+
+    def next_waiting(self, connection: Connection) -> Row | None:
+        """Return the first trial that waits; nobody else sees it before this transaction's end."""
+        return self._one(connection, _trials.c.state == TrialState.WAITING, skip_locked=True)
+
+    def row(self, connection: Connection, number: int) -> Row | None:
+        """Return a trial, which nobody else changes before this transaction's end."""
+        return self._one(connection, _trials.c.number == number, skip_locked=False)
+
+    def rows(self, *states: TrialState) -> list[Row]:
+        """Return all trials, or those of some states, in their order; one look at a single moment."""
+        chosen = [_trials.c.study_id == self._key]
+        if states:
+            chosen.append(_trials.c.state.in_(states))
+        with self.engine.connect() as connection:
+            if self._lock:
+                connection.exec_driver_sql("BEGIN")
+            return self._rows(connection, sqlalchemy.and_(*chosen))
+
+    def change(self, connection: Connection, row: Row, state: TrialState, facts: str) -> None:
+        """Write a trial's state and the queue's facts of it."""
+        now = datetime.now(UTC).replace(tzinfo=None)
+        if state is not row.state:
+            times = {"datetime_start": now} if state is TrialState.RUNNING else {}
+            times |= {"datetime_complete": now} if state.is_finished() else {}
+            chosen = update(_trials).where(_trials.c.trial_id == row.key)
+            connection.execute(chosen.values(state=state, **times))
+        connection.execute(
+            update(_facts)
+            .where(_facts.c.trial_id == row.key, _facts.c.key == ATTRIBUTE)
+            .values(value_json=facts)
+        )
+
+    def set_value(self, connection: Connection, row: Row, value: float) -> None:
+        """Write what a trial has come to."""
+        connection.execute(sqlalchemy.delete(_values).where(_values.c.trial_id == row.key))
+        connection.execute(insert(_values), [_value(row.key, value)])
+
+    def report(self, connection: Connection, row: Row, ordinal: int, value: float) -> None:
+        """Write a trial's value at one validation, or replace it."""
+        stored, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
+        place = (_reports.c.trial_id == row.key, _reports.c.step == ordinal)
+        known = {"intermediate_value": stored, "intermediate_value_type": kind}
+        if not connection.execute(update(_reports).where(*place).values(**known)).rowcount:
+            connection.execute(insert(_reports).values(trial_id=row.key, step=ordinal, **known))
+
+    def last_report(self, connection: Connection, row: Row) -> float | None:
+        """Return the last finite value that was reported of a trial."""
+        chosen = select(_reports.c.intermediate_value).where(_reports.c.trial_id == row.key)
+        finite = chosen.where(_reports.c.intermediate_value_type == _ReportKind.FINITE)
+        return connection.scalar(finite.order_by(_reports.c.step.desc()).limit(1))
+
+    def sample(self, key: int, distributions: Distributions, sampler: optuna.samplers.BaseSampler) -> None:
+        """Let Optuna choose the settings that a running trial has not got yet."""
+        study = optuna.load_study(study_name=self._name, storage=self._storage, sampler=sampler)
+        trial = optuna.trial.Trial(study, key)
+        for name, each in distributions.items():
+            if isinstance(each, optuna.distributions.FloatDistribution):
+                trial.suggest_float(name, each.low, each.high, step=each.step, log=each.log)
+            elif isinstance(each, optuna.distributions.IntDistribution):
+                trial.suggest_int(name, each.low, each.high, step=each.step, log=each.log)
+            elif isinstance(each, optuna.distributions.CategoricalDistribution):
+                trial.suggest_categorical(name, each.choices)
+
+    def should_prune(self, key: int, pruner: optuna.pruners.BasePruner) -> bool:
+        """Ask a pruner about a trial's last report."""
+        study = optuna.load_study(study_name=self._name, storage=self._storage, pruner=pruner)
+        return pruner.prune(study, self._storage.get_trial(key))
+
+    def _one(
+        self, connection: Connection, chosen: sqlalchemy.ColumnElement[bool], *, skip_locked: bool
+    ) -> Row | None:
+        query = select(_trials.c.trial_id).where(_trials.c.study_id == self._key, chosen)
+        query = query.order_by(_trials.c.number).limit(1).with_for_update(skip_locked=skip_locked)
+        key = connection.scalar(query)
+        return None if key is None else self._rows(connection, _trials.c.trial_id == key)[0]
+
+    def _rows(self, connection: Connection, chosen: sqlalchemy.ColumnElement[bool]) -> list[Row]:
+        """Read what is known of some trials, in four queries however many they are."""
+        trials = select(_trials.c.trial_id, _trials.c.number, _trials.c.state).where(chosen)
+        found = connection.execute(trials.order_by(_trials.c.number)).all()
+        settings: dict[int, dict[str, float]] = {}
+        columns = select(_params.c.trial_id, _params.c.param_name, _params.c.param_value)
+        for key, name, number in connection.execute(columns.join(_trials).where(chosen)):
+            settings.setdefault(key, {})[name] = number
+        read = select(_values.c.trial_id, _values.c.value, _values.c.value_type).join(_trials).where(chosen)
+        values = {
+            key: models.TrialValueModel.stored_repr_to_value(value, kind)
+            for key, value, kind in connection.execute(read)
+        }
+        texts = select(_facts.c.trial_id, _facts.c.value_json).join(_trials)
+        texts = texts.where(chosen, _facts.c.key == ATTRIBUTE)
+        facts = {each.trial_id: each.value_json for each in connection.execute(texts)}
+        return [
+            Row(key, number, state, settings.get(key, {}), values.get(key), facts.get(key, "{}"))
+            for key, number, state in found
+        ]
+
+
+def _value(key: int, value: float) -> dict[str, Any]:
+    stored, kind = models.TrialValueModel.value_to_stored_repr(value)
+    return {"trial_id": key, "objective": 0, "value": stored, "value_type": kind}
