@@ -138,7 +138,10 @@ class Config(BaseModel):
         if error["type"] == "extra_forbidden":
             return no_parameter(key, [*cls.model_fields, *cls.ALIASES], cls._place())
         reason = error["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
-        return f"{key}={error['input']}: {reason[0].lower()}{reason[1:]}."
+        given = (
+            f"{key}={error['input']}: " if key else ""
+        )  # a validator of several settings names them itself
+        return f"{given}{reason[0].lower()}{reason[1:]}."
 
     @classmethod
     def _place(cls) -> str:

@@ -8,13 +8,13 @@ import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer.core
+import typer
 
 import trainlab
 from trainlab import experiments, extras
 from trainlab.cleaning import lines, printable
-from trainlab.cli import data, lab, runs
-from trainlab.cli.options import Logs, Reference, row
+from trainlab.cli import data, lab, runs, sweep
+from trainlab.cli.options import Logs, Reference, WithArguments, row
 from trainlab.errors import UserError
 from trainlab.secrets import without_secrets
 
@@ -28,6 +28,8 @@ app = typer.Typer(
     help="An experiment stack for deep learning: run notebooks, compare their runs.",
 )
 app.add_typer(runs.app, name="runs")
+app.add_typer(sweep.app, name="sweep")
+app.command()(sweep.worker)
 app.add_typer(data.app, name="data")
 app.command()(lab.new)
 app.command()(lab.update)
@@ -54,21 +56,14 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
-class _WithArguments(typer.core.TyperCommand):
-    """A command that keeps what stands behind `--` apart, as it is."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Set `ctx.obj` to what stands there."""
-        place = args.index("--") if "--" in args else len(args)
-        ctx.obj = args[place + 1 :]
-        return super().parse_args(ctx, args[:place])
-
-
-@app.command(cls=_WithArguments)
+@app.command(cls=WithArguments)
 def run(  # noqa: PLR0913, PLR0917
     ctx: typer.Context,
     program: Annotated[
-        str, typer.Argument(metavar="NOTEBOOK|SCRIPT", help="A name under notebooks/, or a path.")
+        str,
+        typer.Argument(
+            metavar="NOTEBOOK|SCRIPT", help="A name under notebooks/, a path, or module:function."
+        ),
     ],
     parameters: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]... [-- ARGUMENT...]")] = None,
     module: Annotated[bool, typer.Option("-m", help="It is a module's name, as for `python -m`.")] = False,

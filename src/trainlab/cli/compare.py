@@ -9,7 +9,18 @@ from typing import Annotated, Literal
 import typer
 
 from trainlab.cleaning import printable
-from trainlab.cli.options import Ending, Experiment, Logs, Mode, Since, Where, chosen, folder_of, row
+from trainlab.cli.options import (
+    Ending,
+    Experiment,
+    Logs,
+    Mode,
+    Since,
+    Sweep,
+    Where,
+    chosen,
+    folder_of,
+    row,
+)
 from trainlab.runs.compare import XAxis
 
 Metric = Annotated[str, typer.Option(help="What says which run is better; default: the main one.")]
@@ -33,6 +44,7 @@ def plot(  # noqa: PLR0913, PLR0917
     smooth: Annotated[float, typer.Option(min=0, max=0.999, help="TensorBoard's smoothing.")] = 0.0,
     x: Annotated[XAxis, typer.Option(help="What curves are drawn over.")] = XAxis.step,
     experiment: Experiment = None,
+    sweep: Sweep = "",
     where: Where = "",
     status: Ending = "",
     since: Since = "",
@@ -49,7 +61,7 @@ def plot(  # noqa: PLR0913, PLR0917
     logs = folder_of(context, logs)
     directions = directions_of(metric, mode)
     rows = [row(each, logs, directions) for each in references or []]
-    rows = rows or chosen(logs, experiment, where, status, since, directions)
+    rows = rows or chosen(logs, experiment, where, status, since, directions, sweep=sweep)
     if not rows:
         raise typer.Exit(1)
     config = CompareConfig.parse(
@@ -73,6 +85,7 @@ def report(  # noqa: PLR0913, PLR0917
     metric: Metric = "",
     mode: Mode = "auto",
     experiment: Experiment = None,
+    sweep: Sweep = "",
     where: Where = "",
     status: Ending = "",
     since: Since = "",
@@ -80,11 +93,14 @@ def report(  # noqa: PLR0913, PLR0917
 ) -> None:
     """Write tables and pictures of runs into one HTML page that can be mailed."""
     from trainlab.run.metrics import directions_of
+    from trainlab.runs import query
     from trainlab.runs.compare.report import write
 
     directions = directions_of(metric, mode)
-    rows = chosen(folder_of(context, logs), experiment, where, status, since, directions)
+    logs = folder_of(context, logs)
+    rows = chosen(logs, experiment, where, status, since, directions, sweep=sweep)
     if not rows:
         raise typer.Exit(1)
-    write(output, rows, where, metric)
+    filters = filter(None, [query.of_sweep(sweep), where])
+    write(output, rows, " and ".join(filters), metric)
     print(output)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
+import typer.core
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Experiment = Annotated[str | None, typer.Option(help="Only this experiment's runs.")]
 Logs = Annotated[Path | None, typer.Option("--logs", help="The folder of runs; default: logs/.")]
 Where = Annotated[str, typer.Option(help="Only these, such as 'margin>=5 and val/loss<0.2'.")]
+Sweep = Annotated[str, typer.Option("--sweep", help="Only the runs of this sweep.")]
 Ending = Annotated[str, typer.Option("--status", help="Only those that are finished, failed, running ...")]
 Since = Annotated[str, typer.Option(help="Only those started in the last 7d, 12h, 30m ...")]
 Everything = Annotated[
@@ -27,6 +28,16 @@ Mode = Annotated[
     Literal["auto", "min", "max"],
     typer.Option(help="Whether less or more of the metric is better, where the runs don't say."),
 ]
+
+
+class WithArguments(typer.core.TyperCommand):
+    """A command that keeps what stands behind `--` apart, as it is."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Set `ctx.obj` to what stands there."""
+        place = args.index("--") if "--" in args else len(args)
+        ctx.obj = args[place + 1 :]
+        return super().parse_args(ctx, args[:place])
 
 
 def folder_of(context: typer.Context, logs: Path | None) -> Path:
@@ -44,6 +55,7 @@ def chosen(  # noqa: PLR0913, PLR0917
     since: str = "",
     directions: Mapping[str, Direction] | None = None,
     everything: bool = False,
+    sweep: str = "",
 ) -> list[Row]:
     """Return the runs that the options choose, the newest first, and say so where there is none.
 
@@ -55,7 +67,12 @@ def chosen(  # noqa: PLR0913, PLR0917
     rows = listing.rows(logs, experiment, directions)
     if not rows:
         print(f"No runs in {logs} yet. Start one: trainlab run news", file=sys.stderr)
-    options = [where, f'status="{status}"' if status else "", f'age<="{since}"' if since else ""]
+    options = [
+        query.of_sweep(sweep),
+        where,
+        f'status="{status}"' if status else "",
+        f'age<="{since}"' if since else "",
+    ]
     left = query.select(rows, *options)
     if rows and not left:
         print(f"None of {len(rows)} runs fulfils {' and '.join(filter(None, options))}.", file=sys.stderr)

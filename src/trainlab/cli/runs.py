@@ -17,6 +17,7 @@ from trainlab.cli.options import (
     Mode,
     Reference,
     Since,
+    Sweep,
     Where,
     chosen,
     folder_of,
@@ -42,6 +43,7 @@ def runs(  # noqa: PLR0913, PLR0917
         Literal["table", "csv", "json", "markdown"], typer.Option(help="How to print it.")
     ] = "table",
     columns: Annotated[str | None, typer.Option(help="Which columns, such as run,margin,val/loss.")] = None,
+    sweep: Sweep = "",
     where: Where = "",
     status: Ending = "",
     since: Since = "",
@@ -67,7 +69,8 @@ def runs(  # noqa: PLR0913, PLR0917
     names, shown = split(sort or ""), split(columns or "") or None
     by = names[0] if len(names) == 1 else sort or ""
     directions = directions_of(by, mode)
-    rows = chosen(folder_of(context, logs), experiment, where, status, since, directions, everything)
+    logs = folder_of(context, logs)
+    rows = chosen(logs, experiment, where, status, since, directions, everything, sweep)
     if rows and by:
         tag = metric_of(resolve(by, rows))
         if tag and (remark := ranking.remark(rows, tag)):

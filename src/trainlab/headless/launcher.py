@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 Prepared = tuple[Path, lock.Lock]  # the folder of a run that is ready to start, and its runner's lock
 LOG = "output.log"
 SCRIPT = ".py"
+_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # module:function
 PASSED_ON = (signal.SIGINT, signal.SIGTERM)
 PAUSE = 0.1  # seconds between two looks at the log
 STATE_EVERY = 10.0  # seconds between two states of one progress bar, where they can't overwrite each other
@@ -70,7 +71,8 @@ def run(  # noqa: PLR0913
     """Execute a notebook or a script headless, and record it as a run.
 
     Args:
-        reference: A notebook or script: a path, or a name under `notebooks/`; or a module's name.
+        reference: A notebook or script: a path, or a name under `notebooks/`; a module's name, or
+            `module:function`.
         words: Parameters, as `key=value`. A script gets each as an argument `--key=value`.
         arguments: A script's further arguments, as they are.
         module: Whether `reference` is the name of a module.
@@ -132,6 +134,7 @@ def prepared(  # noqa: PLR0913
 
     Takes and raises what `run` does. `sweep` is what `run.json` says of the sweep that it is a trial of.
     """
+    module = module or is_function(reference)
     path = find_module(reference) if module else find_program(reference)
     if path.suffix == SCRIPT:
         values = given(words, seed=seed)
@@ -160,9 +163,22 @@ def find_program(reference: str) -> Path:
     )
 
 
+def is_function(reference: str) -> bool:
+    """Tell whether a program is named as `module:function`."""
+    return bool(_FUNCTION.fullmatch(reference)) and not Path(reference).exists()
+
+
 def find_module(name: str) -> Path:
-    """Return the file that `python -m` would execute, from here; nothing is imported for it."""
+    """Return the file that `python -m` would execute, from here, or that `module:function` lies in.
+
+    Nothing is imported for it.
+    """
     places = [str(Path.cwd()), *sys.path]
+    if is_function(name):
+        file = module_file(name.partition(":")[0], [*places, str(paths.notebooks())])
+        if file is None:
+            raise UserError(f"no module for {name!r}, neither in {Path.cwd()} nor in {paths.notebooks()}.")
+        return file
     file = module_file(name, places)
     if file is not None and file.name == "__init__.py":
         file = module_file(f"{name}.__main__", places)
@@ -193,14 +209,10 @@ def _script(  # noqa: PLR0913, PLR0917
         path = next((Path(word).resolve() for word in behind if Path(word).suffix == SCRIPT), path)
     config = {key: literals.read(value) for key, value in values.items()}
     known: dict[str, Any] = {"script": str(path), "module": module or None, "sweep": sweep}
-    experiments = _experiments(module.rpartition(".")[2] or path.stem, [source], config)
+    experiments = experiments_of(re.split("[.:]", module)[-1] or path.stem, [source], config)
     if resume is None:
-        if values and not _READS_ARGUMENTS.search(source):
-            raise UserError(
-                f"{path.name} does not look at its arguments, so {', '.join(values)} cannot be set. Let it: "
-                "`Settings.from_command_line()` of a trainlab.config.Config, or argparse. If it does, out of "
-                f"sight, name them behind `--`: trainlab run {path.name} -- {' '.join(arguments)}"
-            )
+        if not is_function(module):
+            check_reads_arguments(path, source, values)
         known |= {"arguments": arguments, "working_folder": str(Path.cwd())}
         return *_new(experiments[0], name or naming.of_changes(config), config, **known), arguments
     with _reopening(resume, experiments, name) as (folder, _, before):
@@ -224,6 +236,17 @@ def _script(  # noqa: PLR0913, PLR0917
     return folder, held, arguments or first
 
 
+def check_reads_arguments(path: Path, source: str, values: Mapping[str, str]) -> None:
+    """Raise UserError where a script that is told settings never looks at its arguments."""
+    if values and not _READS_ARGUMENTS.search(source):
+        arguments = " ".join(f"--{key}={value}" for key, value in values.items())
+        raise UserError(
+            f"{path.name} does not look at its arguments, so {', '.join(values)} cannot be set. Let it: "
+            "`Settings.from_command_line()` of a trainlab.config.Config, or argparse. If it does, out of "
+            f"sight, name them behind `--`: trainlab run {path.name} -- {arguments}"
+        )
+
+
 def _notebook(
     path: Path,
     values: dict[str, str],
@@ -243,7 +266,7 @@ def _notebook(
     settings = settings_class(nb, path.parent)
     given_defaults = notebook_defaults(nb)
     defaults = given_defaults or {}
-    experiments = _experiments(path.stem, origin.sources(nb), defaults)
+    experiments = experiments_of(path.stem, origin.sources(nb), defaults)
     reference = values.get("resume", "")
     if not (resume or (reference and (settings or _names_a_run(reference, experiments)))):
         try:
@@ -285,7 +308,7 @@ def prepare(
     from trainlab.headless import notebook
 
     filled = notebook.filled(nb, parameters.injected)
-    experiment = _experiments(path.stem, origin.sources(nb), parameters.config)[0]
+    experiment = experiments_of(path.stem, origin.sources(nb), parameters.config)[0]
     looks = (nb.metadata.get("trainlab") or {}).get("looks") is True or None
     name = name or naming.of_changes(parameters.injected)
     made = _new(experiment, name, parameters.config, notebook=str(path), looks=looks, sweep=sweep)
@@ -322,7 +345,7 @@ def _reopening(
         run_lock.release()
 
 
-def _experiments(file: str, sources: Iterable[str], values: Mapping[str, Any]) -> list[str]:
+def experiments_of(file: str, sources: Iterable[str], values: Mapping[str, Any]) -> list[str]:
     """Return the names that the runs of a file lie under: what its code says, and the file's."""
     return list(dict.fromkeys(filter(None, [origin.experiment(sources, values), file])))
 

@@ -71,10 +71,15 @@ def resolve(
     """
     if settings is None:
         return _by_defaults(values, defaults)
-    known = {name: value for name, value in (defaults or {}).items() if name in settings.model_fields}
-    config = settings.parse({name: value for name, value in known.items() if value is not ...} | dict(values))
+    config = read(settings, defaults, values)
     config.preflight()
     return _of_settings(config, settings.named(values))
+
+
+def read(settings: type[Config], defaults: Mapping[str, Any] | None, values: Mapping[str, str]) -> Config:
+    """Return the settings that `resolve` checks and hands on; raise UserError for a value that can't be."""
+    known = {name: value for name, value in (defaults or {}).items() if name in settings.model_fields}
+    return settings.parse({name: value for name, value in known.items() if value is not ...} | dict(values))
 
 
 def resumed(settings: type[Config], values: Mapping[str, str], before: Mapping[str, Any]) -> Parameters:

@@ -31,7 +31,12 @@ def main(folder: Path, arguments: list[str]) -> int:
         fields = record.update(folder, pid=os.getpid()).model_dump()
         execution: Execution
         if script := fields.get("script"):
-            program = ["-m", fields["module"]] if fields.get("module") else [script]
+            module = fields.get("module")
+            program = (
+                ["-m", *(["trainlab.headless.function"] if ":" in module else []), module]
+                if module
+                else [script]
+            )
             command = [sys.executable, *program, *arguments]
             execution = Script(folder, screen, command, fields["working_folder"])
         else:

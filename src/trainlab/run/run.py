@@ -222,6 +222,8 @@ class Run(Recorder):
             self.step = 1 + int(max((point["step"] for point in self._summary.last.values()), default=-1))
         if self.config:
             shown = {key: value for key, value in self._shown.items() if key not in self._no_columns}
+            if (sweep := self._record.sweep) is not None:
+                shown = {"sweep": sweep.name, "trial": sweep.trial} | shown
             with self._disk_errors():
                 self._events.start_session(shown)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from trainlab.runs.listing import Row
 
 FACTS = ("experiment", "run", "status", "started", "seconds", "tags", "note", "reason", "folder")
+OF_SWEEPS = ("sweep", "trial")  # facts that are shown where any run has them
 GROUPS = ("config", "best", "last")  # columns are named 'config.margin', 'best.val/loss', ...
 BASELINES = ("val_", "tfidf/", "untrained/", "commonest/")  # such as val_tfidf/mrr; the others until 2026
 _ESCAPED = re.compile(r"""\\([\\,"'])""")  # in a list of names
@@ -26,7 +27,12 @@ _NAME = re.compile(r"""\s*(?:(["'])((?:\\[\\,"']|(?!\1).)*)\1|((?:\\[\\,"']|[^,]
 def known(rows: Sequence[Row]) -> list[str]:
     """Return the names of all columns that any row has a value for, and the facts."""
     found = (f"{group}.{key}" for group in GROUPS for row in rows for key in getattr(row, group))
-    return list(dict.fromkeys([*FACTS, *found]))
+    return list(dict.fromkeys([*FACTS, *swept(rows), *found]))
+
+
+def swept(rows: Sequence[Row]) -> Sequence[str]:
+    """Return the columns of the sweep and the trial where any run belongs to one."""
+    return OF_SWEEPS if any(row.sweep is not None for row in rows) else ()
 
 
 def resolve(name: str, rows: Sequence[Row], also: Sequence[str] = ()) -> str:
@@ -38,8 +44,10 @@ def resolve(name: str, rows: Sequence[Row], also: Sequence[str] = ()) -> str:
     for candidate in (name, *(f"{group}.{name}" for group in GROUPS)):
         if candidate in columns:
             return candidate
+    if name in OF_SWEEPS:
+        return name
     whole = name.startswith(tuple(f"{group}." for group in GROUPS))
-    spelled = [each if whole or each in FACTS else each.partition(".")[2] for each in columns]
+    spelled = [each if whole or each in (*FACTS, *OF_SWEEPS) else each.partition(".")[2] for each in columns]
     near = nearest(name, [*spelled, *also], most=3)
     raise UserError(f"No column {name!r}.{near} All columns: trainlab runs --format csv")
 
@@ -80,7 +88,7 @@ def metric_of(column: str) -> str:
 
 
 def ordered(rows: Sequence[Row], name: str) -> list[Row]:
-    """Return the rows by a column: a metric's best first, durations and text rising, other numbers falling.
+    """Return the rows by a column: a metric's best first, durations, trials and text rising, others falling.
 
     By a metric, rows on other data stand behind (see `ranking.groups`), and the smallest come first where
     it isn't known what is better. Rows without a value, or with NaN, come last. Raises UserError for an
@@ -88,7 +96,7 @@ def ordered(rows: Sequence[Row], name: str) -> list[Row]:
     """
     column = resolve(name, rows)
     tag = metric_of(column)
-    rises = column == "seconds" or (tag and ranking.direction(rows, tag) != "max")
+    rises = column in ("seconds", "trial") or (tag and ranking.direction(rows, tag) != "max")
 
     def rank(row: Row) -> tuple[int, float, str]:  # numbers before text: types of a setting may differ
         found = value(row, column)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from trainlab.run.record import Git
+    from trainlab.run.record import Git, Record
     from trainlab.runs.listing import Row
 
 _LONGEST_TEXT = 10_000  # characters of a value that are looked at
@@ -37,6 +37,8 @@ _STYLES = {
     "finished": "green",
     "failed": "red",
     "interrupted": "yellow",
+    "pruned": "yellow",  # of a sweep's trial
+    "waiting": "dim",
     UNREADABLE: "red",
 }
 
@@ -69,7 +71,7 @@ def print_table(rows: Sequence[Row], chosen: Sequence[str] | None) -> None:
     lines = []
     for name, row in zip(labels(rows), rows, strict=True):
         if not chosen and (text := state(row)):
-            lines.append(f"{name} {row.status}: {_cut(text, _LONGEST_REASON)}")
+            lines.append(f"{name} {row.status}: {cut(text, _LONGEST_REASON)}")
     if more := len(lines[_MOST_REASONS:]):
         lines[_MOST_REASONS:] = [f"... and {more} more: trainlab runs --columns run,status,reason"]
     lines += [f"{row.label} is unreadable: {row.reason}" for row in rows if row.status == UNREADABLE]
@@ -93,11 +95,21 @@ def progress(row: Row) -> str:
         parts.append(
             f"epoch {min(planned.epochs, 1 + step * planned.epochs // planned.steps)} of {planned.epochs}"
         )
-    if planned.step < step < planned.steps:  # the others will take as long as those since the start
-        seconds = max(0.0, (datetime.now(UTC) - planned.at).total_seconds())
-        left = duration(seconds / (step - planned.step) * (planned.steps - step))
-        parts.append(f"about {' '.join(left.split()[:2])} left")
+    if pace := step_seconds(row.record):
+        parts.append(f"about {' '.join(duration(pace * (planned.steps - step)).split()[:2])} left")
     return ", ".join(parts)
+
+
+def step_seconds(known: Record) -> float | None:
+    """Return the seconds that each step has taken since the training began, or went on, by a run's record.
+
+    None before the first step and after the last, and where nobody knows how many there will be.
+    """
+    planned = known.planned
+    step = max((point.step for point in known.last.values()), default=0)
+    if planned is None or planned.steps is None or not planned.step < step < planned.steps:
+        return None
+    return max(0.0, (datetime.now(UTC) - planned.at).total_seconds()) / (step - planned.step)
 
 
 def state(row: Row) -> str:
@@ -183,20 +195,20 @@ def table_text(shown: Sequence[Column]) -> Text:
 
 
 def _fitting(rows: Sequence[Row], width: int, limit: int | None) -> list[Column]:
-    names, settings, metrics, others = _groups(rows, limit)
+    names, swept, settings, metrics, others = _groups(rows, limit)
     left = width + _GAP - sum(column.width + _GAP for column in names)
     kept = []
     first = metrics[:1] + settings[:2] + others[2:] + others[:2]
-    for column in first + metrics[1:2] + settings[2:] + metrics[2:]:
+    for column in first + metrics[1:2] + settings[2:] + metrics[2:] + swept:
         if column.width + _GAP <= left:
             left -= column.width + _GAP
             kept.append(column)
-    return names + [column for column in [*settings, *metrics, *others] if column in kept]
+    return names + [column for column in [*swept, *settings, *metrics, *others] if column in kept]
 
 
 def _groups(rows: Sequence[Row], limit: int | None = None) -> tuple[list[Column], ...]:
-    """Return columns: name and status, settings that differ, metrics that aren't all the same, and times."""
-    names = Column("run", [_cut(name, limit) for name in labels(rows)])
+    """Return columns: name and status, the sweep, settings and metrics that differ, and times."""
+    names = Column("run", [cut(name, limit) for name in labels(rows)])
     settings = [f"config.{key}" for key in columns.differing(rows)]
     metrics = [
         Column(printable(tag), [best_and_last(row, tag) for row in rows], right=True)
@@ -204,8 +216,10 @@ def _groups(rows: Sequence[Row], limit: int | None = None) -> tuple[list[Column]
     ]
     metrics[1:] = [column for column in metrics[1:] if len(rows) == 1 or len(set(column.cells)) > 1]
     times = ["age", "duration", *(["tags"] if any(row.tags for row in rows) else [])]
+    swept = [name for name in columns.OF_SWEEPS if len({columns.value(row, name) for row in rows}) > 1]
     return (
         [names, Column("status", [row.status for row in rows])],
+        _chosen(rows, swept, limit),
         _chosen(rows, settings, limit),
         metrics,
         _chosen(rows, times, limit),
@@ -238,7 +252,7 @@ def _chosen(rows: Sequence[Row], names: Sequence[str], limit: int | None = None)
         values = [columns.value(row, column) for row in rows]
         cells = [short(" ".join(each) if column == "tags" else each) for each in values]
         right = any(isinstance(each, int | float) and not isinstance(each, bool) for each in values)
-        found.append(Column(name.removeprefix("config."), [_cut(cell, limit) for cell in cells], right))
+        found.append(Column(name.removeprefix("config."), [cut(cell, limit) for cell in cells], right))
     return found
 
 
@@ -249,7 +263,8 @@ def _width(text: str) -> int:
     return len(text) if text.isascii() else cell_len(text)
 
 
-def _cut(text: str, limit: int | None) -> str:
+def cut(text: str, limit: int | None) -> str:
+    """Return a text of at most `limit` characters, with … where it went on."""
     return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
 
 

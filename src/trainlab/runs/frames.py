@@ -91,7 +91,8 @@ def json_text(rows: Sequence[Row], chosen: Sequence[str] | None) -> str:
     """Return a list with one object a run; numbers that JSON has no word for are null."""
     from pydantic_core import to_jsonable_python
 
-    names = [*(name for name in columns.FACTS if name != "folder"), "config", "last", "best"]
+    facts = [*(name for name in columns.FACTS if name != "folder"), *columns.swept(rows)]
+    names = [*facts, "config", "last", "best"]
     full = {name: columns.resolve(name, rows) if chosen else name for name in chosen or names}
     objects = [{name: _exact(columns.value(row, each)) for name, each in full.items()} for row in rows]
     plain = to_jsonable_python(objects, inf_nan_mode="null", fallback=str)

@@ -56,6 +56,16 @@ class Row:
     note: str = ""
 
     @property
+    def sweep(self) -> str | None:
+        """Return the name of the sweep that this is a trial of."""
+        return self.record.sweep.name if self.record and self.record.sweep else None
+
+    @property
+    def trial(self) -> int | None:
+        """Return the number of its trial in the sweep; several seeds of one setting have the same."""
+        return self.record.sweep.trial if self.record and self.record.sweep else None
+
+    @property
     def looks(self) -> bool:
         """Return whether this only looked at something: the table and the report pass it."""
         return self.record is not None and self.record.looks is True

@@ -6,9 +6,9 @@
     comparison = name ("=" | "!=" | "<" | "<=" | ">" | ">=") value
 
 A name is a column of the table: a setting, a metric (its best value; `last.val/loss` is the last), status,
-experiment, run, started, seconds, note; besides these `age`, the time since the start, and `tag`, any of the
-run's tags. Names and values with blanks or operators in them stand in quotes, in which a backslash keeps the
-quote behind it. A run without a value fulfils `!=` and `=none` alone.
+experiment, run, started, seconds, note, sweep, trial; besides these `age`, the time since the start, and
+`tag`, any of the run's tags. Names and values with blanks or operators in them stand in quotes, in which a
+backslash keeps the quote behind it. A run without a value fulfils `!=` and `=none` alone.
 """
 
 from __future__ import annotations
@@ -62,6 +62,11 @@ def select(rows: Sequence[Row], *filters: str) -> list[Row]:
     """
     fulfilled = [parse(text, rows) for text in filters if text.strip()]
     return [row for row in rows if all(holds(row) for holds in fulfilled)]
+
+
+def of_sweep(name: str) -> str:
+    """Return the filter that lets a sweep's runs through; '' for ''."""
+    return 'sweep="' + re.sub(r'([\\"])', r"\\\1", name) + '"' if name else ""
 
 
 def parse(text: str, rows: Sequence[Row]) -> Predicate:
@@ -170,7 +175,7 @@ def _check(shown: str, name: str, column: str, wanted: str, found: Sequence[Any]
     flat = [each for one in found for each in (one if isinstance(one, list) else [one]) if each is not None]
     if column == "status":
         flat += [*get_args(Status), UNKNOWN, UNREADABLE]
-    if column in ("status", "experiment", "tags") and wanted not in flat:
+    if column in ("status", "experiment", "tags", "sweep") and wanted not in flat:
         known = sorted(set(flat))
         near = nearest(wanted, known, most=3)
         raise UserError(f"{shown}: no such {name}.{near} There: {some(known, 6)}.")

@@ -33,14 +33,16 @@ _PLACELESS = {  # why runs are missing along an axis
 class CompareConfig(Config):
     """What is compared, and how.
 
-    `experiment` is a name, newest (that of the newest run with metrics) or all; `where` a filter such as
-    'margin>=5 and age<7d'. `metric` says which run is better; by default the one that the runs call the most
-    important; `mode`, min or max, whether less or more of it is better, where the runs don't say so. `tags`
-    names curves, by commas; by default the metric and the training's counterpart. `smooth` is TensorBoard's
-    smoothing; `x` what curves are drawn over; `best` how many runs are set against the rest.
+    `experiment` is a name, newest (that of the newest run with metrics) or all; `sweep` that of one whose
+    trials alone are compared; `where` a filter such as 'margin>=5 and age<7d'. `metric` says which run is
+    better; by default the one that the runs call the most important; `mode`, min or max, whether less or more
+    of it is better, where the runs don't say so. `tags` names curves, by commas; by default the metric and
+    the training's counterpart. `smooth` is TensorBoard's smoothing; `x` what curves are drawn over; `best`
+    how many runs are set against the rest.
     """
 
     experiment: str = Field(NEWEST, min_length=1)
+    sweep: str = ""
     where: str = ""
     metric: str = ""
     mode: Literal["auto", "min", "max"] = "auto"
@@ -195,16 +197,17 @@ class Comparison:
 def compare(config: CompareConfig, logs: Path | None = None) -> Comparison:
     """Read the runs that the settings choose.
 
-    Raises UserError for a filter that can't be read, an unknown experiment, metric or tag; no runs are fine.
+    Raises UserError for a filter that can't be read, an unknown experiment, sweep, metric or tag; no runs are
+    fine.
     """
     directions = directions_of(config.metric, config.mode)
     rows = [row for row in listing.rows(logs, directions=directions) if not row.looks]
     if rows and config.experiment not in (NEWEST, ALL):
         rows = listing.rows(logs, config.experiment, directions)
-    elif config.experiment == NEWEST:
+    elif config.experiment == NEWEST and not config.sweep:
         newest = next((row.experiment for row in rows if columns.main_metrics([row])), None)
         rows = [row for row in rows if row.experiment == newest]
-    return comparison(query.select(rows, config.where), config)
+    return comparison(query.select(rows, query.of_sweep(config.sweep), config.where), config)
 
 
 def comparison(rows: list[Row], config: CompareConfig, most: int = MOST_CURVES) -> Comparison:

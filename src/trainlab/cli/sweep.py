@@ -1,0 +1,436 @@
+"""`trainlab sweep`: many settings of one program, and what became of them; `trainlab worker` helps along."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import psutil
+import typer.core
+
+from trainlab import extras, untrusted
+from trainlab.cleaning import printable
+from trainlab.cli.options import Logs, WithArguments
+from trainlab.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trainlab.sweeps.definition import Definition
+    from trainlab.sweeps.listing import Listed
+    from trainlab.sweeps.objective import Goal
+    from trainlab.sweeps.order import Order
+    from trainlab.sweeps.queue import Queue, Trial
+    from trainlab.sweeps.slots import Slots
+
+OUTPUT = "output.log"  # of a detached sweep, in its folder
+GLANCE = 0.2  # seconds between two looks
+REPORTED_AFTER = 5.0  # seconds of waiting, until it is printed what for
+START = "start"  # the command that any first word means but those of the group
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Of a sweep; all: trainlab sweep list")]
+Count = Annotated[int | None, typer.Option("--slots", help="Trials at a time; default: one a GPU, or one.")]
+PerGpu = Annotated[int, typer.Option("--per-gpu", help="Trials that share one GPU, without a wall between.")]
+Wait = Annotated[bool, typer.Option("--wait-for-gpu", help="Wait for GPUs that somebody else uses.")]
+Gpus = Annotated[
+    Literal["all", "none"] | None, typer.Option(help="Run trials on GPUs alone, or on none; default: if any.")
+]
+
+
+class _Sweep(typer.core.TyperGroup):
+    """A group whose first word may also be a notebook: then it is what `start` is told."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the name of the hidden command before what isn't one's."""
+        if not args or args[0] not in self.commands:
+            args = [START, *(args or ["--help"])]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Leave the hidden command's name out of what is printed."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return "" if name == START else name, command, rest
+
+
+app = typer.Typer(cls=_Sweep, help="Try many settings of a notebook or script; trials are ordinary runs.")
+
+
+@app.command(START, cls=WithArguments, hidden=True, options_metavar="")
+def start(  # noqa: PLR0913, PLR0917
+    ctx: typer.Context,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NOTEBOOK|SCRIPT|MODULE:FUNCTION|FILE.toml [KEY=VALUES]... [-- ARGUMENT...]"),
+    ] = None,
+    goal: Annotated[str | None, typer.Option(help="The metric that decides, such as val/loss.")] = None,
+    mode: Annotated[Literal["min", "max"] | None, typer.Option(help="Which of it is better.")] = None,
+    method: Annotated[
+        Literal["grid", "tpe", "random"] | None, typer.Option(help="Lists alone: grid; with ranges: tpe.")
+    ] = None,
+    trials: Annotated[
+        str | None, typer.Option(metavar="N", help="How many; with --resume +N, so many more.")
+    ] = None,
+    prune: Annotated[
+        Literal["none", "median", "hyperband", "patience"] | None, typer.Option(help="End poor trials early.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs of each setting; their mean decides.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of what is drawn, and of the first run.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the sweep; default: the program and the time.")] = None,
+    module: Annotated[bool, typer.Option("-m", help="It is a module's name, as for `python -m`.")] = False,
+    resume: Annotated[str | None, typer.Option(metavar="NAME", help="Go on with this sweep.")] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Resume it though its program has changed.")
+    ] = False,
+    slots: Count = None,
+    per_gpu: PerGpu = 1,
+    gpus: Gpus = None,
+    wait_for_gpu: Wait = False,
+    at: Annotated[
+        str | None, typer.Option(metavar="HEAD", help="The head that keeps it (docs/hosts.md).")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Start it and return at once.")] = False,
+    logs: Logs = None,
+) -> None:
+    r"""Try many settings of a notebook or script, and say which is best by a metric.
+
+    KEY=1,3,5 is a list, KEY=1..9 and KEY=1e-5..1e-3:log and KEY=1..9:2 are ranges, KEY=VALUE is the same for
+    all, and '\,' is a comma of a value. All about it: docs/sweeps.md
+
+    Also: trainlab sweep list | show NAME | stop NAME | rebuild NAME
+    """
+    from trainlab.sweeps import order as orders
+    from trainlab.sweeps import slots as places
+    from trainlab.sweeps.definition import create
+
+    extras.need("optuna", "A sweep")
+    said = {"goal": goal, "mode": mode, "method": method, "prune": prune, "seeds": seeds, "seed": seed}
+    options = {key: each for key, each in said.items() if each is not None}
+    found = places.find(slots, gpus=gpus != "none", per_gpu=per_gpu, wait=wait_for_gpu)
+    if resume is None:
+        order = _ordered(words or [], module).told(
+            (words or [])[1:], options | _number(trials), arguments=ctx.obj, name=name, at=at
+        )
+        definition, remarks = orders.define(order, logs)
+        for each in remarks:
+            print(printable(each), file=sys.stderr)
+        create(definition, logs)
+    else:
+        if name is not None:
+            raise UserError(f"--name {name}: a sweep that goes on has its name already. Leave --name out.")
+        order = orders.Order(program="").told([each for each in words or [] if "=" in each], options)
+        definition = _resumed(resume, order, _more(trials), anyway, at, logs)
+    _announce(definition, found)
+    if not detach:
+        raise typer.Exit(_lead(definition, found, at, logs))
+    again = ["--resume", definition.name, "--anyway", "--per-gpu", str(per_gpu)]
+    again += ["--slots", str(slots)] if slots is not None else []
+    again += ["--gpus", gpus] if gpus is not None else []
+    again += ["--wait-for-gpu"] if wait_for_gpu else []
+    again += ["--at", at] if at is not None else []
+    again += ["--logs", str(logs)] if logs is not None else []
+    _detached(definition, again, logs)
+
+
+@app.command("list")
+def list_sweeps(
+    format: Annotated[Literal["table", "json"], typer.Option(help="How to print it.")] = "table",
+    logs: Logs = None,
+) -> None:
+    """List the sweeps under logs/, the newest first."""
+    from trainlab.sweeps import definition, listing
+
+    extras.need("optuna", "A sweep")
+    place = definition.folder("all", logs).parent
+    found = sorted(place.glob("[!.]*/"), key=lambda each: each.stat().st_mtime, reverse=True)
+    sweeps = [_listed(each.name, logs) for each in found]
+    if format == "json":
+        sys.stdout.write(listing.as_json(sweeps))
+    elif sweeps:
+        print(listing.listing(sweeps))
+    else:
+        print(f"No sweeps in {place} yet: docs/sweeps.md", file=sys.stderr)
+
+
+@app.command()
+def show(
+    name: Name,
+    format: Annotated[Literal["table", "csv", "json"], typer.Option(help="How to print it.")] = "table",
+    logs: Logs = None,
+) -> None:
+    """Show a sweep: its trials, the best five, and what sets them apart."""
+    from trainlab.sweeps import display
+    from trainlab.sweeps.definition import load
+
+    definition = load(name, logs)
+    trials = _queue(definition, None, logs).trials()
+    if format == "json":
+        sys.stdout.write(display.as_json(definition, trials))
+    elif format == "csv":
+        sys.stdout.write(display.as_csv(definition, trials))
+    else:
+        curves = _Curves(definition, logs)
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print(display.show(definition, trials, curves, width, logs))
+        _print_summary(definition, trials, logs)
+
+
+@app.command()
+def stop(name: Name, logs: Logs = None) -> None:
+    """Stop a sweep that is led here: its runs save checkpoints, and their trials wait again."""
+    from trainlab.run import lock
+    from trainlab.sweeps.definition import folder, load
+    from trainlab.sweeps.display import counts
+    from trainlab.sweeps.worker import LEADER
+
+    definition, place = load(name, logs), folder(name, logs)
+    if not lock.taken(place, LEADER):
+        raise UserError(f"Nobody leads the sweep {name}. All that are led: trainlab sweep list")
+    leader = next(lock.holders(place, [LEADER]), None)
+    if leader is None:
+        raise UserError(
+            f"The sweep {name} is led, but not here: in another container, on another machine or by another "
+            "user. Stop it there."
+        )
+    process = psutil.Process(leader)
+    process.send_signal(signal.SIGTERM)
+    reported = time.monotonic() + REPORTED_AFTER
+    while lock.taken(place, LEADER):
+        if time.monotonic() > reported:
+            reported = float("inf")
+            print(f"its runs save checkpoints ... (without saving: kill -9 {leader})", file=sys.stderr)
+        time.sleep(GLANCE)
+    print(f"{name}: {counts(_queue(definition, None, logs).trials())}")
+    print(f"go on: {_typed('--resume', name)}")
+
+
+@app.command()
+def rebuild(name: Name, logs: Logs = None) -> None:
+    """Make a sweep's database anew from the records of its runs, where it is lost or damaged."""
+    from trainlab import paths
+    from trainlab.run import lock
+    from trainlab.sweeps import queue
+    from trainlab.sweeps.definition import folder, load
+    from trainlab.sweeps.display import counts
+    from trainlab.sweeps.worker import LEADER
+
+    definition = load(name, logs)
+    if lock.taken(folder(name, logs), LEADER):
+        raise UserError(f"The sweep {name} goes on just now. Stop it first: {_typed('stop', name)}")
+    print(f"{name}: {counts(queue.rebuild(definition, logs or paths.logs()).trials())}")
+    print(f"go on: {_typed('--resume', name)}")
+
+
+def worker(  # noqa: PLR0913, PLR0917
+    names: Annotated[list[str] | None, typer.Argument(metavar="[SWEEP]...", help="Default: all.")] = None,
+    join: Annotated[
+        str | None, typer.Option("--join", metavar="HEAD", help="The head that keeps them; default: logs/.")
+    ] = None,
+    slots: Count = None,
+    per_gpu: PerGpu = 1,
+    gpus: Gpus = None,
+    wait_for_gpu: Wait = False,
+    until_empty: Annotated[bool, typer.Option("--until-empty", help="End when no trial is left.")] = False,
+    logs: Logs = None,
+) -> None:
+    """Take trials of sweeps that are led elsewhere, and run them here."""
+    from trainlab.sweeps import slots as places
+    from trainlab.sweeps import worker as loop
+
+    extras.need("optuna", "A sweep")
+    found = places.find(slots, gpus=gpus != "none", per_gpu=per_gpu, wait=wait_for_gpu)
+    if gpus == "all" and not found.all[0].gpu:
+        raise UserError("--gpus all: no GPU is seen here. Leave it out to compute on the CPUs.")
+    print(_places(found), flush=True)
+    names = names or []
+    raise typer.Exit(loop.join(join, slots=found, names=names, until_empty=until_empty, logs=logs))
+
+
+def _ordered(words: Sequence[str], module: bool) -> Order:
+    """Return the order that the first word begins: a file, or a program."""
+    from trainlab.headless import launcher
+    from trainlab.sweeps import order as orders
+
+    first = words[0] if words else ""
+    if not first or "=" in first:
+        raise UserError("Train what? Name a notebook or a script first: trainlab sweep news margin=1,3,5 ...")
+    if first.endswith(".toml"):
+        return orders.from_file(Path(first))
+    return orders.Order(first, module=module or launcher.is_function(first))
+
+
+def _number(trials: str | None) -> dict[str, int]:
+    if trials is None:
+        return {}
+    if not trials.isdecimal():
+        raise UserError(f"--trials {trials}: expected a whole number. (+20 is for a sweep that goes on.)")
+    return {"trials": int(trials)}
+
+
+def _more(trials: str | None) -> int:
+    """Return how many trials more a sweep that goes on is to have."""
+    if trials is None:
+        return 0
+    if not re.fullmatch(r"\+\d{1,9}", trials):
+        raise UserError(
+            f"--trials {trials}: of a sweep that goes on say how many more, such as --trials +20."
+        )
+    return int(trials)
+
+
+def _resumed(  # noqa: PLR0913, PLR0917
+    name: str, order: Order, more: int, anyway: bool, at: str | None, logs: Path | None
+) -> Definition:
+    """Return the sweep that goes on; raise UserError where it can't, and then nothing was changed."""
+    from trainlab.run import lock
+    from trainlab.sweeps import order as orders
+    from trainlab.sweeps.definition import digest, extend, folder, load, program_file
+    from trainlab.sweeps.worker import LEADER
+
+    definition = load(name, logs)
+    orders.check_same(definition, order)
+    if lock.taken(folder(name, logs), LEADER):
+        raise UserError(f"The sweep {name} goes on already. Stop it first: {_typed('stop', name)}")
+    program = program_file(definition)
+    if digest(program) != definition.code and not anyway:
+        changed = (
+            f"{program} has changed since the sweep {name} was made, whose trials can be compared only if it "
+            f"does the same still. The copy from then: {folder(name, logs) / program.name}."
+        )
+        if not sys.stdin.isatty():
+            raise UserError(f"{changed} If it does: --anyway. Else start a new sweep.")
+        typer.confirm(f"{changed} Go on?", abort=True)
+    if more:
+        if definition.method == "grid":
+            raise UserError(f"--trials +{more}: a grid has all of its combinations. Start a new sweep.")
+        queue = _queue(definition, at, logs)
+        definition = extend(name, more, logs)
+        queue.add(more)
+        queue.close()
+    return definition
+
+
+def _announce(definition: Definition, found: Slots) -> None:
+    """Say what begins, and how it is stopped and goes on."""
+    from trainlab.sweeps.display import goal
+
+    seeds = f" of {definition.seeds} seeds" if definition.seeds > 1 else ""
+    prune = "" if definition.prune == "none" else f", pruned by {definition.prune}"
+    print(f"sweep {definition.name}: {definition.trials:,} trials{seeds}, {definition.method}{prune}")
+    print(f"goal: {goal(definition)}")
+    print(_places(found))
+    print(f"stop: Ctrl-C, or {_typed('stop', definition.name)}")
+    print(f"go on: {_typed('--resume', definition.name)}", flush=True)
+
+
+def _places(found: Slots) -> str:
+    """Return how many slots there are, and with how many threads."""
+    count, threads = len(found.all), {each.threads for each in found.all}
+    kind = "GPUs" if found.all[0].gpu else "CPUs"
+    each = " to ".join(map(str, sorted({min(threads), max(threads)})))
+    said = f"{count} {'slots' if count > 1 else 'slot'} on {kind}, {each} threads each"
+    return printable(f"{said}. {found.remark}" if found.remark else said)
+
+
+def _typed(*words: str) -> str:
+    """Return what to type for a command of a sweep, from where this one was typed."""
+    from trainlab.run import stopping
+
+    typed = shlex.join(words)
+    return f'make sweep ARGS="{typed}"' if stopping.MAKE in os.environ else f"trainlab sweep {typed}"
+
+
+def _lead(definition: Definition, found: Slots, at: str | None, logs: Path | None) -> int:
+    """Lead a sweep with its table in view; say at its end what it has found."""
+    from trainlab.sweeps import worker as loop
+    from trainlab.sweeps.board import Board
+    from trainlab.sweeps.display import counts
+
+    curves = _Curves(definition, logs)
+    with Board(definition, curves) as board:
+
+        def look(queue: Queue, last: bool) -> None:
+            board.update(queue.trials(), now=last)
+
+        code = loop.lead(definition, slots=found, at=at, logs=logs, show=look)
+    trials = _queue(definition, at, logs).trials()
+    if code > 128:  # a signal
+        print(f"{definition.name}: {counts(trials)}")
+        print(f"go on: {_typed('--resume', definition.name)}")
+    else:
+        _print_summary(definition, trials, logs)
+    return code
+
+
+def _print_summary(definition: Definition, trials: Sequence[Trial], logs: Path | None) -> None:
+    from trainlab.sweeps import summary
+
+    print(summary.summary(definition, trials, _Curves(definition, logs), logs))
+    print(summary.weighed(definition, trials))
+
+
+def _detached(definition: Definition, words: Sequence[str], logs: Path | None) -> None:
+    """Let a process of its own lead a sweep, which the terminal's end does not reach."""
+    from trainlab.sweeps.definition import folder
+
+    output = folder(definition.name, logs) / OUTPUT
+    with untrusted.appended(output) as log:
+        subprocess.Popen(
+            [sys.executable, "-c", "from trainlab.cli import main; main()", "sweep", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    print(f"follow: {_typed('show', definition.name)}, or {output}")
+
+
+def _queue(definition: Definition, at: str | None, logs: Path | None) -> Queue:
+    from trainlab.sweeps.queue import Queue
+
+    return Queue.open(definition, at, logs)
+
+
+def _listed(name: str, logs: Path | None) -> Listed:
+    """Return a sweep for the list, or why it can't be read."""
+    from trainlab.sweeps import definition
+    from trainlab.sweeps.listing import Listed
+
+    try:
+        found = definition.load(name, logs)
+        queue = _queue(found, None, logs)
+        trials = queue.trials()
+        queue.close()
+    except UserError as error:
+        return Listed(name, fault=str(error))
+    created = (definition.folder(name, logs) / definition.FILE).stat().st_mtime
+    return Listed(name, found, trials, created)
+
+
+class _Curves:
+    """The goal's values of a trial's runs, each run read on from where the last look ended."""
+
+    def __init__(self, definition: Definition, logs: Path | None) -> None:
+        from trainlab import paths
+
+        self.goal, self.logs = definition.goal, logs or paths.logs()
+        self.known: dict[str, Goal] = {}
+
+    def __call__(self, trial: Trial) -> list[list[float]]:
+        """Return the values of each run, one a validation."""
+        from trainlab.sweeps.display import run_folder
+        from trainlab.sweeps.objective import Goal
+
+        found = []
+        for run in trial.runs:
+            folder = run_folder(run, self.logs)
+            if folder is not None:
+                found.append(self.known.setdefault(run, Goal(folder, self.goal)).values())
+        return found

@@ -1,0 +1,135 @@
+"""What a sweep has found: its best trials, what sets them apart, which settings matter, and how to go on."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainlab import paths
+from trainlab.cleaning import lines, printable
+from trainlab.errors import UserError
+from trainlab.run import record
+from trainlab.runs.display import Column, short, table_text
+from trainlab.sweeps.display import counts, goal, no_curves, ranked, reason, value_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trainlab.sweeps.definition import Definition
+    from trainlab.sweeps.display import Curves
+    from trainlab.sweeps.queue import Trial
+
+BEST = 5  # trials that are shown
+LONGER = 2  # times as long as in the sweep runs the best one on
+LENGTHS = ("epochs", "max_epochs", "num_train_epochs", "max_steps", "steps")  # settings that say how long
+_MOST_FAULTS = 3  # reasons of failed trials
+_PATIENCE = 120  # seconds for the weighing of settings; some thousand trials need fewer than twenty
+
+
+def summary(
+    definition: Definition, trials: Sequence[Trial], curves: Curves = no_curves, logs: Path | None = None
+) -> str:
+    """Return what a sweep has found: the best five trials, failures, and the commands to go on with.
+
+    Args:
+        definition: The sweep.
+        trials: All its trials.
+        curves: Gives the goal's values of each run of a trial, one a validation; for the spread of seeds.
+        logs: The folder of runs, by default `logs/`: a run's record says how long it was.
+    """
+    order = ranked(definition, trials)
+    parts = [printable(f"{definition.name}: {counts(trials)}"), f"goal: {goal(definition)}"]
+    if not order:
+        parts.append("No trial has finished with a value.")
+    else:
+        top = order[:BEST]
+        shown = [
+            Column("trial", [str(each.number) for each in top], right=True),
+            Column(
+                printable(definition.goal),
+                [value_text(definition, each, curves(each)) for each in top],
+                right=True,
+            ),
+            *(Column(printable(n), [short(each.settings.get(n)) for each in top]) for n in definition.space),
+            Column("run", [printable(each.runs[0]) if each.runs else "" for each in top]),
+        ]
+        parts += ["", f"The best {len(top)}" if len(top) > 1 else "The best", str(table_text(shown))]
+    failed = [each for each in trials if each.state == "failed"]
+    parts += [""] * bool(failed)
+    parts += [f"trial {each.number} failed: {reason(definition, each)}" for each in failed[:_MOST_FAULTS]]
+    if more := failed[_MOST_FAULTS:]:
+        parts.append(f"... and {len(more)} more that failed")
+    if order:
+        chosen = f"--sweep {shlex.quote(definition.name)} --metric {shlex.quote(definition.goal)}"
+        parts += [
+            "",
+            f"The best one, longer: {longer(definition, order[0], logs)}",
+            f"Parallel coordinates: trainlab runs plot {chosen} --kind parallel -o parallel.svg",
+            f"All on one page: trainlab runs report {chosen}",
+            f"In a notebook: notebooks/compare.ipynb with sweep = {definition.name!r}",
+        ]
+    return "\n".join(printable(each) if "\n" not in each else lines(each) for each in parts)
+
+
+def longer(definition: Definition, trial: Trial, logs: Path | None = None) -> str:
+    """Return the command that runs a trial's settings once more, for longer where a setting says how long."""
+    settings: dict[str, Any] = {**definition.fixed, **trial.settings}
+    known: dict[str, Any] = {}
+    if trial.runs:
+        with suppress(UserError, OSError):
+            known = record.read((logs or paths.logs()) / trial.runs[0]).config
+    for name in LENGTHS:
+        now: Any = settings.get(name, known.get(name))
+        with suppress(TypeError, ValueError):
+            settings[name] = int(now) * LONGER
+            break
+    words = [f"{name}={value}" for name, value in settings.items()]
+    start = ["trainlab", "run", *(["-m"] if definition.module else []), program(definition)]
+    arguments = ["--", *definition.arguments] if definition.arguments else []
+    return shlex.join([*start, *words, *arguments])
+
+
+def program(definition: Definition) -> str:
+    """Return what `trainlab run` calls the program: a notebook's bare name where it lies in notebooks/."""
+    path = Path(definition.program)
+    if definition.module or path.suffix != ".ipynb" or path.parent != paths.notebooks().resolve():
+        return definition.program
+    return path.stem
+
+
+def weighed(definition: Definition, trials: Sequence[Trial]) -> str:
+    """Return what sets the best trials apart from the rest, and how much each setting matters.
+
+    Both as `trainlab runs report` has them, of the finished trials; in a process of its own, because what it
+    imports would stay in the memory of a process that leads a sweep. Where it can't be told, why not.
+    """
+    order = ranked(definition, trials)
+    told = {
+        "goal": definition.goal,
+        "mode": definition.mode,
+        "best": BEST,
+        "trials": [{"settings": each.settings, "value": each.value} for each in order],
+    }
+    command = [sys.executable, "-m", "trainlab.sweeps.weighing"]
+    try:
+        done = subprocess.run(
+            command,
+            input=json.dumps(told, default=str),
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"The settings were not weighed: it took more than {_PATIENCE} s."
+    text = (
+        done.stdout
+        if done.returncode == 0
+        else f"The settings were not weighed: {done.stderr.strip()[-300:]}"
+    )
+    return lines(text.strip("\n"))
