@@ -96,5 +96,5 @@ def check_shared(at: str, logs: Path) -> None:
     if sweeps and not seen(sweeps, logs):
         raise UserError(
             f"{database.shown(at)} keeps {some(sorted(sweeps))}, and {logs} holds none of them: this machine "
-            "sees another logs/. Mount the logs/ of the machine that began them in its place, and begin again."
+            "sees another logs/. Mount the logs/ of the machine that began them there, and begin again."
         )

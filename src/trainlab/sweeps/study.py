@@ -122,7 +122,7 @@ class Study:
         )
 
     def notes(self) -> dict[str, str]:
-        """Return the text beside each study of the database, by the studies' names; '' where there is none."""
+        """Return the text beside each study of the database by the studies' names, '' for none."""
         beside = (_notes.c.study_id == _studies.c.study_id) & (_notes.c.key == ATTRIBUTE)
         asked = select(_studies.c.study_name, _notes.c.value_json).select_from(
             _studies.outerjoin(_notes, beside)
