@@ -7,6 +7,7 @@ import trainlab
 from compared_runs import record, record_foreign
 from trainlab.cli.runs import app
 from trainlab.errors import UserError
+from trainlab.run import record as records
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +97,19 @@ def test_without_runs_there_is_a_sentence_and_no_file(tmp_path, command):
     assert (done.exit_code, done.stdout) == (1, "")
     assert "No runs in" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_s_runs_alone_are_drawn_and_reported(tmp_path):
+    for name, sweep in (("a", "s"), ("b", "s"), ("c", None)):
+        known = sweep and {"name": sweep, "trial": 0}
+        folder = record(tmp_path, name, {"margin": ord(name)}, [1.0, 0.5])
+        records.update(folder, sweep=known)
+    out = tmp_path / "report.html"
+    done = call(tmp_path, "report", "--sweep", "s", "--where", "margin>1", "-o", str(out))
+    assert done.exit_code == 0, done.output
+    page = out.read_text()
+    assert "2 runs with sweep=&#34;s&#34; and margin&gt;1" in page
+    done = call(tmp_path, "plot", "--sweep", "s", "--kind", "parallel", "-o", str(tmp_path / "a.svg"))
+    assert "2 runs, the darkest" in (tmp_path / "a.svg").read_text()
+    with pytest.raises(UserError, match="no such sweep"):
+        call(tmp_path, "plot", "--sweep", "t", "-o", str(tmp_path / "b.svg"))

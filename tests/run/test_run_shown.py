@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from runs_folder import foreign, make
+from trainlab.run import events, record
 from trainlab.run.run import Run
 from trainlab.runs import archive, trash
 
@@ -168,3 +169,12 @@ def test_an_embedding_of_a_resumed_run_is_listed_once(tmp_path):
         for step in (0, 3, 0):
             run.log_embedding("titles", np.eye(3), step=step)
     assert (run.folder / "projector_config.pbtxt").read_text().count("embeddings {") == 2
+
+
+def test_a_trial_has_its_sweep_and_its_number_among_the_hyperparameters(tmp_path):
+    with Run("news", {"margin": 5.0}, logs=tmp_path, monitor=False) as run:
+        run.log({"val/loss": 1.0}, 0)
+    record.update(run.folder, sweep={"name": "margins", "trial": 7, "attempts": 1})
+    with Run("news", {"margin": 5.0}, logs=tmp_path, monitor=False, resume=run.folder):
+        pass
+    assert events.outcome(run.folder).config == {"margin": 5.0, "sweep": "margins", "trial": 7}

@@ -93,7 +93,7 @@ def taken(folder: Path, name: str) -> bool:
 
 
 def holders(folder: Path, names: Sequence[str] = (RUNNER, RUN)) -> Iterator[int]:
-    """Yield the processes in reach that hold locks in a folder: a run's headless runner before who logs."""
+    """Yield the processes in reach that hold a run's locks: the headless runner first, then whoever logs."""
     for name in names:
         if taken(folder, name):
             found = [*_opened_by(folder / name)]

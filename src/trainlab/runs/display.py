@@ -95,7 +95,7 @@ def progress(row: Row) -> str:
         parts.append(
             f"epoch {min(planned.epochs, 1 + step * planned.epochs // planned.steps)} of {planned.epochs}"
         )
-    if pace := step_seconds(row.record):
+    if (pace := step_seconds(row.record)) is not None:
         parts.append(f"about {' '.join(duration(pace * (planned.steps - step)).split()[:2])} left")
     return ", ".join(parts)
 
@@ -281,6 +281,8 @@ def show(row: Row) -> None:
         "note": row.note,
     }
     if (known := row.record) is not None:
+        if known.sweep is not None:
+            facts["sweep"] = f"{known.sweep.name}, trial {known.sweep.trial}"
         if row.status == "running":
             command = stopping.command("stop", row.run)
             facts["process"] = f"{known.pid} on {known.host or 'this machine'}; to stop it: {command}"

@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 
     from trainlab.sweeps.definition import Definition
     from trainlab.sweeps.display import Curves, Remaining
-    from trainlab.sweeps.queue import Trial
+    from trainlab.sweeps.queue import Queue, Trial
 
 _EVERY = 0.5  # seconds between two pictures of a terminal
+_SHARE = 20  # reading and drawing take at most a twentieth of the time
 _MOST_ENDED = 4  # rows kept for the newest pruned and failed trials, where the table must be cut
 _LEAST_ROWS = 3
 
@@ -70,7 +71,7 @@ class Board:
         self._seen: dict[int, str] | None = None  # the state of each trial at the last update
         self._began: dict[int, float] = {}  # when a running one was first seen, by the monotonic clock
         self._took: list[float] = []  # seconds of those that have ended before our eyes
-        self._drawn = 0.0
+        self._drawn = self._read_next = 0.0  # by the monotonic clock
 
     def __enter__(self) -> Self:
         """Take the terminal."""
@@ -84,6 +85,13 @@ class Board:
         """Give the terminal back, without the table: `summary` tells more."""
         if self._live:
             self._live.stop()
+
+    def __call__(self, queue: Queue, last: bool = False) -> None:
+        """Show how a queue's trials are: what `worker.lead` calls. A large study is read less often."""
+        began = time.monotonic()
+        if last or began >= self._read_next:
+            self.update(queue.trials(), now=last)
+            self._read_next = time.monotonic() + _SHARE * (time.monotonic() - began)
 
     def update(self, trials: Sequence[Trial], now: bool = False) -> None:
         """Show how the trials are; in a terminal at most twice a second, unless it must be `now`."""
@@ -126,13 +134,12 @@ class Board:
         """Return the trials that a table of some rows shows, and how many others there are."""
         order = ordered(self._definition, [each for each in trials if each.state != "waiting"])
         running = [each for each in order if each.state == "running"][:room]
-        lost = sorted(
-            (each for each in order if each.state in ("pruned", "failed")), key=lambda each: each.number
-        )
+        lost = [each for each in order if each.state in ("pruned", "failed")]
+        lost.sort(key=lambda each: each.number, reverse=True)
         finished = [each for each in order if each.state == "finished"]
         left = room - len(running)
         few = min(len(lost), max(_MOST_ENDED, left - len(finished)), left)
-        shown = [*running, *finished[: left - few], *(lost[-few:] if few else [])]
+        shown = [*running, *finished[: left - few], *lost[:few]]
         known = {each.number for each in shown}
         of = Counter(each.state for each in trials if each.number not in known)
         others = ", ".join(f"{of[state]:,} {state}" for state in ("running", *ENDED, "waiting") if of[state])

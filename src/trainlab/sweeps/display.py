@@ -14,6 +14,7 @@ import shlex
 import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,19 +32,20 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from trainlab.sweeps.definition import Definition
-    from trainlab.sweeps.queue import Trial
+    from trainlab.sweeps.queue import State, Trial
 
     Curves = Callable[[Trial], Sequence[Sequence[float]]]
     Remaining = Callable[[Trial], float | None]
 
-STATES = ("running", "finished", "pruned", "failed", "waiting")
-ENDED = ("finished", "pruned", "failed")
+STATES: tuple[State, ...] = ("running", "finished", "pruned", "failed", "waiting")
+ENDED: tuple[State, ...] = ("finished", "pruned", "failed")
 MOST_ROWS = 40  # that `show` prints: more are for a sheet or a program
 _GAP = 2  # spaces between columns
 _LONGEST_REASON = 300  # characters
 _LONGEST_SETTING = 32  # characters of a setting's value
 _TIGHT = 8  # characters that a setting's title keeps, where the table must fit
-_LEAST_REASON = 14  # characters: less of a reason tells nothing
+_WHY = "progress or reason"
+_LEAST_REASON = 16  # characters: less of a reason tells nothing
 _SETTINGS = 3.0  # rank of the first setting among the columns; those of the others lie below 4
 
 
@@ -86,9 +88,9 @@ def goal(definition: Definition) -> str:
     return printable(f"{definition.goal}{mean}, {better} is better")
 
 
-def reason(definition: Definition, trial: Trial) -> str:
-    """Return why a trial was pruned or failed, which seed it is at, and how often it was taken, if again."""
-    parts = []
+def reason(definition: Definition, trial: Trial, left: float | None = None) -> str:
+    """Return why a trial was pruned or failed, or how far it is: `left` seconds, its seed; if taken again."""
+    parts = [] if left is None else [f"{' '.join(duration(left).split()[:2])} left"]
     if trial.state in ("pruned", "failed"):
         text = printable(" ".join(trial.reason.split()))
         parts.append(text.removeprefix(trial.state).lstrip(" :"))
@@ -117,7 +119,8 @@ def table(
 
     Returns:
         The columns trial, host or slot, the settings that vary, last, best (of several seeds with their
-        standard deviation), validations, ETA, state, why; where all don't fit, those that tell most.
+        standard deviation), validations, state, progress or reason; where all don't fit,
+        those that tell most.
     """
     values = [curves(each) for each in trials]
     hosts = {each.owner.host for each in trials if each.owner}
@@ -139,10 +142,10 @@ def table(
             ),
         ),
         (7.0, Column("validations", [str(sum(map(len, each)) or "") for each in values], right=True)),
-        (5.0, Column("ETA", [duration(each) for each in left], right=True)),
         (0.0, Column("state", [each.state for each in trials])),
     ]
-    return table_text(_fitted(shown, [reason(definition, each) for each in trials], width))
+    why = [reason(definition, *each) for each in zip(trials, left, strict=True)]
+    return table_text(_fitted(shown, why, width))
 
 
 def value_text(definition: Definition, trial: Trial, values: Sequence[Sequence[float]] = ()) -> str:
@@ -154,13 +157,23 @@ def value_text(definition: Definition, trial: Trial, values: Sequence[Sequence[f
     return short(value) + spread
 
 
+def run_folder(run: str, logs: Path | None = None) -> Path | None:
+    """Return the folder of a trial's run, 'experiment/run'; None for one that is not below `logs/`."""
+    place = (logs or paths.logs()).resolve()
+    with suppress(OSError, ValueError, RuntimeError):  # a NUL, links in a circle
+        folder = (place / run).resolve()
+        return folder if folder.is_relative_to(place) and folder != place else None
+    return None
+
+
 def seconds_left(definition: Definition, trial: Trial, logs: Path | None = None) -> float | None:
     """Return the seconds that a trial will still take, its seeds that come included, by its run's record."""
-    if not trial.runs:
+    folder = run_folder(trial.runs[-1], logs) if trial.runs else None
+    if folder is None:
         return None
     try:
-        known = record.read((logs or paths.logs()) / trial.runs[-1])
-    except (UserError, OSError):
+        known = record.read(folder)
+    except UserError:
         return None
     pace, planned = step_seconds(known), known.planned
     if pace is None or planned is None or planned.steps is None:
@@ -173,7 +186,7 @@ def _fitted(shown: Sequence[tuple[float, Column]], why: list[str], width: int | 
     """Return the columns that fit: long titles are cut first; reasons get the room that is left."""
     kept = [(rank, column) for rank, column in shown if any(column.cells)]
     if width is None:
-        return [column for _, column in kept] + ([Column("why", why)] if any(why) else [])
+        return [column for _, column in kept] + ([Column(_WHY, why)] if any(why) else [])
 
     needed = min(_LEAST_REASON, max(map(len, why), default=0)) + _GAP if any(why) else 0
 
@@ -195,7 +208,7 @@ def _fitted(shown: Sequence[tuple[float, Column]], why: list[str], width: int | 
         kept = [(rank, column) for rank, column in kept if rank != last]
     columns = [column for _, column in kept]
     if any(why) and room() >= needed:
-        columns.append(Column("why", [cut(each, room() - _GAP) for each in why]))
+        columns.append(Column(cut(_WHY, room() - _GAP), [cut(each, room() - _GAP) for each in why]))
     return columns
 
 

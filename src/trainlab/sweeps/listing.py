@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from trainlab import paths
 from trainlab.cleaning import printable
+from trainlab.errors import UserError
 from trainlab.runs.display import Column, age, short, table_text
-from trainlab.sweeps.display import ENDED, ranked
+from trainlab.sweeps import definition
+from trainlab.sweeps.display import ENDED, STATES, ranked
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.text import Text
 
     from trainlab.sweeps.definition import Definition
@@ -35,6 +40,47 @@ class Listed:
     trials: Sequence[Trial] = ()
     created: float | None = None  # seconds since 1970
     fault: str = ""
+
+
+def found(logs: Path | None = None) -> list[Listed]:
+    """Return all sweeps under `logs/.sweeps`, the newest first; one that can't be read has its fault.
+
+    A database that does not answer is asked once, however many sweeps it holds.
+    """
+    from trainlab.sweeps.queue import Queue, QueueError
+
+    place = (logs or paths.logs()) / definition.SWEEPS
+    silent: dict[str | None, str] = {}  # databases, with what they failed with
+    sweeps = []
+    for folder in place.iterdir() if place.is_dir() else ():
+        if folder.name.startswith(".") or not folder.is_dir():
+            continue
+        known: Definition | None = None
+        trials: list[Trial] = []
+        fault = ""
+        try:
+            known = definition.load(folder.name, logs)
+            if known.at in silent:
+                fault = silent[known.at]
+            else:
+                queue = Queue.open(known, logs=logs)
+                try:
+                    trials = queue.trials()
+                finally:
+                    queue.close()
+        except UserError as error:
+            fault = str(error)
+            if known is not None and known.at and isinstance(error, QueueError) and error.passing:
+                silent[known.at] = fault
+        sweeps.append(Listed(folder.name, known, trials, _created(folder), fault))
+    return sorted(sweeps, key=lambda each: each.created or 0.0, reverse=True)
+
+
+def _created(folder: Path) -> float | None:
+    """Return when a sweep was ordered: its copy of the program never changes."""
+    with suppress(OSError):
+        return min((each.lstat().st_mtime for each in folder.iterdir()), default=None)
+    return None
 
 
 def listing(sweeps: Sequence[Listed]) -> Text:
@@ -65,12 +111,13 @@ def as_json(sweeps: Sequence[Listed]) -> str:
     found = []
     for each in sweeps:
         best = ranked(each.definition, each.trials)[:1] if each.definition else []
+        of = Counter(trial.state for trial in each.trials)
         found.append(
             {
                 "sweep": each.name,
                 "state": state(each),
                 "trials": len(each.trials),
-                **Counter(trial.state for trial in each.trials),
+                "by_state": {str(name): of[name] for name in STATES},
                 "best": best[0].value if best else None,
                 "goal": each.definition.goal if each.definition else None,
                 "created": each.created,

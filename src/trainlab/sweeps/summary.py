@@ -15,7 +15,8 @@ from trainlab.cleaning import lines, printable
 from trainlab.errors import UserError
 from trainlab.run import record
 from trainlab.runs.display import Column, short, table_text
-from trainlab.sweeps.display import counts, goal, no_curves, ranked, reason, value_text
+from trainlab.sweeps import space
+from trainlab.sweeps.display import counts, goal, no_curves, ranked, reason, run_folder, value_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,15 +81,15 @@ def longer(definition: Definition, trial: Trial, logs: Path | None = None) -> st
     """Return the command that runs a trial's settings once more, for longer where a setting says how long."""
     settings: dict[str, Any] = {**definition.fixed, **trial.settings}
     known: dict[str, Any] = {}
-    if trial.runs:
-        with suppress(UserError, OSError):
-            known = record.read((logs or paths.logs()) / trial.runs[0]).config
+    if trial.runs and (folder := run_folder(trial.runs[0], logs)):
+        with suppress(UserError):
+            known = record.read(folder).config
     for name in LENGTHS:
         now: Any = settings.get(name, known.get(name))
         with suppress(TypeError, ValueError):
             settings[name] = int(now) * LONGER
             break
-    words = [f"{name}={value}" for name, value in settings.items()]
+    words = [f"{name}={space.text(value)}" for name, value in settings.items()]
     start = ["trainlab", "run", *(["-m"] if definition.module else []), program(definition)]
     arguments = ["--", *definition.arguments] if definition.arguments else []
     return shlex.join([*start, *words, *arguments])

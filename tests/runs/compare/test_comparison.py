@@ -43,9 +43,17 @@ def test_an_experiment_all_of_them_or_a_filter_can_be_asked_for(logs):
     )
 
 
+def test_the_trials_of_a_sweep_alone_can_be_asked_for_whatever_is_newest(logs):
+    make(logs, "news/trial", minutes_ago=7, last=points(val_loss=0.5), sweep={"name": "s", "trial": 0})
+    assert chosen(logs, sweep="s")[0] == ["trial"]
+    with pytest.raises(UserError, match="no such sweep"):
+        chosen(logs, sweep="s", experiment="words")
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
+        ({"sweep": "s"}, "no such sweep"),
         ({"experiment": "nws"}, "Did you mean 'news'"),
         ({"where": "margn>3"}, "Did you mean 'margin'"),
         ({"metric": "val/los"}, "Did you mean 'val/loss'"),
