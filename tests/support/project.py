@@ -158,6 +158,16 @@ def own_images() -> dict[str, str]:
     return images(own_project())
 
 
+@functools.cache
+def own_head_image() -> str:
+    """Return the image of the head, of this checkout, built by the first test that asks."""
+    name = f"trainlab-head:{own_project()}"
+    command = ["docker", "build", "--quiet", "--file", "head/Dockerfile", "--tag", name, "."]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return name
+
+
 def lend_images(project: str) -> None:
     """Give this checkout's images to a clone, too, under its project's name."""
     for names in zip(own_images().values(), images(project).values(), strict=True):
