@@ -136,7 +136,7 @@ engine_execute() { # engine_execute COMMAND...: in the running container, else i
   engine_running || { built || alone up get_images >&2; how=(run --rm --no-deps); }
   ask_for_terminal
   how+=("${terminal[@]}")
-  if [[ $2 == run && ${terminal[0]} == --no-TTY ]]; then pass_signals_on "$@"
+  if [[ $2 =~ ^(run|sweep)$ && ${terminal[0]} == --no-TTY ]]; then pass_signals_on "$@"
   else docker compose "${how[@]}" jupyter env -u JUPYTER_TOKEN TRAINLAB_MAKE=1 "$@"; fi
 }
 

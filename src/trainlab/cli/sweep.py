@@ -163,9 +163,12 @@ def list_sweeps(
 def show(
     name: Name,
     format: Annotated[Literal["table", "csv", "json"], typer.Option(help="How to print it.")] = "table",
+    importance: Annotated[
+        bool, typer.Option("--importance", help="Weigh the settings too, which takes some seconds.")
+    ] = False,
     logs: Logs = None,
 ) -> None:
-    """Show a sweep: its trials, the best five, and what sets them apart."""
+    """Show a sweep: its trials, the best five, and what follows from them."""
     from trainlab.sweeps import display
     from trainlab.sweeps.definition import load
 
@@ -178,8 +181,8 @@ def show(
     else:
         curves = _Curves(definition, logs)
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        print(display.show(definition, trials, curves, width, logs))
-        _print_summary(definition, trials, logs)
+        print(f"{display.show(definition, trials, curves, width, logs)}\n")
+        _print_summary(definition, trials, logs, importance)
 
 
 @app.command()
@@ -255,7 +258,7 @@ def worker(  # noqa: PLR0913, PLR0917
 
 def _ordered(words: Sequence[str], module: bool) -> Order:
     """Return the order that the first word begins: a file, or a program."""
-    from trainlab.headless import launcher
+    from trainlab.headless import finding
     from trainlab.sweeps import order as orders
 
     first = words[0] if words else ""
@@ -263,7 +266,7 @@ def _ordered(words: Sequence[str], module: bool) -> Order:
         raise UserError("Train what? Name a notebook or a script first: trainlab sweep news margin=1,3,5 ...")
     if first.endswith(".toml"):
         return orders.from_file(Path(first))
-    return orders.Order(first, module=module or launcher.is_function(first))
+    return orders.Order(first, module=module or finding.is_function(first))
 
 
 def _number(trials: str | None) -> dict[str, int]:
@@ -351,29 +354,28 @@ def _lead(definition: Definition, found: Slots, at: str | None, logs: Path | Non
     """Lead a sweep with its table in view; say at its end what it has found."""
     from trainlab.sweeps import worker as loop
     from trainlab.sweeps.board import Board
-    from trainlab.sweeps.display import counts
+    from trainlab.sweeps.display import counts, heading
 
     curves = _Curves(definition, logs)
     with Board(definition, curves) as board:
-
-        def look(queue: Queue, last: bool) -> None:
-            board.update(queue.trials(), now=last)
-
-        code = loop.lead(definition, slots=found, at=at, logs=logs, show=look)
+        code = loop.lead(definition, slots=found, at=at, logs=logs, show=board)
     trials = _queue(definition, at, logs).trials()
     if code > 128:  # a signal
         print(f"{definition.name}: {counts(trials)}")
         print(f"go on: {_typed('--resume', definition.name)}")
     else:
+        print(f"{heading(definition, trials)}\n")
         _print_summary(definition, trials, logs)
     return code
 
 
-def _print_summary(definition: Definition, trials: Sequence[Trial], logs: Path | None) -> None:
+def _print_summary(
+    definition: Definition, trials: Sequence[Trial], logs: Path | None, weigh: bool = True
+) -> None:
     from trainlab.sweeps import summary
 
-    print(summary.summary(definition, trials, _Curves(definition, logs), logs))
-    print(summary.weighed(definition, trials))
+    for part in summary.summary(definition, trials, _Curves(definition, logs), logs, weigh):
+        print(part, flush=True)
 
 
 def _detached(definition: Definition, words: Sequence[str], logs: Path | None) -> None:

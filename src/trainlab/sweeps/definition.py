@@ -161,7 +161,7 @@ def program_file(definition: Definition) -> Path:
         UserError: It is not there.
     """
     if definition.module:
-        from trainlab.headless.launcher import find_module
+        from trainlab.headless.finding import find_module
 
         return find_module(definition.program.partition(":")[0])
     path = Path(definition.program)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainlab.errors import UserError
-from trainlab.headless import launcher
+from trainlab.headless import finding, launcher
 from trainlab.run import checkpoint, record
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Start:
         self._ready: Ready | None = None
         self.folder: Path | None = None  # once it is known
         self.remark = ""
-        if (order.module or order.program.endswith(launcher.SCRIPT)) and not order.resume:
+        if (order.module or order.program.endswith(finding.SCRIPT)) and not order.resume:
             self._ready = prepared(order)
             self.folder = self._ready.folder
             return
