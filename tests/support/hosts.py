@@ -1,4 +1,4 @@
-"""Containers as hosts on a network of their own: a head, workers, and one shared `logs/`; and what befalls them."""
+"""Containers as hosts on a network of their own: a head, workers, one shared `logs/`; and what befalls them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+
 from containers import GROUP, USER
 from project import CHECKOUT, own_head_image, own_images
 from trainlab.run import events, record
@@ -17,12 +19,15 @@ from waiting import until
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    Mounts = dict[str, Path]  # a folder of this machine by where a host has it
+
 GRACE = 6.0  # seconds, TRAINLAB_GRACE in the hosts
 PASSWORD = "of these tests"
+DISK = "120m"  # of the head: an empty database takes 40 MB, its journal 16 more
 SWEEP = "tiny"
 GOAL = "val/loss"
-# Logs its goal and saves a checkpoint at each step. Behind step `hold` it waits for a file `go`. All the while it writes
-# down that it lives: who, when by the machine's one clock that nobody sets, and at which step.
+# Logs its goal and saves a checkpoint at each step. Behind step `hold` it waits for a file `go`. All the while it
+# writes down that it lives: who, when by the machine's one clock that nobody sets, and at which step.
 SCRIPT = """
 import os, pathlib, socket, time, trainlab
 from trainlab.config import Config
@@ -60,6 +65,19 @@ def docker(*words: str, check: bool = True) -> str:
     return done.stdout
 
 
+@dataclass(frozen=True)
+class Told:
+    """What the database says of a trial: its state by Optuna's name, and what the queue knows of it."""
+
+    state: str
+    facts: dict[str, Any]
+
+    @property
+    def host(self) -> str:
+        """Who runs it, '' for nobody."""
+        return (self.facts["owner"] or {}).get("host", "")
+
+
 @dataclass
 class Hosts:
     """A network with a head, and hosts that come and go; `folder` is the disk that they share."""
@@ -68,8 +86,8 @@ class Hosts:
     name: str
     started: list[str] = field(default_factory=list)
 
-    def begin(self, disk: str = "--volume=/var/lib/head") -> None:
-        """Make the network and start the head on a disk of its own, an option of `docker run`."""
+    def begin(self) -> None:
+        """Make the network, and start the head on a disk of its own, small enough to be filled."""
         docker("network", "create", self.name)
         (self.folder / "train.py").write_text(SCRIPT)
         for name in ("logs", "data", "notebooks"):
@@ -77,27 +95,34 @@ class Hosts:
         for path in (self.folder, *self.folder.iterdir()):
             os.chown(path, USER, GROUP)
         self.folder.chmod(0o755)
-        self.start("head", [own_head_image()], "--env", f"HEAD_PASSWORD={PASSWORD}", disk, user="1000")
+        options = "type=tmpfs", "device=tmpfs", f"o=size={DISK},mode=1777"
+        docker("volume", "create", *(f"--opt={each}" for each in options), self.name)
+        disk = f"--volume={self.name}:/var/lib/head"
+        keeper = ["--entrypoint=sleep", disk]  # while it is mounted somewhere the disk keeps what it holds
+        self.start("disk", [own_head_image(), "infinity"], *keeper, user="1000")
+        known = [disk, "--env", f"HEAD_PASSWORD={PASSWORD}", "--restart=unless-stopped"]
+        self.start("head", [own_head_image()], *known, user="1000")
         self.until_head_answers()
 
     def end(self) -> None:
         for name in self.started:
             docker("rm", "--force", "--volumes", self.container(name), check=False)
         docker("network", "rm", self.name, check=False)
+        docker("volume", "rm", self.name, check=False)
 
     def container(self, host: str) -> str:
         return f"{self.name}-{host}"
 
     def start(self, host: str, command: Sequence[str], *options: str, user: str = f"{USER}:{GROUP}") -> None:
-        """Start a host as docker-compose.yml does: read-only, without privileges; and it comes back by itself."""
+        """Start a host as docker-compose.yml does: read-only, without privileges."""
         hardened = ["--init", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges:true"]
         known = ["--detach", "--name", self.container(host), "--hostname", host, "--network", self.name]
         known += ["--network-alias", host, "--tmpfs", "/tmp:mode=1777,exec", "--user", user]
         docker("run", *known, *hardened, *options, *command)
         self.started.append(host)
 
-    def compute(self, host: str, *command: str, **environment: str) -> None:
-        """Start a host that computes: `trainlab COMMAND`."""
+    def compute(self, host: str, *command: str, mounts: Mounts | None = None, **environment: str) -> None:
+        """Start a host that computes, `trainlab COMMAND`; `mounts` are beside the shared folder."""
         known = {
             "TRAINLAB_GRACE": str(GRACE),
             "TRAINLAB_HEAD_PASSWORD": PASSWORD,
@@ -106,22 +131,25 @@ class Hosts:
             "NO_COLOR": "1",
         }
         options = [f"--env={name}={value}" for name, value in (known | environment).items()]
-        mounts = {self.folder: "/workspace", CHECKOUT / "src": "/workspace/src:ro"}
-        for each in ("logs", "data", "notebooks"):
-            mounts[self.folder / each] = f"/workspace/{each}"
-        options += [f"--volume={path}:{place}" for path, place in mounts.items()]
-        options += ["--restart=on-failure"]
+        places: Mounts = {"/workspace": self.folder, "/workspace/src:ro": CHECKOUT / "src"}
+        places |= mounts or {}
+        options += [f"--volume={path}:{place}" for place, path in places.items()]
         self.start(host, [own_images()["jupyter"], "trainlab", *command], *options)
 
-    def lead(self, host: str, trials: int = 2, *words: str, **environment: str) -> None:
+    def lead(self, host: str, trials: int = 2) -> None:
         """Start a host that leads a sweep over x = 1, 2, ..., and runs a trial at a time."""
         space = "x=" + ",".join(str(1.0 + each) for each in range(trials))
-        said = ["--goal", GOAL, "--mode", "min", "--name", SWEEP, "--slots", "1", "--at", "head", *words]
-        self.compute(host, "sweep", "train.py", space, *said, **environment)
+        said = ["--goal", GOAL, "--mode", "min", "--name", SWEEP, "--slots", "1", "--at", "head"]
+        self.compute(host, "sweep", "train.py", space, *said)
 
-    def work(self, host: str, *words: str, **environment: str) -> None:
+    def resume(self, host: str) -> None:
+        """Start a host that leads the sweep from where it was left."""
+        self.compute(host, "sweep", "--resume", SWEEP, "--slots", "1", "--at", "head")
+
+    def work(self, host: str, mounts: Mounts | None = None, **environment: str) -> None:
         """Start a host that takes trials until none is left."""
-        self.compute(host, "worker", "--join", "head", "--slots", "1", "--until-empty", *words, **environment)
+        said = ["--join", "head", "--slots", "1", "--until-empty"]
+        self.compute(host, "worker", *said, mounts=mounts, **environment)
 
     def said(self, host: str) -> str:
         """Return what a host has printed."""
@@ -138,8 +166,7 @@ class Hosts:
         return json.loads(docker("inspect", self.container(host)))[0]["State"]
 
     def kill(self, host: str) -> None:
-        """Take a host's power away: all that runs there is gone at once, and stays so."""
-        docker("update", "--restart=no", self.container(host))
+        """Take a host's power away: all that runs there is gone at once."""
         docker("kill", self.container(host))
 
     def cut(self, host: str) -> None:
@@ -155,19 +182,27 @@ class Hosts:
             "the head answers",
         )
 
-    def asked(self, query: str) -> list[list[str]]:
-        """Return what the database answers, row by row."""
-        words = ["exec", "--env", f"PGPASSWORD={PASSWORD}", self.container("head")]
-        psql = ["psql", "-h", "127.0.0.1", "-U", "trainlab", "-d", "trainlab", "-AtqF|", "-c", query]
-        return [line.split("|") for line in docker(*words, *psql).splitlines()]
+    def asked(self, query: str) -> list[tuple[Any, ...]]:
+        """Return what the database answers, from outside of the hosts' network."""
+        networks = json.loads(docker("inspect", self.container("head")))[0]["NetworkSettings"]["Networks"]
+        where = {"host": networks[self.name]["IPAddress"], "dbname": "trainlab", "user": "trainlab"}
+        with psycopg.connect(**where, password=PASSWORD, connect_timeout=5) as connection:
+            return connection.execute(query).fetchall()
 
-    def trials(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return each trial's state by Optuna's name, and what the queue knows of it, by their numbers."""
+    def trials(self) -> list[Told]:
+        """Return what the database says of each trial, by their numbers; none before there is a sweep."""
         query = (
-            "select number, state, value_json from trials join trial_user_attributes using (trial_id) "
+            "select state, value_json from trials join trial_user_attributes using (trial_id) "
             "where key = 'trainlab' order by number"
         )
-        return [(state, json.loads(facts)) for _, state, facts in self.asked(query)]
+        try:
+            return [Told(state, json.loads(facts)) for state, facts in self.asked(query)]
+        except psycopg.errors.UndefinedTable:
+            return []
+
+    def trial_of(self, folder: Path) -> Told:
+        """Return what the database says of a run's trial."""
+        return self.trials()[int(folder.name[-3:])]
 
     def folders(self) -> list[Path]:
         """Return the runs' folders in the order of their trials."""
@@ -195,16 +230,13 @@ class Hosts:
     def assert_complete(self, count: int) -> None:
         """Assert that each trial is finished with its value, in one folder, whose curve is whole."""
         found = self.trials()
-        assert [state for state, _ in found] == ["COMPLETE"] * count, found
+        assert [each.state for each in found] == ["COMPLETE"] * count, found
         query = "select number, value from trials join trial_values using (trial_id) order by number"
-        told = self.asked(query)
-        assert [(int(number), float(value)) for number, value in told] == [
-            (number, 1.25 + number) for number in range(count)
-        ]
+        assert self.asked(query) == [(number, 1.25 + number) for number in range(count)]
         folders = self.folders()
         assert len(folders) == count, "one folder a trial"
-        for folder, (_, facts) in zip(folders, found, strict=True):
-            assert facts["runs"] == [folder.relative_to(self.folder / "logs").as_posix()]
+        for folder, trial in zip(folders, found, strict=True):
+            assert trial.facts["runs"] == [folder.relative_to(self.folder / "logs").as_posix()]
             known = record.read(folder)
             assert (known.status, known.reason) == ("finished", None)
             curve = events.read(folder).curves[GOAL]
