@@ -49,7 +49,7 @@ def at_work(hosts: Hosts) -> tuple[Path, Path]:
 def assert_moved(folder: Path, count: int = 1) -> None:
     """Assert that a run was begun by host b, and went on where it was on another host."""
     assert writers(folder) == ["b", "a"]
-    assert [step for host, _, step in lives(folder) if host == "a"][0] == 2, "from its checkpoint"
+    assert next(step for host, _, step in lives(folder) if host == "a") == 2, "from its checkpoint"
     assert len(record.read(folder).resumes) == count
 
 
@@ -97,14 +97,10 @@ def test_a_restarted_database_is_found_again_and_no_run_notices(hosts: Hosts) ->
     assert [each.facts["attempts"] for each in hosts.trials()] == [1, 1]
 
 
-def test_a_database_that_is_gone_for_longer_than_the_grace_costs_a_checkpoint_and_no_trial(
-    hosts: Hosts,
-) -> None:
+def test_a_database_that_is_gone_for_the_grace_costs_a_checkpoint_and_no_trial(hosts: Hosts) -> None:
     folders = at_work(hosts)
     docker("stop", hosts.container("head"))
-    for (
-        folder
-    ) in folders:  # nobody could tell this host from one that is cut off, and whose trials go elsewhere
+    for folder in folders:  # nobody here can tell it from a cut, when trials go elsewhere
         until(lambda folder=folder: record.read(folder).status == "interrupted", "its run saves and ends")
     hosts.go()
     docker("start", hosts.container("head"))

@@ -1,4 +1,4 @@
-"""Containers as hosts on a network of their own: a head, workers, one shared `logs/`; and what befalls them."""
+"""Containers as hosts on a network of their own: a head, workers, a shared `logs/`; and what befalls them."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ PASSWORD = "of these tests"
 DISK = "120m"  # of the head: an empty database takes 40 MB, its journal 16 more
 SWEEP = "tiny"
 GOAL = "val/loss"
-# Logs its goal and saves a checkpoint at each step. Behind step `hold` it waits for a file `go`. All the while it
-# writes down that it lives: who, when by the machine's one clock that nobody sets, and at which step.
+# Logs its goal and saves a checkpoint at each step. Behind step `hold` it waits for a file `go`. All the while
+# it writes down that it lives: who, when by the machine's one clock that nobody sets, and at which step.
 SCRIPT = """
 import os, pathlib, socket, time, trainlab
 from trainlab.config import Config
