@@ -26,7 +26,7 @@ PASSWORD = "of these tests"
 DISK = "120m"  # of the head: an empty database takes 40 MB, its journal 16 more
 SWEEP = "tiny"
 GOAL = "val/loss"
-# Logs its goal and saves a checkpoint at each step. Behind step `hold` it waits for a file `go`. All the while
+# Logs its goal and saves a checkpoint at each step. Behind step `hold` it waits for a file `go`. Meanwhile
 # it writes down that it lives: who, when by the machine's one clock that nobody sets, and at which step.
 SCRIPT = """
 import os, pathlib, socket, time, trainlab
