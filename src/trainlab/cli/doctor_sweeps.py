@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -61,8 +61,8 @@ def listening(port: str) -> Iterator[Line]:
         found = psutil.net_connections("tcp")
     except (psutil.Error, OSError):
         return
-    listens = (each.laddr for each in found if each.status == psutil.CONN_LISTEN)
-    addresses = {each.ip for each in listens if hasattr(each, "ip") and str(each.port) == port}
+    listens: list[Any] = [each.laddr for each in found if each.status == psutil.CONN_LISTEN]
+    addresses = {each.ip for each in listens if str(each.port) == port}
     if addresses & {"0.0.0.0", "::"}:
         addresses |= {each.address for cards in psutil.net_if_addrs().values() for each in cards}
     public = sorted(filter(_is_public, addresses))
