@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-TARGETS = "help up down status logs shell run runs stop demo article bench build test lint clean"
+TARGETS = "help up down status logs shell run runs stop demo head unhead article bench build test lint clean"
 
 
 def test_make_alone_explains_every_target(machine: Machine) -> None:
@@ -243,6 +243,17 @@ def test_run_needs_a_notebook_and_starts_the_stack_first(machine: Machine) -> No
     calls = machine.calls().splitlines()
     (run,) = (call for call in calls if call.endswith("trainlab run news title=two words"))
     assert calls.index(run) > calls.index("compose up --detach --wait")
+
+
+def test_sweep_needs_a_notebook_and_starts_the_stack_for_a_sweep_alone(machine: Machine) -> None:
+    assert "of what" in machine.make("sweep", check=False).stdout
+    machine.make("sweep", "ARGS=list")
+    assert "compose up" not in machine.calls()
+    machine.make("sweep", "ARGS=news 'sizes=(3\\,4),(5\\,6)' rate=1e-5..1e-3:log --goal val/loss")
+    calls = machine.calls().splitlines()
+    (sweep,) = (call for call in calls if call.endswith("rate=1e-5..1e-3:log --goal val/loss"))
+    assert r"trainlab sweep news sizes=(3\,4),(5\,6) rate" in sweep
+    assert calls.index(sweep) > calls.index("compose up --detach --wait")
 
 
 @pytest.mark.parametrize(("command", "flock"), [("up", True), ("run ARGS=news", True), ("up", False)])

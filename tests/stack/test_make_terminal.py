@@ -19,6 +19,7 @@ from terminal import CTRL_C, in_terminal
         ("demo", "trainlab run news"),
         ("article", "trainlab run article"),
         ("runs", "trainlab runs"),
+        ("sweep ARGS=list", "trainlab sweep list"),
         ("shell", "bash"),
     ],
 )
@@ -77,14 +78,15 @@ def test_logs_go_on_in_a_terminal(machine: Machine) -> None:
     assert machine.calls().splitlines()[-1] == "compose logs --tail 100"
 
 
+@pytest.mark.parametrize("verb", ["run", "sweep"])
 @pytest.mark.parametrize(("sent", "name"), [(signal.SIGINT, "INT"), (signal.SIGTERM, "TERM")])
-def test_a_signal_reaches_the_run_where_make_has_no_terminal(
-    machine: Machine, sent: signal.Signals, name: str
+def test_a_signal_reaches_the_run_or_the_sweep_where_make_has_no_terminal(
+    machine: Machine, sent: signal.Signals, name: str, verb: str
 ) -> None:
     machine.make("up")
     (machine.tools / "long").touch()
-    code, printed = machine.signalled(sent, "run", "ARGS=news")
+    code, printed = machine.signalled(sent, verb, "ARGS=news")
     assert "a checkpoint was saved" in printed
     assert code != 0
     (call,) = (line for line in machine.calls().splitlines() if f"pass_on {name} " in line)
-    assert call.split()[-1] in machine.calls().split("trainlab run")[0], "the mark of the run's process"
+    assert call.split()[-1] in machine.calls().split(f"trainlab {verb}")[0], "the mark of its process"

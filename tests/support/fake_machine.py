@@ -53,7 +53,8 @@ case "$*" in
   "compose up"*) mkdir "$FAKE/starting" || exit 1; touch "$FAKE/up"; sleep 0.2; rmdir "$FAKE/starting"
     [[ ! -e $FAKE/unhealthy ]] ;;
   *pass_on*) touch "$FAKE/stopped" ;;
-  "compose exec"*" trainlab run"*) [[ ! -t 0 || ! -t 1 ]] || touch "$FAKE/terminal"
+  "compose exec"*" trainlab run"* | "compose exec"*" trainlab sweep"*)
+    [[ ! -t 0 || ! -t 1 ]] || touch "$FAKE/terminal"
     [[ -e $FAKE/long ]] || exit 0
     echo at work
     while [[ ! -e $FAKE/stopped ]]; do sleep 0.05; done

@@ -47,8 +47,8 @@ def test_piped_each_event_is_one_line_and_the_beginning_says_how_it_is():
         f"trial 0 started on box cpu 0: {first}",
         "trial 0 finished: val/loss 0.25 (1 of 4 done; best so far 0.25 by trial 0)",
         f"trial 1 started on box cpu 1: {second}",
-        "trial 1 pruned: at validation 3: worse than the median (4 of 4 done; best so far 0.125 by trial 3)",
-        "trial 2 failed: out of memory (4 of 4 done; best so far 0.125 by trial 3)",
+        "trial 1 pruned: at validation 3: worse than the median (2 of 4 done; best so far 0.125 by trial 3)",
+        "trial 2 failed: out of memory (3 of 4 done; best so far 0.125 by trial 3)",
         "trial 3 finished: val/loss 0.125 (4 of 4 done; best so far 0.125 by trial 3)",
     ]
 

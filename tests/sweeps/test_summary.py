@@ -13,9 +13,12 @@ from swept import STEER, definition, forty, trial
 from trainlab.sweeps import summary
 
 
+def said(*known):
+    return "\n".join(summary.summary(*known, weigh=False))
+
+
 def test_the_best_five_stand_with_their_settings_and_runs():
-    lines = summary.summary(definition(), forty()).splitlines()
-    assert lines[0].startswith("margins: 27 of 40 done")
+    lines = said(definition(), forty()).splitlines()
     place = lines.index("The best 5")
     assert lines[place + 1].split() == [
         "trial", "val/loss", "margin", "learning_rate", "head_learning_rate", "mining", "run",
@@ -27,17 +30,17 @@ def test_the_best_five_stand_with_their_settings_and_runs():
 
 def test_seeds_show_their_spread():
     known = definition(seeds=2)
-    assert "1 ± 1.4" in summary.summary(known, [trial(0)], lambda _: [[3.0], [1.0]])
+    assert "1 ± 1.4" in said(known, [trial(0)], lambda _: [[3.0], [1.0]])
 
 
 def test_without_a_value_there_is_no_best():
-    text = summary.summary(definition(), [trial(0, "failed", reason="exit code 1")])
+    text = said(definition(), [trial(0, "failed", reason="exit code 1")])
     assert "No trial has finished with a value." in text
     assert "trainlab run" not in text
 
 
 def test_many_failures_are_counted():
-    text = summary.summary(definition(), [trial(each, "failed", reason="exit code 1") for each in range(9)])
+    text = said(definition(), [trial(each, "failed", reason="exit code 1") for each in range(9)])
     assert text.count("failed: exit code 1") == 3
     assert "... and 6 more that failed" in text
 
@@ -45,7 +48,7 @@ def test_many_failures_are_counted():
 def test_a_name_steers_nothing():
     known = definition(goal=STEER, space={STEER: [1, 2]}, fixed={"a": STEER})
     trials = [trial(0, settings={STEER: STEER}, runs=(STEER,)), trial(1, "failed", reason=STEER)]
-    text = summary.summary(known, trials)
+    text = said(known, trials)
     assert "\x1b" not in text
     assert "\u202e" not in text
 
@@ -69,6 +72,19 @@ def test_how_long_it_was_stands_in_its_run_too(tmp_path):
     assert words(definition(), of, tmp_path)[-2:] == ["margin=3", "max_steps=600"]
     assert words(definition(fixed={"epochs": "many"}), of, tmp_path)[-2:] == ["margin=3", "max_steps=600"]
     assert words(definition(), trial(0, settings={"margin": 3}, runs=()), tmp_path)[-1] == "margin=3"
+
+
+def test_what_to_type_is_make_s_where_that_was_typed(monkeypatch):
+    monkeypatch.setenv("TRAINLAB_MAKE", "1")
+    text = said(definition(), [trial(0, settings={"x": 1})])
+    assert 'make run ARGS="/nowhere/news.ipynb x=1"' in text
+    assert 'make runs ARGS="report --sweep margins --metric val/loss"' in text
+
+
+def test_the_settings_are_weighed_between_the_best_and_the_commands(monkeypatch):
+    monkeypatch.setattr(summary, "weighed", lambda *_: "weighed")
+    parts = [*summary.summary(definition(), forty())]
+    assert [part.split()[0] for part in parts] == ["The", "trial", "weighed", "The"]
 
 
 def test_modules_and_arguments_are_kept():

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trainlab.sweeps.definition import Definition
-    from trainlab.sweeps.listing import Listed
     from trainlab.sweeps.objective import Goal
     from trainlab.sweeps.order import Order
     from trainlab.sweeps.queue import Queue, Trial
@@ -145,27 +144,29 @@ def list_sweeps(
     logs: Logs = None,
 ) -> None:
     """List the sweeps under logs/, the newest first."""
-    from trainlab.sweeps import definition, listing
+    from trainlab import paths
+    from trainlab.sweeps import listing
 
     extras.need("optuna", "A sweep")
-    place = definition.folder("all", logs).parent
-    found = sorted(place.glob("[!.]*/"), key=lambda each: each.stat().st_mtime, reverse=True)
-    sweeps = [_listed(each.name, logs) for each in found]
+    sweeps = listing.found(logs)
     if format == "json":
         sys.stdout.write(listing.as_json(sweeps))
     elif sweeps:
         print(listing.listing(sweeps))
     else:
-        print(f"No sweeps in {place} yet: docs/sweeps.md", file=sys.stderr)
+        print(f"No sweeps in {logs or paths.logs()} yet: docs/sweeps.md", file=sys.stderr)
 
 
 @app.command()
 def show(
     name: Name,
     format: Annotated[Literal["table", "csv", "json"], typer.Option(help="How to print it.")] = "table",
+    importance: Annotated[
+        bool, typer.Option("--importance", help="Weigh the settings too, which takes some seconds.")
+    ] = False,
     logs: Logs = None,
 ) -> None:
-    """Show a sweep: its trials, the best five, and what sets them apart."""
+    """Show a sweep: its trials, the best five, and what follows from them."""
     from trainlab.sweeps import display
     from trainlab.sweeps.definition import load
 
@@ -178,8 +179,8 @@ def show(
     else:
         curves = _Curves(definition, logs)
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        print(display.show(definition, trials, curves, width, logs))
-        _print_summary(definition, trials, logs)
+        print(f"{display.show(definition, trials, curves, width, logs)}\n")
+        _print_summary(definition, trials, logs, importance)
 
 
 @app.command()
@@ -255,7 +256,7 @@ def worker(  # noqa: PLR0913, PLR0917
 
 def _ordered(words: Sequence[str], module: bool) -> Order:
     """Return the order that the first word begins: a file, or a program."""
-    from trainlab.headless import launcher
+    from trainlab.headless import finding
     from trainlab.sweeps import order as orders
 
     first = words[0] if words else ""
@@ -263,7 +264,7 @@ def _ordered(words: Sequence[str], module: bool) -> Order:
         raise UserError("Train what? Name a notebook or a script first: trainlab sweep news margin=1,3,5 ...")
     if first.endswith(".toml"):
         return orders.from_file(Path(first))
-    return orders.Order(first, module=module or launcher.is_function(first))
+    return orders.Order(first, module=module or finding.is_function(first))
 
 
 def _number(trials: str | None) -> dict[str, int]:
@@ -279,9 +280,7 @@ def _more(trials: str | None) -> int:
     if trials is None:
         return 0
     if not re.fullmatch(r"\+\d{1,9}", trials):
-        raise UserError(
-            f"--trials {trials}: of a sweep that goes on say how many more, such as --trials +20."
-        )
+        raise UserError(f"--trials {trials}: say how many more the sweep is to have, such as --trials +20.")
     return int(trials)
 
 
@@ -351,29 +350,28 @@ def _lead(definition: Definition, found: Slots, at: str | None, logs: Path | Non
     """Lead a sweep with its table in view; say at its end what it has found."""
     from trainlab.sweeps import worker as loop
     from trainlab.sweeps.board import Board
-    from trainlab.sweeps.display import counts
+    from trainlab.sweeps.display import counts, heading
 
     curves = _Curves(definition, logs)
     with Board(definition, curves) as board:
-
-        def look(queue: Queue, last: bool) -> None:
-            board.update(queue.trials(), now=last)
-
-        code = loop.lead(definition, slots=found, at=at, logs=logs, show=look)
+        code = loop.lead(definition, slots=found, at=at, logs=logs, show=board)
     trials = _queue(definition, at, logs).trials()
     if code > 128:  # a signal
         print(f"{definition.name}: {counts(trials)}")
         print(f"go on: {_typed('--resume', definition.name)}")
     else:
+        print(f"{heading(definition, trials)}\n")
         _print_summary(definition, trials, logs)
     return code
 
 
-def _print_summary(definition: Definition, trials: Sequence[Trial], logs: Path | None) -> None:
+def _print_summary(
+    definition: Definition, trials: Sequence[Trial], logs: Path | None, weigh: bool = True
+) -> None:
     from trainlab.sweeps import summary
 
-    print(summary.summary(definition, trials, _Curves(definition, logs), logs))
-    print(summary.weighed(definition, trials))
+    for part in summary.summary(definition, trials, _Curves(definition, logs), logs, weigh):
+        print(part, flush=True)
 
 
 def _detached(definition: Definition, words: Sequence[str], logs: Path | None) -> None:
@@ -396,22 +394,6 @@ def _queue(definition: Definition, at: str | None, logs: Path | None) -> Queue:
     from trainlab.sweeps.queue import Queue
 
     return Queue.open(definition, at, logs)
-
-
-def _listed(name: str, logs: Path | None) -> Listed:
-    """Return a sweep for the list, or why it can't be read."""
-    from trainlab.sweeps import definition
-    from trainlab.sweeps.listing import Listed
-
-    try:
-        found = definition.load(name, logs)
-        queue = _queue(found, None, logs)
-        trials = queue.trials()
-        queue.close()
-    except UserError as error:
-        return Listed(name, fault=str(error))
-    created = (definition.folder(name, logs) / definition.FILE).stat().st_mtime
-    return Listed(name, found, trials, created)
 
 
 class _Curves:

@@ -19,11 +19,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from trainlab import extras, literals, origin, paths, secrets, untrusted
 from trainlab.config import no_secret
-from trainlab.errors import UserError, nearest
+from trainlab.errors import UserError
+from trainlab.headless.finding import (
+    SCRIPT,
+    check_reads_arguments,
+    experiments_of,
+    find_module,
+    find_program,
+    is_function,
+)
 from trainlab.headless.parameters import (
     Parameters,
     given,
-    module_file,
     notebook_defaults,
     resolve,
     resumed,
@@ -43,18 +50,11 @@ if TYPE_CHECKING:
 
 Prepared = tuple[Path, lock.Lock]  # the folder of a run that is ready to start, and its runner's lock
 LOG = "output.log"
-SCRIPT = ".py"
-_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # module:function
 PASSED_ON = (signal.SIGINT, signal.SIGTERM)
 PAUSE = 0.1  # seconds between two looks at the log
 STATE_EVERY = 10.0  # seconds between two states of one progress bar, where they can't overwrite each other
 # Escapes other than for colours, the end of a line and a line up; bells and the like; their forms in one byte
 STEERING = re.compile(rb"\x1b(?!\[[0-9;]*[mKA])|[\x00-\x07\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]|\xc2[\x80-\x9f]")
-# what a script that looks at its arguments has in its text, whichever library does it
-_READS_ARGUMENTS = re.compile(
-    r"\b(sys\.argv|argv|\w*argparse|\w*ArgumentParser|parse_args|from_command_line|click|typer|fire|hydra|absl"
-    r"|tyro|docopt|\w*CLI)\b"
-)
 
 
 def run(  # noqa: PLR0913
@@ -144,49 +144,6 @@ def prepared(  # noqa: PLR0913
     return *_notebook(path, given(words, seed=seed, resume=resume), name, resume, sweep), ()
 
 
-def find_program(reference: str) -> Path:
-    """Return the path of a notebook or script: a path, or a name under `notebooks/`, `.ipynb` or not.
-
-    Raises:
-        UserError: There is none; it names the nearest.
-    """
-    for candidate in (Path(reference), paths.notebooks() / reference):
-        for path in (candidate, candidate.with_name(f"{candidate.name}.ipynb")):
-            if path.is_file():
-                return path.resolve()
-    if lost := paths.not_seen_here([reference]):
-        raise UserError(f"no notebook {reference!r}.{lost}")
-    known = sorted(path.stem for path in paths.notebooks().glob("*.ipynb"))
-    raise UserError(
-        f"no notebook or script {reference!r}, neither here nor in {paths.notebooks()}."
-        f"{nearest(reference, known)} There: {', '.join(known) or 'none'}."
-    )
-
-
-def is_function(reference: str) -> bool:
-    """Tell whether a program is named as `module:function`."""
-    return bool(_FUNCTION.fullmatch(reference)) and not Path(reference).exists()
-
-
-def find_module(name: str) -> Path:
-    """Return the file that `python -m` would execute, from here, or that `module:function` lies in.
-
-    Nothing is imported for it.
-    """
-    places = [str(Path.cwd()), *sys.path]
-    if is_function(name):
-        file = module_file(name.partition(":")[0], [*places, str(paths.notebooks())])
-        if file is None:
-            raise UserError(f"no module for {name!r}, neither in {Path.cwd()} nor in {paths.notebooks()}.")
-        return file
-    file = module_file(name, places)
-    if file is not None and file.name == "__init__.py":
-        file = module_file(f"{name}.__main__", places)
-    if file is None:
-        raise UserError(f"no module {name!r} to execute, from {Path.cwd()}: try python -m {name}")
-    return file
-
-
 def _script(  # noqa: PLR0913, PLR0917
     path: Path,
     module: str,
@@ -234,17 +191,6 @@ def _script(  # noqa: PLR0913, PLR0917
         held = _runner_lock(folder)
         record.reopen(folder, **known)
     return folder, held, arguments or first
-
-
-def check_reads_arguments(path: Path, source: str, values: Mapping[str, str]) -> None:
-    """Raise UserError where a script that is told settings never looks at its arguments."""
-    if values and not _READS_ARGUMENTS.search(source):
-        arguments = " ".join(f"--{key}={value}" for key, value in values.items())
-        raise UserError(
-            f"{path.name} does not look at its arguments, so {', '.join(values)} cannot be set. Let it: "
-            "`Settings.from_command_line()` of a trainlab.config.Config, or argparse. If it does, out of "
-            f"sight, name them behind `--`: trainlab run {path.name} -- {arguments}"
-        )
 
 
 def _notebook(
@@ -343,11 +289,6 @@ def _reopening(
         yield folder, file, record.read(folder)
     finally:
         run_lock.release()
-
-
-def experiments_of(file: str, sources: Iterable[str], values: Mapping[str, Any]) -> list[str]:
-    """Return the names that the runs of a file lie under: what its code says, and the file's."""
-    return list(dict.fromkeys(filter(None, [origin.experiment(sources, values), file])))
 
 
 def _found(reference: str, experiments: Sequence[str]) -> tuple[Path, Path | None]:

@@ -157,10 +157,11 @@ class Board:
         if before is None:
             found.append(f"{self._definition.name}: {counts(trials)}; goal {goal(self._definition)}")
             before = {each.number: each.state if each.state in ENDED else "" for each in trials}
-        done = sum(each.state in ENDED for each in trials)
+        done = sum(each in ENDED for each in before.values())
         for each in trials:
             was = before.get(each.number, "waiting")
             if each.state != was and (each.state != "waiting" or was == "running"):
+                done += each.state in ENDED
                 found.append(self._event(each, trials, f"{done} of {len(trials)}"))
         return found
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from trainlab import literals, untrusted
 from trainlab.cleaning import printable
 from trainlab.errors import UserError, nearest, some
-from trainlab.headless import launcher
+from trainlab.headless import finding
 from trainlab.run import metrics, naming
 from trainlab.sweeps import checking, space
 from trainlab.sweeps.definition import LONGEST_NAME, Definition
@@ -97,7 +97,7 @@ def from_file(path: Path) -> Order:
         str(beside) if beside.is_file() else program,
         space.from_table(table.get("space", {})),
         fixed,
-        module=launcher.is_function(program),
+        module=finding.is_function(program),
         options={key: table[key] for key in OPTIONS if key in table},
     )
 
@@ -120,7 +120,7 @@ def define(order: Order, logs: Path | None = None) -> tuple[Definition, list[str
             "Nothing varies. Give a list, such as margin=1,3,5, or a range, such as "
             "learning_rate=1e-5..1e-3:log."
         )
-    program = order.program if order.module else str(launcher.find_program(order.program))
+    program = order.program if order.module else str(finding.find_program(order.program))
     named = {"program": program, "module": order.module}
     sound = {"goal": "", "mode": "min", "method": "grid", "trials": 1, **order.options}
     _definition(name="sound", space={}, **named, **sound)  # each option by itself
@@ -143,6 +143,7 @@ def define(order: Order, logs: Path | None = None) -> tuple[Definition, list[str
         _definition(
             name=order.name or f"{naming.slug(stem)[: LONGEST_NAME - len(time) - 1]}-{time}",
             arguments=list(order.arguments),
+            working_folder=str(Path.cwd()),
             mode=mode,
             method=method,
             trials=trials,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from trainlab import literals, origin
 from trainlab.config import Config
 from trainlab.errors import UserError
-from trainlab.headless import function, launcher
+from trainlab.headless import finding, function
 from trainlab.headless.parameters import NOT_PYTHON, notebook_defaults, read, resolve, settings_class
 
 if TYPE_CHECKING:
@@ -47,16 +47,16 @@ class Program:
 
 def find(program: str, texts: Texts, *, module: bool = False) -> Program:
     """Return what is known of a program; raise UserError where it can't be told such `texts`."""
-    path = launcher.find_module(program) if module else launcher.find_program(program)
-    if path.suffix == launcher.SCRIPT:
+    path = finding.find_module(program) if module else finding.find_program(program)
+    if path.suffix == finding.SCRIPT:
         source = path.read_text(errors="replace")
         name = re.split("[.:]", program)[-1] if module else path.stem
-        experiments = launcher.experiments_of(name, [source], {})
+        experiments = finding.experiments_of(name, [source], {})
         settings: type[Config] | None
-        if launcher.is_function(program):
+        if finding.is_function(program):
             settings, _ = function.settings_of(function.load(program))
         else:
-            launcher.check_reads_arguments(path, source, texts)
+            finding.check_reads_arguments(path, source, texts)
             settings = _class_of_script(path, source, program if module else "")
         if settings is None:
             return Program(experiments, _as_literals, known=False)
@@ -65,7 +65,7 @@ def find(program: str, texts: Texts, *, module: bool = False) -> Program:
 
     nb = notebook.read(path)
     found, defaults = settings_class(nb, path.parent), notebook_defaults(nb)
-    experiments = launcher.experiments_of(path.stem, origin.sources(nb), defaults or {})
+    experiments = finding.experiments_of(path.stem, origin.sources(nb), defaults or {})
     if found is not None:
         return Program(experiments, _of_class(found, defaults))
     return Program(experiments, lambda texts, _: resolve(None, defaults, texts).injected)

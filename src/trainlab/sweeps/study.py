@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,10 +29,12 @@ from sqlalchemy import Connection, insert, select, update
 ATTRIBUTE = "trainlab"
 
 _studies, _directions = models.StudyModel.__table__, models.StudyDirectionModel.__table__
+_notes = models.StudyUserAttributeModel.__table__
 _trials, _facts = models.TrialModel.__table__, models.TrialUserAttributeModel.__table__
 _params, _values = models.TrialParamModel.__table__, models.TrialValueModel.__table__
 _reports = models.TrialIntermediateValueModel.__table__
 _Kind = models.TrialValueModel.TrialValueType
+_LAST = (1 << 31) - 1  # no trial has a higher key
 _ReportKind = models.TrialIntermediateValueModel.TrialIntermediateValueType
 
 Distributions = Mapping[str, BaseDistribution]
@@ -52,6 +55,34 @@ class Row:
     facts: str
 
 
+class _Storage(optuna.storages.RDBStorage):
+    """Optuna's storage, which tells samplers and pruners nothing of trials that wait.
+
+    Nothing is to be learned from these, and a study of ten thousand would be read anew, for seconds, at every
+    question. Were this not called any more, a study would be as slow, and right.
+    """
+
+    def __init__(self, url: str, options: dict[str, Any]) -> None:
+        super().__init__(url, options)
+        self._ended: set[int] = set()  # those that Optuna's cache has had from here, and keeps
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],  # noqa: ARG002 - what the cache takes for unfinished
+        trial_id_greater_than: int,  # noqa: ARG002
+    ) -> list[optuna.trial.FrozenTrial]:
+        query = select(_trials.c.trial_id, _trials.c.state).where(
+            _trials.c.study_id == study_id, _trials.c.state != TrialState.WAITING
+        )
+        with self.engine.connect() as connection:
+            started = connection.execute(query).all()
+        wanted = {each.trial_id for each in started} - self._ended
+        self._ended |= {each.trial_id for each in started if each.state.is_finished()}
+        return super()._get_trials(study_id, states, wanted, _LAST)
+
+
 class Study:
     """One study in a database, reached by one engine."""
 
@@ -63,8 +94,9 @@ class Study:
             lock: SQLite's writers hold this file.
         """
         engine = {key: value for key, value in options.items() if key != "url"}
-        self._storage = optuna.storages.RDBStorage(options["url"], engine)
-        self.engine: sqlalchemy.Engine = self._storage.engine
+        storage = _Storage(options["url"], engine)
+        self.engine: sqlalchemy.Engine = storage.engine
+        self._storage = optuna.storages.get_storage(storage)  # remembers the trials that have ended
         self._lock = lock
         self._key, self._name = 0, ""
 
@@ -112,6 +144,21 @@ class Study:
             key = connection.scalar(select(_studies.c.study_id).where(_studies.c.study_name == name))
         self._key, self._name = key or 0, name
         return key is not None
+
+    def note(self, connection: Connection, text: str) -> None:
+        """Write a text beside a new study, for `notes`."""
+        connection.execute(
+            insert(_notes).values(study_id=self._key, key=ATTRIBUTE, value_json=json.dumps(text))
+        )
+
+    def notes(self) -> dict[str, str]:
+        """Return the text beside each study of the database by the studies' names, '' for none."""
+        beside = (_notes.c.study_id == _studies.c.study_id) & (_notes.c.key == ATTRIBUTE)
+        asked = select(_studies.c.study_name, _notes.c.value_json).select_from(
+            _studies.outerjoin(_notes, beside)
+        )
+        with self.engine.connect() as connection:
+            return {name: text.strip('"') if text else "" for name, text in connection.execute(asked)}
 
     def add(self, connection: Connection, rows: Iterable[Row], distributions: Distributions) -> None:
         """Add trials with the numbers, states, settings, values and facts that they have."""
@@ -210,6 +257,7 @@ class Study:
     def sample(self, key: int, distributions: Distributions, sampler: optuna.samplers.BaseSampler) -> None:
         """Let Optuna choose the settings that a running trial has not got yet."""
         study = optuna.load_study(study_name=self._name, storage=self._storage, sampler=sampler)
+        study.get_trials(deepcopy=False)  # Optuna's cache takes settings of trials alone that it has seen
         trial = optuna.trial.Trial(study, key)
         for name, each in distributions.items():
             if isinstance(each, optuna.distributions.FloatDistribution):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -13,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from trainlab import paths
 from trainlab.cleaning import lines, printable
 from trainlab.errors import UserError
-from trainlab.run import record
+from trainlab.run import record, stopping
 from trainlab.runs.display import Column, short, table_text
 from trainlab.sweeps import space
-from trainlab.sweeps.display import counts, goal, no_curves, ranked, reason, run_folder, value_text
+from trainlab.sweeps.display import no_curves, ranked, reason, run_folder, value_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from trainlab.sweeps.definition import Definition
     from trainlab.sweeps.display import Curves
@@ -28,53 +29,74 @@ if TYPE_CHECKING:
 BEST = 5  # trials that are shown
 LONGER = 2  # times as long as in the sweep runs the best one on
 LENGTHS = ("epochs", "max_epochs", "num_train_epochs", "max_steps", "steps")  # settings that say how long
+_PARALLEL = ("--kind", "parallel", "-o", "parallel.svg")
 _MOST_FAULTS = 3  # reasons of failed trials
 _PATIENCE = 120  # seconds for the weighing of settings; some thousand trials need fewer than twenty
 
 
 def summary(
-    definition: Definition, trials: Sequence[Trial], curves: Curves = no_curves, logs: Path | None = None
-) -> str:
-    """Return what a sweep has found: the best five trials, failures, and the commands to go on with.
+    definition: Definition,
+    trials: Sequence[Trial],
+    curves: Curves = no_curves,
+    logs: Path | None = None,
+    weigh: bool = True,
+) -> Iterator[str]:
+    """Yield what a sweep has found, part by part: weighing the settings takes seconds.
+
+    The best five trials and why some failed; what sets the best apart and how much each setting matters; the
+    commands to go on with.
 
     Args:
         definition: The sweep.
         trials: All its trials.
         curves: Gives the goal's values of each run of a trial, one a validation; for the spread of seeds.
         logs: The folder of runs, by default `logs/`: a run's record says how long it was.
+        weigh: Whether to weigh the settings.
     """
     order = ranked(definition, trials)
-    parts = [printable(f"{definition.name}: {counts(trials)}"), f"goal: {goal(definition)}"]
-    if not order:
-        parts.append("No trial has finished with a value.")
-    else:
-        top = order[:BEST]
-        shown = [
-            Column("trial", [str(each.number) for each in top], right=True),
-            Column(
-                printable(definition.goal),
-                [value_text(definition, each, curves(each)) for each in top],
-                right=True,
-            ),
-            *(Column(printable(n), [short(each.settings.get(n)) for each in top]) for n in definition.space),
-            Column("run", [printable(each.runs[0]) if each.runs else "" for each in top]),
-        ]
-        parts += ["", f"The best {len(top)}" if len(top) > 1 else "The best", str(table_text(shown))]
-    failed = [each for each in trials if each.state == "failed"]
-    parts += [""] * bool(failed)
-    parts += [f"trial {each.number} failed: {reason(definition, each)}" for each in failed[:_MOST_FAULTS]]
-    if more := failed[_MOST_FAULTS:]:
-        parts.append(f"... and {len(more)} more that failed")
     if order:
-        chosen = f"--sweep {shlex.quote(definition.name)} --metric {shlex.quote(definition.goal)}"
-        parts += [
-            "",
-            f"The best one, longer: {longer(definition, order[0], logs)}",
-            f"Parallel coordinates: trainlab runs plot {chosen} --kind parallel -o parallel.svg",
-            f"All on one page: trainlab runs report {chosen}",
-            f"In a notebook: notebooks/compare.ipynb with sweep = {definition.name!r}",
-        ]
-    return "\n".join(printable(each) if "\n" not in each else lines(each) for each in parts)
+        yield _best(definition, order[:BEST], curves)
+    else:
+        yield "No trial has finished with a value."
+    if failed := [each for each in trials if each.state == "failed"]:
+        parts = [f"trial {each.number} failed: {reason(definition, each)}" for each in failed[:_MOST_FAULTS]]
+        more = len(failed) - _MOST_FAULTS
+        yield "\n" + "\n".join(parts + ([f"... and {more} more that failed"] if more > 0 else []))
+    if order and weigh:
+        yield "\n" + weighed(definition, trials)
+    if order:
+        chosen = ["--sweep", definition.name, "--metric", definition.goal]
+        yield "\n".join(
+            printable(each)
+            for each in (
+                "",
+                f"The best one, longer: {longer(definition, order[0], logs)}",
+                f"Parallel coordinates: {_typed('runs', 'plot', *chosen, *_PARALLEL)}",
+                f"All on one page: {_typed('runs', 'report', *chosen)}",
+                f"In a notebook: notebooks/compare.ipynb with sweep = {definition.name!r}",
+            )
+        )
+
+
+def _best(definition: Definition, top: Sequence[Trial], curves: Curves) -> str:
+    """Return the best trials as a table, with the settings that vary and their runs."""
+    values = [value_text(definition, each, curves(each)) for each in top]
+    settings = [
+        Column(printable(name), [short(each.settings.get(name)) for each in top]) for name in definition.space
+    ]
+    shown = [
+        Column("trial", [str(each.number) for each in top], right=True),
+        Column(printable(definition.goal), values, right=True),
+        *settings,
+        Column("run", [printable(each.runs[0]) if each.runs else "" for each in top]),
+    ]
+    return f"The best {len(top)}\n{table_text(shown)}" if len(top) > 1 else f"The best\n{table_text(shown)}"
+
+
+def _typed(verb: str, *words: str) -> str:
+    """Return what to type for a command, from where this one was typed."""
+    typed = shlex.join(words)
+    return f'make {verb} ARGS="{typed}"' if stopping.MAKE in os.environ else f"trainlab {verb} {typed}"
 
 
 def longer(definition: Definition, trial: Trial, logs: Path | None = None) -> str:
@@ -90,9 +112,9 @@ def longer(definition: Definition, trial: Trial, logs: Path | None = None) -> st
             settings[name] = int(now) * LONGER
             break
     words = [f"{name}={space.text(value)}" for name, value in settings.items()]
-    start = ["trainlab", "run", *(["-m"] if definition.module else []), program(definition)]
+    start = [*(["-m"] if definition.module else []), program(definition)]
     arguments = ["--", *definition.arguments] if definition.arguments else []
-    return shlex.join([*start, *words, *arguments])
+    return _typed("run", *start, *words, *arguments)
 
 
 def program(definition: Definition) -> str:

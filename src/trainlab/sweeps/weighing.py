@@ -38,8 +38,7 @@ def weigh(told: dict[str, Any]) -> str:
         for number, each in enumerate(told["trials"])
     ]
     parts = []
-    apart = differences.table(rows, metric, told["best"])
-    if len(apart):
+    if len(rows) >= 2 * told["best"] and len(apart := differences.table(rows, metric, told["best"])):
         rest = len(rows) - told["best"]
         parts.append(
             f"What sets the best {told['best']} apart from the other {rest} (0: alike, 1: nothing in common)"
