@@ -60,8 +60,8 @@ def test_a_killed_run_is_resumed_in_its_folder_from_its_checkpoint(sweep):
     tried = sweep(2, fixed=HELD)
     process = tried.lead()
     folders = tried.held(2, 2)
-    tried.go()  # the second session does not wait
     kill_run(folders[0])
+    tried.go()
     assert process.wait(60) == 0
     assert_complete(tried)
     assert [each.attempts for each in tried.trials()] == [2, 1]
@@ -102,8 +102,8 @@ def test_a_run_without_a_checkpoint_begins_again_in_a_new_folder_of_the_same_tri
     tried = sweep(1, fixed=HELD | {"saves": "False"})
     process = tried.lead()
     (folder,) = tried.held(1, 2)
-    tried.go()
     kill_run(folder)
+    tried.go()
     assert process.wait(60) == 0
     (trial,) = tried.trials()
     first, second = tried.folders()
@@ -165,8 +165,8 @@ def test_a_run_that_the_machine_stops_waits_again(sweep):
     tried = sweep(1, fixed=HELD)
     process = tried.lead()
     (folder,) = tried.held(1, 2)
+    runner(folder).terminate()
     tried.go()
-    psutil.Process(runner(folder).pid).terminate()
     assert process.wait(60) == 0
     assert_complete(tried, 1)
     assert tried.trials()[0].attempts == 2, "without end it would not be begun again"
