@@ -15,7 +15,7 @@ from runs_folder import make
 from swept import STEER, definition, forty, owner, trial
 from trainlab.run import record
 from trainlab.run.record import Planned
-from trainlab.sweeps import display
+from trainlab.sweeps import display, summary
 
 CURVES = {0: [[3.0, 1.5, 1.7]], 1: [[4.0], [2.0, 1.0]]}
 
@@ -156,6 +156,15 @@ def test_curves_are_read_of_the_trials_that_are_shown_alone():
     many = [trial(each) for each in range(1000)]
     display.show(definition(), many, lambda each: asked.append(each.number) or [])
     assert asked == list(range(display.MOST_ROWS))
+
+
+def test_a_trial_whose_runs_were_deleted_is_shown_still():
+    def deleted(of):
+        raise FileNotFoundError(of.runs[0])
+
+    shown = display.table(definition(), [trial(0, value=0.25)], deleted)
+    assert rows(shown)[1][-2:] == ["0.25", "finished"]
+    assert "0.25" in next(summary.summary(definition(), [trial(0, value=0.25)], deleted))
 
 
 def test_ten_thousand_trials_are_shown_in_less_than_a_second():

@@ -54,6 +54,13 @@ def no_curves(trial: Trial) -> Sequence[Sequence[float]]:  # noqa: ARG001
     return ()
 
 
+def curves_of(curves: Curves, trial: Trial) -> Sequence[Sequence[float]]:
+    """Return the curves of a trial; none where its runs were deleted meanwhile, or can't be read."""
+    with suppress(OSError):
+        return curves(trial)
+    return ()
+
+
 def ordered(definition: Definition, trials: Iterable[Trial]) -> list[Trial]:
     """Return the running trials, the finished, the best first, then those pruned, failed and waiting."""
     sign = 1 if definition.mode == "min" else -1
@@ -122,7 +129,7 @@ def table(
         standard deviation), validations, state, progress or reason; where all don't fit,
         those that tell most.
     """
-    values = [curves(each) for each in trials]
+    values = [curves_of(curves, each) for each in trials]
     hosts = {each.owner.host for each in trials if each.owner}
     left = [remaining(each) if remaining and each.state == "running" else None for each in trials]
     names = list(definition.space)
