@@ -19,6 +19,7 @@ import yaml
 from project import CHECKOUT, clean_environment
 from trainlab import cli
 from trainlab.run import checkpoint, events
+from trainlab.sweeps import order
 
 if TYPE_CHECKING:
     from project import Project
@@ -61,6 +62,8 @@ def added(example: str) -> list[str]:
 SCRIPT = example("vars(args)")
 ARRAYS = example("run.save")
 LINE = example("class Line")
+TUNE = example("def train(lr")
+SWEEP = re.search(r"```toml\n(.*?)```", PAGES["docs/sweeps.md"], re.DOTALL)[1]
 
 
 def commands() -> list[str]:
@@ -73,6 +76,7 @@ def runnable(command: str, project: Project) -> str:
     command = re.sub(r"\bRUN\b(?!=)", names[0], command) if names else command
     command = command.replace("restore run.zip", "restore run.zip --logs elsewhere")  # as on another machine
     command = command.replace("check news", "check news --only 1")
+    command = command.replace("margin=1,3,5 --goal", f"margin=1,3 {QUICK} --goal")
     return command.replace("margin=5 --seed", f"margin=5 {QUICK} --seed").replace(
         'margin=5"', f'margin=5 {QUICK}"'
     )
@@ -94,6 +98,7 @@ def test_every_command_works_in_the_order_of_the_pages(local_project: Project) -
     environment |= {"TRAINLAB_ROOT": str(folder), "PATH": path}
     (folder / "train.py").write_text(SCRIPT)
     (folder / "arrays.py").write_text(ARRAYS)
+    (folder / "tune.py").write_text(TUNE)
     (folder / "elsewhere").mkdir()
     for command in commands():
         if command in RUN_ELSEWHERE:
@@ -203,6 +208,21 @@ def test_the_example_of_an_own_subject_is_checked(tmp_path: Path) -> None:
     assert {each["status"] for each in findings} == {"passed", "skipped"}, findings
 
 
+def test_the_example_of_a_sweep_finds_the_better_settings(tmp_path: Path) -> None:
+    (tmp_path / "tune.py").write_text(TUNE)
+    (command,) = [line for line in commands() if "--name first" in line]
+    by_trainlab(tmp_path, *command.split()[1:])
+    known = json.loads(by_trainlab(tmp_path, "sweep", "show", "first", "--format", "json"))
+    assert [each["state"] for each in known["trials"]] == ["finished"] * 8
+    assert min(known["trials"], key=lambda each: each["value"])["settings"]["margin"] > 1
+
+
+def test_the_file_of_a_sweep_is_one(tmp_path: Path) -> None:
+    (tmp_path / "sweep.toml").write_text(SWEEP)
+    definition, _ = order.define(order.from_file(tmp_path / "sweep.toml"), tmp_path)
+    assert (definition.trials, definition.method, definition.mode) == (40, "tpe", "max")
+
+
 def test_the_example_of_a_transformers_trainer_leaves_curves_and_whole_checkpoints(tmp_path: Path) -> None:
     folder, run = recorded(example("RunCallback"), tmp_path)
     assert (run["experiment"], run["status"]) == ("first-word", "finished")
@@ -268,8 +288,10 @@ def test_make_and_the_pages_name_the_same_targets() -> None:
 def test_trainlab_and_the_pages_name_the_same_commands_and_options() -> None:
     program = typer.main.get_command(cli.app)
     missing, wrong = {(name,) for name in program.commands}, []
-    for group in ("runs", "data"):
-        missing |= {(group, name) for name in program.commands[group].commands}
+    for group in ("runs", "data", "sweep"):
+        missing |= {
+            (group, name) for name, each in program.commands[group].commands.items() if not each.hidden
+        }
     for words in called("trainlab"):
         command, path = program, ()
         while deeper := getattr(command, "commands", {}).get(
@@ -277,6 +299,7 @@ def test_trainlab_and_the_pages_name_the_same_commands_and_options() -> None:
         ):
             command, path = deeper, (*path, words[len(path)])
             missing.discard(path)
+        command = getattr(command, "commands", {}).get("start", command)  # what any first word means
         known = {"--help", *(option for each in command.params for option in each.opts)}
         given = words[: words.index("--")] if "--" in words else words
         options = {word.partition("=")[0] for word in given if word.startswith("-")}

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import time
+from dataclasses import replace
 
-import psutil
 import pytest
 
 from swept import STEER, definition, forty, owner, trial
 from trainlab.sweeps import definition as definitions
-from trainlab.sweeps import listing
+from trainlab.sweeps import listing, owners
 from trainlab.sweeps.listing import Listed
 from trainlab.sweeps.queue import Queue
 
 
-def here(pid, **fields):
-    started = psutil.Process().create_time()
-    return owner(host=socket.gethostname(), pid=pid, **{"started": started} | fields)
+def here(**fields):
+    return replace(owners.own("cpu-0", owners.token()), **fields)
 
 
 @pytest.mark.parametrize(
     ("trials", "state"),
     [
-        ([trial(0, "running", owner=here(os.getpid())), trial(1, "waiting")], "running here"),
-        ([trial(0, "running", owner=here(os.getpid(), started=1.0))], "stopped"),
-        ([trial(0, "running", owner=owner("far"))], "running on far"),
-        ([trial(n, "running", owner=owner(f"h{n}")) for n in (1, 0)], "running on h0, running on h1"),
+        ([trial(0, "running", owner=here()), trial(1, "waiting")], "running here"),
+        ([trial(0, "running", owner=here(started=1.0))], "stopped"),
+        ([trial(0, "running", owner=here(token="before-the-boot"))], "stopped"),
         ([trial(0, "waiting"), trial(1)], "stopped"),
         ([trial(0), trial(1, "pruned"), trial(2, "failed")], "done"),
     ],
@@ -37,8 +34,13 @@ def test_whether_a_sweep_goes_on(trials, state):
     assert listing.state(Listed("a", definition(), trials)) == state
 
 
+def test_trials_of_other_hosts_go_on_as_far_as_can_be_seen_from_here():
+    trials = [trial(each, "running", owner=owner(f"h{each}")) for each in (1, 0)]
+    assert listing.state(Listed("a", definition(at="head"), trials)) == "running on h0, running on h1"
+
+
 def test_a_sweep_is_a_line_with_its_best_value_and_age():
-    shown = str(listing.listing([Listed("margins", definition(), forty(), time.time() - 7300)]))
+    shown = str(listing.listing([Listed("margins", definition(at="head"), forty(), time.time() - 7300)]))
     head, line = (each.split("  ") for each in shown.splitlines())
     assert [each.strip() for each in head if each] == [
         "sweep", "state", "trials", "finished", "pruned", "failed", "running", "waiting", "best", "goal",

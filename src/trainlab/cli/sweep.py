@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trainlab.sweeps.definition import Definition
-    from trainlab.sweeps.listing import Listed
     from trainlab.sweeps.objective import Goal
     from trainlab.sweeps.order import Order
     from trainlab.sweeps.queue import Queue, Trial
@@ -145,18 +144,17 @@ def list_sweeps(
     logs: Logs = None,
 ) -> None:
     """List the sweeps under logs/, the newest first."""
-    from trainlab.sweeps import definition, listing
+    from trainlab import paths
+    from trainlab.sweeps import listing
 
     extras.need("optuna", "A sweep")
-    place = definition.folder("all", logs).parent
-    found = sorted(place.glob("[!.]*/"), key=lambda each: each.stat().st_mtime, reverse=True)
-    sweeps = [_listed(each.name, logs) for each in found]
+    sweeps = listing.found(logs)
     if format == "json":
         sys.stdout.write(listing.as_json(sweeps))
     elif sweeps:
         print(listing.listing(sweeps))
     else:
-        print(f"No sweeps in {place} yet: docs/sweeps.md", file=sys.stderr)
+        print(f"No sweeps in {logs or paths.logs()} yet: docs/sweeps.md", file=sys.stderr)
 
 
 @app.command()
@@ -282,9 +280,7 @@ def _more(trials: str | None) -> int:
     if trials is None:
         return 0
     if not re.fullmatch(r"\+\d{1,9}", trials):
-        raise UserError(
-            f"--trials {trials}: of a sweep that goes on say how many more, such as --trials +20."
-        )
+        raise UserError(f"--trials {trials}: say how many more the sweep is to have, such as --trials +20.")
     return int(trials)
 
 
@@ -398,22 +394,6 @@ def _queue(definition: Definition, at: str | None, logs: Path | None) -> Queue:
     from trainlab.sweeps.queue import Queue
 
     return Queue.open(definition, at, logs)
-
-
-def _listed(name: str, logs: Path | None) -> Listed:
-    """Return a sweep for the list, or why it can't be read."""
-    from trainlab.sweeps import definition
-    from trainlab.sweeps.listing import Listed
-
-    try:
-        found = definition.load(name, logs)
-        queue = _queue(found, None, logs)
-        trials = queue.trials()
-        queue.close()
-    except UserError as error:
-        return Listed(name, fault=str(error))
-    created = (definition.folder(name, logs) / definition.FILE).stat().st_mtime
-    return Listed(name, found, trials, created)
 
 
 class _Curves:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
 import uuid
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from trainlab import files, paths, untrusted
 from trainlab.errors import UserError, nearest, unwritable
 from trainlab.run import naming
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SWEEPS = ".sweeps"  # under logs/
 FILE = "sweep.json"
@@ -33,6 +37,7 @@ class Definition(BaseModel):
     program: str  # an absolute path, or a module's name
     module: bool = False
     arguments: list[str] = Field(default_factory=list)
+    working_folder: str = ""  # where it was ordered: runs begin there, and a module is found from there
     goal: str
     mode: Literal["min", "max"]
     method: Literal["grid", "tpe", "random"]
@@ -163,11 +168,25 @@ def program_file(definition: Definition) -> Path:
     if definition.module:
         from trainlab.headless.finding import find_module
 
-        return find_module(definition.program.partition(":")[0])
+        with working_in(definition.working_folder):
+            return find_module(definition.program)
     path = Path(definition.program)
     if not path.is_file():
         raise UserError(f"The sweep's program {path} is not there, or is no file. Put it back there.")
     return path
+
+
+@contextlib.contextmanager
+def working_in(folder: str) -> Iterator[None]:
+    """Work in the folder that a sweep was ordered in; raise UserError where it isn't there."""
+    try:
+        entered = contextlib.chdir(folder or ".")
+        entered.__enter__()
+    except OSError as error:
+        raise UserError(f"The sweep was made in {folder}: {error.strerror}. Make it again.") from None
+    with contextlib.ExitStack() as stack:
+        stack.push(entered)
+        yield
 
 
 def digest(program: Path) -> str:

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import psutil
-
 from trainlab import paths
 from trainlab.cleaning import printable
 from trainlab.errors import UserError
 from trainlab.runs.display import Column, age, short, table_text
-from trainlab.sweeps import definition
+from trainlab.sweeps import definition, owners
 from trainlab.sweeps.display import ENDED, STATES, ranked
 
 if TYPE_CHECKING:
@@ -26,9 +24,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from trainlab.sweeps.definition import Definition
-    from trainlab.sweeps.queue import Owner, Trial
-
-_SAME_START = 2.0  # seconds by which a process's start may be told apart twice
+    from trainlab.sweeps.queue import Trial
 
 
 @dataclass(frozen=True)
@@ -130,23 +126,15 @@ def state(sweep: Listed) -> str:
     """Return whether a sweep goes on, and where; a trial whose process here is gone runs no more."""
     if sweep.fault:
         return printable(f"unreadable: {' '.join(sweep.fault.split())}")
-    owners = [each.owner for each in sweep.trials if each.state == "running" and each.owner]
+    running = [each.owner for each in sweep.trials if each.state == "running" and each.owner]
+    mark, one_machine = owners.token(), sweep.definition is not None and sweep.definition.at is None
     places = dict.fromkeys(
         "running here" if each.host == socket.gethostname() else printable(f"running on {each.host}")
-        for each in sorted(owners, key=lambda owner: owner.host)
-        if not gone(each)
+        for each in sorted(running, key=lambda owner: owner.host)
+        if not owners.is_gone(each, mark, one_machine=one_machine)
     )
     if places:
         return ", ".join(places)
     if any(each.state in ("running", "waiting") for each in sweep.trials):
         return "stopped"
     return "done"
-
-
-def gone(owner: Owner) -> bool | None:
-    """Tell whether an owner's process has ended; None where that can't be seen from this host."""
-    if owner.host != socket.gethostname():
-        return None
-    with suppress(psutil.Error):
-        return abs(psutil.Process(owner.pid).create_time() - owner.started) > _SAME_START
-    return True

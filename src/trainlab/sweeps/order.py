@@ -143,6 +143,7 @@ def define(order: Order, logs: Path | None = None) -> tuple[Definition, list[str
         _definition(
             name=order.name or f"{naming.slug(stem)[: LONGEST_NAME - len(time) - 1]}-{time}",
             arguments=list(order.arguments),
+            working_folder=str(Path.cwd()),
             mode=mode,
             method=method,
             trials=trials,

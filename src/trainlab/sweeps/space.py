@@ -143,7 +143,7 @@ def to_table(space: Mapping[str, Choice | Range]) -> dict[str, Any]:
 
 
 def distribution(each: Choice | Range) -> BaseDistribution:
-    """Return what Optuna samples from; of lists and alike it is their index (`as_value`)."""
+    """Return what Optuna samples from; of a choice that it can't keep it is the index."""
     extras.need("optuna", "A sweep")
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -153,16 +153,6 @@ def distribution(each: Choice | Range) -> BaseDistribution:
         step = 1 if each.step is None else int(each.step)
         return IntDistribution(int(each.low), int(each.last), log=each.log, step=step)
     return FloatDistribution(each.low, each.last, log=each.log, step=each.step)
-
-
-def as_value(each: Choice | Range, sampled: Any) -> Any:
-    """Return the setting's value for what Optuna sampled."""
-    return each.values[sampled] if isinstance(each, Choice) and _by_index(each) else sampled
-
-
-def as_sampled(each: Choice | Range, value: Any) -> Any:
-    """Return what Optuna would have sampled for a setting's value: the way back from `as_value`."""
-    return each.values.index(value) if isinstance(each, Choice) and _by_index(each) else value
 
 
 def text(value: Any) -> str:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from trainlab.errors import UserError
 from trainlab.headless import finding, launcher
 from trainlab.run import checkpoint, record
+from trainlab.sweeps.definition import working_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +42,7 @@ class Order:
     name: str
     sweep: dict[str, Any]
     resume: str = ""
+    working_folder: str = ""
 
 
 @dataclass
@@ -73,6 +75,11 @@ def prepared(order: Order) -> Ready:
     Raises:
         UserError: The run can't be.
     """
+    with working_in(order.working_folder):
+        return _prepared(order)
+
+
+def _prepared(order: Order) -> Ready:
     remark = ""
     if order.resume:
         folder = Path(order.resume)

@@ -114,6 +114,7 @@ class Attempt:
             name,
             sweep,
             str(resume) if resume is not None else "",
+            definition.working_folder,
         )
 
     @property
