@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
     from trainlab.config import Config
 
-Prepared = tuple[Path, lock.Lock]  # the folder of a run that is ready to start, and its runner's lock
+# The folder of a run that is ready to start, and its runner's lock, None where another host has it
+Prepared = tuple[Path, lock.Lock | None]
 LOG = "output.log"
 SCRIPT = ".py"
 PASSED_ON = (signal.SIGINT, signal.SIGTERM)
@@ -57,6 +58,34 @@ _READS_ARGUMENTS = re.compile(
 )
 
 
+class Place:
+    """Where a run is recorded, and what executes it: here a new folder, and a worker on this machine."""
+
+    module = "trainlab.headless.worker"
+    log = LOG
+
+    def new(self, experiment: str, name: str | None, config: Mapping[str, Any], **fields: Any) -> Prepared:
+        """Make a new run's folder and record; return it, and the lock that says that it has a runner."""
+        folder = naming.new_folder(paths.logs().resolve(), experiment, name)
+        create(folder, config, **fields)
+        return folder, _runner_lock(folder)
+
+    def keep(self, folder: Path, nb: NotebookNode) -> None:
+        """Keep the notebook that is to be executed."""
+        notebook.write(folder, nb)
+
+    def arguments(self, folder: Path, program: Path, module: str, arguments: Sequence[str]) -> Sequence[str]:  # noqa: ARG002
+        """Return what the worker is given besides the folder, once all is ready."""
+        return arguments
+
+
+def create(folder: Path, config: Mapping[str, Any], **fields: Any) -> None:
+    """Write a new run's record."""
+    seed = config.get("seed")
+    seed = seed if isinstance(seed, int) and not isinstance(seed, bool) else None
+    record.create(folder, folder.parent.name, config=config, seed=seed, **fields)
+
+
 def run(  # noqa: PLR0913
     reference: str,
     words: Iterable[str] = (),
@@ -67,6 +96,7 @@ def run(  # noqa: PLR0913
     seed: int | None = None,
     resume: str | None = None,
     detach: bool = False,
+    place: Place | None = None,
 ) -> int:
     """Execute a notebook or a script headless, and record it as a run.
 
@@ -80,6 +110,7 @@ def run(  # noqa: PLR0913
         resume: The run to go on with, in its own folder; of a notebook also a word. A script gets its
             first arguments again.
         detach: Whether to return at once.
+        place: Where it is recorded and executed, if not by this machine alone.
 
     Returns:
         The exit code, 0 only where every cell ran, or the script ended well.
@@ -88,20 +119,23 @@ def run(  # noqa: PLR0913
         UserError: Before anything is made or changed, for a notebook, a script, a parameter, a value or a run
             to resume that cannot be; afterwards for a mistake of the user's that showed while it ran.
     """
+    place = place or Place()
     path = find_module(reference) if module else find_program(reference)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # until somebody can act on them
     try:
         if path.suffix == SCRIPT:
             values = given(words, seed=seed)
-            made, arguments = _script(path, reference if module else "", values, arguments, name, resume)
+            named = reference if module else ""
+            made, arguments = _script(path, named, values, arguments, name, resume, place)
         elif arguments:
             raise UserError(f"{path.name} is a notebook: it takes key=value, and no arguments behind `--`.")
         else:
-            made = _notebook(path, given(words, seed=seed, resume=resume), name, resume)
+            made = _notebook(path, given(words, seed=seed, resume=resume), name, resume, place)
         folder, held = made
-        log = folder / LOG
+        log = folder / place.log
         seen = log.stat().st_size if log.exists() else 0
-        worker = start(folder, held, arguments)
+        arguments = place.arguments(folder, path, reference if module else "", arguments)
+        worker = start(folder, held, arguments, place)
         root = paths.root().resolve()  # whoever typed `make` is outside the container, perhaps
         of_make = stopping.MAKE in os.environ and folder.is_relative_to(root)
         print(folder.relative_to(root) if of_make else folder, flush=True)
@@ -115,7 +149,9 @@ def run(  # noqa: PLR0913
     if worker.poll() is not None:
         if not folder.is_dir():
             raise UserError(gone(folder))
-        if record.read(folder).status == "running":  # a worker that was killed could not write it down
+        if record.read(folder).status == "running" and not lock.alive(
+            folder
+        ):  # a worker that was killed could not write it down
             number = worker.returncode
             how = f"signal {-number}, {signal.Signals(-number).name}" if number < 0 else f"exit code {number}"
             record.write_end(folder, "failed", f"the runner died ({how})")
@@ -161,13 +197,14 @@ def _script(  # noqa: PLR0913, PLR0917
     behind: Sequence[str],
     name: str | None,
     resume: str | None,
+    place: Place,
 ) -> tuple[Prepared, list[str]]:
     """Make a script's run ready to start, anew or to go on; return its folder and lock, and its arguments."""
     arguments = [*(f"--{key}={value}" for key, value in values.items()), *behind]
-    for place, word in enumerate(behind):
+    for number, word in enumerate(behind):
         option, equals, value = word.partition("=")
         if option.startswith("-") and secrets.is_secret(
-            option.lstrip("-"), value if equals else "".join(behind[place + 1 : place + 2])
+            option.lstrip("-"), value if equals else "".join(behind[number + 1 : number + 2])
         ):
             raise UserError(no_secret(option.lstrip("-")))
     source = path.read_text(errors="replace")
@@ -184,7 +221,7 @@ def _script(  # noqa: PLR0913, PLR0917
                 f"sight, name them behind `--`: trainlab run {path.name} -- {' '.join(arguments)}"
             )
         known |= {"arguments": arguments, "working_folder": str(Path.cwd())}
-        return _new(experiments[0], name or naming.of_changes(config), config, **known), arguments
+        return place.new(experiments[0], name or naming.of_changes(config), config, **known), arguments
     with _reopening(resume, experiments, name) as (folder, _, before):
         fields = before.model_dump()
         first, where = fields.get("arguments"), fields.get("working_folder")
@@ -206,7 +243,9 @@ def _script(  # noqa: PLR0913, PLR0917
     return (folder, held), arguments or first
 
 
-def _notebook(path: Path, values: dict[str, str], name: str | None, resume: str | None) -> Prepared:
+def _notebook(
+    path: Path, values: dict[str, str], name: str | None, resume: str | None, place: Place
+) -> Prepared:
     """Make a notebook's run ready to start, anew or to go on; return its folder, and the runner's lock.
 
     A run that goes on has the settings of its `run.json`, and the values given. Without a settings class
@@ -226,7 +265,7 @@ def _notebook(path: Path, values: dict[str, str], name: str | None, resume: str 
             if lost := paths.not_seen_here(values.values()):
                 raise UserError(f"{error}{lost}") from None
             raise
-        return prepare(path, nb, parameters, name)
+        return prepare(path, nb, parameters, name, place)
     if "resume" not in (settings.model_fields if settings else defaults):
         raise UserError(
             f'{path.name} cannot go on with a run: it has no setting `resume`. Write resume = "" into its '
@@ -248,24 +287,17 @@ def _notebook(path: Path, values: dict[str, str], name: str | None, resume: str 
     return folder, held
 
 
-def prepare(path: Path, nb: NotebookNode, parameters: Parameters, name: str | None) -> Prepared:
+def prepare(
+    path: Path, nb: NotebookNode, parameters: Parameters, name: str | None, place: Place | None = None
+) -> Prepared:
     """Make the folder of a notebook's new run with its record and the notebook to execute."""
-    filled = notebook.filled(nb, parameters.injected)
+    place, filled = place or Place(), notebook.filled(nb, parameters.injected)
     experiment = _experiments(path.stem, origin.sources(nb), parameters.config)[0]
     looks = (nb.metadata.get("trainlab") or {}).get("looks") is True or None
     name = name or naming.of_changes(parameters.injected)
-    made = _new(experiment, name, parameters.config, notebook=str(path), looks=looks)
-    notebook.write(made[0], filled)
+    made = place.new(experiment, name, parameters.config, notebook=str(path), looks=looks)
+    place.keep(made[0], filled)
     return made
-
-
-def _new(experiment: str, name: str | None, config: Mapping[str, Any], **fields: Any) -> Prepared:
-    """Make a new run's folder and record; return it, and the lock that says that it has a runner."""
-    seed = config.get("seed")
-    seed = seed if isinstance(seed, int) and not isinstance(seed, bool) else None
-    folder = naming.new_folder(paths.logs().resolve(), experiment, name)
-    record.create(folder, folder.parent.name, config=config, seed=seed, **fields)
-    return folder, _runner_lock(folder)
 
 
 @contextlib.contextmanager
@@ -313,22 +345,26 @@ def _names_a_run(reference: str, experiments: Sequence[str]) -> bool:
     return True
 
 
-def start(folder: Path, held: lock.Lock, arguments: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+def start(
+    folder: Path, held: lock.Lock | None, arguments: Sequence[str] = (), place: Place | None = None
+) -> subprocess.Popen[bytes]:
     """Start the worker of a prepared run, in a session that the terminal's end does not reach.
 
     The worker inherits the runner's lock, and keeps it to its end: the run counts as alive.
     """
-    with untrusted.appended(folder / LOG) as log:
+    place = place or Place()
+    with untrusted.appended(folder / place.log) as log:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "trainlab.headless.worker", str(folder), *arguments],
+            [sys.executable, "-m", place.module, str(folder), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             env={key: value for key, value in os.environ.items() if key != "JUPYTER_TOKEN"},
-            pass_fds=[held.fileno()],
+            pass_fds=[held.fileno()] if held else [],
             start_new_session=True,
         )
-    held.release()
+    if held:
+        held.release()
     return worker
 
 
