@@ -11,6 +11,7 @@ import nbformat
 import pytest
 
 from training_hosts import DEADLINE, Hosts, hosts, kill, stopped
+from waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -125,6 +126,19 @@ def test_a_store_that_was_lost_and_is_started_again_costs_a_pause(several: Hosts
     printed = [stopped(each) for each in both]
     assert any("was lost" in out for out in printed), printed
     assert several.record()["status"] == "interrupted"
+
+
+def test_a_host_that_is_stopped_leaves_once_all_is_saved(several: Hosts) -> None:
+    several.store()
+    line = script(several, ENDLESS.replace('"20"', '"1000000"'))
+    both = [several.host(line) for _ in range(2)]
+    until(lambda: several.logged() > 50, "some steps of training", DEADLINE)
+    seen = several.record()["resumes"]
+    logged = several.logged()
+    out = stopped(both[1])
+    assert "this host: interrupted, SIGTERM" in out
+    assert several.until_resumed(len(seen))["step"] > logged
+    assert both[0].poll() is None
 
 
 def test_a_process_that_fails_by_itself_is_not_started_again_and_again(several: Hosts) -> None:

@@ -22,40 +22,11 @@ WITHIN = 120.0  # seconds from a fault to a training that goes on; below 60 on t
 COMMAND = "from trainlab.cli import main; main()"
 
 
-class Hosts:
-    """A folder with `logs/`, in which several hosts start the same line."""
+class Training:
+    """The one run of several hosts, as its folder shows it."""
 
-    def __init__(self, folder: Path, port: int) -> None:
-        self.folder, self.port = folder, port
-        self.logs = folder / "logs"
-        self.started: list[subprocess.Popen[str]] = []
-
-    def command(self, *words: str) -> subprocess.Popen[str]:
-        paths = os.pathsep.join(sys.path)
-        environment = os.environ | {
-            "PYTHONPATH": paths,
-            "TRAINLAB_LOGS": str(self.logs),
-            "OMP_NUM_THREADS": "1",
-        }
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        started = subprocess.Popen(
-            [sys.executable, "-c", COMMAND, *words], cwd=self.folder, env=environment, **pipes
-        )
-        self.started.append(started)
-        return started
-
-    def store(self) -> subprocess.Popen[str]:
-        """Start the store, and wait until it serves."""
-        store = self.command("store", "--port", str(self.port))
-        assert store.stdout is not None
-        assert store.stdout.readline().startswith("store: ")
-        return store
-
-    def host(self, *words: str, nodes: str = "1:2", name: str = "big") -> subprocess.Popen[str]:
-        """Start one host's line."""
-        return self.command(
-            "run", *words, "--nodes", nodes, "--join", f"127.0.0.1:{self.port}", "--name", name
-        )
+    def __init__(self, logs: Path) -> None:
+        self.logs = logs
 
     @property
     def run(self) -> Path:
@@ -92,10 +63,52 @@ class Hosts:
 
         until(more, f"{count} new checkpoints", WITHIN)
 
+    def logged(self) -> int:
+        """The last step of the training loss, 0 before there is one."""
+        if not any(self.logs.glob("*/*/run.json")):
+            return 0
+        return self.record()["last"].get("train/loss", {"step": 0})["step"]
+
     def steps(self, tag: str = "train/loss") -> list[int]:
         """The steps of a curve, as whoever looks at it sees them."""
         points = scalars(self.run)
         return points[points["tag"] == tag]["step"].tolist()
+
+
+class Hosts(Training):
+    """A folder with `logs/`, in which several hosts start the same line."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        super().__init__(folder / "logs")
+        self.folder, self.port = folder, port
+        self.started: list[subprocess.Popen[str]] = []
+
+    def command(self, *words: str) -> subprocess.Popen[str]:
+        paths = os.pathsep.join(sys.path)
+        environment = os.environ | {
+            "PYTHONPATH": paths,
+            "TRAINLAB_LOGS": str(self.logs),
+            "OMP_NUM_THREADS": "1",
+        }
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        started = subprocess.Popen(
+            [sys.executable, "-c", COMMAND, *words], cwd=self.folder, env=environment, **pipes
+        )
+        self.started.append(started)
+        return started
+
+    def store(self) -> subprocess.Popen[str]:
+        """Start the store, and wait until it serves."""
+        store = self.command("store", "--port", str(self.port))
+        assert store.stdout is not None
+        assert store.stdout.readline().startswith("store: ")
+        return store
+
+    def host(self, *words: str, nodes: str = "1:2", name: str = "big") -> subprocess.Popen[str]:
+        """Start one host's line."""
+        return self.command(
+            "run", *words, "--nodes", nodes, "--join", f"127.0.0.1:{self.port}", "--name", name
+        )
 
 
 def kill(host: subprocess.Popen[str]) -> None:

@@ -100,6 +100,7 @@ def run(  # noqa: PLR0913, PLR0917
         raise typer.Exit(launcher.run(program, words, ctx.obj, resume=resume, **options))
     from trainlab.hosts import starting
 
+    extras.need("torch", "trainlab run --nodes")
     if resume is not None:
         raise UserError(
             "--resume: hosts go on with the run of their --name by themselves. Leave --resume out."

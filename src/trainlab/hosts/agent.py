@@ -10,6 +10,7 @@ it lost another one, takes this host out: starting it again would only repeat it
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import json
 import logging
@@ -19,7 +20,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,8 @@ def main(part: Part) -> int:
         if (part.own / FIRST).exists() and not lock.taken(folder, lock.RUN):
             seconds = record.read(folder).seconds or round(time.monotonic() - started, 3)
             record.write_end(folder, end.status, end.reason, seconds=seconds)
+        elif end.code == UserError.exit_code:  # whoever watches would look into run.json for the sentence
+            end = replace(end, code=1)
     except SignalException as stop:
         end = from_signal(signal.Signals(stop.sigval))
     except (OSError, UserError) as error:
@@ -90,6 +93,8 @@ def _take_part(part: Part, screen: Screen) -> ExitStatus:
     place = rendezvous.endpoint(part.store)
     os.environ |= rendezvous.environment(place)
     screen.line(f"waiting at {place} for {'' if least == most else f'{least} to '}{most} hosts")
+    if most > 1 and ipaddress.ip_address(own := rendezvous.own_address(place)).is_loopback:
+        screen.line(f"warning: {own} is this machine alone. For others join by an address that they reach.")
     sessions = itertools.count()  # torch closes one for ever when a host has ended in it
     name = f"{part.folder.name}-{next(sessions)}"
     while True:
