@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "run": {GROUND, "trackers"},
     "runs": {GROUND, "trackers", "run"},
     "headless": {GROUND, "run"},
+    "hosts": {GROUND, "run", "headless"},
     "training": {GROUND, "trackers", "run"},
     "checks": {GROUND, "run", "runs", "training"},
     "sweeps": {GROUND, "trackers", "run", "runs", "headless"},

@@ -68,6 +68,11 @@ def interrupt(module: lightning.LightningModule) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
+def fail_at_seven(module: lightning.LightningModule) -> None:
+    if module.global_step == 7:
+        raise ValueError("seven")
+
+
 class Forever(Points):
     """Many epochs' worth."""
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ import ddp_work
 import trainlab
 from trainlab.errors import UserError
 from trainlab.run import checkpoint
+from trainlab.run.run import HOSTS
 from trainlab.runs.frames import scalars
 from trainlab.training import distributed
 from trainlab.training.config import TrainingConfig
@@ -248,11 +250,25 @@ def test_several_devices_are_several_processes(devices: int) -> None:
 
 
 def test_torchrun_decides_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}.items():
+    sizes = {"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "2"}
+    for name, value in {"TORCHELASTIC_RUN_ID": "1", **sizes}.items():
         monkeypatch.setenv(name, value)
     chosen = distributed.processes_of(TrainingConfig())
     assert (chosen["devices"], chosen["num_nodes"]) == (4, 2)
-    assert not isinstance(chosen["strategy"], (distributed.Processes, str))
+    assert isinstance(chosen["strategy"], distributed.Started)
+    assert chosen["strategy"]._timeout > timedelta(minutes=5), "a long save by the first process is no fault"
+    monkeypatch.setenv(HOSTS, "2")
+    chosen = distributed.processes_of(TrainingConfig(nodes="2", host_timeout=30))
+    assert chosen["strategy"]._timeout == timedelta(seconds=30)
+
+
+def test_hosts_that_were_not_started_as_such_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TrainingConfig(nodes="1:2")
+    for check in (config.check_machine, lambda: distributed.processes_of(config)):
+        with pytest.raises(UserError, match=r"trainlab run WHAT nodes=1:2 --join HEAD --name NAME"):
+            check()
+    monkeypatch.setenv(HOSTS, "1:2")
+    config.check_machine()
 
 
 def test_what_cannot_be_sent_is_said(tmp_path: Path) -> None:

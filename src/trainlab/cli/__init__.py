@@ -73,6 +73,15 @@ def run(  # noqa: PLR0913, PLR0917
         str | None, typer.Option(metavar="RUN", help="Resume this run: its name, a path, or 'last'.")
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Start it and return at once.")] = False,
+    nodes: Annotated[
+        str | None, typer.Option(metavar="N|MIN:MAX", help="Train on so many hosts: this line on each.")
+    ] = None,
+    join: Annotated[
+        str | None, typer.Option(metavar="HEAD", help="Where they meet: the host of `trainlab store`.")
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="With --nodes: processes here; default: the setting `devices`.")
+    ] = None,
 ) -> None:
     """Execute a notebook or any Python script headless, and record it as a run.
 
@@ -80,8 +89,32 @@ def run(  # noqa: PLR0913, PLR0917
     """
     from trainlab.headless import launcher
 
-    options: dict[str, Any] = {"module": module, "name": name, "seed": seed, "resume": resume}
-    raise typer.Exit(launcher.run(program, parameters or [], ctx.obj, detach=detach, **options))
+    words = parameters or []
+    options: dict[str, Any] = {"module": module, "name": name, "seed": seed, "detach": detach}
+    if nodes is None and join is None and devices is None:
+        raise typer.Exit(launcher.run(program, words, ctx.obj, resume=resume, **options))
+    from trainlab.hosts import starting
+
+    extras.need("torch", "trainlab run --nodes")
+    if resume is not None:
+        raise UserError(
+            "--resume: hosts go on with the run of their --name by themselves. Leave --resume out."
+        )
+    raise typer.Exit(
+        starting.run(program, words, ctx.obj, nodes=nodes, join=join, devices=devices, **options)
+    )
+
+
+@app.command()
+def store(
+    address: Annotated[str, typer.Option(help="Of this host, on the hosts' private network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 29400,
+) -> None:
+    """Serve the store at which the hosts of a training meet (`run --nodes --join`), until Ctrl-C."""
+    from trainlab.hosts import store as service
+
+    extras.need("torch", "trainlab store")
+    service.serve(address, port)
 
 
 @app.command()
@@ -156,14 +189,14 @@ def stop_run(run: Reference, logs: Logs = None) -> None:
 @app.command("logs")
 def show_log(run: Reference, logs: Logs = None) -> None:
     """Show what a headless run has printed; in a terminal also what it prints from now on."""
-    from trainlab.headless import launcher
+    from trainlab.headless import launcher, place
     from trainlab.run import find, lock
 
     folder = find.find(run, logs)
-    log = folder / launcher.LOG
+    log = folder / place.LOG
     if not log.is_file():
         raise UserError(
-            f"The run {folder.name} has no {launcher.LOG}: it was not started by `trainlab run`. What it "
+            f"The run {folder.name} has no {place.LOG}: it was not started by `trainlab run`. What it "
             "prints stands in its notebook or its terminal."
         )
     try:

@@ -47,9 +47,11 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 class Notebook(Execution):
     """A notebook, executed by papermill in a kernel of this Python."""
 
-    def __init__(self, folder: Path, screen: Screen, nb: NotebookNode, place: Path) -> None:
+    def __init__(
+        self, folder: Path, screen: Screen, nb: NotebookNode, place: Path, *, kept: bool = True
+    ) -> None:
         super().__init__(folder, screen)
-        self.nb, self.place = nb, place
+        self.nb, self.place, self.kept = nb, place, kept
         sweep()
         # short: a socket's path has 107 bytes; with this process's number, so that `sweep` knows whose it is
         self.sockets = tempfile.mkdtemp(prefix=f"{SOCKETS}{os.getpid()}-")
@@ -120,7 +122,9 @@ class Notebook(Execution):
             self.interruption = asyncio.ensure_future(self.kernel.interrupt_kernel())
 
     def save(self) -> None:
-        """Write the notebook as it stands, less its secrets, into the run's folder, in one step."""
+        """Write the notebook as it stands, less its secrets, into the run's folder, in one step, if kept."""
+        if not self.kept:
+            return
         shown = nbformat.from_dict(secrets.hidden(self.nb, by_name=False))
         self.saved = notebook.write(self.folder, shown, unless=self.saved)
 

@@ -37,6 +37,7 @@ from trainlab.headless.parameters import (
     resumed_by_defaults,
     settings_class,
 )
+from trainlab.headless.place import Place, Prepared, runner_lock
 from trainlab.run import lock, naming, record, stopping
 from trainlab.run.recorder import gone
 from trainlab.run.resuming import check_experiment, referenced, starting_point, take
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
 
     from trainlab.config import Config
 
-Prepared = tuple[Path, lock.Lock]  # the folder of a run that is ready to start, and its runner's lock
-LOG = "output.log"
 PASSED_ON = (signal.SIGINT, signal.SIGTERM)
 PAUSE = 0.1  # seconds between two looks at the log
 STATE_EVERY = 10.0  # seconds between two states of one progress bar, where they can't overwrite each other
@@ -67,6 +66,7 @@ def run(  # noqa: PLR0913
     seed: int | None = None,
     resume: str | None = None,
     detach: bool = False,
+    place: Place | None = None,
 ) -> int:
     """Execute a notebook or a script headless, and record it as a run.
 
@@ -81,6 +81,7 @@ def run(  # noqa: PLR0913
         resume: The run to go on with, in its own folder; of a notebook also a word. A script gets its
             first arguments again.
         detach: Whether to return at once.
+        place: Where it is recorded and executed, if not by this machine alone.
 
     Returns:
         The exit code, 0 only where every cell ran, or the script ended well.
@@ -89,14 +90,15 @@ def run(  # noqa: PLR0913
         UserError: Before anything is made or changed, for a notebook, a script, a parameter, a value or a run
             to resume that cannot be; afterwards for a mistake of the user's that showed while it ran.
     """
+    place = place or Place()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # until somebody can act on them
     try:
         folder, held, arguments = prepared(
-            reference, words, arguments, module=module, name=name, seed=seed, resume=resume
+            reference, words, arguments, module=module, name=name, seed=seed, resume=resume, place=place
         )
-        log = folder / LOG
+        log = folder / place.log
         seen = log.stat().st_size if log.exists() else 0
-        worker = start(folder, held, arguments)
+        worker = start(folder, held, arguments, place)
         root = paths.root().resolve()  # whoever typed `make` is outside the container, perhaps
         of_make = stopping.MAKE in os.environ and folder.is_relative_to(root)
         print(folder.relative_to(root) if of_make else folder, flush=True)
@@ -110,7 +112,8 @@ def run(  # noqa: PLR0913
     if worker.poll() is not None:
         if not folder.is_dir():
             raise UserError(gone(folder))
-        if record.read(folder).status == "running":  # a worker that was killed could not write it down
+        # a worker that was killed could not write it down; other hosts of its training may go on
+        if record.read(folder).status == "running" and not lock.alive(folder):
             number = worker.returncode
             how = f"signal {-number}, {signal.Signals(-number).name}" if number < 0 else f"exit code {number}"
             record.write_end(folder, "failed", f"the runner died ({how})")
@@ -128,20 +131,23 @@ def prepared(  # noqa: PLR0913
     name: str | None = None,
     seed: int | None = None,
     resume: str | None = None,
-    sweep: Mapping[str, Any] | None = None,
-) -> tuple[Path, lock.Lock, Sequence[str]]:
-    """Make a run ready for `start`: return its folder, its runner's lock, and a script's arguments.
+    place: Place | None = None,
+) -> tuple[Path, lock.Lock | None, Sequence[str]]:
+    """Make a run ready for `start`: return its folder, its runner's lock, and the worker's arguments.
 
-    Takes and raises what `run` does. `sweep` is what `run.json` says of the sweep that it is a trial of.
+    Takes and raises what `run` does.
     """
-    module = module or is_function(reference)
+    module, place = module or is_function(reference), place or Place()
+    named = reference if module else ""
     path = find_module(reference) if module else find_program(reference)
     if path.suffix == SCRIPT:
         values = given(words, seed=seed)
-        return _script(path, reference if module else "", values, arguments, name, resume, sweep)
-    if arguments:
+        (folder, held), arguments = _script(path, named, values, arguments, name, resume, place)
+    elif arguments:
         raise UserError(f"{path.name} is a notebook: it takes key=value, and no arguments behind `--`.")
-    return *_notebook(path, given(words, seed=seed, resume=resume), name, resume, sweep), ()
+    else:
+        folder, held = _notebook(path, given(words, seed=seed, resume=resume), name, resume, place)
+    return folder, held, place.arguments(folder, path, named, arguments)
 
 
 def _script(  # noqa: PLR0913, PLR0917
@@ -151,27 +157,27 @@ def _script(  # noqa: PLR0913, PLR0917
     behind: Sequence[str],
     name: str | None,
     resume: str | None,
-    sweep: Mapping[str, Any] | None,
-) -> tuple[Path, lock.Lock, list[str]]:
+    place: Place,
+) -> tuple[Prepared, list[str]]:
     """Make a script's run ready to start, anew or to go on; return its folder and lock, and its arguments."""
     arguments = [*(f"--{key}={value}" for key, value in values.items()), *behind]
-    for place, word in enumerate(behind):
+    for number, word in enumerate(behind):
         option, equals, value = word.partition("=")
         if option.startswith("-") and secrets.is_secret(
-            option.lstrip("-"), value if equals else "".join(behind[place + 1 : place + 2])
+            option.lstrip("-"), value if equals else "".join(behind[number + 1 : number + 2])
         ):
             raise UserError(no_secret(option.lstrip("-")))
     source = path.read_text(errors="replace")
     if module and origin.is_installed(path):  # torch.distributed.run, say: the code is what it is to execute
         path = next((Path(word).resolve() for word in behind if Path(word).suffix == SCRIPT), path)
     config = {key: literals.read(value) for key, value in values.items()}
-    known: dict[str, Any] = {"script": str(path), "module": module or None, "sweep": sweep}
+    known: dict[str, Any] = {"script": str(path), "module": module or None}
     experiments = experiments_of(re.split("[.:]", module)[-1] or path.stem, [source], config)
     if resume is None:
         if not is_function(module):
             check_reads_arguments(path, source, values)
         known |= {"arguments": arguments, "working_folder": str(Path.cwd())}
-        return *_new(experiments[0], name or naming.of_changes(config), config, **known), arguments
+        return place.new(experiments[0], name or naming.of_changes(config), config, **known), arguments
     with _reopening(resume, experiments, name) as (folder, _, before):
         fields = before.model_dump()
         first, where = fields.get("arguments"), fields.get("working_folder")
@@ -188,17 +194,13 @@ def _script(  # noqa: PLR0913, PLR0917
             )
         if not arguments and any(secrets.HIDDEN in word for word in first):
             raise UserError(f"Say the arguments again, they hold a secret: {' '.join(first)}")
-        held = _runner_lock(folder)
-        record.reopen(folder, **known)
-    return folder, held, arguments or first
+        held = runner_lock(folder)
+        record.reopen(folder, sweep=place.sweep, **known)
+    return (folder, held), arguments or first
 
 
 def _notebook(
-    path: Path,
-    values: dict[str, str],
-    name: str | None,
-    resume: str | None,
-    sweep: Mapping[str, Any] | None,
+    path: Path, values: dict[str, str], name: str | None, resume: str | None, place: Place
 ) -> Prepared:
     """Make a notebook's run ready to start, anew or to go on; return its folder, and the runner's lock.
 
@@ -221,7 +223,7 @@ def _notebook(
             if lost := paths.not_seen_here(values.values()):
                 raise UserError(f"{error}{lost}") from None
             raise
-        return prepare(path, nb, parameters, name, sweep)
+        return prepare(path, nb, parameters, name, place)
     if "resume" not in (settings.model_fields if settings else defaults):
         raise UserError(
             f'{path.name} cannot go on with a run: it has no setting `resume`. Write resume = "" into its '
@@ -235,20 +237,16 @@ def _notebook(
             parameters = resumed_by_defaults(defaults, values, before.config, notebook.filled_with(folder))
         with contextlib.redirect_stdout(io.StringIO()):  # the run itself prints the warnings, into the log
             starting_point(folder, file)
-        held = _runner_lock(folder)
+        held = runner_lock(folder)
         notebook.put_aside(folder)
         injected = parameters.injected | {"resume": str((file or folder).resolve())}
         notebook.write(folder, notebook.filled(nb, injected))
-        record.reopen(folder, notebook=str(path), sweep=sweep)
+        record.reopen(folder, notebook=str(path), sweep=place.sweep)
     return folder, held
 
 
 def prepare(
-    path: Path,
-    nb: NotebookNode,
-    parameters: Parameters,
-    name: str | None,
-    sweep: Mapping[str, Any] | None = None,
+    path: Path, nb: NotebookNode, parameters: Parameters, name: str | None, place: Place | None = None
 ) -> Prepared:
     """Make the folder of a notebook's new run with its record and the notebook to execute."""
     from trainlab.headless import notebook
@@ -257,18 +255,10 @@ def prepare(
     experiment = experiments_of(path.stem, origin.sources(nb), parameters.config)[0]
     looks = (nb.metadata.get("trainlab") or {}).get("looks") is True or None
     name = name or naming.of_changes(parameters.injected)
-    made = _new(experiment, name, parameters.config, notebook=str(path), looks=looks, sweep=sweep)
-    notebook.write(made[0], filled)
+    place = place or Place()
+    made = place.new(experiment, name, parameters.config, notebook=str(path), looks=looks)
+    place.keep(made[0], filled)
     return made
-
-
-def _new(experiment: str, name: str | None, config: Mapping[str, Any], **fields: Any) -> Prepared:
-    """Make a new run's folder and record; return it, and the lock that says that it has a runner."""
-    seed = config.get("seed")
-    seed = seed if isinstance(seed, int) and not isinstance(seed, bool) else None
-    folder = naming.new_folder(paths.logs().resolve(), experiment, name)
-    record.create(folder, folder.parent.name, config=config, seed=seed, **fields)
-    return folder, _runner_lock(folder)
 
 
 @contextlib.contextmanager
@@ -313,8 +303,9 @@ def _names_a_run(reference: str, experiments: Sequence[str]) -> bool:
 
 def start(
     folder: Path,
-    held: lock.Lock,
+    held: lock.Lock | None,
     arguments: Sequence[str] = (),
+    place: Place | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start the worker of a prepared run, in a session that the terminal's end does not reach.
@@ -322,25 +313,21 @@ def start(
     The worker inherits the runner's lock, and keeps it to its end: the run counts as alive. `environment`
     comes to this process's own. Block PASSED_ON before: the worker lets them in once it can act on them.
     """
+    place = place or Place()
     known = {key: value for key, value in os.environ.items() if key != "JUPYTER_TOKEN"}
-    with untrusted.appended(folder / LOG) as log:
+    with untrusted.appended(folder / place.log) as log:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "trainlab.headless.worker", str(folder), *arguments],
+            [sys.executable, "-m", place.module, str(folder), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             env=known | dict(environment or {}),
-            pass_fds=[held.fileno()],
+            pass_fds=[held.fileno()] if held else [],
             start_new_session=True,
         )
-    held.release()
+    if held:
+        held.release()
     return worker
-
-
-def _runner_lock(folder: Path) -> lock.Lock:
-    held = lock.hold(folder, lock.RUNNER)
-    assert held is not None, "a folder made a moment ago, or whose other lock we have, has no other holder"
-    return held
 
 
 class Screen:

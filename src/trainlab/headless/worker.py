@@ -15,7 +15,7 @@ from pathlib import Path
 
 from trainlab import secrets
 from trainlab.errors import UserError
-from trainlab.headless.execution import Execution, ExitStatus, Screen, Script
+from trainlab.headless.execution import ExitStatus, Screen, Script
 from trainlab.run import record, stopping
 from trainlab.run.recorder import unwritable
 
@@ -29,27 +29,13 @@ def main(folder: Path, arguments: list[str]) -> int:
         resumes = record.read(folder).resumes
         before = resumes[-1].seconds if resumes else 0.0
         fields = record.update(folder, pid=os.getpid()).model_dump()
-        execution: Execution
         if script := fields.get("script"):
             module = fields.get("module")
-            program = (
-                ["-m", *(["trainlab.headless.function"] if ":" in module else []), module]
-                if module
-                else [script]
-            )
-            command = [sys.executable, *program, *arguments]
-            execution = Script(folder, screen, command, fields["working_folder"])
+            function = ["trainlab.headless.function"] if module and ":" in module else []
+            program = ["-m", *function, module] if module else [script]
+            end = run_script(folder, screen, [*program, *arguments], fields["working_folder"])
         else:
-            from trainlab.headless import notebook
-            from trainlab.headless.engine import (
-                Notebook,
-            )  # it takes a moment, which a script need not wait for
-
-            nb = notebook.read(folder / notebook.FILE)
-            for cell in nb.cells:
-                secrets.remember(secrets.named_in(cell.source))
-            execution = Notebook(folder, screen, nb, Path(fields["notebook"]).parent)
-        end = execution.run()
+            end = run_notebook(folder, screen, folder, Path(fields["notebook"]).parent)
     except (OSError, UserError) as error:
         end = ExitStatus("failed", unwritable(folder, error), 1)
     except Exception as error:  # the record is to show it all the same
@@ -67,6 +53,25 @@ def main(folder: Path, arguments: list[str]) -> int:
     except (OSError, UserError) as error:
         screen.line(f"How the run ended could not be written: {unwritable(folder, error)}")
     return end.code
+
+
+def run_script(folder: Path, screen: Screen, words: list[str], place: str) -> ExitStatus:
+    """Execute a script, or a module behind `-m`, with its arguments; return how it ended."""
+    return Script(folder, screen, [sys.executable, *words], place).run()
+
+
+def run_notebook(folder: Path, screen: Screen, source: Path, place: Path, *, kept: bool = True) -> ExitStatus:
+    """Execute the notebook in the folder `source`, as if it lay in `place`; return how it ended.
+
+    It is saved in the run's folder cell by cell where it is `kept`.
+    """
+    from trainlab.headless import notebook
+    from trainlab.headless.engine import Notebook  # it takes a moment, which a script need not wait for
+
+    nb = notebook.read(source / notebook.FILE)
+    for cell in nb.cells:
+        secrets.remember(secrets.named_in(cell.source))
+    return Notebook(folder, screen, nb, place, kept=kept).run()
 
 
 if __name__ == "__main__":

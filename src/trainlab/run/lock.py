@@ -15,6 +15,7 @@ import functools
 import os
 import re
 import sys
+import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ RUNNER = ".runner.lock"  # held by the headless runner, whose notebook may use n
 RESERVE = ".reserve"
 RESERVE_SIZE = 1 << 16  # bytes: a new run.json of some thousand settings and metrics, beside the old one
 _PATIENCE = 0.5  # seconds; a reader that looks at a lock holds it shared for some microseconds
+_ATTENDS_EVERY = 0.5  # seconds
 _NO_LOCKS = files.UNSUPPORTED | {errno.ENOLCK}
 _PLAIN = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # not by way of a link, and no waiting for a pipe
 
@@ -54,11 +56,11 @@ class Lock:
             os.close(self._descriptor)
 
 
-def hold(folder: Path, name: str = RUN) -> Lock | None:
-    """Take the lock `name` in `folder` and return it, or None while another holder lives."""
+def hold(folder: Path, name: str = RUN, seconds: float = _PATIENCE) -> Lock | None:
+    """Take the lock `name` in `folder` and return it, or None where another holder lives so many seconds."""
     _drop_in_forked_children()
     descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | _PLAIN, 0o666)
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + seconds
     try:
         while not (locked := _locked(descriptor, fcntl.LOCK_EX)):
             if locked is None and [pid for pid, _ in _opened_by(folder / name)] == [os.getpid()]:
@@ -72,6 +74,20 @@ def hold(folder: Path, name: str = RUN) -> Lock | None:
         os.close(descriptor)
         raise
     return Lock(descriptor)
+
+
+def attend(folder: Path) -> None:
+    """Hold the runner's lock from when it is free until this process ends; others may have it before.
+
+    Until then the open file says to `holders` that this process is one of a run's runners.
+    """
+    descriptor = os.open(folder / RUNNER, os.O_RDWR | os.O_CREAT | _PLAIN, 0o666)
+
+    def wait() -> None:
+        while _locked(descriptor, fcntl.LOCK_EX) is False:
+            time.sleep(_ATTENDS_EVERY)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def alive(folder: Path) -> bool:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _COUNT = itertools.count()  # of the runs that this process has made
+_served: list[Any] = []  # the store that lives as long as this process, where no agent has one
 
 
 def tell(run: Run) -> None:
@@ -33,7 +34,7 @@ def tell(run: Run) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         atexit.register(_leave)
         known = [str(run.folder), run.checkpoint and str(run.checkpoint), run.resumed]
-        _store().set(_key(), json.dumps(known))
+        _store(serves=True).set(_key(), json.dumps(known))
 
 
 class Follower(Run):
@@ -97,12 +98,23 @@ def _leave() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _store() -> Any:
-    """Return the store that torchrun keeps for its processes."""
+def _store(*, serves: bool = False) -> Any:
+    """Return the store of torchrun's processes: the agent's, or the first process's, which then `serves`.
+
+    torch itself finds it again in this process (`multi_tenant`), whenever it makes its group.
+    """
     from torch.distributed import TCPStore
 
-    return TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    serves = serves and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    store = TCPStore(*place, is_master=serves, multi_tenant=True, wait_for_workers=False)
+    if serves:
+        _served.append(store)
+    return store
 
 
 def _key() -> str:
-    return f"trainlab/run/{os.environ.get('TORCHELASTIC_RESTART_COUNT')}/{next(_COUNT)}"
+    """Return what this run is called there; restarts count where the store outlives them, the agent's."""
+    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT") if agent else ""
+    return f"trainlab/run/{attempt}/{next(_COUNT)}"

@@ -135,6 +135,7 @@ class Record(BaseModel):
     best: dict[str, Point] = Field(default_factory=dict)
     directions: dict[str, Direction] = Field(default_factory=dict)  # by which `best` was chosen
     resumes: list[Resume] = Field(default_factory=list)
+    nodes: Annotated[str | None, WrapValidator(_or_none)] = None  # hosts that train it: '2', or '1:2'
     pid: int | None = None
     host: str = ""
     home: str = ""

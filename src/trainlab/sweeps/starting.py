@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainlab.errors import UserError
 from trainlab.headless import finding, launcher
+from trainlab.headless.place import Place
 from trainlab.run import checkpoint, record
 from trainlab.sweeps.definition import working_in
 
@@ -58,7 +59,7 @@ class Ready:
         """Start the run's process, which is not to be ended by a signal before it can save anything."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, launcher.PASSED_ON)
         try:
-            return launcher.start(self.folder, self.held, self.arguments, environment)
+            return launcher.start(self.folder, self.held, self.arguments, environment=environment)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -87,8 +88,9 @@ def _prepared(order: Order) -> Ready:
             if checkpoint.newest(folder) is None:
                 raise UserError(f"{folder.name} has no whole checkpoint.")
             _, held, arguments = launcher.prepared(
-                order.program, module=order.module, resume=order.resume, sweep=order.sweep
+                order.program, module=order.module, resume=order.resume, place=Place(order.sweep)
             )
+            assert held is not None, "on this machine"
             return Ready(folder, held, tuple(arguments))
         except UserError as error:
             remark = f"begun again in a new folder: {error}"
@@ -98,8 +100,9 @@ def _prepared(order: Order) -> Ready:
         order.arguments,
         module=order.module,
         name=order.name,
-        sweep=order.sweep,
+        place=Place(order.sweep),
     )
+    assert held is not None, "on this machine"
     return Ready(folder, held, tuple(arguments), remark)
 
 

@@ -142,7 +142,7 @@ class FullState(Checkpoint):
                 print(f"warning: {error}", flush=True)
 
     def _settle(self, trainer: lightning.Trainer, *, due: bool = False, between_epochs: bool = False) -> bool:
-        """Save where it is time, and stop if somebody wants that: as the first process decides.
+        """Save where it is time, as the first process decides, and stop if that or any other is to.
 
         A signal may arrive at any line. It is looked at once: one that comes later has its turn after the
         next step, so that no training stops without having saved. Returns whether it was saved.
@@ -151,7 +151,10 @@ class FullState(Checkpoint):
         stop = self.deferral.requested
         due = due or stop is not None or self._config.is_due(step, max(self._saved, 0), seconds)
         if trainer.world_size > 1:
-            due, stop = trainer.strategy.broadcast((due, stop))
+            said: list[Any] = [None] * trainer.world_size  # a host may have to leave that isn't the first
+            torch.distributed.all_gather_object(said, (due, stop))
+            stop = next((each for _, each in said if each is not None), None)
+            due = said[0][0] or stop is not None
         if due:
             self._save(trainer, between_epochs=between_epochs)
         self.deferral.stop_by(stop)

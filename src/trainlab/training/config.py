@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from trainlab import trackers
 from trainlab.config import Config
 from trainlab.errors import UserError
+from trainlab.run.run import HOSTS
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}  # of `checkpoint_every`, in seconds
 INTERVAL = re.compile(r"(?P<steps>\d+)|(?P<number>\d+(\.\d+)?)(?P<unit>[smh])")
@@ -144,14 +146,17 @@ class CommonConfig(Config):
 class TrainingConfig(CommonConfig):
     """The settings of `trainlab.training.Trainer`; an experiment's settings add its own.
 
-    So many `devices`, by `strategy` (ddp: one process a device, each batch shared between them). The best
-    `save_top_k` epochs by `monitor` are kept (-1: all). With `patience` the training ends once `monitor` has
-    not improved for so many validations in a row. `overfit_batches` trains on the same few in each
-    epoch, and validates on as many. A step takes the mean gradient of `accumulate_grad_batches` batches.
+    So many `devices`, one process each, which share every batch (DDP); of so many hosts (`nodes`: 2, or from
+    1 to 2 of them as 1:2; see docs/nodes.md), which are taken for lost after `host_timeout` seconds without
+    an answer: more than the largest checkpoint takes to be written. The best `save_top_k` epochs by `monitor`
+    are kept (-1: all). With `patience` the training ends once `monitor` has not improved for so many
+    validations in a row. `overfit_batches` trains on the same few in each epoch, and validates on as
+    many. A step takes the mean gradient of `accumulate_grad_batches` batches.
     """
 
     devices: int = Field(1, ge=1)
-    strategy: Literal["auto", "ddp"] = "auto"
+    nodes: str = Field("1", pattern=r"^[1-9]\d*(:[1-9]\d*)?$")
+    host_timeout: int = Field(20, ge=1)
     monitor: str = Field("val/loss", min_length=1)
     save_top_k: int = Field(1, ge=-1)
     patience: int | None = Field(None, ge=1)
@@ -164,7 +169,8 @@ class TrainingConfig(CommonConfig):
     }
     MAY_CHANGE: ClassVar[frozenset[str]] = CommonConfig.MAY_CHANGE | {
         "devices",
-        "strategy",
+        "nodes",
+        "host_timeout",
         "save_top_k",
         "patience",
     }
@@ -174,10 +180,19 @@ class TrainingConfig(CommonConfig):
         import torch
 
         super().check_machine()
+        self.check_nodes()
         known = {"cuda": torch.cuda.device_count(), "mps": 1}.get(self.device, self.devices)
         if self.devices > known:
             raise UserError(
                 f"devices={self.devices}: this machine has {known} GPU(s). Use fewer, or accelerator=cpu."
+            )
+
+    def check_nodes(self) -> None:
+        """Check that several hosts were started as such; raise UserError otherwise."""
+        if self.nodes != "1" and HOSTS not in os.environ:
+            raise UserError(
+                f"nodes={self.nodes}: hosts find each other where each is started by the same line: "
+                f"trainlab run WHAT nodes={self.nodes} --join HEAD --name NAME. On HEAD: trainlab store."
             )
 
 

@@ -20,6 +20,7 @@ import traceback
 import types
 import warnings
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from trainlab.errors import UserError
 from trainlab.run import grace
+from trainlab.run.run import HOSTS
 from trainlab.run.signals import STOPS, Terminated
 from trainlab.training.workers import threads_for
 
@@ -59,8 +61,12 @@ OPTIONS: dict[str, Any] = {"find_unused_parameters": True}
 def processes_of(config: TrainingConfig) -> dict[str, Any]:
     """Return what Lightning's Trainer is to take as `devices`, `num_nodes` and `strategy`."""
     if TorchElasticEnvironment.detect():  # torchrun has decided, on each of its hosts
-        world, here = (int(os.environ[name]) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-        return {"devices": here, "num_nodes": world // here, "strategy": DDPStrategy(**OPTIONS)}
+        here, hosts = (int(os.environ[name]) for name in ("LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"))
+        options = dict(OPTIONS)
+        if HOSTS in os.environ:
+            options["timeout"] = timedelta(seconds=config.host_timeout)
+        return {"devices": here, "num_nodes": hosts, "strategy": Started(**options)}
+    config.check_nodes()
     alone = config.devices == 1 or config.accelerator == "tpu"  # whose processes are Lightning's own
     return {"devices": config.devices, "strategy": "auto" if alone else Processes()}
 
@@ -82,6 +88,13 @@ def process_warning(trainer: lightning.Trainer) -> str:
         f"{wrong}. Write lightning.Trainer(devices={count}, strategy='ddp', ...), and start it by "
         f"torchrun --nproc-per-node {count} SCRIPT; or take trainlab.Trainer and devices={count}."
     )
+
+
+class Started(DDPStrategy):
+    """DDP between the processes that torchrun has started; a notebook's kernel may be one of them."""
+
+    def _configure_launcher(self) -> None:
+        self._launcher = None  # Lightning's own would refuse a notebook, and start nothing here anyway
 
 
 class Processes(DDPStrategy):

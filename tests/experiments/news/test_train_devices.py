@@ -23,7 +23,7 @@ def without_dropout(tiny: NewsConfig, tmp_path: Path) -> NewsConfig:
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(without_dropout: NewsConfig) -> None:
     alone = train(without_dropout)
-    shared = train(without_dropout.model_copy(update={"devices": 2, "strategy": "ddp"}))
+    shared = train(without_dropout.model_copy(update={"devices": 2}))
     assert len(alone.examples.training) % 2 == 0  # else a last triplet would count twice
     columns = ["tag", "step"]
     first, second = (each.history().set_index(columns)["value"].sort_index() for each in (alone, shared))

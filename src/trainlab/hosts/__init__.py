@@ -1,0 +1,1 @@
+"""One training over several hosts: the same line on each, and a store at which they meet."""

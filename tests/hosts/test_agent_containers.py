@@ -1,0 +1,119 @@
+"""Two containers as hosts and a third that holds the store, on a bridge network; each of them is killed."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from containers import own
+from project import CHECKOUT, own_images
+from training_hosts import DEADLINE, Training
+from waiting import until
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
+SCRIPT = """
+import ddp_work; from pathlib import Path
+settings = dict(epochs=1000, checkpoint_every="20", num_workers=0)
+ddp_work.train(Path("/logs"), 1, data=ddp_work.Forever(), **settings)
+"""
+
+
+def docker(*words: str, check: bool = True) -> str:
+    done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 or not check, done.stdout + done.stderr
+    return done.stdout.strip()
+
+
+class Network(Training):
+    """Containers that see one folder of runs, and each other by their names."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "logs")
+        self.folder, self.name = folder, f"trainlab-hosts-{uuid.uuid4().hex[:8]}"
+        self.started: list[str] = []
+        self.logs.mkdir()
+        (folder / "mine.py").write_text(SCRIPT)
+        own(self.logs)
+        docker("network", "create", self.name)
+
+    def start(self, name: str, *words: str) -> None:
+        """Start a command of trainlab's in a container of this name, in place of the one before."""
+        docker("rm", "--force", f"{self.name}-{name}", check=False)
+        mounts = {"logs": "/logs", "mine.py": "/code/mine.py:ro"}
+        volumes = [f"--volume={self.folder / here}:{there}" for here, there in mounts.items()]
+        volumes += [f"--volume={CHECKOUT}/{each}:/{each}:ro" for each in ("src", "tests/support")]
+        paths = "/src:/tests/support"
+        settings = {"TRAINLAB_LOGS": "/logs", "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+        docker(
+            *("run", "--detach", "--init", "--cap-drop=ALL", "--security-opt=no-new-privileges"),
+            *(f"--name={self.name}-{name}", f"--hostname={name}", f"--network={self.name}"),
+            *(f"--network-alias={name}", "--workdir=/code", "--entrypoint=trainlab", *volumes),
+            *(f"--env={key}={value}" for key, value in settings.items()),
+            *(own_images()["jupyter"], *words),
+        )
+        self.started.append(name)
+
+    def store(self) -> None:
+        self.start("head", "store", "--address", "0.0.0.0")
+        until(lambda: "store: " in self.printed("head"), "the store serves", DEADLINE)
+
+    def host(self, name: str) -> None:
+        self.start(name, "run", "mine.py", "--nodes", "1:2", "--join", "head", "--name", "big")
+
+    def kill(self, name: str) -> None:
+        docker("kill", f"{self.name}-{name}")
+
+    def printed(self, name: str) -> str:
+        done = subprocess.run(
+            ["docker", "logs", f"{self.name}-{name}"], capture_output=True, text=True, check=True
+        )
+        return done.stdout + done.stderr
+
+    def end(self) -> None:
+        docker("rm", "--force", "--volumes", *(f"{self.name}-{each}" for each in set(self.started)))
+        docker("network", "rm", self.name)
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[Network]:
+    made = Network(tmp_path)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+def test_whichever_container_is_killed_the_training_goes_on_and_takes_it_back(network: Network) -> None:
+    network.store()
+    for name in ("one", "two"):
+        network.host(name)
+    network.until_saved(3)
+    first = until(lambda: network.record()["host"], "a first process", DEADLINE)
+    assert first in ("one", "two")
+    for lost in ({"one", "two"} - {first}).pop(), first:  # the second process's host, then the first one's
+        seen = len(network.record()["resumes"])
+        network.kill(lost)
+        assert network.until_resumed(seen)["step"] >= 20
+        network.until_saved()
+        assert network.record()["host"] != lost
+        seen = len(network.record()["resumes"])
+        network.host(lost)
+        network.until_resumed(seen)
+        network.until_saved(2)
+    seen = len(network.record()["resumes"])
+    network.kill("head")
+    network.store()
+    network.until_resumed(seen)
+    network.until_saved(2)
+    for name in ("one", "two"):
+        docker("stop", "--time", "60", f"{network.name}-{name}")
+    known = network.record()
+    assert (known["status"], known["reason"]) == ("interrupted", "SIGTERM")
+    gaps = {second - first for first, second in itertools.pairwise(network.steps())}
+    assert gaps == {10}, "each step once, and none is missing"
