@@ -57,7 +57,7 @@ def ended(project: Lab) -> Lab:
 def started(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that ends at once."""
     popen = subprocess.Popen
-    monkeypatch.setattr(launcher, "start", lambda _, held, __: held.release() or popen(["true"]))
+    monkeypatch.setattr(launcher, "start", lambda _, held, *__: held.release() or popen(["true"]))
 
 
 def test_a_run_goes_on_in_its_own_folder_with_one_value_a_step(project):

@@ -282,7 +282,7 @@ def test_a_resumed_script_keeps_its_arguments_and_its_working_folder(here, monke
     place = here.root / "place"
     place.mkdir()
     monkeypatch.chdir(place)
-    monkeypatch.setattr(launcher, "start", lambda _, held, __: held.release() or subprocess.Popen(["true"]))
+    monkeypatch.setattr(launcher, "start", lambda _, held, *__: held.release() or subprocess.Popen(["true"]))
     script(here, ARGPARSE, "place/train.py")
     assert launcher.run("train.py", ["lr=1"], detach=True) == 0
     for refused in ({"words": ["lr=2"]}, {"words": ["lr=1"], "arguments": ["--flag"]}):
@@ -316,7 +316,7 @@ def test_a_record_that_is_none_of_a_script_s_is_not_gone_on_with(here, monkeypat
 def test_a_record_does_not_choose_where_a_module_is_looked_for(here, monkeypatch):
     monkeypatch.chdir(here.root)
     script(here, "import sys\nprint(sys.argv)", "mine/train.py")
-    monkeypatch.setattr(launcher, "start", lambda _, held, __: held.release() or subprocess.Popen(["true"]))
+    monkeypatch.setattr(launcher, "start", lambda _, held, *__: held.release() or subprocess.Popen(["true"]))
     assert launcher.run("mine.train", module=True, detach=True) == 0
     record.update(here.folder(), working_folder=str(here.root / "elsewhere"))
     assert launcher.run("mine.train", module=True, resume="last", detach=True) == 0
