@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SUFFIX = ".ckpt"
 _UNFINISHED = re.compile(r"\.(run\.json|.+\.ckpt(\.sha256)?)\.[0-9a-f]{8}\.tmp")  # see `atomic.replacing`
 LENGTHS = frozenset({"epochs", "max_epochs", "num_epochs", "steps", "max_steps"})  # without a class
+HANDED_ON_WITHIN = 60.0  # seconds for the process that recorded a run of several hosts before to end
 _ABSENT = "nothing"  # in an error message, for a setting that only one side has
 
 
@@ -111,6 +112,17 @@ def take(folder: Path) -> Lock:
             held.release()
         raise record.still_running(folder)
     return held
+
+
+def handed_on(folder: Path) -> tuple[Lock, bool]:
+    """Return the lock of a run that several hosts train, and whether another process has recorded it before.
+
+    Raises UserError where that process does not end.
+    """
+    held = lock.hold(folder, seconds=HANDED_ON_WITHIN)
+    if held is None:
+        raise record.still_running(folder)
+    return held, record.read(folder).pid is not None
 
 
 def starting_point(folder: Path, file: Path | None = None) -> Path | None:

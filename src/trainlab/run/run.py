@@ -39,7 +39,6 @@ T = TypeVar("T")
 ADOPT = "TRAINLAB_RUN"  # the headless runner names here the folder that the notebook's first Run takes over
 RUNNER = "TRAINLAB_RUNNER"  # and here its process, which `run.json` names until then
 HOSTS = "TRAINLAB_HOSTS"  # set where several hosts train one run: each in turn may have to record it
-HANDED_ON_WITHIN = 60.0  # seconds for the process that recorded it before to end
 FLUSH_SECONDS = 3.0  # how old the metrics in a running run's run.json may be
 
 
@@ -166,7 +165,10 @@ class Run(Recorder):
         held: lock.Lock | None = None
         of_hosts = HOSTS in os.environ and ADOPT in os.environ
         if of_hosts:
-            found, held = self._enter_hosts(folder)
+            del os.environ[ADOPT]
+            with self._disk_errors(folder):
+                held, self.resumed = resuming.handed_on(folder)
+            found, self._adopted = ((folder, None) if self.resumed else None), True
         elif folder.name and folder.is_dir() and (not found or found[0].samefile(folder)):
             known = record.read(folder)
             # a process before this one may have had it: the record names the runner's until then
@@ -206,17 +208,6 @@ class Run(Recorder):
         except BaseException:
             self._lock.release()
             raise
-
-    def _enter_hosts(self, folder: Path) -> tuple[tuple[Path, None] | None, lock.Lock]:
-        """Take the folder that the hosts of a training share; a process before may have recorded there."""
-        del os.environ[ADOPT]
-        with self._disk_errors(folder):
-            held = lock.hold(folder, seconds=HANDED_ON_WITHIN)
-        if held is None:
-            raise record.still_running(folder)
-        self._adopted = True
-        self.resumed = record.read(folder).pid is not None
-        return ((folder, None) if self.resumed else None), held
 
     def _check_resume(self, chosen: Path | None, fields: dict[str, Any]) -> dict[str, Direction]:
         """Find the checkpoint of a run that may go on; return which way its metrics improve."""
