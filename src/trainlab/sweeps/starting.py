@@ -169,7 +169,8 @@ def main(order: Order) -> None:
             answer = {"error": str(error)}
         else:
             answer = {"folder": str(ready.folder), "remark": ready.remark}
-    print(json.dumps(answer), flush=True)
+    with contextlib.suppress(BrokenPipeError):  # of whoever is gone
+        print(json.dumps(answer), flush=True)
     if "error" in answer:
         return
     if sys.stdin.buffer.readline() == GO:
