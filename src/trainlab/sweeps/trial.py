@@ -15,7 +15,7 @@ class Owner:
 
     host: str
     pid: int
-    started: float  # seconds since 1970, psutil's create_time
+    started: float  # seconds since the boot (owners.started)
     slot: str
     token: str  # random: tells two lives apart
 
