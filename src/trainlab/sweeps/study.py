@@ -155,8 +155,13 @@ class Study:
         connection.execute(
             insert(_trials),
             [
-                {"study_id": self._key, "number": row.number, "state": row.state}
-                | ({"datetime_start": now, "datetime_complete": now} if row.state.is_finished() else {})
+                {
+                    "study_id": self._key,
+                    "number": row.number,
+                    "state": row.state,
+                    "datetime_start": None if row.state is TrialState.WAITING else now,
+                    "datetime_complete": now if row.state.is_finished() else None,
+                }
                 for row in rows
             ],
         )
