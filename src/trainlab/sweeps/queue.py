@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from trainlab import extras, paths
 from trainlab.cleaning import printable
 from trainlab.errors import UserError
-from trainlab.sweeps import database, space
+from trainlab.sweeps import database, space, storage
 from trainlab.sweeps.definition import Definition, folder
 from trainlab.sweeps.trial import Ended, Owner, State, Trial
 
@@ -96,6 +96,7 @@ class Queue:
         with queue._explained():
             try:
                 with queue._study.created(definition.name, definition.mode) as connection:
+                    queue._study.note(connection, storage.mark(folder(definition.name, logs)))
                     queue._add(connection, 0, definition.trials)
             except (FileExistsError, IntegrityError):
                 raise UserError(
@@ -109,6 +110,7 @@ class Queue:
 
         Raises:
             QueueError: The database can't be reached, or holds no such sweep.
+            UserError: It is that of another `logs/`.
         """
         path = folder(definition.name, logs) / database.FILE
         missing = (
@@ -120,8 +122,10 @@ class Queue:
         queue = cls._connected(definition, at, logs)
         with queue._explained():
             there = queue._study.open(definition.name)
+            said = queue._study.notes().get(definition.name, "") if at or definition.at else ""
         if not there:
             raise QueueError(f"{queue.where} {missing}")
+        storage.check(folder(definition.name, logs), said, queue.where)
         return queue
 
     @classmethod
