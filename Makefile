@@ -1,7 +1,7 @@
 # The commands of the stack: `make` alone lists them. The work is done in stack/ (the choice of engine, .env,
 # Docker) and local/ (the same two services without Docker). Variables set for make reach them as environment.
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs shell run runs stop demo build test clean sbom publish sweep
+.PHONY: help up down status logs shell run runs stop demo build test clean sbom publish head unhead sweep
 -include develop/targets.mk
 
 help: ## list these targets
@@ -42,6 +42,12 @@ sweep: ## try many settings: make sweep ARGS="news margin=1,3,5 --goal val/loss"
 
 stop: ## stop a run; it saves a checkpoint first: make stop RUN=NAME
 	@stack/verb stop
+
+head: ## start the database that sweeps on several machines share (docs/hosts.md)
+	@stack/verb head
+
+unhead: ## stop it; what it holds stays
+	@stack/verb unhead
 
 build: ## build the images, or install the packages
 	@stack/verb build

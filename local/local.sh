@@ -13,7 +13,7 @@ engine_build() {
 
 engine_up() {
   [[ -r /proc/self/environ ]] || fail "without Docker the stack needs Linux; start Docker here"
-  check_ports
+  check_ports up jupyter tensorboard
   unprivileged_ports
   engine_build
   if engine_running; then
@@ -55,7 +55,7 @@ more_open_files() { # as many as the containers have, where this machine allows 
 }
 
 in_stack() { # in_stack COMMAND...: with the environment that the containers have, too
-  export_tracker_settings
+  export_settings
   env TRAINLAB_STACK="$stack" TRAINLAB_ROOT="$PWD" HF_HOME="$PWD/data/hub" \
     MLFLOW_DISABLE_TELEMETRY=true WANDB_ERROR_REPORTING=false \
     HF_HUB_OFFLINE="$(setting HF_HUB_OFFLINE "")" PATH="$PWD/.venv/bin:$PATH" \
@@ -64,15 +64,18 @@ in_stack() { # in_stack COMMAND...: with the environment that the containers hav
     JUPYTER_RUNTIME_DIR="$stack/jupyter/runtime" IPYTHONDIR="$stack/ipython" "$@"
 }
 
-export_tracker_settings() { # exported one by one: on a command line everybody on the machine could read a key
+export_settings() { # what runs need to know of trackers and of the head, as in the containers
+  # exported one by one: on a command line everybody on the machine could read a key
   local name value
-  for name in $(tracker_settings); do
+  for name in $(settings_of_runs); do
     value=$(setting "$name" "")
     [[ -z $value ]] || export "$name=$value"
   done
+  value=$(setting HEAD_PASSWORD "")
+  [[ -z $value ]] || export TRAINLAB_HEAD_PASSWORD="$value"
 }
 
-tracker_settings() { sed -nE 's/^ +((WANDB|MLFLOW)_[A-Z_]+):$/\1/p' docker-compose.yml; } # their names
+settings_of_runs() { sed -nE 's/^ +((WANDB|MLFLOW|PGSSL)[A-Z_]+):$/\1/p' docker-compose.yml; } # their names
 
 wait_until_healthy() { # wait_until_healthy FAREWELL: what is done with services that do not become healthy
   local deadline=$((SECONDS + patience))
@@ -99,21 +102,73 @@ stop_services() { # the two alone: a training that goes on without them is not t
 }
 
 service_healthy() { # service_healthy SERVICE: by the containers' own checks
-  local port
+  local port own=()
   port=$(engine_port "$1")
-  env "$(port_variable "$1")=$port" bash "$1/health" 2>/dev/null
+  [[ $1 != head ]] || own=(HEAD_LISTEN="$(head_listen)" PATH="$(postgresql_programs):$PATH")
+  env "$(port_variable "$1")=$port" "${own[@]}" bash "$1/health" 2>/dev/null
 }
 
 engine_running() { local_is_up; }
 
 engine_port() { # engine_port SERVICE: the port it was started on, nothing when it is down
-  engine_running && cat ".stack/$1.port" || true
+  local_is_up "$(supervisor_of "$1")" && cat ".stack/$1.port" || true
 }
 
+supervisor_of() { if [[ $1 == head ]]; then echo head; fi; } # the one that keeps a service up
+
 engine_state() {
-  if ! engine_running; then echo down
+  if ! local_is_up "$(supervisor_of "$1")"; then echo down
   elif service_healthy "$1"; then echo healthy
   else echo "not answering"; fi
+}
+
+engine_head_up() {
+  local programs HEAD_PASSWORD deadline
+  [[ -r /proc/self/environ ]] || fail "without Docker the head needs Linux; start Docker here"
+  ((EUID)) || fail "PostgreSQL refuses to run as root. Start make as another user, or with Docker."
+  programs=$(postgresql_programs)
+  [[ -n $programs ]] || fail "the head is PostgreSQL, which is not installed here. Debian, Ubuntu: sudo apt install postgresql
+       (the database of its own that it may start is not used). Nothing was started."
+  check_ports head head
+  engine_build
+  if ! local_is_up head; then
+    (umask 077 && mkdir -p .stack && port_of head >.stack/head.port)
+    HEAD_PASSWORD=$(setting HEAD_PASSWORD "")
+    export HEAD_PASSWORD # on a command line everybody could read it
+    in_stack env PATH="$programs:$PWD/.venv/bin:$PATH" HEAD_DATA="$stack/head/data" HEAD_RUN="$stack/head/run" HEAD_PORT="$(port_of head)" \
+      HEAD_LISTEN="$(head_listen)" HEAD_TLS="$(setting HEAD_TLS "")" \
+      .venv/bin/python -m supervisor.supervisord -c local/head.conf >.stack/start.log 2>&1 </dev/null ||
+      { cat .stack/start.log >&2 && fail "supervisord did not start"; }
+  fi
+  deadline=$((SECONDS + patience))
+  until service_healthy head; do
+    if ! local_is_up head || ((SECONDS >= deadline)); then
+      tail -n 20 .stack/head.log >&2 || true
+      engine_head_down
+      fail "the head was not healthy within $patience s; its last words are above"
+    fi
+    sleep 0.1
+  done
+}
+
+postgresql_programs() { # prints the folder of the newest PostgreSQL's own programs, which Debian keeps out of PATH
+  local newest
+  newest=$(find /usr/lib/postgresql/*/bin/postgres -maxdepth 0 2>/dev/null | sort -V | tail -n 1)
+  [[ -n $newest ]] || newest=$(command -v postgres) || return 0
+  dirname "$newest"
+}
+
+head_listen() { head_address | tr -d '[]'; } # as PostgreSQL wants it
+
+engine_say_head() { :; } # it has this one address
+
+engine_head_down() {
+  local deadline=$((SECONDS + 40))
+  ! local_is_up head || send TERM "$(cat .stack/head.pid)"
+  while local_is_up head && ((SECONDS < deadline)); do sleep 0.1; done
+  ! local_is_up head || fail "the head does not end: process $(cat .stack/head.pid)"
+  rm -f .stack/head.{pid,port}
+  echo "stopped: the head. Workers wait for it, or give their runs up after a minute"
 }
 
 engine_logs() { # engine_logs [SERVICE]: goes on with what is added, in a terminal
@@ -148,10 +203,11 @@ engine_down() {
   pids=$(workers)
   [[ -z $pids ]] || echo "interrupting $(wc -w <<<"$pids") run(s) still going on"
   if engine_running; then pids+=" $(cat .stack/supervisord.pid)"; fi
+  if local_is_up head; then pids+=" $(cat .stack/head.pid)"; fi
   send TERM "$pids" # they end what they started, and take some seconds to write down how
   await_end "$seconds" || { send TERM "$(members)" && await_end 5; } || { send KILL "$(members)" && await_end 5; } ||
     fail "these processes do not end: $(members | tr '\n' ' ')"
-  rm -f .stack/supervisord.pid .stack/*.port
+  rm -f .stack/{supervisord,head}.pid .stack/*.port
   echo "stopped: nothing of the stack runs any more"
 }
 

@@ -25,9 +25,21 @@ check_port_number() { # check_port_number VARIABLE
   fi
 }
 
-default_port() { if [[ $1 == JUPYTER_PORT ]]; then echo 8888; else echo 6006; fi; }
+default_port() {
+  case $1 in
+    JUPYTER_PORT) echo 8888 ;;
+    TENSORBOARD_PORT) echo 6006 ;;
+    HEAD_PORT) echo 5432 ;;
+  esac
+}
 
-port_variable() { if [[ $1 == jupyter ]]; then echo JUPYTER_PORT; else echo TENSORBOARD_PORT; fi; }
+port_variable() {
+  case $1 in
+    jupyter) echo JUPYTER_PORT ;;
+    tensorboard) echo TENSORBOARD_PORT ;;
+    head) echo HEAD_PORT ;;
+  esac
+}
 
 port_of() { # port_of SERVICE: the port that the settings give it
   local name
@@ -37,16 +49,16 @@ port_of() { # port_of SERVICE: the port that the settings give it
 
 port_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-check_ports() { # refuses a port that another program listens on; our own running services are fine
+check_ports() { # check_ports VERB SERVICE...: refuses a port that another program listens on; our own running services are fine
   local service port free name
-  for service in jupyter tensorboard; do
+  for service in "${@:2}"; do
     port=$(port_of "$service") name=$(port_variable "$service")
     [[ $(engine_port "$service") != "$port" ]] || continue
     port_taken "$port" || continue
     free=$((port + 1))
     while port_taken "$free"; do free=$((free + 1)); done
     fail "port $port, wanted for $service, is taken by another program. Nothing was started.
-       Choose another: $name=$free make up, or for good with $name=$free in .env"
+       Choose another: $name=$free make $1, or for good with $name=$free in .env"
   done
 }
 

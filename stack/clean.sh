@@ -5,7 +5,7 @@ built=(.venv .stack .pytest_cache .ruff_cache .mypy_cache src/trainlab.egg-info 
 clean() {
   local users path size
   echo "built:  $(present "${built[@]}")"
-  [[ $engine != docker ]] || echo "        the images trainlab-*:$project*, and the volume with JupyterLab's settings"
+  [[ $engine != docker ]] || echo "        the images trainlab-*:$project*, and the volumes with JupyterLab's settings and the head's sweeps"
   if agreed "Stop the stack and delete these?"; then
     alone up engine_clean
     rm -rf "${built[@]}"

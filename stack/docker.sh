@@ -13,7 +13,7 @@ engine_build() {
   note_built
 }
 
-build_images() { if ((podman)); then podman_build; else docker compose build; fi; }
+build_images() { if ((podman)); then podman_build "${images[@]}"; else docker compose build; fi; }
 
 get_images() { pull_images || engine_build; }
 
@@ -33,7 +33,7 @@ fetch_torch() { # torch's CPU wheel from where this machine's pip is told to loo
 
 engine_up() {
   local before
-  check_ports
+  check_ports up jupyter tensorboard
   open_folders
   built || get_images
   before=$(running_services)
@@ -70,14 +70,53 @@ engine_running() { [[ -n $(docker compose ps --quiet --status running jupyter 2>
 
 engine_port() { # engine_port SERVICE: the port it is published on, nothing when it is down
   docker ps --filter "label=$label.project=$project" --filter "label=$label.service=$1" --format '{{.Ports}}' 2>/dev/null |
-    sed -n 's/.*127\.0\.0\.1:\([0-9]*\)->.*/\1/p' | tail -n 1
+    sed -n 's/.*:\([0-9]*\)->.*/\1/p' | tail -n 1
 }
 
 engine_state() {
   local state
   if ((podman)); then state=$(podman_state "$1")
-  else state=$(docker compose ps --format '{{.Health}}' "$1" 2>/dev/null) || true; fi
+  else state=$(all_profiles ps --format '{{.Health}}' "$1" 2>/dev/null) || true; fi
   echo "${state:-down}"
+}
+
+all_profiles() { # all_profiles COMMAND...: Compose leaves a service of a profile out of what it does, else
+  COMPOSE_PROFILES=head,worker${COMPOSE_PROFILES:+,$COMPOSE_PROFILES} docker compose "$@"
+}
+
+engine_head_up() { # Debian's package alone: built here in half a minute, and in no registry
+  check_ports head head
+  if [[ $(cat .stack/built-head 2>/dev/null) != "$(image_inputs head)" ]] || ! docker image inspect "trainlab-head:$project" >/dev/null 2>&1
+  then
+    check_disk "$(engine_folder)" 1 "Building the image"
+    quietly .stack/build.log "building the image of the head (once; 0.2 GB on the disk)" build_head ||
+      fail "the image was not built; what the build said last is above, all of it in .stack/build.log"
+    image_inputs head >.stack/built-head
+    give_away .stack/built-head
+  fi
+  all_profiles up --detach --no-deps --no-build head
+  wait_for_service head || { all_profiles logs --no-log-prefix --tail 20 head >&2 && all_profiles rm --stop --force head >/dev/null 2>&1 &&
+    fail "the head did not become healthy, and was stopped; its last words are above"; }
+}
+
+build_head() { if ((podman)); then podman_build "trainlab-head:$project"; else docker compose build head; fi; }
+
+wait_for_service() { # wait_for_service NAME: until it is healthy, for a minute and a half
+  local tries
+  for ((tries = 0; tries < 450; tries++)); do
+    [[ $(engine_state "$1") != healthy ]] || return 0
+    sleep 0.2
+  done
+  return 1
+}
+
+engine_say_head() {
+  echo "             In the containers (\`make sweep\`, JupyterLab, workers) its address is head."
+}
+
+engine_head_down() {
+  all_profiles rm --stop --force head
+  echo "stopped: the head. Workers wait for it, or give their runs up after a minute"
 }
 
 engine_logs() { # engine_logs [SERVICE]: goes on with what is added, in a terminal
@@ -139,11 +178,11 @@ engine_sbom() {
 }
 
 engine_down() {
-  docker compose down --remove-orphans
+  all_profiles down --remove-orphans
   echo "stopped: nothing of the stack runs any more"
 }
 
 engine_clean() {
-  docker compose down --remove-orphans --volumes
-  docker image rm --force "trainlab-jupyter:$project-"{cpu,cuda} "trainlab-tensorboard:$project" 2>/dev/null || true
+  all_profiles down --remove-orphans --volumes
+  docker image rm --force "trainlab-jupyter:$project-"{cpu,cuda} "trainlab-"{tensorboard,head}":$project" 2>/dev/null || true
 }

@@ -38,12 +38,12 @@ has_init() { # where distributions put it
   command -v catatonit >/dev/null
 }
 
-podman_build() { # the services' images, with Compose's arguments; its own build needs BuildKit, which Podman is not
+podman_build() { # podman_build IMAGE...: with Compose's arguments; its own build needs BuildKit, which Podman is not
   local service image arguments
   export PIP_INDEX_URL TORCH_INDEX
   PIP_INDEX_URL=$(setting PIP_INDEX_URL "")
   if ((gpu)); then TORCH_INDEX=$(setting TORCH_GPU_INDEX ""); else TORCH_INDEX=$(setting TORCH_INDEX ""); fi
-  for image in "${images[@]}"; do
+  for image; do
     service=${image%%:*} service=${service#trainlab-}
     mapfile -t arguments < <(build_arguments "$service")
     podman build --format docker --file "$service/Dockerfile" --tag "docker.io/library/$image" \
@@ -59,20 +59,12 @@ build_arguments() { # build_arguments SERVICE: prints --build-arg=NAME=VALUE for
 }
 
 podman_up() { # as `docker compose up --wait`, which would wait for timers of systemd
-  local service
-  docker compose up --detach --no-build || return
-  for service in jupyter tensorboard; do
-    for ((tries = 0; tries < 90; tries++)); do
-      [[ $(podman_state "$service") != healthy ]] || continue 2
-      sleep 1
-    done
-    return 1
-  done
+  docker compose up --detach --no-build && wait_for_service jupyter && wait_for_service tensorboard
 }
 
 podman_state() { # podman_state SERVICE: healthy, or starting, or nothing where it is down
   local container
-  container=$(docker compose ps --quiet --status running "$1" 2>/dev/null) || true
+  container=$(all_profiles ps --quiet --status running "$1" 2>/dev/null) || true
   [[ -n $container ]] || return 0
   if podman healthcheck run "$container" >/dev/null 2>&1; then echo healthy; else echo starting; fi
 }

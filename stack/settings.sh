@@ -62,7 +62,7 @@ new_settings() {
 # Written by make, once, with what the shell gave; change what you like. .env.example explains every name.
 TRAINLAB_UID=$(first_value TRAINLAB_UID "${user%:*}")
 TRAINLAB_GID=$(first_value TRAINLAB_GID "${user#*:}")
-JUPYTER_TOKEN=$(first_value JUPYTER_TOKEN "$(od -An -tx1 -N24 /dev/urandom | tr -d ' \n')")
+JUPYTER_TOKEN=$(first_value JUPYTER_TOKEN "$(drawn)")
 JUPYTER_PORT=$(first_value JUPYTER_PORT 8888)
 TENSORBOARD_PORT=$(first_value TENSORBOARD_PORT 6006)
 JUPYTER_MEMORY=$(first_value JUPYTER_MEMORY "$(memory_limit)m")
@@ -71,6 +71,8 @@ COMPOSE_FILE=$(compose_files "")
 END
   [[ $engine != docker ]] || project_lines
 }
+
+drawn() { od -An -tx1 -N24 /dev/urandom | tr -d ' \n'; } # a token or password that nobody can guess
 
 first_value() { quoted "$(setting "$1" "$2")"; }
 

@@ -64,6 +64,7 @@ def test_every_file_of_the_stack_that_git_tracks_goes_into_a_lab() -> None:
             "--cached",
             "--others",
             "--exclude-standard",
+            "head",
             "jupyter",
             "tensorboard",
             "local",

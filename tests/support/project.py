@@ -32,6 +32,9 @@ FOREIGN = (
     "TRACKERS",
     "TORCH_",
     "IMAGE_REGISTRY",
+    "HEAD",
+    "WORKER_",
+    "PGSSL",
     "REGISTRY",
     "PLATFORMS",
     "WANDB_",
@@ -153,6 +156,16 @@ def own_images() -> dict[str, str]:
     """Return the image of each service of this checkout, built by the first test that asks."""
     assert build().returncode == 0, build().stdout
     return images(own_project())
+
+
+@functools.cache
+def own_head_image() -> str:
+    """Return the image of the head, of this checkout, built by the first test that asks."""
+    name = f"trainlab-head:{own_project()}"
+    command = ["docker", "build", "--quiet", "--file", "head/Dockerfile", "--tag", name, "."]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return name
 
 
 def lend_images(project: str) -> None:

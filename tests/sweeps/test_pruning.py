@@ -57,7 +57,7 @@ def test_a_trial_whose_goal_is_nan_is_stopped_and_recorded_as_pruned(sweep):
     while record.read(folders[1]).status == "running" and time.monotonic() < deadline:
         time.sleep(0.05)
     tried.go()
-    assert process.wait(60) == 0
+    assert process.wait(120) == 0
     trials = tried.trials()
     reason = "pruned at validation 2: val/loss is NaN"
     assert [(each.state, each.reason) for each in trials] == [("finished", ""), ("pruned", reason)]

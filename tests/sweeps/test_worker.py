@@ -74,7 +74,7 @@ def test_a_second_process_that_leads_the_sweep_is_refused_with_a_sentence(sweep,
     assert f"The sweep tiny is led by process {first.pid} already." in error
     assert "Traceback" in error, "the sentence is UserError's: whoever catches it shows that alone"
     tried.go()
-    assert first.wait(60) == 0
+    assert first.wait(120) == 0
     assert worker.leader("tiny", tried.logs) is None
 
 
@@ -83,7 +83,7 @@ def test_a_worker_takes_trials_beside_the_process_that_leads(sweep):
     leading, joining = tried.lead(1), tried.lead(1, JOIN)
     tried.held(2, 1)
     tried.go()
-    assert (leading.wait(60), joining.wait(60)) == (0, 0)
+    assert (leading.wait(120), joining.wait(60)) == (0, 0)
     trials = tried.trials()
     assert [each.state for each in trials] == ["finished"] * 4
     assert {each.owner.pid for each in trials} == {leading.pid, joining.pid}

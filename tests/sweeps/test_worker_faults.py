@@ -37,7 +37,7 @@ def test_a_killed_leader_s_runs_go_on_and_are_adopted_by_the_next_one(sweep):
     until(lambda: {each.owner.pid for each in tried.trials()[:2] if each.owner} == {second.pid}, "adopted")
     assert [runner(folder).pid for folder in folders] == before, "they go on as they are"
     tried.go()
-    assert second.wait(60) == 0
+    assert second.wait(120) == 0
     assert_complete(tried, 3)
     assert [each.attempts for each in tried.trials()] == [1, 1, 1]
     assert [record.read(folder).resumes for folder in folders] == [[], []]
@@ -62,7 +62,7 @@ def test_a_killed_run_is_resumed_in_its_folder_from_its_checkpoint(sweep):
     folders = tried.held(2, 2)
     kill_run(folders[0])
     tried.go()
-    assert process.wait(60) == 0
+    assert process.wait(120) == 0
     assert_complete(tried)
     assert [each.attempts for each in tried.trials()] == [2, 1]
     resumes = record.read(folders[0]).resumes
@@ -77,7 +77,7 @@ def test_a_killed_script_is_resumed_too(sweep):
     own = next(each for each in [script, *runner(folder).children()] if str(tried.program) in each.cmdline())
     tried.go()
     own.kill()
-    assert process.wait(60) == 0
+    assert process.wait(120) == 0
     assert_complete(tried, 1)
     assert tried.trials()[0].attempts == 2
 
@@ -104,7 +104,7 @@ def test_a_run_without_a_checkpoint_begins_again_in_a_new_folder_of_the_same_tri
     (folder,) = tried.held(1, 2)
     kill_run(folder)
     tried.go()
-    assert process.wait(60) == 0
+    assert process.wait(120) == 0
     (trial,) = tried.trials()
     first, second = tried.folders()
     assert trial.runs == (f"tiny/{first.name}", f"tiny/{second.name}")
@@ -155,7 +155,7 @@ def test_a_run_that_a_user_stops_by_hand_has_failed_and_is_not_begun_again(sweep
     folders = tried.held(2, 2)
     stopping.stop(folders[0])
     tried.go()
-    assert process.wait(60) == 0
+    assert process.wait(120) == 0
     trials = tried.trials()
     assert [(each.state, each.reason) for each in trials] == [("failed", "stopped by hand"), ("finished", "")]
     assert record.read(folders[0]).reason == "stopped by hand"
@@ -167,7 +167,7 @@ def test_a_run_that_the_machine_stops_waits_again(sweep):
     (folder,) = tried.held(1, 2)
     runner(folder).terminate()
     tried.go()
-    assert process.wait(60) == 0
+    assert process.wait(120) == 0
     assert_complete(tried, 1)
     assert tried.trials()[0].attempts == 2, "without end it would not be begun again"
 
@@ -189,5 +189,5 @@ def test_a_run_whose_folder_is_deleted_has_failed(sweep):
     shutil.rmtree(folders[0])
     psutil.Process(number).kill()
     tried.go()
-    assert process.wait(60) == 0
+    assert process.wait(120) == 0
     assert [each.state for each in tried.trials()] == ["failed", "finished"]

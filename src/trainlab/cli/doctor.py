@@ -13,15 +13,16 @@ import socket
 import subprocess
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import psutil
 from packaging.version import Version
 
 from trainlab import datasets, paths, system
+from trainlab.cli import doctor_sweeps
+from trainlab.cli.finding import Level, Line
 from trainlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,19 +48,6 @@ READ_ENV = "source stack/settings.sh && fail() { exit 2; } && in_file $1"  # the
 PODMAN_PROBLEM = 'cd "$0" && source stack/podman.sh && podman_problem'
 
 
-Level = Literal["ok", "warning", "error"]
-
-
-@dataclass(frozen=True)
-class Line:
-    """One finding: `fix` says what to do where `level` is not ok."""
-
-    subject: str
-    level: Level
-    found: str
-    fix: str = ""
-
-
 def examine() -> Iterator[Line]:
     """Yield every finding, as it is made."""
     stack = paths.in_stack_container() or (paths.root() / "docker-compose.yml").is_file()
@@ -79,6 +67,9 @@ def examine() -> Iterator[Line]:
     if stack or util.find_spec("huggingface_hub"):
         yield hub()
     yield from versions(stack)
+    if stack and _setting("HEAD_PASSWORD", ""):  # `make head` was here
+        yield from doctor_sweeps.listening(_setting("HEAD_PORT", "5432"))
+    yield from doctor_sweeps.examine(paths.logs())
 
 
 def engine() -> Line:
@@ -182,7 +173,7 @@ def ports() -> Iterator[Line]:
         ("JUPYTER_PORT", "8888", "127.0.0.1", "/api", b"version"),
         ("TENSORBOARD_PORT", "6006", tensorboard, "/data/environment", b"data_location"),
     ):
-        yield port(variable, host, int(_port_setting(variable, default)), path, expected)
+        yield port(variable, host, int(_setting(variable, default)), path, expected)
 
 
 def port(variable: str, host: str, number: int, path: str, expected: bytes) -> Line:
@@ -277,8 +268,8 @@ def nvidia_gpus() -> list[tuple[str, str]] | None:
     return [(name.strip(), driver.strip()) for name, _, driver in rows]
 
 
-def _port_setting(name: str, default: str) -> str:
-    """Return a port: the environment's, or the running local engine's, or .env's, or the default."""
+def _setting(name: str, default: str) -> str:
+    """Return a setting: the environment's, or the running local engine's, or .env's, or the default."""
     if value := os.environ.get(name):
         return value
     started = paths.root() / ".stack" / name.lower().replace("_", ".")

@@ -280,9 +280,7 @@ def _more(trials: str | None) -> int:
     if trials is None:
         return 0
     if not re.fullmatch(r"\+\d{1,9}", trials):
-        raise UserError(
-            f"--trials {trials}: of a sweep that goes on say how many more, such as --trials +20."
-        )
+        raise UserError(f"--trials {trials}: say how many more the sweep is to have, such as --trials +20.")
     return int(trials)
 
 

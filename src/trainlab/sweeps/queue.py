@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trainlab import extras
 from trainlab.errors import UserError
-from trainlab.sweeps import database, space
+from trainlab.sweeps import database, space, storage
 from trainlab.sweeps.definition import Definition, folder
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ class Queue:
         with queue._explained():
             try:
                 with queue._study.created(definition.name, definition.mode) as connection:
+                    queue._study.note(connection, storage.mark(folder(definition.name, logs)))
                     queue._add(connection, 0, definition.trials)
             except FileExistsError:
                 raise UserError(
@@ -126,15 +127,18 @@ class Queue:
 
         Raises:
             QueueError: The database can't be reached, or holds no such sweep.
+            UserError: It is that of another `logs/`.
         """
         queue = cls._connected(definition, at, logs)
         with queue._explained():
             there = queue._study.open(definition.name)
+            said = queue._study.notes().get(definition.name, "") if at or definition.at else ""
         if not there:
             raise QueueError(
                 f"{queue.where} holds no sweep {definition.name!r}. Its runs are whole: "
                 f"trainlab sweep rebuild {definition.name}"
             )
+        storage.check(folder(definition.name, logs), said, queue.where)
         return queue
 
     @classmethod

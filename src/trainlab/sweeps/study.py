@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -28,6 +29,7 @@ from sqlalchemy import Connection, insert, select, update
 ATTRIBUTE = "trainlab"
 
 _studies, _directions = models.StudyModel.__table__, models.StudyDirectionModel.__table__
+_notes = models.StudyUserAttributeModel.__table__
 _trials, _facts = models.TrialModel.__table__, models.TrialUserAttributeModel.__table__
 _params, _values = models.TrialParamModel.__table__, models.TrialValueModel.__table__
 _reports = models.TrialIntermediateValueModel.__table__
@@ -142,6 +144,21 @@ class Study:
             key = connection.scalar(select(_studies.c.study_id).where(_studies.c.study_name == name))
         self._key, self._name = key or 0, name
         return key is not None
+
+    def note(self, connection: Connection, text: str) -> None:
+        """Write a text beside a new study, for `notes`."""
+        connection.execute(
+            insert(_notes).values(study_id=self._key, key=ATTRIBUTE, value_json=json.dumps(text))
+        )
+
+    def notes(self) -> dict[str, str]:
+        """Return the text beside each study of the database by the studies' names, '' for none."""
+        beside = (_notes.c.study_id == _studies.c.study_id) & (_notes.c.key == ATTRIBUTE)
+        asked = select(_studies.c.study_name, _notes.c.value_json).select_from(
+            _studies.outerjoin(_notes, beside)
+        )
+        with self.engine.connect() as connection:
+            return {name: text.strip('"') if text else "" for name, text in connection.execute(asked)}
 
     def add(self, connection: Connection, rows: Iterable[Row], distributions: Distributions) -> None:
         """Add trials with the numbers, states, settings, values and facts that they have."""

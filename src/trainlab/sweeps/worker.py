@@ -20,7 +20,7 @@ from trainlab import paths
 from trainlab.errors import UserError
 from trainlab.run import find, lock, record
 from trainlab.run.signals import STOPS
-from trainlab.sweeps import database, definition, owners, pruning
+from trainlab.sweeps import definition, owners, pruning, storage
 from trainlab.sweeps.queue import Owner, Queue, QueueError, Trial
 from trainlab.sweeps.trials import SWEEP_STOPPED, Attempt, End
 
@@ -124,16 +124,14 @@ def join(
         for name in found:
             with contextlib.nullcontext() if names else contextlib.suppress(UserError):
                 known = definition.load(name, logs)
-                here = known.at is None if at is None else known.at and _same(known.at, at)
-                if name not in queues and here:
+                # the head may have another address here than where the sweep was begun: what it keeps decides
+                if name not in queues and (known.at is None) == (at is None):
                     queues[name] = Queue.open(known, at, logs)
         return [*queues.values()]
 
+    if at is not None:
+        storage.check_shared(at, logs)
     return Worker(slots, logs, refresh(), refresh=refresh).run(until_empty=until_empty)
-
-
-def _same(one: str, other: str) -> bool:
-    return database.shown(one) == database.shown(other)
 
 
 def _logs(logs: Path | None) -> Path:
