@@ -82,6 +82,12 @@ def test_a_row_says_settings_last_and_best_goal_and_why():
     assert failed.endswith("failed   out of memory (limit 4.0 GiB)")
 
 
+def test_a_trial_that_waits_again_says_why_and_how_often_it_was_taken():
+    again = trial(0, "waiting", settings={"margin": 1}, reason="the sweep was stopped", attempts=2)
+    shown = str(display.show(definition(), [again, trial(1, "waiting")]))
+    assert shown.endswith("waiting  the sweep was stopped, taken 2 times")
+
+
 def test_the_host_is_shown_where_there_are_several():
     trials = [trial(0, "running"), trial(1, "running", owner=owner("other", "GPU 1"))]
     shown = str(display.table(definition(), trials))

@@ -96,9 +96,9 @@ def goal(definition: Definition) -> str:
 
 
 def reason(definition: Definition, trial: Trial, left: float | None = None) -> str:
-    """Return why a trial was pruned or failed, or how far it is: `left` seconds, its seed; if taken again."""
+    """Return why a trial was pruned, failed or waits again, the seconds `left`, how often it was taken."""
     parts = [] if left is None else [f"{' '.join(duration(left).split()[:2])} left"]
-    if trial.state in ("pruned", "failed"):
+    if trial.state in ("pruned", "failed", "waiting"):
         text = printable(" ".join(trial.reason.split()))
         parts.append(text.removeprefix(trial.state).lstrip(" :"))
     if trial.state == "running" and definition.seeds > 1:
