@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from trainlab.sweeps.queue import Trial
 
 STEPS = 8
-SHARES = {"leader": 0.35, "worker": 0.2, "runner": 0.2, "script": 0.15, "everything": 0.1}
+SHARES = {"leader": 0.2, "worker": 0.1, "runner": 0.35, "script": 0.2, "everything": 0.15}
 ROWS = {
     "leader": "the leading process",
     "worker": "the worker beside it",

@@ -15,7 +15,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from sweeping import SCRIPT, VALUE, kill_run, steps
 from trainlab.errors import UserError
 from trainlab.run import lock, record
-from trainlab.sweeps.starting import Order, Start, prepared
+from trainlab.sweeps.starting import Order, Start, StartError, prepared
 from waiting import until
 
 SWEEP = {"name": "tiny", "trial": 7, "attempts": 1}
@@ -90,6 +90,24 @@ def test_where_there_is_no_checkpoint_a_run_begins_again_elsewhere(script):
     assert again.remark.startswith(f"begun again in a new folder: {first.folder.name} has no whole")
     again.drop()
     assert record.read(again.folder).status == "interrupted"
+
+
+def test_a_run_that_somebody_else_goes_on_with_is_not_begun_a_second_time(script):
+    first = prepared(order(script))
+    again = Start(order(script, resume=str(first.folder)), {})
+    with pytest.raises(StartError, match="somebody else goes on"):
+        until(again.ready, "a process of its own has looked")
+    first.drop("")
+    assert len([*script.parent.glob("logs/*/*/run.json")]) == 1
+
+
+def test_a_start_that_is_killed_is_no_fault_of_the_trial(script, monkeypatch):
+    first = prepared(order(script))
+    first.drop("")
+    again = Start(order(script, resume=str(first.folder)), {})
+    again._apart.kill()
+    with pytest.raises(StartError, match="exit code -9"):
+        until(again.ready, "it has died")
 
 
 def test_a_run_whose_sweep_dies_before_it_begins_does_not_begin(script):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 
 import psutil
 import pytest
 
 from sweeping import assert_whole, kill_run, runner
 from trainlab.run import lock, record, stopping
+from trainlab.sweeps import owners
+from trainlab.sweeps.queue import Queue
+from trainlab.sweeps.starting import Order, prepared
 from waiting import until
 
 HELD = {"hold": "1"}  # two values, then wait
@@ -191,3 +195,18 @@ def test_a_run_whose_folder_is_deleted_has_failed(sweep):
     tried.go()
     assert process.wait(120) == 0
     assert [each.state for each in tried.trials()] == ["failed", "finished"]
+
+
+def test_a_run_that_had_not_begun_is_no_attempt_of_its_trial(sweep):
+    tried = sweep(1)
+    queue = Queue.create(tried.definition, None, tried.logs)
+    gone = replace(owners.own("cpu-0", owners.token()), started=0.0)
+    assert queue.take(gone).attempts == 1
+    told = {"name": "tiny", "trial": 0, "attempts": 1}
+    ready = prepared(Order(str(tried.program), False, ("x=1.0",), (), "tiny-000", told))
+    queue.started(0, gone, f"tiny/{ready.folder.name}")
+    ready.held.release()  # with the process, between the two
+    (trial,) = tried.led()
+    assert (trial.state, trial.attempts) == ("finished", 1)
+    assert trial.reason == f"begun again in a new folder: {ready.folder.name} has no whole checkpoint."
+    assert_whole(tried.folders()[1])

@@ -9,17 +9,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from trainlab import extras
+from trainlab import extras, paths
+from trainlab.cleaning import printable
 from trainlab.errors import UserError
 from trainlab.sweeps import database, space, storage
 from trainlab.sweeps.definition import Definition, folder
+from trainlab.sweeps.trial import Ended, Owner, State, Trial
 
 if TYPE_CHECKING:
     import optuna
@@ -27,8 +31,6 @@ if TYPE_CHECKING:
 
     from trainlab.sweeps.study import Row, Study
 
-State = Literal["waiting", "running", "finished", "pruned", "failed"]
-Ended = Literal["finished", "pruned", "failed"]
 OF_OPTUNA = {
     "waiting": "WAITING",
     "running": "RUNNING",
@@ -37,6 +39,9 @@ OF_OPTUNA = {
     "failed": "FAIL",
 }
 OF_OURS: dict[str, State] = {theirs: ours for ours, theirs in OF_OPTUNA.items()}  # type: ignore[misc]
+
+
+LOCK_OF_TABLES = 713  # any number that all processes of ours have
 
 
 class QueueError(UserError):
@@ -48,32 +53,6 @@ class QueueError(UserError):
     def __init__(self, text: str, *, passing: bool = False) -> None:
         super().__init__(text)
         self.passing = passing
-
-
-@dataclass(frozen=True)
-class Owner:
-    """Who runs a trial: a process, told from an earlier one of the same number, and its slot."""
-
-    host: str
-    pid: int
-    started: float  # seconds since the boot (owners.started)
-    slot: str
-    token: str  # random: tells two lives apart
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One setting of a sweep, and what has become of it."""
-
-    number: int
-    state: State
-    settings: dict[str, Any]  # those sampled so far
-    owner: Owner | None
-    runs: tuple[str, ...]  # 'experiment/run' relative to logs/, one a seed, in order
-    attempts: int  # times taken
-    value: float | None
-    reason: str
-    beat: str | None
 
 
 class _Facts(BaseModel):
@@ -106,16 +85,20 @@ class Queue:
         """Make a sweep's study, in which all of its trials wait; of a grid each has its settings.
 
         Raises:
-            UserError: There is a study of that name.
+            UserError: There is a study of that name, or SQLite can't be trusted where the folder lies.
             QueueError: The database can't be reached.
         """
+        if not (at or definition.at):
+            database.check_place(folder(definition.name, logs))
         queue = cls._connected(definition, at, logs)
+        from sqlalchemy.exc import IntegrityError
+
         with queue._explained():
             try:
                 with queue._study.created(definition.name, definition.mode) as connection:
                     queue._study.note(connection, storage.mark(folder(definition.name, logs)))
                     queue._add(connection, 0, definition.trials)
-            except FileExistsError:
+            except (FileExistsError, IntegrityError):
                 raise UserError(
                     f"There is a sweep {definition.name!r} in {queue.where} already. Choose another name."
                 ) from None
@@ -129,27 +112,42 @@ class Queue:
             QueueError: The database can't be reached, or holds no such sweep.
             UserError: It is that of another `logs/`.
         """
+        path = folder(definition.name, logs) / database.FILE
+        missing = (
+            f"holds no sweep {definition.name!r}. The runs of its trials are whole, and a study can be made "
+            f"of them: trainlab sweep rebuild {definition.name}"
+        )
+        if not (at or definition.at) and not os.path.lexists(path):
+            raise QueueError(f"{path.parent} {missing}")
         queue = cls._connected(definition, at, logs)
         with queue._explained():
             there = queue._study.open(definition.name)
             said = queue._study.notes().get(definition.name, "") if at or definition.at else ""
         if not there:
-            raise QueueError(
-                f"{queue.where} holds no sweep {definition.name!r}. Its runs are whole: "
-                f"trainlab sweep rebuild {definition.name}"
-            )
+            raise QueueError(f"{queue.where} {missing}")
         storage.check(folder(definition.name, logs), said, queue.where)
         return queue
 
     @classmethod
-    def _connected(cls, definition: Definition, at: str | None, logs: str | Path | None) -> Queue:
+    def _connected(
+        cls, definition: Definition, at: str | None, logs: str | Path | None, file: str = database.FILE
+    ) -> Queue:
         extras.need("optuna", "A sweep")
-        from trainlab.sweeps import study
+        from trainlab.sweeps.study import Study
 
-        if at := at or definition.at:
-            return cls(definition, study.Study(database.server_options(at)), database.shown(at))
-        path = folder(definition.name, logs).absolute() / database.FILE
-        return cls(definition, study.Study(database.file_options(path), path.with_suffix(".lock")), str(path))
+        path = folder(definition.name, logs).absolute() / file
+        at = at or definition.at
+        where = database.shown(at) if at else str(path)
+        with _explained(where, definition.name):
+            if at:
+                options = database.server_options(at)
+                with options["creator"]() as guard:  # two that make the tables at once would trip each other
+                    guard.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK_OF_TABLES])
+                    return cls(definition, Study(options), where)
+            database.check_file(path)
+            lock = path.with_name(database.LOCK)
+            with database.locked(lock):
+                return cls(definition, Study(database.file_options(path), lock), where)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -162,19 +160,16 @@ class Queue:
                 row = self._study.next_waiting(connection)
                 if row is None:
                     return None
-                facts = _facts(row)
-                self._change(
-                    connection,
-                    row,
-                    "running",
-                    owner=owner,
-                    attempts=facts.attempts + 1,
-                    beats=facts.beats + 1,
-                    reason="",
-                )
+                known = {"attempts": _facts(row).attempts + 1, "beats": _facts(row).beats + 1, "reason": ""}
+                self._change(connection, row, "running", owner=owner, **known)
             if row.settings.keys() != self._distributions.keys():
-                self._study.sample(row.key, self._distributions, self._sampler(row.number))
-        return self._trial(row.number)
+                sampled = self._study.sample(row, self._distributions, self._sampler(row.number))
+                with self._owned(row.number, owner) as (connection, now):
+                    if now is not None:
+                        self._study.set_settings(connection, now, sampled, self._distributions)
+                if now is None:  # so slow that it counted as lost
+                    return self.take(owner)
+            return self._as_trial(self._study.rows(number=row.number)[0])
 
     def running(self) -> list[Trial]:
         """Return the trials that somebody runs, or seems to."""
@@ -214,9 +209,7 @@ class Queue:
         if pruner is None:
             return False
         with self._explained():
-            with self._study.writing() as connection:
-                row = self._study.row(connection, number)
-            return row is not None and self._study.should_prune(row.key, pruner)
+            return self._study.should_prune(number, pruner)
 
     def finish(
         self, number: int, owner: Owner, state: Ended, value: float | None = None, reason: str = ""
@@ -271,23 +264,33 @@ class Queue:
         with self._explained(), self._study.writing() as connection:
             self._add(connection, self._study.count(connection), count)
 
-    def _add(self, connection: Connection, first: int, count: int) -> None:
+    def _add(
+        self,
+        connection: Connection,
+        first: int,
+        count: int,
+        known: Mapping[int, Trial] = MappingProxyType({}),
+    ) -> None:
+        """Add trials, those that are `known` as they are, and the others to wait."""
         from optuna.trial import TrialState
 
         from trainlab.sweeps.study import Row
 
-        numbers = range(first, first + count)
-        grid = space.combinations(self._space) if self.definition.method == "grid" else None
+        grid: list[dict[str, Any]] = []
         if self.definition.method == "grid":
-            if grid is None:
+            combinations = space.combinations(self._space)
+            if combinations is None:
                 raise UserError("A grid takes lists alone, and this space has a range. Choose tpe or random.")
-            numbers = range(first, min(first + count, len(grid)))
-            if not numbers:
-                raise UserError(f"The grid has {len(grid):,} combinations, and all are trials already.")
-        rows = [
-            Row(0, number, TrialState.WAITING, self._stored(grid[number]) if grid else {}, None, "{}")
-            for number in numbers
-        ]
+            grid, count = combinations, min(count, len(combinations) - first)
+            if count < 1:
+                raise UserError(f"The grid has {len(grid):,} combinations, and each is a trial already.")
+        rows = []
+        for number in range(first, max([first + count, *(number + 1 for number in known)])):
+            trial = known.get(number, Trial(number, "waiting", {}))
+            settings = self._stored(grid[number] if number < len(grid) else trial.settings)
+            facts = _Facts(runs=trial.runs, attempts=trial.attempts, reason=trial.reason)
+            state = TrialState[OF_OPTUNA[trial.state]]
+            rows.append(Row(0, number, state, settings, trial.value, facts.changed()))
         self._study.add(connection, rows, self._distributions)
 
     def _stored(self, settings: Mapping[str, Any]) -> dict[str, float]:
@@ -306,15 +309,8 @@ class Queue:
         from optuna.trial import TrialState
 
         with self._explained():
-            wanted = (TrialState[OF_OPTUNA[each]] for each in states)
+            wanted = [TrialState[OF_OPTUNA[each]] for each in states]
             return [self._as_trial(row) for row in self._study.rows(*wanted)]
-
-    def _trial(self, number: int) -> Trial:
-        with self._explained(), self._study.writing() as connection:
-            row = self._study.row(connection, number)
-        if row is None:
-            raise QueueError(f"{self.where} holds no trial {number}.")
-        return self._as_trial(row)
 
     def _as_trial(self, row: Row) -> Trial:
         facts = _facts(row)
@@ -368,13 +364,84 @@ class Queue:
         known = {"median": pruners.MedianPruner, "hyperband": pruners.HyperbandPruner}
         return known[self.definition.prune]() if self.definition.prune in known else None
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        return _explained(self.where, self.definition.name)
+
+
+@contextlib.contextmanager
+def _explained(where: str, name: str) -> Iterator[None]:
+    """Turn what a database can say into a sentence."""
+    from optuna.exceptions import OptunaError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
         yield
+    except UserError:
+        raise
+    except Exception as error:
+        # the last of them: what Optuna and we say to tables that somebody has written into
+        known = (SQLAlchemyError, OptunaError, OSError, RuntimeError, LookupError, ValueError, TypeError)
+        if not isinstance(error, known + database.server_errors()):
+            raise
+        said, kind = database.fault(error)
+        hint = {
+            "passing": "The trials that run go on. Is there room on its disk, and is it up? trainlab doctor",
+            "refused": f"Put its password into the environment, {database.PASSWORDS[0]}, and correct --at.",
+            "damaged": f"The runs are whole, and the study can be made anew: trainlab sweep rebuild {name}",
+        }[kind]
+        raise QueueError(f"{where}: {printable(said)[:300]}. {hint}", passing=kind == "passing") from error
+
+
+def rebuild(
+    definition: Definition,
+    logs: str | Path | None = None,
+    value_of: Callable[[Path], float | None] | None = None,
+    at: str | None = None,
+) -> Queue:
+    """Make a sweep's study anew from the folders of its runs, and return its queue.
+
+    The old one is put aside under another name once the new one is whole, and is never deleted. Nobody may be
+    leading the sweep meanwhile.
+
+    Args:
+        definition: The sweep.
+        logs: The folder of runs; by default `logs/`.
+        value_of: What a run has come to; by default the goal's best value.
+        at: As for `Queue.open`.
+
+    Raises:
+        QueueError: The database can't be reached.
+    """
+    extras.need("optuna", "A sweep")
+    from trainlab.sweeps import objective, recovery
+
+    def best(run: Path) -> float | None:
+        return objective.value(run, definition.goal, definition.mode)
+
+    place = Path(logs).expanduser() if logs else paths.logs()
+    known = recovery.trials(definition, place, value_of or best)
+    now = f"{datetime.now(UTC):%Y%m%d-%H%M%S.%f}"
+    path = folder(definition.name, logs).absolute() / database.FILE
+    new = path.with_name(f"{path.name}.new")
+    at = at or definition.at
+    if not at:
+        database.check_place(path.parent)
+        database.move(new, None)
+    queue = Queue._connected(definition, at, logs, new.name)
+    with queue._explained():
+        aside = f"{definition.name} until {now}" if at else ""
+        with queue._study.created(definition.name, definition.mode, aside) as connection:
+            queue._add(connection, 0, definition.trials, known)
+        if at:
+            return queue
+        queue.close()
+        database.move(path, path.with_name(f"study-{now}.db"))
+        database.move(new, path)
+    return Queue.open(definition, at, logs)
 
 
 def _facts(row: Row) -> _Facts:
     try:
         return _Facts.model_validate_json(row.facts)
     except ValidationError:
-        raise QueueError(f"What the database says of trial {row.number} is damaged.") from None
+        raise ValueError(f"what it says of trial {row.number} can't be read") from None

@@ -20,15 +20,19 @@ from typing import TYPE_CHECKING, Any
 
 from trainlab.errors import UserError
 from trainlab.headless import finding, launcher
-from trainlab.run import checkpoint, record
+from trainlab.run import checkpoint, lock, record
 from trainlab.sweeps.definition import working_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trainlab.run.lock import Lock
 
 GO = b"go\n"
+NOT_BEGUN = "its sweep has ended"  # before the run began
+
+
+class StartError(UserError):
+    """The process that was to make a run ready has died, or somebody else executes the run."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Ready:
     """A run that can begin; `remark` says why it begins anew instead of going on."""
 
     folder: Path
-    held: Lock
+    held: lock.Lock
     arguments: tuple[str, ...]
     remark: str = ""
 
@@ -80,14 +84,16 @@ def prepared(order: Order) -> Ready:
 
 
 def _prepared(order: Order) -> Ready:
-    remark = ""
+    remark, sweep = "", order.sweep | {"ready_by": os.getpid()}
     if order.resume:
         folder = Path(order.resume)
+        if lock.alive(folder):  # a new run beside it would be the trial's second one
+            raise StartError(f"somebody else goes on with its run {folder.name}")
         try:
             if checkpoint.newest(folder) is None:
                 raise UserError(f"{folder.name} has no whole checkpoint.")
             _, held, arguments = launcher.prepared(
-                order.program, module=order.module, resume=order.resume, sweep=order.sweep
+                order.program, module=order.module, resume=order.resume, sweep=sweep
             )
             return Ready(folder, held, tuple(arguments))
         except UserError as error:
@@ -98,7 +104,7 @@ def _prepared(order: Order) -> Ready:
         order.arguments,
         module=order.module,
         name=order.name,
-        sweep=order.sweep,
+        sweep=sweep,
     )
     return Ready(folder, held, tuple(arguments), remark)
 
@@ -108,6 +114,7 @@ class Start:
 
     Raises:
         UserError: Here and in `ready`, where the run can't be.
+        StartError: In `ready`.
     """
 
     def __init__(self, order: Order, environment: Mapping[str, str]) -> None:
@@ -137,10 +144,11 @@ class Start:
         try:
             answer = json.loads(self._apart.stdout.readline())
         except ValueError:
-            answer = {"error": f"the run could not be made ready (exit code {self._apart.wait()})"}
+            code = self._apart.wait()
+            raise StartError(f"what makes its run ready was killed (exit code {code})") from None
         if "error" in answer:
             self._apart.communicate()
-            raise UserError(answer["error"])
+            raise (StartError if answer["lost"] else UserError)(answer["error"])
         self.folder, self.remark = Path(answer["folder"]), answer["remark"]
         return True
 
@@ -155,7 +163,7 @@ class Start:
     def drop(self) -> None:
         """Let it be."""
         if self._ready is not None:
-            self._ready.drop("its sweep has ended")
+            self._ready.drop(NOT_BEGUN)
         if self._apart is not None:
             self._apart.communicate()  # the end of its input tells it
 
@@ -166,16 +174,17 @@ def main(order: Order) -> None:
         try:
             ready = prepared(order)
         except UserError as error:
-            answer = {"error": str(error)}
+            answer = {"error": str(error), "lost": isinstance(error, StartError)}
         else:
             answer = {"folder": str(ready.folder), "remark": ready.remark}
-    print(json.dumps(answer), flush=True)
+    with contextlib.suppress(BrokenPipeError):  # of whoever is gone
+        print(json.dumps(answer), flush=True)
     if "error" in answer:
         return
     if sys.stdin.buffer.readline() == GO:
         ready.go({})
     else:
-        ready.drop("its sweep has ended")
+        ready.drop(NOT_BEGUN)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,12 @@ an ordinary study. What the queue knows of a trial is a text in the user attribu
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import sqlalchemy
@@ -25,6 +22,11 @@ from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from sqlalchemy import Connection, insert, select, update
+
+from trainlab.sweeps.database import locked
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ATTRIBUTE = "trainlab"
 
@@ -52,7 +54,7 @@ class Row:
     state: TrialState
     settings: dict[str, float]
     value: float | None
-    facts: str
+    facts: str = "{}"
 
 
 class _Storage(optuna.storages.RDBStorage):
@@ -107,15 +109,10 @@ class Study:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
-        """Open a transaction that no other one writes beside: SQLite's under a lock of the file system too.
-
-        SQLite makes those who wait ask again and again, and starves some; the kernel wakes them one by one.
-        """
+        """Open a transaction; of SQLite's there is one at a time, by a lock beside the database too."""
         with contextlib.ExitStack() as stack:
             if self._lock:
-                descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-                stack.callback(os.close, descriptor)
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                stack.enter_context(locked(self._lock))
             connection = stack.enter_context(self.engine.connect())
             if self._lock:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -123,15 +120,23 @@ class Study:
             connection.commit()
 
     @contextlib.contextmanager
-    def created(self, name: str, mode: str) -> Iterator[Connection]:
+    def created(self, name: str, mode: str, aside: str = "") -> Iterator[Connection]:
         """Make a study, together with what is written in this block: all of it or nothing.
+
+        Args:
+            name: The study's.
+            mode: "min" or "max".
+            aside: What the study of that name, where there is one, is called from then on.
 
         Raises:
             FileExistsError: There is a study of that name.
         """
         direction = StudyDirection.MINIMIZE if mode == "min" else StudyDirection.MAXIMIZE
         with self.writing() as connection:
-            if connection.scalar(select(_studies.c.study_id).where(_studies.c.study_name == name)):
+            present = _studies.c.study_name == name
+            if aside:
+                connection.execute(update(_studies).where(present).values(study_name=aside))
+            elif connection.scalar(select(_studies.c.study_id).where(present)):
                 raise FileExistsError(name)
             key = connection.scalar(insert(_studies).values(study_name=name).returning(_studies.c.study_id))
             connection.execute(insert(_directions).values(study_id=key, direction=direction, objective=0))
@@ -167,8 +172,13 @@ class Study:
         connection.execute(
             insert(_trials),
             [
-                {"study_id": self._key, "number": row.number, "state": row.state}
-                | ({"datetime_start": now, "datetime_complete": now} if row.state.is_finished() else {})
+                {
+                    "study_id": self._key,
+                    "number": row.number,
+                    "state": row.state,
+                    "datetime_start": None if row.state is TrialState.WAITING else now,
+                    "datetime_complete": now if row.state.is_finished() else None,
+                }
                 for row in rows
             ],
         )
@@ -183,20 +193,15 @@ class Study:
         values = [_value(keys[row.number], row.value) for row in rows if row.value is not None]
         if values:
             connection.execute(insert(_values), values)
-        for row in rows:
-            self.set_settings(connection, keys[row.number], row.settings, distributions)
+        settings = [(keys[row.number], name, value) for row in rows for name, value in row.settings.items()]
+        _insert_settings(connection, settings, distributions)
 
     def set_settings(
-        self, connection: Connection, key: int, settings: Mapping[str, float], distributions: Distributions
+        self, connection: Connection, row: Row, settings: Mapping[str, float], distributions: Distributions
     ) -> None:
-        """Give a trial the settings that it is to run with, as Optuna's numbers for them."""
-        texts = {name: distribution_to_json(each) for name, each in distributions.items()}
-        rows = [
-            {"trial_id": key, "param_name": name, "param_value": value, "distribution_json": texts[name]}
-            for name, value in settings.items()
-        ]
-        if rows:
-            connection.execute(insert(_params), rows)
+        """Give a trial the settings that it has not got yet."""
+        rows = [(row.key, name, value) for name, value in settings.items() if name not in row.settings]
+        _insert_settings(connection, rows, distributions)
 
     def count(self, connection: Connection) -> int:
         """Return how many trials there are."""
@@ -211,12 +216,13 @@ class Study:
         """Return a trial, which nobody else changes before this transaction's end."""
         return self._one(connection, _trials.c.number == number, skip_locked=False)
 
-    def rows(self, *states: TrialState) -> list[Row]:
-        """Return all trials, or those of some states, in their order; one look at a single moment."""
+    def rows(self, *states: TrialState, number: int | None = None) -> list[Row]:
+        """Return all trials, those of some states or one, in their order, as they are at a single moment."""
         chosen = [_trials.c.study_id == self._key]
-        if states:
-            chosen.append(_trials.c.state.in_(states))
-        with self.engine.connect() as connection:
+        chosen += [_trials.c.state.in_(states)] if states else []
+        chosen += [_trials.c.number == number] if number is not None else []
+        options = {} if self._lock else {"isolation_level": "REPEATABLE READ"}
+        with self.engine.connect().execution_options(**options) as connection:
             if self._lock:
                 connection.exec_driver_sql("BEGIN")
             return self._rows(connection, sqlalchemy.and_(*chosen))
@@ -254,23 +260,27 @@ class Study:
         finite = chosen.where(_reports.c.intermediate_value_type == _ReportKind.FINITE)
         return connection.scalar(finite.order_by(_reports.c.step.desc()).limit(1))
 
-    def sample(self, key: int, distributions: Distributions, sampler: optuna.samplers.BaseSampler) -> None:
-        """Let Optuna choose the settings that a running trial has not got yet."""
+    def sample(
+        self, row: Row, distributions: Distributions, sampler: optuna.samplers.BaseSampler
+    ) -> dict[str, float]:
+        """Return the settings that Optuna proposes for a trial, as its numbers for them."""
         study = optuna.load_study(study_name=self._name, storage=self._storage, sampler=sampler)
-        study.get_trials(deepcopy=False)  # Optuna's cache takes settings of trials alone that it has seen
-        trial = optuna.trial.Trial(study, key)
+        trial = self._storage.get_trial(row.key)
+        sampler.before_trial(study, trial)
+        found = sampler.sample_relative(study, trial, sampler.infer_relative_search_space(study, trial))
         for name, each in distributions.items():
-            if isinstance(each, optuna.distributions.FloatDistribution):
-                trial.suggest_float(name, each.low, each.high, step=each.step, log=each.log)
-            elif isinstance(each, optuna.distributions.IntDistribution):
-                trial.suggest_int(name, each.low, each.high, step=each.step, log=each.log)
-            elif isinstance(each, optuna.distributions.CategoricalDistribution):
-                trial.suggest_categorical(name, each.choices)
+            if each.single():  # one choice: samplers expect two
+                found[name] = each.to_external_repr(0)
+            elif name not in found:
+                found[name] = sampler.sample_independent(study, trial, name, each)
+        return {name: each.to_internal_repr(found[name]) for name, each in distributions.items()}
 
-    def should_prune(self, key: int, pruner: optuna.pruners.BasePruner) -> bool:
-        """Ask a pruner about a trial's last report."""
+    def should_prune(self, number: int, pruner: optuna.pruners.BasePruner) -> bool:
+        """Ask a pruner about a running trial's last report."""
         study = optuna.load_study(study_name=self._name, storage=self._storage, pruner=pruner)
-        return pruner.prune(study, self._storage.get_trial(key))
+        key = self._storage.get_trial_id_from_study_id_trial_number(self._key, number)
+        trial = self._storage.get_trial(key)
+        return trial.state is TrialState.RUNNING and pruner.prune(study, trial)
 
     def _one(
         self, connection: Connection, chosen: sqlalchemy.ColumnElement[bool], *, skip_locked: bool
@@ -300,6 +310,18 @@ class Study:
             Row(key, number, state, settings.get(key, {}), values.get(key), facts.get(key, "{}"))
             for key, number, state in found
         ]
+
+
+def _insert_settings(
+    connection: Connection, rows: Iterable[tuple[int, str, float]], distributions: Distributions
+) -> None:
+    texts = {name: distribution_to_json(each) for name, each in distributions.items()}
+    known = [
+        {"trial_id": key, "param_name": name, "param_value": value, "distribution_json": texts[name]}
+        for key, name, value in rows
+    ]
+    if known:
+        connection.execute(insert(_params), known)
 
 
 def _value(key: int, value: float) -> dict[str, Any]:

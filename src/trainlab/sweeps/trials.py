@@ -18,7 +18,7 @@ from trainlab.errors import UserError, some
 from trainlab.run import grace, lock, record, stopping
 from trainlab.run.signals import PATIENCE
 from trainlab.sweeps import objective, pruning, space
-from trainlab.sweeps.starting import Order, Start
+from trainlab.sweeps.starting import NOT_BEGUN, Order, Start
 
 if TYPE_CHECKING:
     import subprocess
@@ -35,11 +35,15 @@ _KILLED = re.compile(r"died \(signal 9\)")
 
 @dataclass(frozen=True)
 class End:
-    """What a trial's run has come to: `lost` died with no fault of its own, `stopped` is to go on later."""
+    """What a trial's run has come to: `lost` was killed, `stopped` is to go on later.
+
+    One that had not begun is none of the trial's `attempts`: whoever was to start it has ended.
+    """
 
     kind: Literal["finished", "failed", "pruned", "lost", "stopped"]
     value: float | None = None
     reason: str = ""
+    begun: bool = True
 
 
 class Attempt:
@@ -231,7 +235,9 @@ class Attempt:
             return self._finished(folder, values)
         died, asked = known.status == "running", _asked(known)
         reason = record.crash_reason(known.home, known.oom_kills) if died else known.reason or ""
-        if reason.startswith(OUT_OF_MEMORY):
+        if reason == NOT_BEGUN or (died and known.sweep and known.pid == known.sweep.ready_by):
+            end = End("stopped", reason="whoever was to start its run has ended", begun=False)
+        elif reason.startswith(OUT_OF_MEMORY):
             end = End("failed", reason=reason)
         elif asked.startswith(pruning.PRUNED) and known.status != "failed":
             end = End("pruned", objective.best(values, self.definition.mode), asked)

@@ -22,6 +22,7 @@ from trainlab.run import find, lock, record
 from trainlab.run.signals import STOPS
 from trainlab.sweeps import definition, owners, pruning, storage
 from trainlab.sweeps.queue import Owner, Queue, QueueError, Trial
+from trainlab.sweeps.starting import StartError
 from trainlab.sweeps.trials import SWEEP_STOPPED, Attempt, End
 
 if TYPE_CHECKING:
@@ -315,6 +316,8 @@ class Worker:
                 self._report(job)
         except QueueError:
             raise
+        except StartError as error:
+            job.end = End("lost", reason=str(error))
         except UserError as error:
             attempt.drop()
             job.end = End("failed", reason=str(error))
@@ -338,7 +341,7 @@ class Worker:
         """Tell the queue what a trial has come to; where that is not its own any more, somebody else does."""
         attempt = job.attempt
         reason = "; ".join(filter(None, [end.reason, attempt.remark]))
-        by_others = end.kind == "lost" or (end.kind == "stopped" and not attempt.asked)
+        by_others = end.begun and (end.kind == "lost" or (end.kind == "stopped" and not attempt.asked))
         if by_others and attempt.trial.attempts >= MOST_ATTEMPTS:
             job.queue.finish(job.number, job.owner, "failed", None, f"lost {MOST_ATTEMPTS} times: {reason}")
         elif end.kind == "lost" or end.kind == "stopped":  # noqa: PLR1714 - mypy narrows it
@@ -346,7 +349,7 @@ class Worker:
         else:
             job.queue.finish(job.number, job.owner, end.kind, end.value, reason)
         self.jobs.remove(job)
-        self._next["fill"] = time.monotonic() + AFTER_STOP if end.kind == "stopped" else 0.0
+        self._next["fill"] = time.monotonic() + AFTER_STOP if by_others and end.kind == "stopped" else 0.0
 
     def _beat(self) -> None:
         """Show that we live; a trial that is another's by now is left to it, and its run here killed."""

@@ -1,0 +1,85 @@
+"""What the run folders say of a sweep's trials: enough to make its study anew."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from trainlab.run import find, lock, record
+from trainlab.sweeps import space
+from trainlab.sweeps.definition import MOST_TRIALS, Definition
+from trainlab.sweeps.pruning import PRUNED
+from trainlab.sweeps.trial import Trial
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+Known = dict[str, tuple["Path", record.Record]]  # the runs of a trial, by 'experiment/run'
+
+
+def trials(definition: Definition, logs: Path, value_of: Callable[[Path], float | None]) -> dict[int, Trial]:
+    """Return the trials of a sweep that have runs, by number, as these runs show them.
+
+    A trial whose runs have all ended has ended; one that is running still is running, and nobody's: whoever
+    sees it adopts it. The others wait, and go on with the runs that they have.
+
+    Args:
+        definition: The sweep.
+        logs: The folder of runs; what lies in there may be an enemy's.
+        value_of: What a run has come to, None where its goal has no value.
+    """
+    found: dict[int, Known] = {}
+    for folder, fault in find.run_folders(logs) if logs.is_dir() else ():
+        with suppress(record.RecordError):
+            known = None if fault else record.read(folder)
+            mark = known and known.sweep
+            if known and mark and mark.name == definition.name and mark.trial < MOST_TRIALS:
+                label = folder.relative_to(logs).as_posix()
+                found.setdefault(mark.trial, {})[label] = folder, known
+    return {number: _trial(definition, number, runs, value_of) for number, runs in found.items()}
+
+
+def _trial(
+    definition: Definition, number: int, known: Known, value_of: Callable[[Path], float | None]
+) -> Trial:
+    runs = dict(sorted(known.items(), key=lambda each: (_seed(each[1][1]), each[1][1].started)))
+    last = {_seed(each): (folder, each) for folder, each in runs.values()}  # of each seed
+    records = [each for _, each in last.values()]
+    common: dict[str, Any] = {
+        "number": number,
+        "settings": _settings(space.from_table(definition.space), records[0].config),
+        "runs": tuple(runs),
+        "attempts": max(each.sweep.attempts for each in records if each.sweep),
+    }
+    if any(lock.alive(folder) for folder, _ in last.values()):
+        return Trial(state="running", **common)
+    if failed := next((each for each in records if each.status == "failed"), None):
+        return Trial(state="failed", reason=failed.reason or "", **common)
+    if pruned := next((each for each in records if (each.reason or "").startswith(PRUNED)), None):
+        folders = [folder for folder, each in last.values() if each is pruned]
+        return Trial(state="pruned", reason=pruned.reason or "", value=value_of(folders[0]), **common)
+    if len(records) < definition.seeds or any(each.status != "finished" for each in records):
+        return Trial(state="waiting", reason="the study was made anew", **common)
+    values = [value for folder, _ in last.values() if (value := value_of(folder)) is not None]
+    if len(values) < len(records):
+        return Trial(state="failed", reason=f"no value of {definition.goal}", **common)
+    return Trial(state="finished", value=fmean(values), **common)
+
+
+def _seed(known: record.Record) -> int:
+    return (known.sweep.seed if known.sweep else None) or 0
+
+
+def _settings(varied: space.Space, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a run had, as the space has them; what it has not, is left out."""
+    found: dict[str, Any] = {}
+    for name, each in varied.items():
+        value = config.get(name)
+        if isinstance(each, space.Choice):
+            alike = [one for one in each.values if space.text(one) == space.text(value)]
+            found |= {name: alike[0]} if alike else {}
+        elif isinstance(value, int | float) and each.low <= value <= each.high:
+            found[name] = int(value) if each.whole else float(value)
+    return found

@@ -1,0 +1,35 @@
+"""A trial, and who runs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+State = Literal["waiting", "running", "finished", "pruned", "failed"]
+Ended = Literal["finished", "pruned", "failed"]
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who runs a trial: a process, told from an earlier one of the same number, and its slot."""
+
+    host: str
+    pid: int
+    started: float  # seconds since the boot (owners.started)
+    slot: str
+    token: str  # random: tells two lives apart
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting of a sweep, and what has become of it."""
+
+    number: int
+    state: State
+    settings: dict[str, Any]  # those sampled so far
+    owner: Owner | None = None
+    runs: tuple[str, ...] = ()  # 'experiment/run' relative to logs/, one a seed, in order
+    attempts: int = 0  # times taken
+    value: float | None = None
+    reason: str = ""
+    beat: str | None = None
