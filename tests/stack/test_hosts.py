@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from hosts import GRACE, Hosts, docker, lives, values, writers
+from project import CHECKOUT
 from trainlab.run import record
 from waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
-FAKE_TIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")  # Debian's package faketime
 BUSY = 3.0  # seconds that a look at the database, or a signal, may take on a machine with other work
 
 
@@ -146,14 +148,16 @@ def test_a_host_that_is_cut_off_and_comes_back_at_once_goes_on(hosts: Hosts) -> 
     hosts.assert_complete(2)
 
 
-@pytest.mark.skipif(not FAKE_TIME.exists(), reason="Debian's package faketime is not installed")
-@pytest.mark.parametrize("hours", ["+3600", "-3600"])
-def test_a_clock_that_is_wrong_by_an_hour_changes_nothing(hosts: Hosts, hours: str) -> None:
-    mounts = {f"{FAKE_TIME}:ro": FAKE_TIME}
-    wrong = {"LD_PRELOAD": str(FAKE_TIME), "FAKETIME": hours, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler, which makes the wrong clock")
+@pytest.mark.parametrize("seconds", ["3600", "-3600"])
+def test_a_clock_that_is_wrong_by_an_hour_changes_nothing(hosts: Hosts, tmp_path: Path, seconds: str) -> None:
+    library = tmp_path / "clock.so"
+    source = CHECKOUT / "tests/support/wrong_clock.c"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", library, source], check=True)
     hosts.lead("a", trials=3)
     until(hosts.trials, "the sweep has begun")
-    hosts.work("b", mounts=mounts, **wrong)
+    mounts = {"/clock.so:ro": library}
+    hosts.work("b", mounts=mounts, LD_PRELOAD="/clock.so", WRONG_BY=seconds)
     found = {writers(folder)[0]: folder for folder in hosts.held(2)}
     told = abs(record.read(found["b"]).started.timestamp() - time.time())
     assert 3000 < told < 4200, "the clock is wrong"

@@ -215,7 +215,6 @@ def stop(name: Name, logs: Logs = None) -> None:
 @app.command()
 def rebuild(name: Name, logs: Logs = None) -> None:
     """Make a sweep's database anew from the records of its runs, where it is lost or damaged."""
-    from trainlab import paths
     from trainlab.run import lock
     from trainlab.sweeps import queue
     from trainlab.sweeps.definition import folder, load
@@ -225,7 +224,7 @@ def rebuild(name: Name, logs: Logs = None) -> None:
     definition = load(name, logs)
     if lock.taken(folder(name, logs), LEADER):
         raise UserError(f"The sweep {name} goes on just now. Stop it first: {_typed('stop', name)}")
-    print(f"{name}: {counts(queue.rebuild(definition, logs or paths.logs()).trials())}")
+    print(f"{name}: {counts(queue.rebuild(definition, logs).trials())}")
     print(f"go on: {_typed('--resume', name)}")
 
 

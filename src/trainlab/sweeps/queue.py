@@ -431,6 +431,7 @@ def rebuild(
     with queue._explained():
         aside = f"{definition.name} until {now}" if at else ""
         with queue._study.created(definition.name, definition.mode, aside) as connection:
+            queue._study.note(connection, storage.mark(folder(definition.name, logs)))
             queue._add(connection, 0, definition.trials, known)
         if at:
             return queue

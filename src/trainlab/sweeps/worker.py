@@ -38,7 +38,7 @@ TICK = 0.1  # seconds between two looks at the runs
 IDLE = 1.0  # seconds between two looks for a trial that waits
 BEATS = 6  # in a grace: every 10 s of 60
 FENCE = 0.7  # of the grace without a beat: the runs are asked to end, and
-INSISTS = 10.0  # seconds later they are killed
+INSISTS = 1 / 6  # of the grace later they are killed, 10 s of 60, so that nobody else takes them alive
 AFTER_STOP = 5.0  # seconds until a trial is begun after somebody else has stopped a run: the machine, perhaps
 REFRESH = 5.0  # seconds between two looks for new sweeps
 
@@ -427,6 +427,6 @@ class Worker:
             for job in jobs:
                 what = signal.SIGTERM if job.fenced is None else signal.SIGKILL
                 job.fenced = job.fenced or silent
-                if what == signal.SIGTERM or silent > job.fenced + INSISTS:
+                if what == signal.SIGTERM or silent > job.fenced + INSISTS * self._grace:
                     with contextlib.suppress(OSError, UserError):
                         job.attempt.signal(what)
