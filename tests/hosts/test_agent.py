@@ -67,7 +67,7 @@ def script(several: Hosts, text: str) -> str:
     return "mine.py"
 
 
-@pytest.mark.parametrize("text", [WHOLE, LIGHTNING])
+@pytest.mark.parametrize("text", [WHOLE, LIGHTNING], ids=["trainlab", "lightning"])
 def test_two_hosts_record_one_run(text: str, several: Hosts) -> None:
     several.store()
     line = script(several, text)
@@ -88,7 +88,7 @@ def test_two_hosts_record_one_run(text: str, several: Hosts) -> None:
     assert "is finished. Take another name." in out
 
 
-@pytest.mark.parametrize(("text", "every"), [(ENDLESS, 10), (LOOP, 1)])
+@pytest.mark.parametrize(("text", "every"), [(ENDLESS, 10), (LOOP, 1)], ids=["trainlab", "loop"])
 def test_a_lost_host_costs_nothing_but_the_steps_since_the_checkpoint(
     text: str, every: int, several: Hosts
 ) -> None:
