@@ -18,6 +18,7 @@ import yaml
 
 from project import CHECKOUT, clean_environment
 from trainlab import cli
+from trainlab.cli import sweep
 from trainlab.run import checkpoint, events
 from trainlab.sweeps import order
 
@@ -299,7 +300,9 @@ def test_trainlab_and_the_pages_name_the_same_commands_and_options() -> None:
         ):
             command, path = deeper, (*path, words[len(path)])
             missing.discard(path)
-        command = getattr(command, "commands", {}).get("start", command)  # what any first word means
+        command = getattr(command, "commands", {}).get(
+            sweep.START, command
+        )  # what any other first word means
         known = {"--help", *(option for each in command.params for option in each.opts)}
         given = words[: words.index("--")] if "--" in words else words
         options = {word.partition("=")[0] for word in given if word.startswith("-")}

@@ -137,6 +137,8 @@ class Config(BaseModel):
         key = str(error["loc"][0]) if error["loc"] else ""
         if error["type"] == "extra_forbidden":
             return no_parameter(key, [*cls.model_fields, *cls.ALIASES], cls._place())
+        if error["type"] == "missing":
+            return f"{key} is not given, and has no default."
         reason = error["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
         given = (
             f"{key}={error['input']}: " if key else ""

@@ -15,7 +15,7 @@ from runs_folder import make
 from swept import STEER, definition, forty, owner, trial
 from trainlab.run import record
 from trainlab.run.record import Planned
-from trainlab.sweeps import display
+from trainlab.sweeps import display, summary
 
 CURVES = {0: [[3.0, 1.5, 1.7]], 1: [[4.0], [2.0, 1.0]]}
 
@@ -80,6 +80,12 @@ def test_a_row_says_settings_last_and_best_goal_and_why():
     ]
     assert pruned.endswith("pruned   at validation 3: worse than the median")
     assert failed.endswith("failed   out of memory (limit 4.0 GiB)")
+
+
+def test_a_trial_that_waits_again_says_why_and_how_often_it_was_taken():
+    again = trial(0, "waiting", settings={"margin": 1}, reason="the sweep was stopped", attempts=2)
+    shown = str(display.show(definition(), [again, trial(1, "waiting")]))
+    assert shown.endswith("waiting  the sweep was stopped, taken 2 times")
 
 
 def test_the_host_is_shown_where_there_are_several():
@@ -156,6 +162,15 @@ def test_curves_are_read_of_the_trials_that_are_shown_alone():
     many = [trial(each) for each in range(1000)]
     display.show(definition(), many, lambda each: asked.append(each.number) or [])
     assert asked == list(range(display.MOST_ROWS))
+
+
+def test_a_trial_whose_runs_were_deleted_is_shown_still():
+    def deleted(of):
+        raise FileNotFoundError(of.runs[0])
+
+    shown = display.table(definition(), [trial(0, value=0.25)], deleted)
+    assert rows(shown)[1][-2:] == ["0.25", "finished"]
+    assert "0.25" in next(summary.summary(definition(), [trial(0, value=0.25)], deleted))
 
 
 def test_ten_thousand_trials_are_shown_in_less_than_a_second():

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 OUTPUT = "output.log"  # of a detached sweep, in its folder
 GLANCE = 0.2  # seconds between two looks
 REPORTED_AFTER = 5.0  # seconds of waiting, until it is printed what for
-START = "start"  # the command that any first word means but those of the group
+START = "(start)"  # the command that any first word means but those of the group: no notebook is called so
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Of a sweep; all: trainlab sweep list")]
 Count = Annotated[int | None, typer.Option("--slots", help="Trials at a time; default: one a GPU, or one.")]
@@ -106,13 +107,12 @@ def start(  # noqa: PLR0913, PLR0917
     Also: trainlab sweep list | show NAME | stop NAME | rebuild NAME
     """
     from trainlab.sweeps import order as orders
-    from trainlab.sweeps import slots as places
     from trainlab.sweeps.definition import create
 
     extras.need("optuna", "A sweep")
     said = {"goal": goal, "mode": mode, "method": method, "prune": prune, "seeds": seeds, "seed": seed}
     options = {key: each for key, each in said.items() if each is not None}
-    found = places.find(slots, gpus=gpus != "none", per_gpu=per_gpu, wait=wait_for_gpu)
+    found = _found(slots, per_gpu, gpus, wait_for_gpu)
     if resume is None:
         order = _ordered(words or [], module).told(
             (words or [])[1:], options | _number(trials), arguments=ctx.obj, name=name, at=at
@@ -194,14 +194,14 @@ def stop(name: Name, logs: Logs = None) -> None:
     definition, place = load(name, logs), folder(name, logs)
     if not lock.taken(place, LEADER):
         raise UserError(f"Nobody leads the sweep {name}. All that are led: trainlab sweep list")
-    leader = next(lock.holders(place, [LEADER]), None)
+    leader = next(lock.holders(place, [LEADER]), None)  # of another user's the files can't be seen
     if leader is None:
         raise UserError(
             f"The sweep {name} is led, but not here: in another container, on another machine or by another "
             "user. Stop it there."
         )
-    process = psutil.Process(leader)
-    process.send_signal(signal.SIGTERM)
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(leader).send_signal(signal.SIGTERM)
     reported = time.monotonic() + REPORTED_AFTER
     while lock.taken(place, LEADER):
         if time.monotonic() > reported:
@@ -215,7 +215,6 @@ def stop(name: Name, logs: Logs = None) -> None:
 @app.command()
 def rebuild(name: Name, logs: Logs = None) -> None:
     """Make a sweep's database anew from the records of its runs, where it is lost or damaged."""
-    from trainlab import paths
     from trainlab.run import lock
     from trainlab.sweeps import queue
     from trainlab.sweeps.definition import folder, load
@@ -225,7 +224,7 @@ def rebuild(name: Name, logs: Logs = None) -> None:
     definition = load(name, logs)
     if lock.taken(folder(name, logs), LEADER):
         raise UserError(f"The sweep {name} goes on just now. Stop it first: {_typed('stop', name)}")
-    print(f"{name}: {counts(queue.rebuild(definition, logs or paths.logs()).trials())}")
+    print(f"{name}: {counts(queue.rebuild(definition, logs).trials())}")
     print(f"go on: {_typed('--resume', name)}")
 
 
@@ -242,16 +241,23 @@ def worker(  # noqa: PLR0913, PLR0917
     logs: Logs = None,
 ) -> None:
     """Take trials of sweeps that are led elsewhere, and run them here."""
-    from trainlab.sweeps import slots as places
     from trainlab.sweeps import worker as loop
 
     extras.need("optuna", "A sweep")
-    found = places.find(slots, gpus=gpus != "none", per_gpu=per_gpu, wait=wait_for_gpu)
-    if gpus == "all" and not found.all[0].gpu:
-        raise UserError("--gpus all: no GPU is seen here. Leave it out to compute on the CPUs.")
+    found = _found(slots, per_gpu, gpus, wait_for_gpu)
     print(_places(found), flush=True)
     names = names or []
     raise typer.Exit(loop.join(join, slots=found, names=names, until_empty=until_empty, logs=logs))
+
+
+def _found(count: int | None, per_gpu: int, gpus: str | None, wait: bool) -> Slots:
+    """Return where trials run here."""
+    from trainlab.sweeps import slots
+
+    found = slots.find(count, gpus=gpus != "none", per_gpu=per_gpu, wait=wait)
+    if gpus == "all" and not found.all[0].gpu:
+        raise UserError("--gpus all: no GPU is seen here. Leave it out to compute on the CPUs.")
+    return found
 
 
 def _ordered(words: Sequence[str], module: bool) -> Order:
@@ -379,14 +385,22 @@ def _detached(definition: Definition, words: Sequence[str], logs: Path | None) -
     from trainlab.sweeps.definition import folder
 
     output = folder(definition.name, logs) / OUTPUT
+    from trainlab.run import lock
+    from trainlab.sweeps.worker import LEADER
+
     with untrusted.appended(output) as log:
-        subprocess.Popen(
+        leader = subprocess.Popen(
             [sys.executable, "-c", "from trainlab.cli import main; main()", "sweep", *words],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    while leader.poll() is None and not lock.taken(output.parent, LEADER):
+        time.sleep(GLANCE)
+    if leader.poll() not in (None, 0):
+        said = output.read_text(errors="replace").splitlines() or ["it said nothing"]
+        raise UserError(f"It has ended at once: {said[-1].removeprefix('error: ')}")
     print(f"follow: {_typed('show', definition.name)}, or {output}")
 
 

@@ -173,7 +173,7 @@ class Board:
             settings = " ".join(f"{name}={short(value)}" for name, value in trial.settings.items())
             return f"trial {trial.number} started{place}: {settings}" + (f" ({why})" if why else "")
         if trial.state == "waiting":
-            return f"trial {trial.number} waits again" + (f": {trial.reason}" if trial.reason else "")
+            return f"trial {trial.number} waits again{because}"
         if trial.state == "finished":
             because = f": {self._definition.goal} {short(trial.value)}"
         first = next(iter(ranked(self._definition, trials)), None)

@@ -54,6 +54,13 @@ def no_curves(trial: Trial) -> Sequence[Sequence[float]]:  # noqa: ARG001
     return ()
 
 
+def curves_of(curves: Curves, trial: Trial) -> Sequence[Sequence[float]]:
+    """Return the curves of a trial; none where its runs were deleted meanwhile, or can't be read."""
+    with suppress(OSError):
+        return curves(trial)
+    return ()
+
+
 def ordered(definition: Definition, trials: Iterable[Trial]) -> list[Trial]:
     """Return the running trials, the finished, the best first, then those pruned, failed and waiting."""
     sign = 1 if definition.mode == "min" else -1
@@ -89,9 +96,9 @@ def goal(definition: Definition) -> str:
 
 
 def reason(definition: Definition, trial: Trial, left: float | None = None) -> str:
-    """Return why a trial was pruned or failed, or how far it is: `left` seconds, its seed; if taken again."""
+    """Return why a trial was pruned, failed or waits again, the seconds `left`, how often it was taken."""
     parts = [] if left is None else [f"{' '.join(duration(left).split()[:2])} left"]
-    if trial.state in ("pruned", "failed"):
+    if trial.state in ("pruned", "failed", "waiting"):
         text = printable(" ".join(trial.reason.split()))
         parts.append(text.removeprefix(trial.state).lstrip(" :"))
     if trial.state == "running" and definition.seeds > 1:
@@ -122,7 +129,7 @@ def table(
         standard deviation), validations, state, progress or reason; where all don't fit,
         those that tell most.
     """
-    values = [curves(each) for each in trials]
+    values = [curves_of(curves, each) for each in trials]
     hosts = {each.owner.host for each in trials if each.owner}
     left = [remaining(each) if remaining and each.state == "running" else None for each in trials]
     names = list(definition.space)

@@ -17,7 +17,7 @@ from trainlab.errors import UserError
 from trainlab.run import record, stopping
 from trainlab.runs.display import Column, short, table_text
 from trainlab.sweeps import space
-from trainlab.sweeps.display import no_curves, ranked, reason, run_folder, value_text
+from trainlab.sweeps.display import curves_of, no_curves, ranked, reason, run_folder, value_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,7 +80,7 @@ def summary(
 
 def _best(definition: Definition, top: Sequence[Trial], curves: Curves) -> str:
     """Return the best trials as a table, with the settings that vary and their runs."""
-    values = [value_text(definition, each, curves(each)) for each in top]
+    values = [value_text(definition, each, curves_of(curves, each)) for each in top]
     settings = [
         Column(printable(name), [short(each.settings.get(name)) for each in top]) for name in definition.space
     ]
