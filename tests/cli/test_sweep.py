@@ -177,6 +177,8 @@ def test_a_sweep_goes_on_with_more_trials_and_only_as_what_it_was(typed):
     for more, said in [
         (["x=1..8"], "x: the sweep a was made with something else"),
         (["--goal", "val/f1"], "goal: the sweep a was made with something else"),
+        (["other.py"], "no notebook or script 'other.py'"),
+        (["train.py", "sweep.toml"], "no notebook or script 'train.py sweep.toml'"),
         (["--trials", "5"], "say how many more the sweep is to have"),
         (["--name", "b"], "has its name already"),
     ]:

@@ -155,6 +155,14 @@ def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path):
         order.from_file(tmp_path / "sweep.toml")
 
 
+def test_a_sweep_that_goes_on_is_that_of_the_program_that_is_named(define, tmp_path):
+    definition, _ = define("margin=1,3")
+    (tmp_path / "other.py").write_text(SCRIPT)
+    order.check_same(definition, Order("train.py"))
+    with pytest.raises(UserError, match=r"other\.py: the sweep .* was made with something else"):
+        order.check_same(definition, Order("other.py"))
+
+
 def test_a_sweep_that_goes_on_is_told_the_same_or_nothing(define):
     definition, _ = define("margin=1,3", "lr=1e-5..1e-3:log", "sizes=[1]", trials=4)
     for words in ([], ["margin=1,3"], ["lr=1e-5..1e-3:log", "sizes=[1]"]):

@@ -124,7 +124,8 @@ def start(  # noqa: PLR0913, PLR0917
     else:
         if name is not None:
             raise UserError(f"--name {name}: a sweep that goes on has its name already. Leave --name out.")
-        order = orders.Order(program="").told([each for each in words or [] if "=" in each], options)
+        named = [each for each in words or [] if "=" not in each]
+        order = orders.Order(" ".join(named)).told([each for each in words or [] if "=" in each], options)
         definition = _resumed(resume, order, _more(trials), anyway, at, logs)
     _announce(definition, found)
     if not detach:

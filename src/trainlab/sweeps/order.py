@@ -160,7 +160,11 @@ def define(order: Order, logs: Path | None = None) -> tuple[Definition, list[str
 def check_same(definition: Definition, order: Order) -> None:
     """Raise UserError where a sweep that goes on is told something else than when it was made."""
     varied = space.to_table(order.space)
-    different = [
+    program = order.program
+    if program and not definition.module:
+        program = str(finding.find_program(program))
+    different = [order.program] if program not in ("", definition.program) else []
+    different += [
         key
         for key in varied.keys() | order.fixed.keys()
         if not _alike(varied.get(key), definition.space.get(key))
