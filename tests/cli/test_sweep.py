@@ -266,3 +266,26 @@ def test_from_make_the_commands_are_make_s(typed):
     typed.environment["TRAINLAB_MAKE"] = "1"
     said = typed("sweep", "train.py", "x=1,2", "--goal", "val/loss", "--name", "a", "--slots", "2")
     assert 'go on: make sweep ARGS="--resume a"' in said
+
+
+def test_a_lost_database_is_made_anew_from_the_runs(typed):
+    typed("sweep", "train.py", "x=1,2", "--goal", "val/loss", "--name", "a", "--slots", "2")
+    before = typed.trials("a")
+    (typed.logs / ".sweeps" / "a" / "study.db").unlink()
+    assert "trainlab sweep rebuild a" in typed.refused("sweep", "show", "a")
+    assert "a: 2 of 2 done: 2 finished" in typed("sweep", "rebuild", "a")
+    assert [each["value"] for each in typed.trials("a")] == [each["value"] for each in before]
+
+
+def test_a_module_is_found_from_where_the_sweep_was_made_whoever_goes_on_with_it(typed):
+    (typed.folder / "own").mkdir()
+    (typed.folder / "own" / "train.py").write_text(SCRIPT)
+    typed("sweep", "-m", "own.train", "x=1,2", "hold=true", "--goal", "val/loss", "--name", "a", "-d")
+    typed.held(1)
+    typed("sweep", "stop", "a")
+    (typed.folder / "own" / "go").touch()
+    elsewhere, typed.folder = typed.folder, typed.folder / "own"
+    typed("sweep", "--resume", "a", "--slots", "2")
+    assert typed.states("a") == ["finished"] * 2
+    working = {json.loads(each.read_text())["working_folder"] for each in typed.logs.glob("tiny/*/run.json")}
+    assert working == {str(elsewhere)}
