@@ -43,6 +43,10 @@ def test_no_sweep_is_kept_in_a_file_on_a_network_drive(ordered, tmp_path, monkey
     with pytest.raises(UserError, match=f"is on {kind}.*--at HEAD"):
         Queue.create(ordered, logs=tmp_path / "logs")
     assert not (tmp_path / "logs/.sweeps/margins" / database.FILE).exists()
+    with pytest.raises(UserError, match=f"is on {kind}.*--at HEAD"):
+        definition.create(ordered.model_copy(update={"name": "new"}), tmp_path / "logs")
+    assert [each.name for each in (tmp_path / "logs/.sweeps").iterdir()] == ["margins"]
+    definition.create(ordered.model_copy(update={"name": "new", "at": "head"}), tmp_path / "logs")
 
 
 def test_the_innermost_mount_counts(ordered, tmp_path, monkeypatch):

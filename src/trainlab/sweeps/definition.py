@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from trainlab import files, paths, untrusted
 from trainlab.errors import UserError, nearest, unwritable
 from trainlab.run import naming
+from trainlab.sweeps import database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,11 +92,14 @@ def create(definition: Definition, logs: str | Path | None = None) -> Path:
     It appears whole or not at all.
 
     Raises:
-        UserError: There is one of that name, the program can't be read, or the disk refuses.
+        UserError: There is one of that name, the program can't be read, the disk refuses, or its kind has no
+            locks that SQLite could trust.
     """
     target = folder(definition.name, logs)
     paths.not_of_python(target.parent.parent)
     program = program_file(definition)
+    if definition.at is None:
+        database.check_place(target)
     if target.exists():
         raise UserError(_there_is_one(definition.name))
     temporary = target.with_name(f".{uuid.uuid4().hex[:8]}.tmp")

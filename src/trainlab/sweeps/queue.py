@@ -162,14 +162,16 @@ class Queue:
                     return None
                 known = {"attempts": _facts(row).attempts + 1, "beats": _facts(row).beats + 1, "reason": ""}
                 self._change(connection, row, "running", owner=owner, **known)
+            row = self._study.rows(number=row.number)[0]
             if row.settings.keys() != self._distributions.keys():
                 sampled = self._study.sample(row, self._distributions, self._sampler(row.number))
                 with self._owned(row.number, owner) as (connection, now):
                     if now is not None:
-                        self._study.set_settings(connection, now, sampled, self._distributions)
+                        self._study.set_settings(connection, row, sampled, self._distributions)
                 if now is None:  # so slow that it counted as lost
                     return self.take(owner)
-            return self._as_trial(self._study.rows(number=row.number)[0])
+                row = self._study.rows(number=row.number)[0]
+            return self._as_trial(row)
 
     def running(self) -> list[Trial]:
         """Return the trials that somebody runs, or seems to."""
@@ -290,7 +292,7 @@ class Queue:
             settings = self._stored(grid[number] if number < len(grid) else trial.settings)
             facts = _Facts(runs=trial.runs, attempts=trial.attempts, reason=trial.reason)
             state = TrialState[OF_OPTUNA[trial.state]]
-            rows.append(Row(0, number, state, settings, trial.value, facts.changed()))
+            rows.append(Row(0, number, state, facts.changed(), settings, trial.value))
         self._study.add(connection, rows, self._distributions)
 
     def _stored(self, settings: Mapping[str, Any]) -> dict[str, float]:

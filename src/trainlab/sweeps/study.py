@@ -11,7 +11,7 @@ import contextlib
 import json
 import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +52,9 @@ class Row:
     key: int
     number: int
     state: TrialState
-    settings: dict[str, float]
-    value: float | None
-    facts: str = "{}"
+    facts: str
+    settings: Mapping[str, float] = field(default_factory=dict)  # with the value, where they were asked for
+    value: float | None = None
 
 
 class _Storage(optuna.storages.RDBStorage):
@@ -209,11 +209,11 @@ class Study:
         return connection.scalar(select(sqlalchemy.func.count()).select_from(_trials).where(chosen)) or 0
 
     def next_waiting(self, connection: Connection) -> Row | None:
-        """Return the first trial that waits; nobody else sees it before this transaction's end."""
+        """Return the first trial that waits, less its settings; nobody else sees it until the commit."""
         return self._one(connection, _trials.c.state == TrialState.WAITING, skip_locked=True)
 
     def row(self, connection: Connection, number: int) -> Row | None:
-        """Return a trial, which nobody else changes before this transaction's end."""
+        """Return a trial, less its settings; nobody else changes it until the commit."""
         return self._one(connection, _trials.c.number == number, skip_locked=False)
 
     def rows(self, *states: TrialState, number: int | None = None) -> list[Row]:
@@ -285,10 +285,14 @@ class Study:
     def _one(
         self, connection: Connection, chosen: sqlalchemy.ColumnElement[bool], *, skip_locked: bool
     ) -> Row | None:
-        query = select(_trials.c.trial_id).where(_trials.c.study_id == self._key, chosen)
-        query = query.order_by(_trials.c.number).limit(1).with_for_update(skip_locked=skip_locked)
-        key = connection.scalar(query)
-        return None if key is None else self._rows(connection, _trials.c.trial_id == key)[0]
+        of_queue = sqlalchemy.and_(_facts.c.trial_id == _trials.c.trial_id, _facts.c.key == ATTRIBUTE)
+        columns = (_trials.c.trial_id, _trials.c.number, _trials.c.state, _facts.c.value_json)
+        query = select(*columns).select_from(_trials.outerjoin(_facts, of_queue))
+        query = query.where(_trials.c.study_id == self._key, chosen).order_by(_trials.c.number).limit(1)
+        found = connection.execute(query.with_for_update(of=_trials, skip_locked=skip_locked)).first()
+        if found is None:
+            return None
+        return Row(found.trial_id, found.number, found.state, found.value_json or "{}")
 
     def _rows(self, connection: Connection, chosen: sqlalchemy.ColumnElement[bool]) -> list[Row]:
         """Read what is known of some trials, in four queries however many they are."""
@@ -307,7 +311,7 @@ class Study:
         texts = texts.where(chosen, _facts.c.key == ATTRIBUTE)
         facts = {each.trial_id: each.value_json for each in connection.execute(texts)}
         return [
-            Row(key, number, state, settings.get(key, {}), values.get(key), facts.get(key, "{}"))
+            Row(key, number, state, facts.get(key, "{}"), settings.get(key, {}), values.get(key))
             for key, number, state in found
         ]
 
