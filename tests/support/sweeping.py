@@ -120,6 +120,7 @@ class Sweep:
                 else None
             ),
             f"{count} runs with {values} values each",
+            seconds=120,
         )
 
     def go(self) -> None:

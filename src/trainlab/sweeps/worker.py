@@ -106,7 +106,7 @@ def join(
         at: The database's address; None for the sweeps that have none, whose queue lies in `logs/.sweeps`.
         slots: Where trials run here.
         names: Of sweeps; all of them by default, those made later too.
-        until_empty: Whether to end when no trial waits or runs anywhere.
+        until_empty: Whether to end when no trial waits or runs anywhere, as before a sweep has begun.
         logs: The folder of runs; by default `logs/`.
 
     Returns:
