@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+import hosts
 from containers import Stack, own
-from project import CHECKOUT, Project, clean_environment, copy_checkout
+from project import CHECKOUT, Project, clean_environment, copy_checkout, lend_images
+from trainlab.run import record
 from waiting import until
 
 if TYPE_CHECKING:
@@ -88,7 +90,16 @@ def head(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int])
         yield Stack(folder, ports | settings | {"COMPOSE_PROFILES": "head"})
     finally:
         project.make("down", check=False)
-        compose = ["docker", "compose", "--profile", "head", "down", "--volumes", "--rmi=all"]
+        compose = [
+            "docker",
+            "compose",
+            "--profile",
+            "*",
+            "down",
+            "--volumes",
+            "--rmi=all",
+            "--remove-orphans",
+        ]
         subprocess.run(compose, cwd=folder, env=clean_environment(), check=False, capture_output=True)
 
 
@@ -199,3 +210,25 @@ def test_with_a_certificate_nobody_gets_in_without_tls(head: Stack, tmp_path: Pa
 def test_the_wheel_carries_nobody_s_certificate() -> None:
     listed = (CHECKOUT / "src/trainlab/lab/stack.txt").read_text() + (CHECKOUT / "MANIFEST.in").read_text()
     assert "head/*" not in listed and "graft head" not in listed
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+def test_workers_of_compose_take_trials_of_the_head_beside_them_and_end(head: Stack) -> None:
+    """One trial for each of a leader and two workers, none of which goes on before all three are at work."""
+    lend_images(Project(head.folder).settings["COMPOSE_PROJECT_NAME"])
+    (head.folder / "notebooks/tiny.py").write_text(hosts.SCRIPT)
+    own(head.folder / "notebooks")
+    sweep = ["trainlab", "sweep", "notebooks/tiny.py", "x=1.0,2.0,3.0", "--goal", hosts.GOAL, "--mode", "min"]
+    sweep += ["--name", hosts.SWEEP, "--slots", "1", "--at", "head"]
+    head.compose("run", "--detach", "--no-deps", "jupyter", *sweep)
+    runs = hosts.Hosts(head.folder, "compose")
+    until((head.folder / f"logs/.sweeps/{hosts.SWEEP}/storage").exists, "the sweep has begun")
+    head.compose("up", "--detach", "--no-deps", "--scale", "worker=2", "worker")
+    folders = runs.held(3)
+    assert len({hosts.writers(folder)[0] for folder in folders}) == 3
+    (head.folder / "notebooks/go").touch()
+    until(lambda: all(record.read(each).status == "finished" for each in folders), "all runs finish")
+    listed = ["ps", "--all", "--format", "{{.State}} {{.ExitCode}}", "worker"]
+    ended = lambda: head.compose(*listed, COMPOSE_PROFILES="head,worker").stdout.split("\n")[:2]  # noqa: E731
+    until(lambda: ended() == ["exited 0"] * 2, "the workers end")

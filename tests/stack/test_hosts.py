@@ -12,7 +12,7 @@ import pytest
 
 from hosts import GRACE, Hosts, docker, lives, values, writers
 from project import CHECKOUT
-from trainlab.run import record
+from trainlab.run import lock, record
 from waiting import until
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ def hosts(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Hosts]:
         found.end()
 
 
-def at_work(hosts: Hosts) -> tuple[Path, Path]:
+def at_work(hosts: Hosts, *words: str) -> tuple[Path, Path]:
     """Start host a, which leads a sweep, and host b, which joins; return the run that each holds."""
-    hosts.lead("a")
+    hosts.lead("a", *words)
     until(hosts.trials, "the sweep has begun")
     hosts.work("b")
     found = {writers(folder)[0]: folder for folder in hosts.held(2)}
@@ -136,6 +136,19 @@ def test_a_host_that_is_cut_off_ends_its_run_before_another_takes_it(hosts: Host
     hosts.ended("b")
     hosts.assert_complete(2)
     assert record.read(kept).resumes == []
+
+
+def test_a_run_that_heeds_no_signal_is_killed_before_another_host_takes_it(hosts: Hosts) -> None:
+    _, lost = at_work(hosts, "deaf=True")
+    hosts.cut("b")
+    cut = time.monotonic()
+    until(lambda: not lock.alive(lost), "the cut host kills its run")
+    assert time.monotonic() - cut < GRACE + BUSY
+    assert (hosts.trial_of(lost).state, hosts.trial_of(lost).host) == ("RUNNING", "b"), "before the take-over"
+    hosts.go()
+    hosts.ended("a")
+    hosts.assert_complete(2)
+    assert_moved(lost)
 
 
 def test_a_host_that_is_cut_off_and_comes_back_at_once_goes_on(hosts: Hosts) -> None:

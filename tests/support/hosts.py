@@ -29,7 +29,7 @@ GOAL = "val/loss"
 # Logs its goal and saves a checkpoint at each step. Behind step `hold` it waits for a file `go`. Meanwhile
 # it writes down that it lives: who, when by the machine's one clock that nobody sets, and at which step.
 SCRIPT = """
-import os, pathlib, socket, time, trainlab
+import os, pathlib, signal, socket, time, trainlab
 from trainlab.config import Config
 from trainlab.run import checkpoint
 
@@ -37,6 +37,7 @@ class Settings(Config):
     x: float = 1.0
     steps: int = 4
     hold: int = 1
+    deaf: bool = False
 
 s = Settings.from_command_line()
 go = pathlib.Path(__file__).with_name("go")
@@ -44,6 +45,8 @@ with trainlab.Run("tiny", s, monitor=False) as run:
     def alive(step):
         with (run.folder / "alive").open("a") as file:
             file.write(f"{socket.gethostname()} {time.clock_gettime(time.CLOCK_BOOTTIME)} {step}\\n")
+    if s.deaf:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     first = 0
     if run.checkpoint:
         first = checkpoint.load(run.checkpoint)["step"]
@@ -136,11 +139,11 @@ class Hosts:
         options += [f"--volume={path}:{place}" for place, path in places.items()]
         self.start(host, [own_images()["jupyter"], "trainlab", *command], *options)
 
-    def lead(self, host: str, trials: int = 2) -> None:
+    def lead(self, host: str, *words: str, trials: int = 2) -> None:
         """Start a host that leads a sweep over x = 1, 2, ..., and runs a trial at a time."""
         space = "x=" + ",".join(str(1.0 + each) for each in range(trials))
         said = ["--goal", GOAL, "--mode", "min", "--name", SWEEP, "--slots", "1", "--at", "head"]
-        self.compute(host, "sweep", "train.py", space, *said)
+        self.compute(host, "sweep", "train.py", space, *words, *said)
 
     def resume(self, host: str) -> None:
         """Start a host that leads the sweep from where it was left."""

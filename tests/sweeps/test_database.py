@@ -9,7 +9,7 @@ import pytest
 
 import postgresql
 from trainlab.errors import UserError
-from trainlab.sweeps import database, definition
+from trainlab.sweeps import database, definition, queue, storage
 from trainlab.sweeps.queue import Owner, Queue, QueueError
 
 ME = Owner("host", 1, 1.0, "0", "mine")
@@ -141,3 +141,36 @@ def test_a_server_is_never_told_the_password_itself(ordered, tmp_path, server):
     server.start()
     with pytest.raises(QueueError, match="authentication"):
         Queue.create(ordered, server.at, tmp_path / "logs")
+
+
+def test_twelve_sweeps_of_a_head_do_not_take_twelve_connections(ordered, server, tmp_path):
+    for number in range(12):
+        each = ordered.model_copy(update={"name": f"margins{number}"})
+        definition.create(each, tmp_path / "logs")
+        Queue.create(each, server.at, tmp_path / "logs").trials()
+    with database.server_options(server.at)["creator"]() as connection:
+        asked = (
+            "select count(*) from pg_stat_activity where usename = current_user and pid <> pg_backend_pid()"
+        )
+        assert connection.execute(asked).fetchone()[0] <= 4
+
+
+def test_a_sweep_of_another_logs_is_refused_whatever_its_address(ordered, server, tmp_path):
+    Queue.create(ordered, server.at, tmp_path / "logs")
+    elsewhere = tmp_path / "elsewhere"
+    definition.create(ordered, elsewhere)
+    other_name = f"localhost:{server.port}"
+    assert len(Queue.open(ordered, other_name, tmp_path / "logs").trials()) == 3
+    with pytest.raises(UserError, match="this machine sees another logs/"):
+        Queue.open(ordered, other_name, elsewhere)
+    with pytest.raises(UserError, match="holds none of them: this machine sees another logs/"):
+        storage.check_shared(other_name, elsewhere)
+    storage.check_shared(other_name, tmp_path / "logs")
+
+
+def test_a_study_that_was_made_anew_is_known_by_its_logs_still(ordered, server, tmp_path):
+    Queue.create(ordered, server.at, tmp_path / "logs")
+    queue.rebuild(ordered, tmp_path / "logs", at=server.at)
+    said = storage.kept(server.at)
+    assert storage.seen(said, tmp_path / "logs") == ["margins"]
+    Queue.open(ordered, server.at, tmp_path / "logs")

@@ -36,11 +36,9 @@ def examine(logs: Path) -> Iterator[Line]:
     except UserError as error:
         yield Line("sweeps", "warning", f"{len(sweeps)} in {logs} can't be looked at", str(error))
         return
-    lines = {at: head(at, logs) for at in sorted({each.at for each in sweeps if each.at is not None})}
+    lines = {at: head(at, logs) if at else local(logs) for at in sorted({each.at or "" for each in sweeps})}
     yield from lines.values()
-    if any(each.at is None for each in sweeps):
-        yield local(logs)
-    yield from trials([each for each in sweeps if each.at is None or lines[each.at].level == "ok"], logs)
+    yield from trials([each for each in sweeps if lines[each.at or ""].level == "ok"], logs)
 
 
 def _sweeps(logs: Path) -> list[Definition]:

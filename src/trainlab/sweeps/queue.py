@@ -143,7 +143,7 @@ class Queue:
                 options = database.server_options(at)
                 with options["creator"]() as guard:  # two that make the tables at once would trip each other
                     guard.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK_OF_TABLES])
-                    return cls(definition, Study(options), where)
+                    return cls(definition, Study(options, shared=at), where)
             database.check_file(path)
             lock = path.with_name(database.LOCK)
             with database.locked(lock):

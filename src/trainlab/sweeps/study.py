@@ -85,27 +85,38 @@ class _Storage(optuna.storages.RDBStorage):
         return super()._get_trials(study_id, states, wanted, _LAST)
 
 
-class Study:
-    """One study in a database, reached by one engine."""
+_shared: dict[str, tuple[sqlalchemy.Engine, optuna.storages.BaseStorage]] = {}
 
-    def __init__(self, options: Mapping[str, Any], lock: Path | None = None) -> None:
+
+class Study:
+    """One study in a database."""
+
+    def __init__(self, options: Mapping[str, Any], lock: Path | None = None, shared: str = "") -> None:
         """Reach a database.
 
         Args:
             options: Of SQLAlchemy's `create_engine`, with the `url`.
             lock: SQLite's writers hold this file.
+            shared: What names a database that all of its studies reach by one engine: a server has only so
+                many connections to give, and a worker may know hundreds of sweeps.
         """
-        engine = {key: value for key, value in options.items() if key != "url"}
-        storage = _Storage(options["url"], engine)
-        self.engine: sqlalchemy.Engine = storage.engine
-        self._storage = optuna.storages.get_storage(storage)  # remembers the trials that have ended
-        self._lock = lock
+        if shared in _shared:
+            self.engine, self._storage = _shared[shared]
+        else:
+            engine = {key: value for key, value in options.items() if key != "url"}
+            storage = _Storage(options["url"], engine)
+            self.engine = storage.engine
+            self._storage = optuna.storages.get_storage(storage)  # remembers the trials that have ended
+        if shared:
+            _shared[shared] = self.engine, self._storage
+        self._lock, self._is_shared = lock, bool(shared)
         self._key, self._name = 0, ""
 
     def close(self) -> None:
         """Let go of the database."""
         self._storage.remove_session()
-        self.engine.dispose()
+        if not self._is_shared:
+            self.engine.dispose()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
