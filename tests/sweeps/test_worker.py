@@ -81,7 +81,7 @@ def test_a_second_process_that_leads_the_sweep_is_refused_with_a_sentence(sweep,
 def test_a_worker_takes_trials_beside_the_process_that_leads(sweep):
     tried = sweep(4, fixed={"hold": "0"})
     leading = tried.lead(1)
-    tried.held(1, 1)  # there is a queue by now
+    tried.held(1, 1)  # without a queue there is nothing to join, and a worker would end at once
     joining = tried.lead(1, JOIN)
     tried.held(2, 1)
     tried.go()
