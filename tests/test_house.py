@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "headless": {GROUND, "run"},
     "training": {GROUND, "trackers", "run"},
     "checks": {GROUND, "run", "runs", "training"},
+    "serving": {GROUND, "run", "runs"},
     "sweeps": {GROUND, "trackers", "run", "runs", "headless"},
 }
 # cli imports everything, and the package what it hands on
