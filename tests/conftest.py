@@ -78,8 +78,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def own_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Runs of a test lie in its own folder, never among the user's."""
+    """Runs and models of a test lie in its own folder, never among the user's."""
     monkeypatch.setenv("TRAINLAB_LOGS", str(tmp_path / "logs"))
+    monkeypatch.setenv("TRAINLAB_MODELS", str(tmp_path / "models"))
     monkeypatch.delenv("TRAINLAB_RUN", raising=False)
     return tmp_path / "logs"
 
@@ -132,6 +133,6 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 def here(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
     """The same project, for calls in this process that start nothing."""
     monkeypatch.setenv("TRAINLAB_ROOT", str(lab.root))
-    for name in ("LOGS", "NOTEBOOKS", "DATA"):
+    for name in ("LOGS", "NOTEBOOKS", "DATA", "MODELS"):
         monkeypatch.delenv(f"TRAINLAB_{name}", raising=False)
     return lab

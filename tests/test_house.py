@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "hosts": {GROUND, "run", "headless"},
     "training": {GROUND, "trackers", "run"},
     "checks": {GROUND, "run", "runs", "training"},
+    "serving": {GROUND, "run", "runs"},
     "sweeps": {GROUND, "trackers", "run", "runs", "headless"},
 }
 # cli imports everything, and the package what it hands on

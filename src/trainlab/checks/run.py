@@ -113,7 +113,7 @@ def check(config: CheckConfig, tell: Callable[[Finding], None] | None = None) ->
         UserError: Before there is a run, for an experiment, settings or numbers that there are none of.
     """
     config.preflight()
-    subject = _subject(config.experiment, config.given())
+    subject = subject_of(config.experiment, config.given())
     from trainlab.run.run import Run
 
     name = f"{config.experiment} {config.settings}"
@@ -225,7 +225,7 @@ def _place(name: str) -> str:
     return f"{experiments.PACKAGE}.{name}.checks:subject"
 
 
-def _subject(name: str, settings: Mapping[str, Any]) -> Subject:
+def subject_of(name: str, settings: Mapping[str, Any]) -> Subject:
     """Return what is checked of an experiment under these settings.
 
     A `module:function` of one's own is looked for beside the notebooks and in the working folder.

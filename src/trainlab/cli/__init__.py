@@ -13,7 +13,7 @@ import typer
 import trainlab
 from trainlab import experiments, extras
 from trainlab.cleaning import lines, printable
-from trainlab.cli import data, lab, runs, sweep
+from trainlab.cli import data, lab, models, runs, sweep
 from trainlab.cli.options import Logs, Reference, WithArguments, row
 from trainlab.errors import UserError
 from trainlab.secrets import without_secrets
@@ -33,6 +33,8 @@ app.command()(sweep.worker)
 app.add_typer(data.app, name="data")
 app.command()(lab.new)
 app.command()(lab.update)
+app.command()(models.export_model)
+app.command()(models.check_model)
 for _name in experiments.with_file("commands.py"):
     try:
         app.add_typer(experiments.load(_name, "commands").app)
