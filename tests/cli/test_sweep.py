@@ -227,7 +227,7 @@ def test_a_detached_sweep_is_small_and_is_stopped_and_resumed_without_a_loss(typ
     said = typed("sweep", "stop", "a")
     assert "a: 0 of 3 done; 3 waiting" in said
     assert "go on: trainlab sweep --resume a" in said
-    assert not leader.is_running()
+    assert not leader.is_running() or leader.status() == psutil.STATUS_ZOMBIE
     assert "Nobody leads the sweep a" in typed.refused("sweep", "stop", "a")
     assert typed.states("a") == ["waiting"] * 3
     typed.go()
