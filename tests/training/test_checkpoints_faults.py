@@ -152,9 +152,9 @@ class Stopped:
         if self.deferral.requested is None:
             self.deferral.handle(signal.SIGTERM)
 
-    def broadcast(self, agreed: Any) -> Any:
+    def gather(self, said: list[Any], mine: Any) -> None:
         self.signal()
-        return agreed
+        said[:] = [mine] * self.world_size
 
     def dump_checkpoint(self, weights_only: bool) -> dict[str, Any]:
         return {"global_step": self.global_step}
@@ -171,6 +171,7 @@ def test_a_signal_at_any_moment_stops_the_training_with_a_checkpoint(
     with trainlab.Run("interrupted", TrainingConfig(), logs=tmp_path, monitor=False) as run:
         states = FullState(run, TrainingConfig())
         states.deferral = trainer.deferral
+        monkeypatch.setattr(torch.distributed, "all_gather_object", trainer.gather)
         if world_size == 1:  # it arrives when the clock is looked at
             clock = SimpleNamespace(monotonic=lambda: trainer.signal() or time.monotonic())
             monkeypatch.setattr(checkpoints, "time", clock)

@@ -122,6 +122,10 @@ def start(  # noqa: PLR0913, PLR0917
             print(printable(each), file=sys.stderr)
         create(definition, logs)
     else:
+        if ctx.obj:
+            raise UserError(
+                f"-- {shlex.join(ctx.obj)}: a sweep that goes on has its arguments. Leave them out."
+            )
         if name is not None:
             raise UserError(f"--name {name}: a sweep that goes on has its name already. Leave --name out.")
         named = [each for each in words or [] if "=" not in each]
@@ -217,15 +221,28 @@ def stop(name: Name, logs: Logs = None) -> None:
 def rebuild(name: Name, logs: Logs = None) -> None:
     """Make a sweep's database anew from the records of its runs, where it is lost or damaged."""
     from trainlab.run import lock
-    from trainlab.sweeps import queue
+    from trainlab.sweeps import owners, queue
     from trainlab.sweeps.definition import folder, load
     from trainlab.sweeps.display import counts
     from trainlab.sweeps.worker import LEADER
 
     definition = load(name, logs)
-    if lock.taken(folder(name, logs), LEADER):
+    held = lock.hold(folder(name, logs), LEADER)
+    if held is None:
         raise UserError(f"The sweep {name} goes on just now. Stop it first: {_typed('stop', name)}")
-    print(f"{name}: {counts(queue.rebuild(definition, logs).trials())}")
+    try:
+        living = None
+        with suppress(queue.QueueError):  # what is to be made anew may not be readable
+            running = _queue(definition, None, logs).running()
+            living = owners.living(running, one_machine=definition.at is None)
+        if living and living.owner:
+            raise UserError(
+                f"Process {living.owner.pid} runs trial {living.number} of {name}, and would go on in "
+                "the old database. Stop that worker first."
+            )
+        print(f"{name}: {counts(queue.rebuild(definition, logs).trials())}")
+    finally:
+        held.release()
     print(f"go on: {_typed('--resume', name)}")
 
 
@@ -417,16 +434,16 @@ class _Curves:
     def __init__(self, definition: Definition, logs: Path | None) -> None:
         from trainlab import paths
 
-        self.goal, self.logs = definition.goal, logs or paths.logs()
+        self.definition, self.goal, self.logs = definition, definition.goal, logs or paths.logs()
         self.known: dict[str, Goal] = {}
 
     def __call__(self, trial: Trial) -> list[list[float]]:
         """Return the values of each run, one a validation."""
-        from trainlab.sweeps.display import run_folder
+        from trainlab.sweeps.display import run_folder, runs_of_seeds
         from trainlab.sweeps.objective import Goal
 
         found = []
-        for run in trial.runs:
+        for run in runs_of_seeds(self.definition, trial):
             folder = run_folder(run, self.logs)
             if folder is not None:
                 found.append(self.known.setdefault(run, Goal(folder, self.goal)).values())

@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainlab import origin, paths
+from trainlab import origin, paths, secrets
+from trainlab.config import no_secret
 from trainlab.errors import UserError, nearest
 from trainlab.headless.parameters import module_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 SCRIPT = ".py"
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # module:function
@@ -69,6 +70,15 @@ def find_module(name: str) -> Path:
 def experiments_of(file: str, sources: Iterable[str], values: Mapping[str, Any]) -> list[str]:
     """Return the names that the runs of a file lie under: what its code says, and the file's."""
     return list(dict.fromkeys(filter(None, [origin.experiment(sources, values), file])))
+
+
+def check_arguments(behind: Sequence[str]) -> None:
+    """Raise UserError where a script's own arguments hold a secret: they would stand in its run's record."""
+    for number, word in enumerate(behind):
+        option, equals, value = word.partition("=")
+        given = value if equals else "".join(behind[number + 1 : number + 2])
+        if option.startswith("-") and secrets.is_secret(option.lstrip("-"), given):
+            raise UserError(no_secret(option.lstrip("-")))
 
 
 def check_reads_arguments(path: Path, source: str, values: Mapping[str, str]) -> None:

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from trainlab import extras, literals, origin, paths, secrets, untrusted
-from trainlab.config import no_secret
 from trainlab.errors import UserError
 from trainlab.headless.finding import (
     SCRIPT,
+    check_arguments,
     check_reads_arguments,
     experiments_of,
     find_module,
@@ -161,12 +161,7 @@ def _script(  # noqa: PLR0913, PLR0917
 ) -> tuple[Prepared, list[str]]:
     """Make a script's run ready to start, anew or to go on; return its folder and lock, and its arguments."""
     arguments = [*(f"--{key}={value}" for key, value in values.items()), *behind]
-    for number, word in enumerate(behind):
-        option, equals, value = word.partition("=")
-        if option.startswith("-") and secrets.is_secret(
-            option.lstrip("-"), value if equals else "".join(behind[number + 1 : number + 2])
-        ):
-            raise UserError(no_secret(option.lstrip("-")))
+    check_arguments(behind)
     source = path.read_text(errors="replace")
     if module and origin.is_installed(path):  # torch.distributed.run, say: the code is what it is to execute
         path = next((Path(word).resolve() for word in behind if Path(word).suffix == SCRIPT), path)

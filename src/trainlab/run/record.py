@@ -97,6 +97,7 @@ class Sweep(BaseModel):
     trial: Annotated[int, Field(ge=0, lt=1 << 53)]
     attempts: Annotated[int, Field(ge=0, lt=1 << 53)] = 1  # how often the trial was begun, or gone on with
     seed: int | None = None  # where the trial repeats its setting with several
+    settings: dict[str, str] = Field(default_factory=dict)  # what varies, as the command line has it
     ready_by: int | None = None  # the process that made the run ready, whose `pid` it has until it begins
     # why whoever leads the sweep, or a user, has asked the run to end: its `reason` once it has
     stopped: Annotated[str | None, Field(max_length=200)] = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections import Counter
 from datetime import datetime
@@ -90,7 +92,11 @@ class Board:
         """Show how a queue's trials are: what `worker.lead` calls. A large study is read less often."""
         began = time.monotonic()
         if last or began >= self._read_next:
-            self.update(queue.trials(), now=last)
+            trials = queue.trials()
+            try:
+                self.update(trials, now=last)
+            except OSError:  # nobody reads any more, as behind `| head`: the sweep goes on
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self._read_next = time.monotonic() + _SHARE * (time.monotonic() - began)
 
     def update(self, trials: Sequence[Trial], now: bool = False) -> None:

@@ -18,7 +18,7 @@ from trainlab.run import naming
 from trainlab.sweeps import database
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SWEEPS = ".sweeps"  # under logs/
 FILE = "sweep.json"
@@ -191,6 +191,43 @@ def working_in(folder: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.push(entered)
         yield
+
+
+class Programs:
+    """Whether the programs of sweeps are still those of this process's first look at them.
+
+    Trials of two programs can't be compared, and each that began without one would count as failed.
+
+    Args:
+        logs: The folder of runs.
+        say: Called with a sentence when a program is found changed.
+
+    Attributes: `remarks`, of each sweep whose program has changed, that sentence.
+    """
+
+    def __init__(self, logs: Path, say: Callable[[str], None]) -> None:
+        self.remarks: dict[str, str] = {}
+        self._logs, self._say = logs, say
+        self._first: dict[str, str] = {}
+
+    def changed(self, known: Definition) -> bool:
+        """Tell whether a sweep's program is gone or another one by now: its trials are to wait."""
+        name = known.name
+        if name in self.remarks:
+            return True
+        try:
+            with working_in(known.working_folder):
+                found = digest(program_file(known))
+            why = "has changed" if found != self._first.setdefault(name, found) else ""
+        except UserError as error:
+            why = f"can't be read ({str(error).rstrip('.')})"
+        if why:
+            self.remarks[name] = (
+                f"The program of the sweep {name} {why} while it ran: the trials that wait are not begun. "
+                f"Put it back (a copy is in {folder(name, self._logs)}), then: trainlab sweep --resume {name}"
+            )
+            self._say(self.remarks[name])
+        return bool(why)
 
 
 def digest(program: Path) -> str:

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import math
+import re
 import shlex
 import statistics
 from collections import Counter
@@ -74,9 +75,18 @@ def ordered(definition: Definition, trials: Iterable[Trial]) -> list[Trial]:
 
 
 def ranked(definition: Definition, trials: Iterable[Trial]) -> list[Trial]:
-    """Return the finished trials that have a value, the best first."""
-    having = [each for each in trials if each.state == "finished" and is_finite(each.value)]
-    return ordered(definition, having)
+    """Return the finished trials that have a value, the best first; also those that patience has ended."""
+    ended = ("finished", "pruned") if definition.prune == "patience" else ("finished",)
+    having = [each for each in trials if each.state in ended and is_finite(each.value)]
+    sign = 1 if definition.mode == "min" else -1
+    return sorted(having, key=lambda each: (sign * (each.value or 0.0), each.number))
+
+
+def runs_of_seeds(definition: Definition, trial: Trial) -> list[str]:
+    """Return a trial's runs, of each seed the last: one before it was killed, or began anew."""
+    if definition.seeds == 1:
+        return list(trial.runs[-1:])
+    return list({(re.search(r"-s\d+$", run) or [run])[0]: run for run in trial.runs}.values())
 
 
 def counts(trials: Iterable[Trial]) -> str:
@@ -102,7 +112,7 @@ def reason(definition: Definition, trial: Trial, left: float | None = None) -> s
         text = printable(" ".join(trial.reason.split()))
         parts.append(text.removeprefix(trial.state).lstrip(" :"))
     if trial.state == "running" and definition.seeds > 1:
-        parts.append(f"seed {max(1, len(trial.runs))} of {definition.seeds}")
+        parts.append(f"seed {max(1, len(runs_of_seeds(definition, trial)))} of {definition.seeds}")
     if trial.attempts > 1:
         parts.append(f"taken {trial.attempts} times")
     return cut(", ".join(filter(None, parts)), _LONGEST_REASON)
@@ -186,7 +196,8 @@ def seconds_left(definition: Definition, trial: Trial, logs: Path | None = None)
     if pace is None or planned is None or planned.steps is None:
         return None
     step = max(point.step for point in known.last.values())
-    return pace * (planned.steps - step + planned.steps * (definition.seeds - len(trial.runs)))
+    left = definition.seeds - len(runs_of_seeds(definition, trial))
+    return pace * (planned.steps - step + planned.steps * left)
 
 
 def _fitted(shown: Sequence[tuple[float, Column]], why: list[str], width: int | None) -> list[Column]:

@@ -125,6 +125,7 @@ def define(order: Order, logs: Path | None = None) -> tuple[Definition, list[str
     sound = {"goal": "", "mode": "min", "method": "grid", "trials": 1, **order.options}
     _definition(name="sound", space={}, **named, **sound)  # each option by itself
     seeds, seed = sound.get("seeds", 1), sound.get("seed", 0)
+    finding.check_arguments(order.arguments)
     if "resume" in order.fixed or "resume" in order.space:
         raise UserError("resume: a trial is a new run. To go on with a sweep: trainlab sweep --resume NAME")
     own = {"seed": str(seed)} if seeds > 1 else {}

@@ -8,8 +8,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
+from typing import TYPE_CHECKING
 
 from trainlab.sweeps.queue import Owner, Trial
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 GRACE = "TRAINLAB_GRACE"  # seconds without a beat, seen from another host, after which an owner is dead
 _GRACE = 60.0
@@ -61,6 +65,15 @@ def is_gone(owner: Owner, mark: str, *, one_machine: bool) -> bool | None:
     if theirs == ours:
         return started(owner.pid) != owner.started
     return True if one_machine and theirs.split(".")[0] != ours.split(".")[0] else None
+
+
+def living(trials: Iterable[Trial], *, one_machine: bool) -> Trial | None:
+    """Return the first of some trials whose owner is a process that lives here; None without one."""
+    ours = token()
+    for each in trials:
+        if each.owner and is_gone(each.owner, ours, one_machine=one_machine) is False:
+            return each
+    return None
 
 
 @dataclass

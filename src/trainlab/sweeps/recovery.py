@@ -7,10 +7,10 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from trainlab.run import find, lock, record
-from trainlab.sweeps import space
+from trainlab.sweeps import objective, space
 from trainlab.sweeps.definition import MOST_TRIALS, Definition
-from trainlab.sweeps.pruning import PRUNED
-from trainlab.sweeps.trial import Trial
+from trainlab.sweeps.pruning import PRUNED, not_finite
+from trainlab.sweeps.trial import KILLED, Trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,7 +41,7 @@ def trials(definition: Definition, logs: Path, value_of: Callable[[Path], float 
     return {number: _trial(definition, number, runs, value_of) for number, runs in found.items()}
 
 
-def _trial(
+def _trial(  # noqa: PLR0911 - the ways in which a trial ends
     definition: Definition, number: int, known: Known, value_of: Callable[[Path], float | None]
 ) -> Trial:
     runs = dict(sorted(known.items(), key=lambda each: (_seed(each[1][1]), each[1][1].started)))
@@ -49,19 +49,24 @@ def _trial(
     records = [each for _, each in last.values()]
     common: dict[str, Any] = {
         "number": number,
-        "settings": _settings(space.from_table(definition.space), records[0].config),
+        "settings": _settings(space.from_table(definition.space), records[0]),
         "runs": tuple(runs),
         "attempts": max(each.sweep.attempts for each in records if each.sweep),
     }
     if any(lock.alive(folder) for folder, _ in last.values()):
         return Trial(state="running", **common)
-    if failed := next((each for each in records if each.status == "failed"), None):
+    ends = [each for each in records if each.status == "failed" and not KILLED.search(each.reason or "")]
+    if failed := next(iter(ends), None):
         return Trial(state="failed", reason=failed.reason or "", **common)
     if pruned := next((each for each in records if (each.reason or "").startswith(PRUNED)), None):
         folders = [folder for folder, each in last.values() if each is pruned]
         return Trial(state="pruned", reason=pruned.reason or "", value=value_of(folders[0]), **common)
     if len(records) < definition.seeds or any(each.status != "finished" for each in records):
         return Trial(state="waiting", reason="the study was made anew", **common)
+    for folder, _ in last.values():
+        curve = objective.Goal(folder, definition.goal).values()
+        if curve and (why := not_finite(definition.goal, curve, len(curve) - 1)):
+            return Trial(state="pruned", reason=why, value=objective.best(curve, definition.mode), **common)
     values = [value for folder, _ in last.values() if (value := value_of(folder)) is not None]
     if len(values) < len(records):
         return Trial(state="failed", reason=f"no value of {definition.goal}", **common)
@@ -72,11 +77,18 @@ def _seed(known: record.Record) -> int:
     return (known.sweep.seed if known.sweep else None) or 0
 
 
-def _settings(varied: space.Space, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that a run had, as the space has them; what it has not, is left out."""
+def _settings(varied: space.Space, known: record.Record) -> dict[str, Any]:
+    """Return the settings that a run had, as the space has them; what it has not, is left out.
+
+    What the sweep has given it, or else, of an older run, what its code has recorded.
+    """
+    given: Mapping[str, Any] = (known.sweep.settings if known.sweep else {}) or known.config
     found: dict[str, Any] = {}
     for name, each in varied.items():
-        value = config.get(name)
+        value = given.get(name)
+        if isinstance(each, space.Range) and isinstance(value, str):
+            with suppress(ValueError):
+                value = int(value) if each.whole else float(value)
         if isinstance(each, space.Choice):
             alike = [one for one in each.values if space.text(one) == space.text(value)]
             found |= {name: alike[0]} if alike else {}

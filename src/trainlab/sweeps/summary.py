@@ -17,7 +17,15 @@ from trainlab.errors import UserError
 from trainlab.run import record, stopping
 from trainlab.runs.display import Column, short, table_text
 from trainlab.sweeps import space
-from trainlab.sweeps.display import curves_of, no_curves, ranked, reason, run_folder, value_text
+from trainlab.sweeps.display import (
+    curves_of,
+    no_curves,
+    ranked,
+    reason,
+    run_folder,
+    runs_of_seeds,
+    value_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -88,7 +96,7 @@ def _best(definition: Definition, top: Sequence[Trial], curves: Curves) -> str:
         Column("trial", [str(each.number) for each in top], right=True),
         Column(printable(definition.goal), values, right=True),
         *settings,
-        Column("run", [printable(each.runs[0]) if each.runs else "" for each in top]),
+        Column("run", [printable(next(iter(runs_of_seeds(definition, each)), "")) for each in top]),
     ]
     return f"The best {len(top)}\n{table_text(shown)}" if len(top) > 1 else f"The best\n{table_text(shown)}"
 
@@ -103,10 +111,13 @@ def longer(definition: Definition, trial: Trial, logs: Path | None = None) -> st
     """Return the command that runs a trial's settings once more, for longer where a setting says how long."""
     settings: dict[str, Any] = {**definition.fixed, **trial.settings}
     known: dict[str, Any] = {}
-    if trial.runs and (folder := run_folder(trial.runs[0], logs)):
+    if trial.runs and (folder := run_folder(runs_of_seeds(definition, trial)[0], logs)):
         with suppress(UserError):
             known = record.read(folder).config
+    fixed = {word.partition("=")[0] for word in definition.arguments}  # which count, whatever stands before
     for name in LENGTHS:
+        if f"--{name}" in fixed:
+            break
         now: Any = settings.get(name, known.get(name))
         with suppress(TypeError, ValueError):
             settings[name] = int(now) * LONGER

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
 State = Literal["waiting", "running", "finished", "pruned", "failed"]
 Ended = Literal["finished", "pruned", "failed"]
+# what the headless runner says of a script or kernel that somebody has killed, and not for memory
+KILLED = re.compile(r"died \(signal 9\)")
 
 
 @dataclass(frozen=True)

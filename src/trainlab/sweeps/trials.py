@@ -19,6 +19,7 @@ from trainlab.run import grace, lock, record, stopping
 from trainlab.run.signals import PATIENCE
 from trainlab.sweeps import objective, pruning, space
 from trainlab.sweeps.starting import NOT_BEGUN, Order, Start
+from trainlab.sweeps.trial import KILLED
 
 if TYPE_CHECKING:
     import subprocess
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 SWEEP_STOPPED = "its sweep was stopped"
 OUT_OF_MEMORY = "out of memory"
-# what the headless runner says of a script or kernel that somebody has killed, and not for memory
-_KILLED = re.compile(r"died \(signal 9\)")
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,8 @@ class Attempt:
             known = record.read(folder).sweep
             if known is not None and known.seed is not None:
                 return known.seed - self.definition.seed
-        return 0
+        named = re.search(r"-s(\d+)$", folder.name)  # of a run that was deleted
+        return int(named[1]) if named and self.definition.seeds > 1 else 0
 
     @property
     def idle(self) -> bool:
@@ -105,6 +105,7 @@ class Attempt:
         values = {name: space.text(value) for name, value in self.trial.settings.items()}
         values = definition.fixed | values
         sweep = {"name": definition.name, "trial": number, "attempts": self.trial.attempts}
+        sweep["settings"] = {name: space.text(value) for name, value in self.trial.settings.items()}
         name = f"{definition.name}-{number:03}"
         if definition.seeds > 1:
             sweep["seed"] = definition.seed + self._seed
@@ -244,8 +245,8 @@ class Attempt:
         elif asked == stopping.BY_HAND and known.status != "failed":
             end = End("failed", reason=asked)
         elif known.status == "interrupted" or (died and asked == SWEEP_STOPPED):
-            end = End("stopped", reason=asked or reason)
-        elif died or _KILLED.search(reason):
+            end = End("stopped", reason=asked or reason, begun=asked != SWEEP_STOPPED)
+        elif died or KILLED.search(reason):
             end = End("lost", reason="its run was killed")
         else:
             end = End("failed", reason=reason)
@@ -277,5 +278,5 @@ def _to_resume(folder: Path) -> bool:
         return True  # as far as can be: a new one, elsewhere
     if (asked := _asked(known)).startswith(pruning.PRUNED) or asked == stopping.BY_HAND:
         return False
-    killed = known.status == "failed" and _KILLED.search(known.reason or "")
+    killed = known.status == "failed" and KILLED.search(known.reason or "")
     return known.status in ("running", "interrupted") or bool(killed)

@@ -76,13 +76,16 @@ def lead(
         who = f"process {number}" if number else "a process out of reach"
         raise UserError(
             f"The sweep {ordered.name} is led by {who} already. Stop that first: trainlab sweep stop "
-            f"{ordered.name}. Or run its trials beside it: trainlab worker --join"
+            f"{ordered.name}. Or run its trials beside it: trainlab worker {ordered.name}"
+            + (f" --join {ordered.at}" if ordered.at else "")
         )
     try:
         queue = _queue(ordered, at, logs)
         worker = Worker(slots, logs, [queue], show and (lambda last: show(queue, last)))
         code = worker.run(until_empty=True)
-        return code or int(all(each.state != "finished" for each in queue.trials()))
+        # a trial that patience has ended has a value, too
+        good = ("finished", "pruned") if ordered.prune == "patience" else ("finished",)
+        return code or int(all(each.state not in good or each.value is None for each in queue.trials()))
     finally:
         held.release()
 
@@ -195,6 +198,7 @@ class Worker:
         self._show, self._refresh = show, refresh
         self._token, self._grace = owners.token(), owners.grace()
         self._silence = owners.Silence(self._grace)
+        self._programs = definition.Programs(logs, self._say)
         self._stops: list[int] = []
         self._stopping = False
         self._next: dict[str, float] = {}
@@ -212,6 +216,9 @@ class Worker:
                     self._tick()
                     if until_empty and self.empty and not self._stopping:
                         break
+                    names = {queue.definition.name for queue in self.queues}
+                    if until_empty and not self.jobs and names and names <= self._programs.remarks.keys():
+                        return UserError.exit_code
                     time.sleep(TICK)
         finally:
             over.set()
@@ -301,7 +308,7 @@ class Worker:
         try:
             if job.end is None and self._stopping and not attempt.folder:
                 attempt.drop()
-                job.end = End("stopped", reason=SWEEP_STOPPED)
+                job.end = End("stopped", reason=SWEEP_STOPPED, begun=False)
             if job.end is None and attempt.idle:
                 attempt.begin()
             if job.end is None and (run := attempt.waits):
@@ -372,7 +379,8 @@ class Worker:
                     if (ordered.name, trial.number) not in ours:  # taken as the database went away
                         queue.requeue(trial.number, owner, "", lost=False)
                     continue
-                gone = owner and owners.is_gone(owner, self._token, one_machine=ordered.at is None)
+                # nobody's is a run that went on while the study was made anew
+                gone = owner is None or owners.is_gone(owner, self._token, one_machine=ordered.at is None)
                 if self._silence.too_long(ordered.name, trial) if gone is None else gone:
                     self._adopt(queue, trial)
 
@@ -411,6 +419,8 @@ class Worker:
         for slot in free:
             owner = owners.own(slot.name, self._token)
             for queue in self.queues:
+                if self._programs.changed(queue.definition):
+                    continue
                 if (trial := queue.take(owner)) is not None:
                     found = True
                     self.jobs.append(Job(queue, Attempt(queue.definition, trial, slot, self.logs), owner))
