@@ -65,6 +65,18 @@ class Typed:
         assert "Traceback" not in done.stderr
         return done.stdout + done.stderr
 
+    def popen(self, *words: str) -> subprocess.Popen[str]:
+        """Type a command that goes on beside the test."""
+        return subprocess.Popen(
+            [TRAINLAB, *words],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
     def refused(self, *words: str) -> str:
         """Type a command that is a mistake; return the sentence."""
         return self(*words, code=2)
@@ -291,3 +303,33 @@ def test_a_module_is_found_from_where_the_sweep_was_made_whoever_goes_on_with_it
     assert typed.states("a") == ["finished"] * 2
     working = {json.loads(each.read_text())["working_folder"] for each in typed.logs.glob("tiny/*/run.json")}
     assert working == {str(elsewhere)}
+
+
+def test_nothing_is_made_anew_beside_a_worker_that_goes_on_in_the_old_database(typed):
+    typed("sweep", "train.py", "x=1,2", "hold=true", "--goal", "val/loss", "--name", "a", "-d")
+    typed.held(1)
+    leader = typed.leader("a")
+    typed("sweep", "stop", "a")
+    until(lambda: not leader.is_running(), "the leader's end", 60)
+    worker = typed.popen("worker", "a", "--until-empty")
+    until(lambda: "running" in typed.states("a"), "a trial that runs", 60)
+    assert "Stop that worker first" in typed.refused("sweep", "rebuild", "a")
+    typed.go()
+    worker.communicate(timeout=120)
+    assert typed.states("a") == ["finished"] * 2
+
+
+def test_what_the_program_is_given_stays_and_holds_no_secret(typed):
+    typed("sweep", "train.py", "x=1,2", "--goal", "val/loss", "--name", "a", "--slots", "2")
+    assert "has its arguments" in typed.refused("sweep", "--resume", "a", "--", "--hold=true")
+    secret = ["--goal", "val/loss", "--name", "b", "--", "--password", "hunter2hunter2"]
+    assert "password" in typed.refused("sweep", "train.py", "x=1,2", *secret)
+    assert not (typed.logs / ".sweeps" / "b").exists()
+
+
+def test_a_sweep_whose_output_nobody_reads_any_more_goes_on(typed):
+    process = typed.popen("sweep", "train.py", "x=1,2,3", "--goal", "val/loss", "--name", "a")
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=120) == 0
+    assert typed.states("a") == ["finished"] * 3

@@ -224,3 +224,18 @@ def test_a_run_outside_the_logs_is_not_read(tmp_path, run):
     (logs / "link").symlink_to(tmp_path / "news")
     known = trial(0, "running", runs=(run.format(tmp=tmp_path),))
     assert display.seconds_left(definition(), known, logs) is None
+
+
+def test_what_patience_has_ended_may_be_the_best():
+    trials = [trial(0, value=2.0), trial(1, "pruned", value=1.0), trial(2, "pruned", value=math.nan)]
+    assert [each.number for each in display.ranked(definition(prune="patience"), trials)] == [1, 0]
+    assert [each.number for each in display.ranked(definition(prune="median"), trials)] == [0]
+
+
+def test_of_each_seed_the_last_run_counts():
+    runs = ("tiny/1-a-000-s0", "tiny/2-a-000-s1", "tiny/3-a-000-s0")
+    assert display.runs_of_seeds(definition(seeds=2), trial(0, runs=runs)) == [
+        "tiny/3-a-000-s0",
+        "tiny/2-a-000-s1",
+    ]
+    assert display.runs_of_seeds(definition(), trial(0, runs=("tiny/1-a", "tiny/2-a"))) == ["tiny/2-a"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
 import postgresql
 from trainlab.run import lock
-from trainlab.sweeps import database, definition
+from trainlab.sweeps import database, definition, objective
 from trainlab.sweeps.queue import Owner, Queue, rebuild
 
 ME = Owner("host", 1, 1.0, "0", "mine")
@@ -210,3 +211,22 @@ def test_on_a_server_the_old_study_gets_another_name(logs, ordered, monkeypatch,
     assert states(Queue.open(known, logs=logs)) == states(queue)
     queue.close()
     old.close()
+
+
+def test_settings_are_those_that_the_sweep_has_given_whatever_the_run_records(logs, ordered):
+    known = ordered(method="random", space=RANGES)
+    given = {"settings": {"rate": "0.00025", "layers": "7"}}
+    told(logs, "a", 0, 0.5, config={"rate": "0.1", "layers": [1]}, sweep=given)
+    assert rebuild(known, logs, value_of).trials()[0].settings == {"rate": 0.00025, "layers": 7}
+
+
+def test_a_run_that_was_killed_waits_again_and_one_that_ended_with_nan_is_pruned(logs, ordered, monkeypatch):
+    known = ordered()
+    told(logs, "a", 0, 0.6)
+    run(logs, "b", 1, "failed", reason="train.py died (signal 9)")
+    curve = SimpleNamespace(values=lambda: [0.6, float("nan")])
+    monkeypatch.setattr(objective, "Goal", lambda folder, tag: curve)
+    trials = rebuild(known, logs, value_of).trials()
+    assert (trials[0].state, trials[0].value) == ("pruned", 0.6)
+    assert trials[0].reason == "pruned at validation 2: val/score is NaN"
+    assert trials[1].state == "waiting"

@@ -140,3 +140,22 @@ def test_whoever_shows_the_sweep_is_called_while_it_goes_on_and_at_its_end(sweep
     assert seen[0][1] is False
     assert seen[-1] == ("finished", True)
     assert steps(tried.folders()[0]) == [0, 10, 20, 30]
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_program_that_changes_or_goes_while_its_sweep_runs_begins_no_more_trials(sweep, gone):
+    tried = sweep(3, fixed={"hold": "1"})
+    process = tried.lead(1)
+    tried.held(1, 2)
+    program = tried.program.read_text()
+    if gone:
+        tried.program.rename(tried.root / "moved.py")
+    else:
+        tried.program.write_text(program + "\n# changed\n")
+    tried.go()
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 2, error
+    assert ("can't be read" if gone else "has changed") in error
+    assert [each.state for each in tried.trials()] == ["finished", "waiting", "waiting"]
+    tried.program.write_text(program)
+    assert [each.state for each in tried.led()] == ["finished"] * 3

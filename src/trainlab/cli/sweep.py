@@ -107,6 +107,7 @@ def start(  # noqa: PLR0913, PLR0917
     Also: trainlab sweep list | show NAME | stop NAME | rebuild NAME
     """
     from trainlab.sweeps import order as orders
+    from trainlab.sweeps.board import read_or_not
     from trainlab.sweeps.definition import create
 
     extras.need("optuna", "A sweep")
@@ -123,15 +124,14 @@ def start(  # noqa: PLR0913, PLR0917
         create(definition, logs)
     else:
         if ctx.obj:
-            raise UserError(
-                f"-- {shlex.join(ctx.obj)}: a sweep that goes on has its arguments. Leave them out."
-            )
+            raise UserError(f"-- {shlex.join(ctx.obj)}: the sweep has its arguments. Leave these out.")
         if name is not None:
             raise UserError(f"--name {name}: a sweep that goes on has its name already. Leave --name out.")
         named = [each for each in words or [] if "=" not in each]
         order = orders.Order(" ".join(named)).told([each for each in words or [] if "=" in each], options)
         definition = _resumed(resume, order, _more(trials), anyway, at, logs)
-    _announce(definition, found)
+    with read_or_not():
+        _announce(definition, found)
     if not detach:
         raise typer.Exit(_lead(definition, found, at, logs))
     again = ["--resume", definition.name, "--anyway", "--per-gpu", str(per_gpu)]
@@ -231,15 +231,9 @@ def rebuild(name: Name, logs: Logs = None) -> None:
     if held is None:
         raise UserError(f"The sweep {name} goes on just now. Stop it first: {_typed('stop', name)}")
     try:
-        living = None
         with suppress(queue.QueueError):  # what is to be made anew may not be readable
             running = _queue(definition, None, logs).running()
-            living = owners.living(running, one_machine=definition.at is None)
-        if living and living.owner:
-            raise UserError(
-                f"Process {living.owner.pid} runs trial {living.number} of {name}, and would go on in "
-                "the old database. Stop that worker first."
-            )
+            owners.refuse_living(running, one_machine=definition.at is None)
         print(f"{name}: {counts(queue.rebuild(definition, logs).trials())}")
     finally:
         held.release()
@@ -373,19 +367,20 @@ def _typed(*words: str) -> str:
 def _lead(definition: Definition, found: Slots, at: str | None, logs: Path | None) -> int:
     """Lead a sweep with its table in view; say at its end what it has found."""
     from trainlab.sweeps import worker as loop
-    from trainlab.sweeps.board import Board
+    from trainlab.sweeps.board import Board, read_or_not
     from trainlab.sweeps.display import counts, heading
 
     curves = _Curves(definition, logs)
     with Board(definition, curves) as board:
         code = loop.lead(definition, slots=found, at=at, logs=logs, show=board)
     trials = _queue(definition, at, logs).trials()
-    if code > 128:  # a signal
-        print(f"{definition.name}: {counts(trials)}")
-        print(f"go on: {_typed('--resume', definition.name)}")
-    else:
-        print(f"{heading(definition, trials)}\n")
-        _print_summary(definition, trials, logs)
+    with read_or_not():
+        if code > 128:  # a signal
+            print(f"{definition.name}: {counts(trials)}")
+            print(f"go on: {_typed('--resume', definition.name)}")
+        else:
+            print(f"{heading(definition, trials)}\n")
+            _print_summary(definition, trials, logs)
     return code
 
 

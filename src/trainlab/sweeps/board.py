@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -24,7 +25,7 @@ from trainlab.sweeps.display import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -39,6 +40,16 @@ _EVERY = 0.5  # seconds between two pictures of a terminal
 _SHARE = 20  # reading and drawing take at most a twentieth of the time
 _MOST_ENDED = 4  # rows kept for the newest pruned and failed trials, where the table must be cut
 _LEAST_ROWS = 3
+
+
+@contextlib.contextmanager
+def read_or_not() -> Iterator[None]:
+    """Print, and let a sweep go on whose output nobody reads any more, as behind `| head`."""
+    try:
+        yield
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # the latter is what Rich makes of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Board:
@@ -93,10 +104,8 @@ class Board:
         began = time.monotonic()
         if last or began >= self._read_next:
             trials = queue.trials()
-            try:
+            with read_or_not():
                 self.update(trials, now=last)
-            except OSError:  # nobody reads any more, as behind `| head`: the sweep goes on
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self._read_next = time.monotonic() + _SHARE * (time.monotonic() - began)
 
     def update(self, trials: Sequence[Trial], now: bool = False) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
+from trainlab.errors import UserError
 from trainlab.sweeps.queue import Owner, Trial
 
 if TYPE_CHECKING:
@@ -67,13 +68,15 @@ def is_gone(owner: Owner, mark: str, *, one_machine: bool) -> bool | None:
     return True if one_machine and theirs.split(".")[0] != ours.split(".")[0] else None
 
 
-def living(trials: Iterable[Trial], *, one_machine: bool) -> Trial | None:
-    """Return the first of some trials whose owner is a process that lives here; None without one."""
+def refuse_living(trials: Iterable[Trial], *, one_machine: bool) -> None:
+    """Raise UserError where a process that lives here runs one of some trials."""
     ours = token()
     for each in trials:
         if each.owner and is_gone(each.owner, ours, one_machine=one_machine) is False:
-            return each
-    return None
+            raise UserError(
+                f"Process {each.owner.pid} runs trial {each.number}, and would go on in the old database. Stop "
+                "that worker first."
+            )
 
 
 @dataclass

@@ -214,11 +214,11 @@ class Worker:
             with self._signals():
                 while not self._stopped():
                     self._tick()
-                    if until_empty and self.empty and not self._stopping:
-                        break
                     names = {queue.definition.name for queue in self.queues}
                     if until_empty and not self.jobs and names and names <= self._programs.remarks.keys():
                         return UserError.exit_code
+                    if until_empty and self.empty and not self._stopping:
+                        break
                     time.sleep(TICK)
         finally:
             over.set()
