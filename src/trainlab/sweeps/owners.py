@@ -74,8 +74,8 @@ def refuse_living(trials: Iterable[Trial], *, one_machine: bool) -> None:
     for each in trials:
         if each.owner and is_gone(each.owner, ours, one_machine=one_machine) is False:
             raise UserError(
-                f"Process {each.owner.pid} runs trial {each.number}, and would go on in the old database. Stop "
-                "that worker first."
+                f"Process {each.owner.pid} runs trial {each.number}, and would go on in the old database. "
+                "Stop that worker first."
             )
 
 
