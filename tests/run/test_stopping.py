@@ -15,6 +15,7 @@ import pytest
 from lab import COMMAND, Lab
 from trainlab.errors import UserError
 from trainlab.headless import launcher
+from trainlab.headless.place import LOG
 from trainlab.run import checkpoint, lock, record, stopping
 from trainlab.run.run import Run
 from trainlab.runs import listing
@@ -190,7 +191,7 @@ def test_the_log_of_a_run_that_has_none_is_explained(lab: Lab) -> None:
 def test_a_log_from_elsewhere_does_not_steer_the_terminal(
     tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], printed: bytes, shown: bytes
 ) -> None:
-    log = tmp_path / launcher.LOG
+    log = tmp_path / LOG
     log.write_bytes(printed)
     launcher.show_log(log, lambda: False)
     assert capfdbinary.readouterr().out == shown
