@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from trainlab.headless.execution import ExitStatus
 from trainlab.hosts import member
 
 
@@ -32,3 +35,28 @@ def test_what_the_loss_of_another_process_raises_is_known(reason: str) -> None:
 )
 def test_a_failure_of_the_code_s_own_is_none(reason: str) -> None:
     assert not member._LOST.search(reason)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("", ["train.py", "--x=1"]),
+        ("own.train", ["-m", "own.train", "--x=1"]),
+        ("own:train", ["-m", "trainlab.headless.function", "own:train", "--x=1"]),
+    ],
+)
+def test_a_script_a_module_and_a_function_are_executed_as_on_one_host(
+    module: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+
+    def run_script(_folder: Path, _screen: object, given: list[str], _place: str) -> ExitStatus:
+        seen.append(given)
+        return ExitStatus("finished", None, 0)
+
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "GROUP_WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(member, "_end_with", lambda agent: None)
+    monkeypatch.setattr(member, "run_script", run_script)
+    assert member.main(tmp_path, tmp_path, Path("train.py"), module, ["--x=1"]) == 0
+    assert seen == [words]

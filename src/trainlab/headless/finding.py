@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 from trainlab import origin, paths, secrets
 from trainlab.config import no_secret
 from trainlab.errors import UserError, nearest
-from trainlab.headless.parameters import module_file
+from trainlab.headless.parameters import NAMED, module_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 SCRIPT = ".py"
-_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # module:function
 # what a script that looks at its arguments has in its text, whichever library does it
 _READS_ARGUMENTS = re.compile(
     r"\b(sys\.argv|argv|\w*argparse|\w*ArgumentParser|parse_args|from_command_line|click|typer|fire|hydra|absl"
@@ -45,7 +44,7 @@ def find_program(reference: str) -> Path:
 
 def is_function(reference: str) -> bool:
     """Tell whether a program is named as `module:function`."""
-    return bool(_FUNCTION.fullmatch(reference)) and not Path(reference).exists()
+    return bool(NAMED.fullmatch(reference)) and not Path(reference).exists()
 
 
 def find_module(name: str) -> Path:

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from trainlab import extras, literals, origin, paths, secrets, untrusted
+from trainlab import extras, files, literals, origin, paths, secrets, untrusted
 from trainlab.errors import UserError
 from trainlab.headless.finding import (
     SCRIPT,
@@ -365,7 +365,7 @@ def tail_log(worker: subprocess.Popen[bytes], log: Path, seen: int = 0) -> int:
     try:
         _tail(log, seen, lambda: worker.poll() is None)
     except OSError:  # a broken pipe, or a terminal that is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own last flush
+        files.mute_output()
         return 128 + signal.SIGPIPE
     finally:
         for each, handler in before.items():

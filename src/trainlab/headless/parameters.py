@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 TAG = "parameters"
 NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)  # what Python's parser says of a text
-_NAMED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # module:Class
+NAMED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # module:Class, or module:function
 HOW_TO_TAG = (
     "Put the defaults (name = value) into one cell and tag that cell 'parameters': in JupyterLab click the "
     "gears at the top right, 'Cell tags', 'Add tag'."
@@ -176,7 +176,7 @@ def settings_class(notebook: NotebookNode, folder: Path) -> type[Config] | None:
     named = notebook.metadata.get("trainlab", {}).get("config")
     if not named:
         return None
-    if not (isinstance(named, str) and _NAMED.fullmatch(named)):
+    if not (isinstance(named, str) and NAMED.fullmatch(named)):
         raise UserError(f"the notebook's metadata name the settings {named!r}; expected 'module:Class'.")
     module, _, name = named.partition(":")
     first = module.partition(".")[0]

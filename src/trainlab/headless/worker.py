@@ -30,10 +30,8 @@ def main(folder: Path, arguments: list[str]) -> int:
         before = resumes[-1].seconds if resumes else 0.0
         fields = record.update(folder, pid=os.getpid()).model_dump()
         if script := fields.get("script"):
-            module = fields.get("module")
-            function = ["trainlab.headless.function"] if module and ":" in module else []
-            program = ["-m", *function, module] if module else [script]
-            end = run_script(folder, screen, [*program, *arguments], fields["working_folder"])
+            words = [*program_words(script, fields.get("module")), *arguments]
+            end = run_script(folder, screen, words, fields["working_folder"])
         else:
             end = run_notebook(folder, screen, folder, Path(fields["notebook"]).parent)
     except (OSError, UserError) as error:
@@ -53,6 +51,12 @@ def main(folder: Path, arguments: list[str]) -> int:
     except (OSError, UserError) as error:
         screen.line(f"How the run ended could not be written: {unwritable(folder, error)}")
     return end.code
+
+
+def program_words(script: str, module: str | None) -> list[str]:
+    """Return what Python is told to execute: a script, a module, or a function as `module:function`."""
+    function = ["trainlab.headless.function"] if module and ":" in module else []
+    return ["-m", *function, module] if module else [script]
 
 
 def run_script(folder: Path, screen: Screen, words: list[str], place: str) -> ExitStatus:

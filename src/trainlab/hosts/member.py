@@ -18,9 +18,9 @@ from pathlib import Path
 
 from trainlab.errors import UserError
 from trainlab.headless.execution import ExitStatus, Screen
-from trainlab.headless.worker import run_notebook, run_script
+from trainlab.headless.finding import SCRIPT
+from trainlab.headless.worker import program_words, run_notebook, run_script
 
-SCRIPT = ".py"
 WATCHED_EVERY = 0.5  # seconds
 FIRST, FAILURE = "first", "failure"  # files for the agent: rank 0 is here; how a process failed by itself
 # What torch raises in a process that has lost another one, or the network: not this process's own fault
@@ -46,8 +46,8 @@ def main(folder: Path, own: Path, program: Path, module: str, arguments: list[st
     screen.line(f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']}, in {_hosts()}")
     try:
         if program.suffix == SCRIPT:
-            words = ["-m", module] if module else [str(program)]
-            end = run_script(folder, screen, [*words, *arguments], str(Path.cwd()))
+            words = [*program_words(str(program), module), *arguments]
+            end = run_script(folder, screen, words, str(Path.cwd()))
         else:
             end = run_notebook(folder, screen, own, program.parent, kept=first)
     except (OSError, UserError) as error:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from trainlab import files, paths, secrets, untrusted
 from trainlab.errors import UserError, unwritable
 from trainlab.headless import launcher, notebook
-from trainlab.headless.place import LOG, Place, create
+from trainlab.headless.place import LOG, Place, create, runner_lock
 from trainlab.hosts import rendezvous
 from trainlab.run import lock, naming, record
 from trainlab.run.run import HOSTS
@@ -93,9 +93,7 @@ class Shared(Place):
         except BaseException:
             self.claim.unlink()
             raise
-        held = lock.hold(folder, lock.RUNNER)
-        assert held is not None, "a folder made a moment ago has no other holder"
-        return folder, held
+        return folder, runner_lock(folder)
 
     def _joined(self, parent: Path) -> Prepared:
         assert self.claim is not None, "made above"

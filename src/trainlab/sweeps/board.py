@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from trainlab import files
 from trainlab.cleaning import printable
 from trainlab.runs.display import duration, short
 from trainlab.sweeps.display import (
@@ -49,7 +49,7 @@ def read_or_not() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except (BrokenPipeError, SystemExit):  # the latter is what Rich makes of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        files.mute_output()
 
 
 class Board:

@@ -10,7 +10,6 @@ import csv
 import io
 import json
 import math
-import re
 import shlex
 import statistics
 from collections import Counter
@@ -26,6 +25,8 @@ from trainlab.errors import UserError
 from trainlab.run import record
 from trainlab.run.metrics import is_finite
 from trainlab.runs.display import Column, cut, duration, short, step_seconds, table_text
+from trainlab.sweeps import pruning
+from trainlab.sweeps.trial import seed_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -76,8 +77,8 @@ def ordered(definition: Definition, trials: Iterable[Trial]) -> list[Trial]:
 
 def ranked(definition: Definition, trials: Iterable[Trial]) -> list[Trial]:
     """Return the finished trials that have a value, the best first; also those that patience has ended."""
-    ended = ("finished", "pruned") if definition.prune == "patience" else ("finished",)
-    having = [each for each in trials if each.state in ended and is_finite(each.value)]
+    counted = pruning.counted(definition.prune)
+    having = [each for each in trials if each.state in counted and is_finite(each.value)]
     sign = 1 if definition.mode == "min" else -1
     return sorted(having, key=lambda each: (sign * (each.value or 0.0), each.number))
 
@@ -86,7 +87,7 @@ def runs_of_seeds(definition: Definition, trial: Trial) -> list[str]:
     """Return a trial's runs, of each seed the last: one before it was killed, or began anew."""
     if definition.seeds == 1:
         return list(trial.runs[-1:])
-    return list({(re.search(r"-s\d+$", run) or [run])[0]: run for run in trial.runs}.values())
+    return list({run if (seed := seed_named(run)) is None else seed: run for run in trial.runs}.values())
 
 
 def counts(trials: Iterable[Trial]) -> str:

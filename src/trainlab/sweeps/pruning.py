@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trainlab.run.metrics import Direction
+    from trainlab.sweeps.trial import State
 
 PRUNED = "pruned at validation"  # how the reason of each begins, and the reason itself where Optuna decides
 PATIENCE = 3  # validations without a better value
@@ -29,6 +30,14 @@ def impatient(values: Sequence[float], mode: Direction, patience: int = PATIENCE
     if len(values) > patience and better(values[:-patience]) == better(values):
         return f"{PRUNED} {len(values)}: no better value for {patience} validations"
     return ""
+
+
+def counted(prune: str) -> tuple[State, ...]:
+    """Return the states in which a trial has a value that counts.
+
+    Patience ends a training that has come to its best; the other ways cut one short.
+    """
+    return ("finished", "pruned") if prune == "patience" else ("finished",)
 
 
 def is_reported(ordinal: int) -> bool:

@@ -10,6 +10,7 @@ State = Literal["waiting", "running", "finished", "pruned", "failed"]
 Ended = Literal["finished", "pruned", "failed"]
 # what the headless runner says of a script or kernel that somebody has killed, and not for memory
 KILLED = re.compile(r"died \(signal 9\)")
+_SEED = re.compile(r"-s(\d+)$")  # at the end of a run's name, which of the trial's seeds it has
 
 
 @dataclass(frozen=True)
@@ -36,3 +37,9 @@ class Trial:
     value: float | None = None
     reason: str = ""
     beat: str | None = None
+
+
+def seed_named(run: str) -> int | None:
+    """Return which of a trial's several seeds a run's name says that it has; None where it says nothing."""
+    named = _SEED.search(run)
+    return int(named[1]) if named else None

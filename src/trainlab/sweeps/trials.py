@@ -6,7 +6,6 @@ sweep later can go on with it as it is.
 
 from __future__ import annotations
 
-import re
 import signal
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from trainlab.run import grace, lock, record, stopping
 from trainlab.run.signals import PATIENCE
 from trainlab.sweeps import objective, pruning, space
 from trainlab.sweeps.starting import NOT_BEGUN, Order, Start
-from trainlab.sweeps.trial import KILLED
+from trainlab.sweeps.trial import KILLED, seed_named
 
 if TYPE_CHECKING:
     import subprocess
@@ -72,8 +71,8 @@ class Attempt:
             known = record.read(folder).sweep
             if known is not None and known.seed is not None:
                 return known.seed - self.definition.seed
-        named = re.search(r"-s(\d+)$", folder.name)  # of a run that was deleted
-        return int(named[1]) if named and self.definition.seeds > 1 else 0
+        named = seed_named(folder.name) if self.definition.seeds > 1 else None  # of a run that was deleted
+        return named or 0
 
     @property
     def idle(self) -> bool:

@@ -83,9 +83,8 @@ def lead(
         queue = _queue(ordered, at, logs)
         worker = Worker(slots, logs, [queue], show and (lambda last: show(queue, last)))
         code = worker.run(until_empty=True)
-        # a trial that patience has ended has a value, too
-        good = ("finished", "pruned") if ordered.prune == "patience" else ("finished",)
-        return code or int(all(each.state not in good or each.value is None for each in queue.trials()))
+        counted = pruning.counted(ordered.prune)
+        return code or int(all(each.state not in counted or each.value is None for each in queue.trials()))
     finally:
         held.release()
 
@@ -416,11 +415,10 @@ class Worker:
             return
         quiet = not self.jobs and not any(queue.running() for queue in self.queues)
         free, found = self.slots.free(taken)[:room], False
+        same = [queue for queue in self.queues if not self._programs.changed(queue.definition)]
         for slot in free:
             owner = owners.own(slot.name, self._token)
-            for queue in self.queues:
-                if self._programs.changed(queue.definition):
-                    continue
+            for queue in same:
                 if (trial := queue.take(owner)) is not None:
                     found = True
                     self.jobs.append(Job(queue, Attempt(queue.definition, trial, slot, self.logs), owner))
