@@ -6,9 +6,10 @@ writing hide what a name is; a sheet computes what begins like a formula.
 
 from __future__ import annotations
 
+import json
 import re
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -86,3 +87,9 @@ class Output:
         if (begun := _BEGUN.search(text)) and len(text) - begun.start() <= _LONGEST:
             text, self._held = text[: begun.start()], text[begun.start() :]
         return _STEERING.sub(lambda each: each[0] if _KEPT.fullmatch(each[0]) else "", text)
+
+
+def json_of(plain: Any) -> str:
+    """Return plain values as JSON and a line's end; no character of it steers a terminal."""
+    text = json.dumps(plain, indent=2, allow_nan=False)
+    return text.replace("\x7f", "\\u007f") + "\n"  # the other control characters are escaped

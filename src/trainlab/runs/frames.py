@@ -96,8 +96,7 @@ def json_text(rows: Sequence[Row], chosen: Sequence[str] | None) -> str:
     full = {name: columns.resolve(name, rows) if chosen else name for name in chosen or names}
     objects = [{name: _exact(columns.value(row, each)) for name, each in full.items()} for row in rows]
     plain = to_jsonable_python(objects, inf_nan_mode="null", fallback=str)
-    text = json.dumps(plain, indent=2, allow_nan=False)
-    return text.replace("\x7f", "\\u007f") + "\n"  # the other control characters are escaped
+    return cleaning.json_of(plain)
 
 
 def _exact(found: Any) -> Any:

@@ -287,7 +287,7 @@ def as_json(definition: Definition, trials: Sequence[Trial]) -> str:
 
     known = {"sweep": definition.model_dump(), "trials": [_facts(each) for each in trials]}
     plain = to_jsonable_python(known, inf_nan_mode="null", fallback=str)
-    return json.dumps(plain, indent=2, allow_nan=False).replace("\x7f", "\\u007f") + "\n"
+    return cleaning.json_of(plain)
 
 
 def as_csv(definition: Definition, trials: Sequence[Trial]) -> str:

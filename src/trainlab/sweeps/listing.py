@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from trainlab import paths
-from trainlab.cleaning import printable
+from trainlab.cleaning import json_of, printable
 from trainlab.errors import UserError
 from trainlab.runs.display import Column, age, short, table_text
 from trainlab.sweeps import definition, owners
@@ -119,7 +118,7 @@ def as_json(sweeps: Sequence[Listed]) -> str:
                 "created": each.created,
             }
         )
-    return json.dumps(found, indent=2, allow_nan=False).replace("\x7f", "\\u007f") + "\n"
+    return json_of(found)
 
 
 def state(sweep: Listed) -> str:
