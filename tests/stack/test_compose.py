@@ -299,8 +299,9 @@ def test_every_tracker_is_an_extra_of_the_package_with_a_lock_file():
     extras = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     locks = {path.stem for path in CHECKOUT.glob("jupyter/trackers/*")}
     assert set(TRACKERS) == locks <= set(extras)
+    in_the_image = locked(CHECKOUT / "jupyter/requirements.lock")
     for name in TRACKERS:
-        versions = locked(CHECKOUT / f"jupyter/trackers/{name}.lock")
+        versions = {**in_the_image, **locked(CHECKOUT / f"jupyter/trackers/{name}.lock")}
         assert {re.split("[<>=]", each)[0] for each in extras[name]} <= set(versions)
 
 
