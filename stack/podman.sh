@@ -46,7 +46,9 @@ podman_build() { # podman_build IMAGE...: with Compose's arguments; its own buil
   for image; do
     service=${image%%:*} service=${service#trainlab-}
     mapfile -t arguments < <(build_arguments "$service")
-    podman build --format docker --file "$service/Dockerfile" --tag "docker.io/library/$image" \
+    # two locks on caches in one step are not both let go of by Podman 4.3 (buildah#4342): the next step would wait for
+    # ever. It runs one step at a time, and needs none
+    sed 's/,sharing=locked//g' "$service/Dockerfile" | podman build --format docker --file - --tag "docker.io/library/$image" \
       --secret id=pip_index_url,env=PIP_INDEX_URL --secret id=torch_index,env=TORCH_INDEX "${arguments[@]}" . || return
   done
 }

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from fake_machine import ENGINE_INFO, Machine
+from project import CHECKOUT
 
 PODMAN = """#!/bin/bash
 echo "podman $*" >>"$FAKE/calls"
@@ -14,6 +15,7 @@ case "$1" in
   info) [[ ! -e $FAKE/broken ]] || { echo "cannot set up namespace" >&2; exit 125; } ;;
   unshare) echo 0 1000 1; [[ -e $FAKE/no-ids ]] || echo 1 100000 65536 ;;
   healthcheck) [[ ! -e $FAKE/unhealthy ]] ;;
+  build) cat >>"$FAKE/dockerfiles" ;;
 esac
 """
 USER = """#!/bin/bash
@@ -35,11 +37,11 @@ def podman(machine: Machine) -> Machine:
 def test_podman_builds_starts_and_is_asked_for_health_itself(podman: Machine) -> None:
     said = podman.make("up").stdout
     assert said.startswith("Podman 4.3, no NVIDIA in /etc/cdi: CPU")
-    built = re.findall(r"^podman build .*--file (\S+)/Dockerfile --tag (\S+) ", podman.calls(), re.M)
+    built = re.findall(r"^podman build .*--file - --tag (\S+) ", podman.calls(), re.M)
     name = podman.settings["COMPOSE_PROJECT_NAME"]
     assert built == [
-        ("tensorboard", f"docker.io/library/trainlab-tensorboard:{name}"),
-        ("jupyter", f"docker.io/library/trainlab-jupyter:{name}-cpu"),
+        f"docker.io/library/trainlab-tensorboard:{name}",
+        f"docker.io/library/trainlab-jupyter:{name}-cpu",
     ]
     assert "--build-arg=BASE_IMAGE=debian:12 --build-arg=TRACKERS= ." in podman.calls()
     assert "compose up --detach --no-build\n" in podman.calls()
@@ -47,6 +49,14 @@ def test_podman_builds_starts_and_is_asked_for_health_itself(podman: Machine) ->
     assert podman.make("status").stdout.count("healthy") == 2
     (podman.tools / "unhealthy").touch()
     assert podman.make("status").stdout.count("starting") == 2
+
+
+def test_podman_builds_without_the_locks_that_it_never_lets_go_of(podman: Machine) -> None:
+    podman.make("up")
+    given = (podman.tools / "dockerfiles").read_text()
+    kept = [(CHECKOUT / service / "Dockerfile").read_text() for service in ("tensorboard", "jupyter")]
+    assert "sharing=locked" in kept[1]
+    assert given == "".join(kept).replace(",sharing=locked", "")
 
 
 def test_docker_gets_its_own_compose_files_back(podman: Machine) -> None:
