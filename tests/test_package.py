@@ -58,7 +58,7 @@ def bin(wheel, tmp_path_factory) -> Path:
     """The commands of an environment with the package and without any extra."""
     place = tmp_path_factory.mktemp("env")
     venv.create(place, with_pip=True)
-    subprocess.run([place / "bin" / "pip", "install", "-q", wheel], check=True)
+    subprocess.run([place / "bin" / "pip", "install", "-q", "--compile", wheel], check=True)
     return place / "bin"
 
 
