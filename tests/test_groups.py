@@ -51,7 +51,7 @@ def test_units_stay_together_and_those_that_take_longest_come_first() -> None:
         "a quick",
     ]
     assert [bool(item.added) for item in items] == [True, True, *[False] * 5]
-    assert side_by_side.own_name("a.py::with_containers@docker") == "tests/a.py::with_containers"
+    assert side_by_side.own_name("a.py::with_containers@docker") == "a.py::with_containers"
 
 
 class Item:
