@@ -13,17 +13,18 @@ import os
 import socket
 import subprocess
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import side_by_side
 from fake_machine import Machine
 from groups import GROUPS, LACKS, REQUIRED_IN_CI, Times, groups
 from lab import Lab, processes
 from project import CHECKOUT, Project, copy_checkout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
 # What needs torch from its first lines on. The rest is collected without it
@@ -39,9 +40,27 @@ collect_ignore = [] if importlib.util.find_spec("torch") else list(WITH_TORCH)
 PORT_RANGE = (20000, 32000)  # below the range that the system gives to outgoing connections
 
 os.environ.setdefault("TRAINLAB_QUIET", "1")  # runs say where they lie only where a test wants it
+side_by_side.share_the_cores()
 
 skipped: dict[str, str] = {}
 deselected: Counter[str] = Counter()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    side_by_side.configure(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where there are two workers, keep units together, and start with those that take longest."""
+    if side_by_side.is_worker(config):
+        side_by_side.arrange(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Deal out whole files."""
+    return side_by_side.scheduler(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -58,6 +77,28 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_deselected(items: list[pytest.Item]) -> None:
     """Count what -k or -m left out, group by group."""
     deselected.update(name for item in items for name in groups(item))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that prints the summary what this worker has skipped and left out."""
+    if side_by_side.is_worker(session.config):
+        session.config.workeroutput |= {"skipped": skipped, "deselected": dict(deselected)}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what a worker told; all of them have left out the same tests, and one that died tells nothing."""
+    told = getattr(node, "workeroutput", {})
+    skipped.update(told.get("skipped", {}))
+    deselected.update(Counter(told.get("deselected", {})) - deselected)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_from_serializable() -> Generator[None, Any, Any]:
+    """Name what a worker reports as pytest finds it again."""
+    report = yield
+    report.nodeid = side_by_side.own_name(report.nodeid)
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -86,8 +127,11 @@ def own_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def free_ports() -> Iterator[int]:
-    """Yield ports nobody listens on, each once."""
-    for port in range(PORT_RANGE[0] + os.getpid() % 10000, PORT_RANGE[1]):
+    """Yield ports nobody listens on, each once and none that another worker yields."""
+    number, workers = side_by_side.place()
+    session = os.getpid() if workers == 1 else os.getppid()
+    first = PORT_RANGE[0] + session % 10000
+    for port in range(first + number, PORT_RANGE[1], workers):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
                 yield port

@@ -8,14 +8,16 @@ import sys
 
 import pytest
 
+import side_by_side
 from groups import Times
 from project import CHECKOUT, clean_environment
 
 
-def test_docker_tests_are_skipped_with_the_engine_s_name_as_the_reason() -> None:
+@pytest.mark.parametrize("workers", [(), ("--numprocesses", "2")], ids=["one process", "two workers"])
+def test_docker_tests_are_skipped_with_the_engine_s_name_as_the_reason(workers: tuple[str, ...]) -> None:
     tests = ["tests/stack/test_compose.py", "tests/stack/test_entry.py"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *tests, "-k", "two_services"],
+        [sys.executable, "-m", "pytest", "-q", *workers, *tests, "-k", "two_services"],
         cwd=CHECKOUT,
         env=clean_environment() | {"ENGINE": "local"},
         capture_output=True,
@@ -27,6 +29,42 @@ def test_docker_tests_are_skipped_with_the_engine_s_name_as_the_reason() -> None
     assert re.search(r"^slow +\d not selected", done.stdout, re.MULTILINE)
     assert "browser  nothing skipped, 0.0 s\n" in done.stdout
     assert re.search(r"^ +\d\.\d s  tests/stack/$", done.stdout, re.MULTILINE)
+
+
+def test_units_stay_together_and_those_that_take_longest_come_first() -> None:
+    marked = {
+        "a.py::quick": (),
+        "a.py::with_containers": ("docker", "slow"),
+        "b.py::quick": (),
+        "b.py::quick_too": (),
+        "c.py::quick": (),
+        "c.py::slow": ("slow",),
+        "d.py::with_containers": ("docker",),
+    }
+    items = [Item(name, marks) for name, marks in marked.items()]
+    side_by_side.arrange(items)
+    files = [item.nodeid.replace(".py::", " ") for item in items]
+    assert files == [
+        *("a with_containers", "d with_containers"),  # one engine, one worker
+        *("c quick", "c slow"),
+        *("b quick", "b quick_too"),
+        "a quick",
+    ]
+    assert [bool(item.added) for item in items] == [True, True, *[False] * 5]
+    assert side_by_side.own_name("a.py::with_containers@docker") == "a.py::with_containers"
+
+
+class Item:
+    """As much of a test as is looked at to arrange it."""
+
+    def __init__(self, name: str, marks: tuple[str, ...]) -> None:
+        self.nodeid, self.marks, self.added = name, marks, []
+
+    def get_closest_marker(self, name: str) -> bool:
+        return name in self.marks
+
+    def add_marker(self, mark: pytest.MarkDecorator) -> None:
+        self.added.append(mark)
 
 
 def report(test: str, when: str, seconds: float, *marks: str) -> pytest.TestReport:

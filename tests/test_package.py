@@ -33,12 +33,12 @@ IN_CONTAINER = f"""
 set -e
 python3 -m venv /tmp/env
 /tmp/env/bin/pip install -q "$(echo /dist/*.whl)[compare,notebook]" \\
-  huggingface-hub matplotlib pytest 'setuptools>=77' 'tensorboard>=2.21'
+  huggingface-hub matplotlib pytest pytest-xdist 'setuptools>=77' 'tensorboard>=2.21'
 cd /tmp && /tmp/env/bin/python -c 'import sys, trainlab; print(sys.version, trainlab.__file__)'
 cp -r /tree /tmp/tree && cd /tmp/tree
 git init -q && git add -A && git -c user.name=me -c user.email=me@example.org commit -qm all
 /tmp/env/bin/pip install -q --no-deps --no-build-isolation --no-index -e .  # runs name its commit
-/tmp/env/bin/python -m pytest -q -p no:cacheprovider -m 'not docker and not browser and not slow' \\
+/tmp/env/bin/python -m pytest -q -n 2 -p no:cacheprovider -m 'not docker and not browser and not slow' \\
   -k 'not ({LEFT_OUT.replace("|", " or ")})' {FOLDERS}
 """
 
@@ -58,7 +58,7 @@ def bin(wheel, tmp_path_factory) -> Path:
     """The commands of an environment with the package and without any extra."""
     place = tmp_path_factory.mktemp("env")
     venv.create(place, with_pip=True)
-    subprocess.run([place / "bin" / "pip", "install", "-q", wheel], check=True)
+    subprocess.run([place / "bin" / "pip", "install", "-q", "--compile", wheel], check=True)
     return place / "bin"
 
 

@@ -1,69 +1,26 @@
 """GPU figures, with a stand-in for NVIDIA's library."""
 
-# ruff: noqa: N802 - the library's own names
-
 from __future__ import annotations
 
 import sys
-from types import SimpleNamespace
 
 import pytest
 
+from fake_nvml import Gpu, Nvml, NVMLError, install
 from trainlab.system import Gpus
 
 GIB = 1 << 30
 
 
-class NVMLError(Exception):
-    pass
-
-
-class Nvml:
-    """Three GPUs: A and B of one kind, and C, which tells no power."""
-
-    NVMLError = NVMLError
-    NVML_TEMPERATURE_GPU = 0
-    UUIDS = ("GPU-aaaa-1", "GPU-bbbb-2", b"GPU-cccc-3")
-    LOADS, MEMORY, WATTS, CELSIUS = (90, 50, 10), (8, 4, 2), (300, 200), (70, 80, 60)
-
-    def __init__(self) -> None:
-        self.open = 0
-
-    def nvmlInit(self):
-        self.open += 1
-
-    def nvmlShutdown(self):
-        self.open -= 1
-
-    def nvmlDeviceGetCount(self):
-        return 3
-
-    def nvmlDeviceGetHandleByIndex(self, index):
-        return index
-
-    def nvmlDeviceGetUUID(self, gpu):
-        return self.UUIDS[gpu]
-
-    def nvmlDeviceGetUtilizationRates(self, gpu):
-        return SimpleNamespace(gpu=self.LOADS[gpu])
-
-    def nvmlDeviceGetMemoryInfo(self, gpu):
-        return SimpleNamespace(used=self.MEMORY[gpu] * GIB)
-
-    def nvmlDeviceGetPowerUsage(self, gpu):
-        if gpu == 2:
-            raise NVMLError("not supported")
-        return self.WATTS[gpu] * 1000
-
-    def nvmlDeviceGetTemperature(self, gpu, sensor):
-        return self.CELSIUS[gpu]
-
-
 @pytest.fixture
 def nvml(monkeypatch) -> Nvml:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setitem(sys.modules, "pynvml", stand_in := Nvml())
-    return stand_in
+    """Three GPUs: A and B of one kind, and C, which tells no power."""
+    return install(
+        monkeypatch,
+        Gpu("GPU-aaaa-1", load=90, memory=8 * GIB, watts=300, celsius=70),
+        Gpu("GPU-bbbb-2", load=50, memory=4 * GIB, watts=200, celsius=80),
+        Gpu(b"GPU-cccc-3", load=10, memory=2 * GIB, celsius=60),
+    )
 
 
 def test_several_gpus_are_a_mean_two_sums_and_the_hottest(nvml):

@@ -163,7 +163,7 @@ def test_sorting_by_a_metric_of_unknown_direction_says_so_and_can_be_told(tmp_pa
         make(tmp_path, f"news/{name}", last=points(val_score=value))
     found, said = sorted_by(tmp_path, "--sort", "val/score")
     assert found == "ab"
-    assert "val/score: nobody has said whether less or more of it is better. The least comes first" in said
+    assert "val/score: no run gives whether less or more of it is better. The least comes first" in said
     assert "--mode min or max" in said
     events = {"a": [1.0, 3.0], "b": [2.0, 0.5]}
     for name, values in events.items():

@@ -148,6 +148,13 @@ def test_settings_are_compared_under_todays_names_and_with_defaults(before, now)
     resuming.check_same(Settings, before, now)
 
 
+@pytest.mark.parametrize("length", resuming.LENGTHS)
+def test_without_a_class_of_settings_what_says_how_long_may_be_given_anew_and_nothing_else(length):
+    resuming.check_same(None, {length: 3, "lr": 0.1}, {length: 5, "lr": 0.1})
+    with pytest.raises(UserError, match=r"lr: the run has 0\.1, given is 0\.2\."):
+        resuming.check_same(None, {length: 3, "lr": 0.1}, {length: 5, "lr": 0.2})
+
+
 def test_another_experiment_s_run_is_refused_by_path_too(tmp_path):
     with Run("captions", {"words": 9}, logs=tmp_path) as run:
         pass

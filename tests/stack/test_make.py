@@ -153,17 +153,35 @@ def test_lock_without_uv_says_what_is_missing(machine: Machine, tmp_path: Path) 
     assert "error: uv is not installed" in done.stdout
 
 
+def stand_in(machine: Machine, name: str, code: int = 0) -> None:
+    path = machine.folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/bash\necho "{name} $ENGINE $*"\nexit {code}\n')
+    path.chmod(0o755)
+
+
 def test_chosen_tests_come_without_lint_and_no_image_is_built_before_pytest(machine: Machine) -> None:
     for name in ("develop/lint", "develop/install-tests", ".venv/bin/pytest"):
-        path = machine.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f'#!/bin/bash\necho "{name} $ENGINE $*"\n')
-        path.chmod(0o755)
+        stand_in(machine, name)
     said = machine.make("test", "ENGINE=local", "ARGS=-k one").stdout
     assert ".venv/bin/pytest local -k one\n" in said
     assert "develop/install-tests" in said and "develop/lint" not in said
-    assert "develop/lint" in machine.make("test").stdout
     assert not machine.built()
+
+
+@pytest.mark.parametrize(("lint", "tests", "code"), [(0, 0, 0), (1, 0, 1), (0, 3, 3), (1, 3, 1)])
+def test_all_tests_run_two_at_once_and_what_lint_finds_beside_them_comes_last(
+    machine: Machine, lint: int, tests: int, code: int
+) -> None:
+    stand_in(machine, "develop/install-tests")
+    stand_in(machine, "develop/lint", lint)
+    stand_in(machine, ".venv/bin/pytest", tests)
+    done = machine.make("test", "ENGINE=local", check=False)
+    assert done.returncode == (2 if code else 0)  # make's own
+    assert f"Error {code}" in done.stdout or not code
+    lines = done.stdout.splitlines()
+    assert lines.index(".venv/bin/pytest local --numprocesses 2") < lines.index("develop/lint local ")
+    assert ("lint found something" in done.stdout) == bool(lint)
 
 
 def test_env_is_written_once_with_a_token_of_its_own_and_closed_to_others(machine: Machine) -> None:

@@ -1,67 +1,23 @@
 """Slots on GPUs, with a stand-in for NVIDIA's library, and on CPUs."""
 
-# ruff: noqa: N802 - the library's own names
-
 from __future__ import annotations
 
 import sys
-from types import SimpleNamespace
 
 import pytest
 
+from fake_nvml import Gpu, Nvml, install
 from trainlab.errors import UserError
 from trainlab.sweeps import slots
 
 MIB = 1 << 20
-
-
-class NVMLError(Exception):
-    pass
-
-
-class Nvml:
-    """Two GPUs; `processes` and `used` say what is on them."""
-
-    NVMLError = NVMLError
-    nvmlMemory_v2 = 2  # noqa: N815
-    UUIDS = ("GPU-aaaa", b"GPU-bbbb")
-
-    def __init__(self) -> None:
-        self.processes: dict[int, list[int]] = {0: [], 1: []}
-        self.used = {0: 300 * MIB, 1: 300 * MIB}
-
-    def nvmlInit(self):
-        pass
-
-    def nvmlShutdown(self):
-        pass
-
-    def nvmlDeviceGetCount(self):
-        return 2
-
-    def nvmlDeviceGetHandleByIndex(self, index):
-        return index
-
-    def nvmlDeviceGetHandleByUUID(self, uuid):
-        return ["GPU-aaaa", "GPU-bbbb"].index(uuid)
-
-    def nvmlDeviceGetUUID(self, gpu):
-        return self.UUIDS[gpu]
-
-    def nvmlDeviceGetComputeRunningProcesses(self, gpu):
-        return self.processes[gpu]
-
-    def nvmlDeviceGetMemoryInfo(self, gpu, version=None):
-        if version is None:
-            return SimpleNamespace(used=self.used[gpu] + 5000 * MIB)  # with the driver's own
-        return SimpleNamespace(used=self.used[gpu])
+UUIDS = ("GPU-aaaa", b"GPU-bbbb")
 
 
 @pytest.fixture
 def nvml(monkeypatch) -> Nvml:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setitem(sys.modules, "pynvml", stand_in := Nvml())
-    return stand_in
+    """Two GPUs that nobody uses."""
+    return install(monkeypatch, *(Gpu(uuid, memory=300 * MIB, reserved=5000 * MIB) for uuid in UUIDS))
 
 
 def names(found: slots.Slots) -> list[str]:
@@ -92,28 +48,28 @@ def test_shared_gpus_are_said_to_be_shared(nvml):
 @pytest.mark.parametrize("sign", ["process", "memory"])
 def test_a_gpu_that_somebody_else_uses_is_left_alone(nvml, sign):
     if sign == "process":
-        nvml.processes[0] = [4711]
+        nvml.gpus[0].processes = [4711]
     else:  # in a container the processes of others are out of sight
-        nvml.used[0] = 3000 * MIB
+        nvml.gpus[0].memory = 3000 * MIB
     found = slots.find()
     assert names(found) == ["GPU-bbbb"]
     assert "GPU-aaaa" in found.remark
-    nvml.processes[1] = [4712]
+    nvml.gpus[1].processes = [4712]
     with pytest.raises(UserError, match="--wait-for-gpu"):
         slots.find()
 
 
 def test_a_gpu_that_is_waited_for_is_a_slot_once_it_is_free(nvml):
-    nvml.processes[0] = [4711]
+    nvml.gpus[0].processes = [4711]
     found = slots.find(wait=True)
     assert [slot.name for slot in found.free(set())] == ["GPU-bbbb"]
-    nvml.processes[0] = []
+    nvml.gpus[0].processes = []
     assert [slot.name for slot in found.free({"GPU-bbbb"})] == ["GPU-aaaa"]
 
 
 def test_a_gpu_that_a_trial_of_ours_uses_takes_a_second_one_where_it_is_shared(nvml):
     found = slots.find(per_gpu=2)
-    nvml.processes[0] = [1]
+    nvml.gpus[0].processes = [1]
     assert [slot.name for slot in found.free({"GPU-aaaa"})] == ["GPU-bbbb", "GPU-aaaa/1", "GPU-bbbb/1"]
 
 

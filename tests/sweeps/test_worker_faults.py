@@ -137,6 +137,21 @@ def test_a_stop_saves_gives_back_and_the_sweep_goes_on_from_there(sweep, number)
     assert record.read(folders[0]).sweep.stopped is None
 
 
+def test_a_signal_that_was_ignored_before_stops_nothing_as_behind_nohup(sweep):
+    tried = sweep(1, fixed=HELD)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = tried.lead()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    tried.held(1, 2)
+    process.send_signal(signal.SIGINT)
+    tried.go()
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    assert [each.state for each in tried.trials()] == ["finished"]
+
+
 def test_a_second_stop_ends_runs_that_do_not_end(sweep):
     stubborn = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
     body = "def value(s, step):\n    return 1.0\n"

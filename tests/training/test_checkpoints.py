@@ -136,13 +136,13 @@ def test_a_run_may_say_the_direction_and_a_resume_keeps_it(tmp_path: Path) -> No
     assert record_of(tmp_path)["best_checkpoint"]["step"] == 6
     assert record_of(tmp_path)["best"]["val/score"] == {"value": 0.5, "step": 5}
     with (
-        pytest.raises(UserError, match="'max' is said to be better now, and the run has 'min'"),
+        pytest.raises(UserError, match="'max' is better now, and in the run it is 'min'"),
         trainlab.Run("kept", longer, logs=tmp_path, resume=run.folder, metrics={"val/score": "max"}),
     ):
         pass
     turned = longer.model_copy(update={"mode": "max"})
     with (
-        pytest.raises(UserError, match="'max' is said to be better now, and the run has 'min'"),
+        pytest.raises(UserError, match="'max' is better now, and in the run it is 'min'"),
         trainlab.Run("kept", turned, logs=tmp_path, resume=run.folder) as third,
     ):
         Trainer(third, turned)

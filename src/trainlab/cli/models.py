@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from trainlab.serving.export import Recipe
 
 EXPORT = "export.py"  # of an experiment
-OWN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 SHOWN = ("val/", "test/")  # metrics that are shown
 
 
@@ -51,17 +49,18 @@ def export_model(  # noqa: PLR0913, PLR0917
 ) -> None:
     """Export a run's best checkpoint for use without torch, once it answers as the run's network does."""
     from trainlab import paths
+    from trainlab.headless.parameters import NAMED
     from trainlab.run import find
     from trainlab.serving import export, hubfolder
 
-    if own := OWN.fullmatch(run):
+    if NAMED.fullmatch(run):
         if not weights:
             raise UserError(
                 f"{run} makes a module that is not trained yet. Name the run whose weights it gets: "
                 f"trainlab export-model {run} --run last"
             )
         folder = find.find(weights, logs)
-        recipe = own_recipe(own[0], folder)
+        recipe = own_recipe(run, folder)
     else:
         if weights:
             raise UserError(

@@ -93,8 +93,8 @@ def check_same(before: Mapping[str, Direction], now: Mapping[str, Direction]) ->
     for tag, direction in now.items():
         if before.get(tag, direction) != direction:
             raise UserError(
-                f"{tag}: {direction!r} is said to be better now, and the run has {before[tag]!r}. "
-                "Say the same, or start a new run."
+                f"{tag}: {direction!r} is better now, and in the run it is {before[tag]!r}. "
+                "Give the same direction, or start a new run."
             )
 
 

@@ -255,11 +255,11 @@ def write_end(
     A trial that was interrupted has the reason that its sweep wrote down before it sent the signal.
     """
     now = datetime.now(UTC)
+    before = known or read(folder)
     if status == "interrupted":
         with suppress(RecordError):
-            asked = read(folder).sweep
-            reason = (asked.stopped if asked else None) or reason
-    before = known or read(folder)
+            sweep = (read(folder) if known else before).sweep  # which has written since that was known
+            reason = (sweep.stopped if sweep else None) or reason
     fields = {"seconds": before.seconds_until(now.timestamp())} | fields
     installed = before.installed | system.installed_since_start()
     return update(folder, known, status=status, reason=reason, ended=now, installed=installed, **fields)

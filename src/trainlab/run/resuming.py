@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 SUFFIX = ".ckpt"
 _UNFINISHED = re.compile(r"\.(run\.json|.+\.ckpt(\.sha256)?)\.[0-9a-f]{8}\.tmp")  # see `atomic.replacing`
-LENGTHS = frozenset({"epochs", "max_epochs", "num_epochs", "steps", "max_steps"})  # without a class
+# Settings that say how long to train, where no class names them; the first that is there counts
+LENGTHS = ("epochs", "max_epochs", "num_train_epochs", "num_epochs", "max_steps", "steps")
 HANDED_ON_WITHIN = 60.0  # seconds for the process that recorded a run of several hosts before to end
 _ABSENT = "nothing"  # in an error message, for a setting that only one side has
 
@@ -32,7 +33,7 @@ def check_same(config_class: type[Config] | None, before: Mapping[str, Any], now
     Raises UserError with each key that differs and both its values.
     """
     first, second = _comparable(config_class, before), _comparable(config_class, now)
-    free: frozenset[str] = getattr(config_class, "MAY_CHANGE", frozenset()) if config_class else LENGTHS
+    free = getattr(config_class, "MAY_CHANGE", frozenset[str]()) if config_class else frozenset(LENGTHS)
     differing = [
         f"{key}: the run has {first.get(key, _ABSENT)!r}, given is {second.get(key, _ABSENT)!r}."
         for key in dict.fromkeys([*first, *second])

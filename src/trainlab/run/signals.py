@@ -121,7 +121,7 @@ def deferred(patience: float = PATIENCE) -> Iterator[Deferral]:
     """
     deferral = Deferral(patience)
     try:
-        with _handled_by(deferral.handle):
+        with handled_by(deferral.handle):
             yield deferral
     finally:
         deferral.answered.set()  # lets the impatient thread go
@@ -136,7 +136,7 @@ def held() -> Iterator[None]:
     """
     arrived: list[int] = []
     try:
-        with _handled_by(arrived.append):
+        with handled_by(arrived.append):
             yield
     finally:
         for number in arrived:
@@ -144,7 +144,7 @@ def held() -> Iterator[None]:
 
 
 @contextmanager
-def _handled_by(handler: Callable[[int], None]) -> Iterator[None]:
+def handled_by(handler: Callable[[int], None]) -> Iterator[None]:
     """Give the main thread's SIGTERM and SIGINT inside the block to a handler; what is ignored stays so."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -19,7 +19,7 @@ _DIGEST, _PATH, _SPLIT = "sha256", "path", "split"
 _DIGITS = 8  # of a digest, shown
 _LONGEST = 40  # characters of another fact
 _MOST_FACTS = 3  # that name data, where nothing distinguishes it from other data
-_UNKNOWN = "nobody has said whether less or more of it is better"
+_UNKNOWN = "no run gives whether less or more of it is better"
 _NO_DATA = "data not recorded"
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from trainlab import paths
 from trainlab.cleaning import lines, printable
 from trainlab.errors import UserError
-from trainlab.run import record, stopping
+from trainlab.run import record, resuming, stopping
 from trainlab.runs.display import Column, short, table_text
 from trainlab.sweeps import space
 from trainlab.sweeps.display import (
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 BEST = 5  # trials that are shown
 LONGER = 2  # times as long as in the sweep runs the best one on
-LENGTHS = ("epochs", "max_epochs", "num_train_epochs", "max_steps", "steps")  # settings that say how long
 _PARALLEL = ("--kind", "parallel", "-o", "parallel.svg")
 _MOST_FAULTS = 3  # reasons of failed trials
 _PATIENCE = 120  # seconds for the weighing of settings; some thousand trials need fewer than twenty
@@ -115,7 +114,7 @@ def longer(definition: Definition, trial: Trial, logs: Path | None = None) -> st
         with suppress(UserError):
             known = record.read(folder).config
     fixed = {word.partition("=")[0] for word in definition.arguments}  # which count, whatever stands before
-    for name in LENGTHS:
+    for name in resuming.LENGTHS:
         if f"--{name}" in fixed:
             break
         now: Any = settings.get(name, known.get(name))

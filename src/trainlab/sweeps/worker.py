@@ -19,15 +19,14 @@ from typing import TYPE_CHECKING
 from trainlab import paths
 from trainlab.errors import UserError
 from trainlab.run import find, lock, record
-from trainlab.run.signals import STOPS
+from trainlab.run.signals import handled_by
 from trainlab.sweeps import definition, owners, pruning, storage
 from trainlab.sweeps.queue import Owner, Queue, QueueError, Trial
 from trainlab.sweeps.starting import StartError
 from trainlab.sweeps.trials import SWEEP_STOPPED, Attempt, End
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from types import FrameType
+    from collections.abc import Callable, Sequence
 
     from trainlab.sweeps.definition import Definition
     from trainlab.sweeps.slots import Slot, Slots
@@ -210,7 +209,7 @@ class Worker:
         fence = threading.Thread(target=self._fence, args=(over,), daemon=True)
         fence.start()
         try:
-            with self._signals():
+            with handled_by(self._stops.append):
                 while not self._stopped():
                     self._tick()
                     names = {queue.definition.name for queue in self.queues}
@@ -234,21 +233,6 @@ class Worker:
             self._gone_since is not None and not any(job.attempt.alive for job in self.jobs)
         )
         return self._stopping and told
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        def handle(number: int, _: FrameType | None) -> None:
-            self._stops.append(number)
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {each: signal.signal(each, handle) for each in STOPS}
-        try:
-            yield
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
 
     def _due(self, what: str, seconds: float) -> bool:
         now = time.monotonic()

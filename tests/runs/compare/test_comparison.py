@@ -155,7 +155,7 @@ def test_without_a_direction_none_is_called_the_best_until_it_is_said(tmp_path):
             writer.add_scalar("val/score", step, step)
     compared = compare(CompareConfig.parse({}), tmp_path)
     assert (compared.metric, compared.ranked, len(compared.leaders())) == ("val/score", [], 0)
-    assert "nobody has said whether less or more of it is better. So none is called the best" in str(compared)
+    assert "no run gives whether less or more of it is better. So none is called the best" in str(compared)
     assert set(compared.points["tag"]) == {"val/score"}
     said = compare(CompareConfig.parse({"metric": "val/score", "mode": "max"}), tmp_path)
     assert str(said) == "1 run, 1 with val/score, higher is better."

@@ -1,0 +1,71 @@
+"""Two workers of pytest at once (pytest-xdist), as `make test` starts them: what they get, and in what order.
+
+The unit that is dealt out is a file, so that its fixtures are made once; all Docker tests are one unit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import Any
+
+import pytest
+
+ENGINE = "docker"  # the mark of tests that would build and stop, beside one another, what the other one needs
+
+
+def configure(config: pytest.Config) -> None:
+    """Deal out units where workers were asked for, `--numprocesses 2`, whatever else was."""
+    if getattr(config.option, "numprocesses", None):
+        config.option.dist, config.option.loadscopereorder = "loadgroup", False
+
+
+def is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def place() -> tuple[int, int]:
+    """Return which worker this is, and how many there are; (0, 1) where there is one process."""
+    name = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    return int(name.removeprefix("gw")), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+
+
+def share_the_cores() -> None:
+    """Give each worker its share of threads: more of them than cores slow each other (OpenMP's spin)."""
+    _, workers = place()
+    if workers > 1:
+        share = max(1, len(os.sched_getaffinity(0)) // workers)
+        os.environ.setdefault("OMP_NUM_THREADS", str(share))
+
+
+def arrange(items: list[pytest.Item]) -> None:
+    """Put the units that take longest first, so that at the end no worker waits long for the other.
+
+    Docker's tests take a third of all time; a file the longer, the more tests it has that are marked slow.
+    """
+    units = {}
+    for item in items:
+        units[item] = item.nodeid.partition("::")[0]
+        if item.get_closest_marker(ENGINE):
+            units[item] = ENGINE
+            item.add_marker(pytest.mark.xdist_group(ENGINE))
+    tests = Counter(units.values())
+    slow = Counter(unit for item, unit in units.items() if item.get_closest_marker("slow"))
+    order = sorted(tests, key=lambda unit: (unit != ENGINE, -slow[unit], -tests[unit]))
+    items.sort(key=lambda item: order.index(units[item]))
+
+
+def own_name(test: str) -> str:
+    """Return a test's name without the group that pytest-xdist hangs on it."""
+    return test.removesuffix(f"@{ENGINE}")
+
+
+def scheduler(config: pytest.Config, log: Any) -> Any:
+    """Return what deals out the units, each as a whole to one worker, in the order that they came in."""
+    from xdist.scheduler import LoadGroupScheduling
+
+    class OfUnits(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return super()._split_scope(nodeid).partition("::")[0]
+
+    return OfUnits(config, log)
