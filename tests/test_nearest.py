@@ -78,8 +78,9 @@ def test_one_long_vector_hides_none_of_the_others() -> None:
 
 
 def test_distances_that_single_precision_can_not_tell_apart_are_ranked_all_the_same() -> None:
-    vectors = 1000 + 1e-6 * np.random.default_rng(0).standard_normal((5_000, 8))
+    vectors = 1000 + 1e-4 * np.random.default_rng(0).integers(-9, 9, (5_000, 8)).astype(np.float32)
     check(vectors[:3], vectors, 10)
+    check(np.ones((1, 8), np.float32), vectors, 10)
 
 
 def test_vectors_that_are_all_the_same_have_an_answer() -> None:
