@@ -32,7 +32,7 @@ def all_distances(queries: NDArray, vectors: NDArray, k: int) -> tuple[NDArray, 
 
 
 def check(queries: NDArray, vectors: NDArray, k: int) -> None:
-    near, rows = Index(vectors).nearest(queries, k)
+    near, rows = Index(vectors).nearest(queries.astype(np.float32), k)
     expected, wanted = all_distances(queries, vectors.astype(np.float64), k)
     assert (near.dtype, rows.dtype) == (np.float32, np.int64)
     assert (rows == wanted).all()
@@ -103,3 +103,13 @@ def test_what_is_no_number_is_an_error(wrong) -> None:
         Index(vectors)
     with pytest.raises(UserError, match="search for holds NaN"):
         index.nearest(vectors, 2)
+
+
+@pytest.mark.slow
+def test_a_million_vectors_are_searched_exactly() -> None:
+    rng = np.random.default_rng(0)
+    spread = (0.9 ** np.arange(64)).astype(np.float32)
+    vectors = np.concatenate(
+        [(rng.standard_normal((50_000, 64), np.float32) * spread).astype(np.float16) for _ in range(20)]
+    )
+    check(vectors[:4], vectors, 10)

@@ -26,7 +26,8 @@ LIKELY = 10  # nearest of each
 MEASURED = 10  # a number of a vector that is measured in full costs as much as so many of the copy's
 GROUP = 64  # vectors whose least bound is looked at first
 SPARE = 22  # vectors beyond k that are measured first
-BLOCK = 1 << 23  # numbers that are worked on at once: 64 MB in double precision
+BLOCK = 1 << 18  # numbers that are worked on at once: 2 MB in double precision, which a core's cache holds
+BOUNDS = 1 << 23  # numbers of a step through the copy, for all queries that are asked at once: 32 MB
 FAR = 1e6  # of a query, in lengths of the longest vector: single precision tells nothing apart from there
 NOTHING = 1e30  # a bound that no vector has
 SINGLE = np.finfo(np.float32)
@@ -51,7 +52,7 @@ class Index:
                 raise UserError(f"Vector {row} of {count:,} holds NaN or infinity. Did the training diverge?")
         self._vectors, self._scale = vectors, 1.0
         self._centre, self._axes = _directions(vectors)
-        longest = [self._turned(vectors[rows])[2].max() for rows in _blocks(count, width)]
+        longest = [_squares(self._centred(vectors[rows])).max() for rows in _blocks(count, width)]
         self._scale = float(np.sqrt(max(longest, default=0))) or 1.0
         self._groups = -(-count // GROUP)
         self._copy = np.zeros((self._axes.shape[1] + 2, self._groups * GROUP), np.float32)
@@ -79,7 +80,7 @@ class Index:
             raise UserError("A vector to search for holds NaN or infinity. Did the training diverge?")
         k = min(k, len(self._vectors))
         distances, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        for part in _blocks(len(queries), self._copy.shape[1]) if k else ():
+        for part in _blocks(len(queries), self._copy.shape[1], BOUNDS) if k else ():
             for place, (query, likely) in enumerate(self._likely(queries[part], k), part.start):
                 distances[place], rows[place] = self._ranked(query, likely, k)
         return distances, rows
@@ -106,7 +107,7 @@ class Index:
         for place, query in enumerate(queries):
             if near[place]:
                 some = likely[place] if k <= first else bounds[place].argpartition(k - 1)[:k]
-                reach = np.partition(self._squares(query.astype(np.float64), some), k - 1)[k - 1]
+                reach = np.partition(self._apart(query.astype(np.float64), some), k - 1)[k - 1]
                 limit = reach / self._scale**2 - own[place] + rounding[place]
                 yield query, np.flatnonzero(bounds[place] <= limit)
             else:
@@ -120,10 +121,10 @@ class Index:
         A squared distance in single precision is wrong by D + 2 roundings of itself at most, for it is a sum
         of squares, or by D of the smallest numbers there are.
         """
-        rough, width = self._squares(query, likely), len(query)
+        rough, width = self._apart(query, likely), len(query)
         farthest = np.partition(rough, k - 1)[k - 1]
         rows = likely[rough <= farthest * (1 + 4 * (width + 4) * SINGLE.eps) + 4 * width * SINGLE.tiny]
-        squares = self._squares(query.astype(np.float64), rows)
+        squares = self._apart(query.astype(np.float64), rows)
         order = squares.argsort(kind="stable")[:k]
         return np.sqrt(squares[order]), rows[order]
 
@@ -134,20 +135,26 @@ class Index:
 
         The longest of the vectors that are searched has length 1.
         """
-        centred = (vectors.astype(np.float64) - self._centre) / self._scale
-        squares = (centred * centred).sum(1)
+        centred = self._centred(vectors)
+        squares = _squares(centred)
         if self._axes.shape[1] == len(self._centre):
             return centred, np.zeros(len(centred)), squares
         turned = centred @ self._axes
-        return turned, np.sqrt(np.maximum(squares - (turned * turned).sum(1), 0)), squares
+        return turned, np.sqrt(np.maximum(squares - _squares(turned), 0)), squares
 
-    def _squares(self, query: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    def _centred(self, vectors: NDArray[Any]) -> NDArray[np.float64]:
+        """Return vectors from the centre on, in lengths of the longest."""
+        centred = vectors.astype(np.float64)
+        centred -= self._centre
+        centred /= self._scale
+        return centred
+
+    def _apart(self, query: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return the squared distances of some of the vectors to a query, in the query's precision."""
         found = np.empty(len(rows), query.dtype)
         with np.errstate(over="ignore"):  # to infinity, which is compared as well
             for part in _blocks(len(rows), self._vectors.shape[1]):
-                apart = self._vectors[rows[part]] - query
-                found[part] = np.einsum("ij,ij->i", apart, apart)
+                found[part] = _squares(self._vectors[rows[part]] - query)
         return found
 
 
@@ -182,8 +189,13 @@ def _directions(vectors: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.
     return centre, np.eye(width) if least == width else axes[:, :least]
 
 
-def _blocks(count: int, width: int) -> Iterator[slice]:
-    """Yield parts of so many rows of a width, each of which is worked on at once."""
-    step = max(1, BLOCK // max(1, width))
+def _squares(vectors: NDArray[Any]) -> NDArray[Any]:
+    """Return the squared length [N] of each vector [N, D]."""
+    return np.einsum("ij,ij->i", vectors, vectors)
+
+
+def _blocks(count: int, width: int, numbers: int = BLOCK) -> Iterator[slice]:
+    """Yield parts of so many rows of a width, each of so many numbers that are worked on at once."""
+    step = max(1, numbers // max(1, width))
     for start in range(0, count, step):
         yield slice(start, min(start + step, count))
