@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.news.data import MOST_UNSEEN, Examples, News, draw_triplets, load_tokens, tokenize
-from experiments.news.recommend import nearest_rows
 from experiments.news.train import TripletSet
 from trainlab.hub import load_tokenizer, locate
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
-CATEGORIES, WORDS_A_TITLE, TRIPLETS_PER_ITEM, BATCH, WIDTH, QUERIES = 17, 11, 5, 256, 256, 100
+CATEGORIES, WORDS_A_TITLE, TRIPLETS_PER_ITEM, BATCH, WIDTH = 17, 11, 5, 256, 256
 BATCHES = 200
 STEPS = {
     "triplets": "draw triplets, 5 an item",
@@ -35,7 +34,6 @@ STEPS = {
     "shuffle": "order an epoch",
     "batches": f"make {BATCHES} batches of {BATCH} triplets",
     "validation": f"metrics of a fifth of the items, {MOST_UNSEEN:,} at most",
-    "nearest": f"the 10 nearest of all to {QUERIES} queries",
 }
 
 
@@ -98,7 +96,6 @@ def measure(size: int) -> dict[str, float]:
     unseen = np.sort(rng.permutation(size)[: min(size // 5, MOST_UNSEEN)])
     examples = Examples(as_news(labels), triplets, unseen, draw_triplets(labels[unseen], size, 5, seed=0))
     timed("validation", lambda: examples.measure(vectors[unseen], margin=3.0))
-    timed("nearest", lambda: nearest_rows(vectors[:QUERIES], vectors, 10))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     return seconds | {"memory": memory, "disk": disk / 1e6}
 

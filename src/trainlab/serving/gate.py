@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trainlab.nearest import Index
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -14,7 +16,6 @@ TOLERANCE = 1e-4  # the largest difference of any number; two ways to the same s
 CHANGED = 0.01  # of the decisions, at most, that int8 may change
 NEAREST = 10
 QUERIES = 2000  # items whose nearest are compared, evenly chosen where there are more
-ROWS = 256  # queries at once
 
 
 @dataclass
@@ -51,16 +52,15 @@ class Gate:
         Two items whose distances to a third differ by less than the tolerance may change places: the one
         network's rounding decides that as well as the other's.
         """
+        if expected.shape != found.shape or not np.isfinite(found).all():
+            self.at_most(f"other_top_ten_{name}", len(expected), 0)
+            return
         queries = _queries(len(expected))
-        same = ties = 0
-        for start in range(0, len(queries), ROWS):
-            rows = queries[start : start + ROWS]
-            true, other = _distances(expected, rows), _distances(found, rows)
-            wanted, got = (np.argsort(each, axis=1, kind="stable")[:, :NEAREST] for each in (true, other))
-            equal = (wanted == got).all(axis=1)
-            apart = np.take_along_axis(true, got, 1) - np.take_along_axis(true, wanted, 1)
-            same += int(equal.sum())
-            ties += int((~equal & (np.abs(apart) <= TOLERANCE).all(axis=1)).sum())
+        wanted, got = (_nearest(each, queries) for each in (expected, found))
+        equal = (wanted == got).all(axis=1)
+        apart = _distances(expected, queries, got) - _distances(expected, queries, wanted)
+        same = int(equal.sum())
+        ties = int((~equal & (np.abs(apart) <= TOLERANCE).all(axis=1)).sum())
         self.note(f"queries_{name}", len(queries))
         self.note(f"identical_top_ten_{name}", same)
         self.note(f"ties_in_top_ten_{name}", ties)
@@ -70,15 +70,8 @@ class Gate:
 def same_tens(expected: NDArray[Any], found: NDArray[Any]) -> float:
     """Return the share of items whose ten nearest are the same set by both arrays [N, D]."""
     queries = _queries(len(expected))
-    same = 0
-    for start in range(0, len(queries), ROWS):
-        rows = queries[start : start + ROWS]
-        both = (
-            _distances(each, rows).argsort(axis=1, kind="stable")[:, :NEAREST] for each in (expected, found)
-        )
-        wanted, got = (np.sort(each, axis=1) for each in both)
-        same += int((wanted == got).all(axis=1).sum())
-    return same / max(1, len(queries))
+    wanted, got = (np.sort(_nearest(each, queries), axis=1) for each in (expected, found))
+    return int((wanted == got).all(axis=1).sum()) / max(1, len(queries))
 
 
 def _queries(count: int) -> NDArray[np.int64]:
@@ -86,11 +79,17 @@ def _queries(count: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, min(QUERIES, count)).round().astype(np.int64))
 
 
-def _distances(vectors: NDArray[Any], rows: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Return the distances [Q, N] of some rows to all, infinite to themselves."""
-    table = vectors.astype(np.float64)
-    asked = table[rows]
-    squares = (asked * asked).sum(1)[:, None] + (table * table).sum(1) - 2 * asked @ table.T
-    found = np.sqrt(np.maximum(squares, 0))
-    found[np.arange(len(rows)), rows] = np.inf
-    return found
+def _nearest(vectors: NDArray[Any], queries: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rows [Q, 10] of the vectors that are nearest to some of them, never itself."""
+    rows = Index(vectors).nearest(vectors[queries].astype(np.float32), NEAREST + 1)[1]
+    others = rows != queries[:, None]
+    others[others.all(axis=1), -1] = False  # where more than ten others are the same vector
+    return rows[others].reshape(len(queries), -1)
+
+
+def _distances(
+    vectors: NDArray[Any], queries: NDArray[np.int64], rows: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the distances [Q, K] of some of the vectors to K others each."""
+    asked = vectors[queries].astype(np.float64)
+    return np.linalg.norm(vectors[rows] - asked[:, None], axis=2)
