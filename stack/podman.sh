@@ -22,7 +22,10 @@ podman_problem() { # prints what keeps Podman from running the services, and wha
   elif (($(podman unshare cat /proc/self/uid_map 2>/dev/null | wc -l) < 2)); then
     echo "user $(id -un) has no subordinate ids: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $(id -un)"
   elif [[ -e /dev/net/tun && ! -w /dev/net/tun ]]; then echo "/dev/net/tun, which its network needs, cannot be opened: sudo chmod 666 /dev/net/tun"
-  elif ! said=$(podman info 2>&1); then echo "\`podman info\` fails: ${said##*$'\n'}"
+  elif ! said=$(podman info --format '{{.Store.GraphDriverName}}' 2>&1); then echo "\`podman info\` fails: ${said##*$'\n'}"
+  elif grep -q vfs <<<"$said"; then
+    echo "it keeps a whole copy of each layer (its storage is vfs), many times the size of these images:
+       sudo apt install fuse-overlayfs, then \`podman system reset\`, which deletes the images and containers of this user"
   elif ! answers_podman; then
     echo "its socket $podman_socket does not answer: systemctl --user enable --now podman.socket
        (without systemd: podman system service --time 0 &)"

@@ -12,7 +12,8 @@ from project import CHECKOUT
 PODMAN = """#!/bin/bash
 echo "podman $*" >>"$FAKE/calls"
 case "$1" in
-  info) [[ ! -e $FAKE/broken ]] || { echo "cannot set up namespace" >&2; exit 125; } ;;
+  info) [[ ! -e $FAKE/broken ]] || { echo "cannot set up namespace" >&2; exit 125; }
+    if [[ -e $FAKE/copies ]]; then echo vfs; else echo overlay; fi ;;
   unshare) echo 0 1000 1; [[ -e $FAKE/no-ids ]] || echo 1 100000 65536 ;;
   healthcheck) [[ ! -e $FAKE/unhealthy ]] ;;
   build) cat >>"$FAKE/dockerfiles" ;;
@@ -78,6 +79,11 @@ def test_a_gpu_comes_by_cdi(podman: Machine) -> None:
         ("uid", "it is for a user", "Start make as yourself"),
         ("no-ids", "user me has no subordinate ids", "sudo usermod --add-subuids"),
         ("broken", "`podman info` fails: cannot set up namespace", ""),
+        (
+            "copies",
+            "it keeps a whole copy of each layer (its storage is vfs)",
+            "sudo apt install fuse-overlayfs",
+        ),
         ("silent", "does not answer", "systemctl --user enable --now podman.socket"),
     ],
 )
