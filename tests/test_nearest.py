@@ -47,6 +47,16 @@ def test_the_nearest_are_those_of_all_distances(made, count, kind) -> None:
     check(made(rng, 10), made(rng, count).astype(kind), 10)
 
 
+@pytest.mark.parametrize("made", [trained, isotropic])
+def test_few_vectors_are_measured_in_full(made, monkeypatch) -> None:
+    vectors = made(np.random.default_rng(0), 10_000)
+    index, ranked, measured = Index(vectors), Index._ranked, []
+    monkeypatch.setattr(Index, "_ranked", lambda *given: measured.append(len(given[2])) or ranked(*given))
+    index.nearest(vectors[:50], 10)
+    assert len(measured) == 50
+    assert np.mean(measured) < 1_000
+
+
 @pytest.mark.parametrize("k", [0, 1, 100, 3_000, 5_000])
 def test_any_number_of_nearest_may_be_asked_for(k) -> None:
     rng = np.random.default_rng(0)
