@@ -64,7 +64,7 @@ def evaluate_clicks(
         title = f"{clicks.GROUPS[name]}: {group.impressions:,} impressions, {group.readers:,} readers"
         table = Table("", *clicks.METRICS.values(), title=title, title_justify="left")
         for row in group.table().itertuples():
-            table.add_row(*(str(cell).replace(" (", "\n(") for cell in row))
+            table.add_row(*(str(cell).replace(" (", "\n(").replace(" to ", "-") for cell in row))
         console.print(table)
         if group.ahead:
             console.print(Text(f"AUC of the run less that of {group.differences()}"))
