@@ -346,7 +346,7 @@ def test_space_for_the_archive_and_its_content_is_asked_before_the_download(serv
 
 def test_the_shipped_sample_is_as_it_was(monkeypatch):
     monkeypatch.delenv("TRAINLAB_DATA", raising=False)
-    assert datasets.verify(datasets.lookup("sample")) == 2
+    assert datasets.verify(datasets.lookup("sample")) == 3
 
 
 def test_coco_goes_where_its_own_tools_look_for_it():

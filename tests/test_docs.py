@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from project import Project
 
 # In the order in which the commands are tried: some pages need runs, and compare.md deletes them at its end
-FIRST = ("serving", "examples", "loop", "script", "resume", "share")
+FIRST = ("serving", "clicks", "examples", "loop", "script", "resume", "share")
 OTHERS = sorted({path.stem for path in (CHECKOUT / "docs").glob("*.md")} - {*FIRST, "compare"})
 NAMES = ("README.md", *(f"docs/{stem}.md" for stem in (*FIRST, *OTHERS, "compare")))
 PAGES = {name: (CHECKOUT / name).read_text() for name in NAMES}

@@ -108,7 +108,7 @@ def test_the_news_notebook_runs_whole_from_the_command_line(tmp_path: Path) -> N
     words = ["class_size=4", "triplets_per_item=1", "epochs=1", "batch_size=16", "max_tokens=8"]
     done = trainlab(tmp_path, "run", str(ROOT / "notebooks" / "news.ipynb"), *words)
     assert done.returncode == 0, done.stdout + done.stderr
-    for shown in ("860 news in 17 categories", "epoch 1/1 100%", "untrained", "trained", "tfidf", "distance"):
+    for shown in ("860 news in 17 categories", "epoch 1/1 100%", "untrained", "nDCG@10", "tfidf", "distance"):
         assert shown in done.stdout + done.stderr, shown
     assert "Warning" not in done.stdout + done.stderr
     (folder,) = (tmp_path / "news").iterdir()

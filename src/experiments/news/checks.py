@@ -181,10 +181,11 @@ class NewsSubject(Subject):
 
     def baselines(self, data: NewsData) -> dict[str, float]:  # type: ignore[override]  # noqa: ARG002
         """Return the precision at 10 of TF-IDF and of vectors drawn at random."""
+        words = tfidf(self.examples.news, self.config.text)
         chance = np.random.default_rng(self.config.seed).normal(size=(len(self.examples.unseen), 16))
         return {
             "random order": self._precision(chance),
-            "TF-IDF": self._precision(tfidf(self.examples, self.config.text)),
+            "TF-IDF": self._precision(words[self.examples.unseen]),
         }
 
     def _precision(self, vectors: Any) -> float:

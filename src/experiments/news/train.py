@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, default_convert
 
 from experiments.news.config import NewsConfig
-from experiments.news.data import Examples, Tokens, TokenTable, draw, tokens_of
+from experiments.news.data import Examples, News, Tokens, TokenTable, draw, tokens_of
 from experiments.news.metrics import distances, triplet_distances
 from experiments.news.model import Batch, Group, NewsModel
 from experiments.news.recommend import check_query, nearest
 from trainlab import Run, Trainer, scalars
 from trainlab.cleaning import markdown, markdown_table
+from trainlab.errors import UserError
 from trainlab.run import checkpoint
 from trainlab.run.metrics import Direction
 from trainlab.run.recorder import VIEWS
@@ -135,7 +136,7 @@ def _record(run: Run, config: NewsConfig, examples: Examples) -> Result:
     raw = model.embed(data.unseen(), raw=True).double().numpy()
     metrics = {
         "untrained": examples.measure(raw, config.margin),
-        "tfidf": examples.measure(tfidf(examples, config.text), config.margin),
+        "tfidf": examples.measure(tfidf(examples.news, config.text)[examples.unseen], config.margin),
     }
     baselines = {f"val_{key}/{name}": each[name] for key, each in metrics.items() for name in each}
     if not config.fast_dev_run and not run.has("val_untrained/loss", 0):  # a resumed run has logged them
@@ -324,13 +325,15 @@ def as_markdown(table: pd.DataFrame) -> str:
     return "\n\n".join(parts)
 
 
-def tfidf(examples: Examples, text: str) -> Any:
-    """Return the unseen items' TF-IDF vectors, sparse [U, V] of length 1.
+def tfidf(news: News, text: str) -> Any:
+    """Return all items' TF-IDF vectors, sparse [N, V] of length 1.
 
     The words' weights come from all news: they need no categories, so nothing is given away. Euclidean
     distance orders vectors of length 1 as the cosine does.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    texts = [" ".join(each) for each in examples.news.texts(text)]
-    return TfidfVectorizer().fit_transform(texts).tocsr()[examples.unseen]
+    try:
+        return TfidfVectorizer().fit_transform(" ".join(each) for each in news.texts(text)).tocsr()
+    except ValueError:  # an empty vocabulary
+        raise UserError(f"{news.path}: none of its texts has a word of two letters.") from None
