@@ -57,9 +57,9 @@ EXPLAINED = (
 )
 PUBLISHED = (
     "Published for MIND-small's dev part, AUC / MRR / nDCG@5 / nDCG@10: NAML 66.8 / 31.6 / 34.8 / 41.1, "
-    "NRMS 64.2 / 29.9 / 32.5 / 38.9 (github.com/yusanshi/news-recommendation); NAML 66.1 / 31.5 / 34.9 / "
-    "41.1, NRMS 65.6 / 31.0 / 34.1 / 40.5 (arXiv:2210.05196). Those learned from the clicks of MIND's "
-    "training part, the run from categories alone; with figures of another file they don't compare."
+    "NRMS 64.2 / 29.9 / 32.5 / 38.9 (github.com/yusanshi/news-recommendation). Those learned from the "
+    "clicks of MIND's training part, the run from categories alone; with figures of another file they "
+    "don't compare."
 )
 
 
