@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import trainlab
+from trainlab.runs import listing
 from trainlab.trackers import mlflow
 
 DEADLINE = 120.0
@@ -49,6 +50,12 @@ def check(uri: str, run: trainlab.Run) -> None:
     history = client(uri).get_metric_history(found.info.run_id, "train/loss")
     assert [(each.step, each.value) for each in history] == [(0, 1.0), (1, 0.5), (2, pytest.approx(1 / 3))]
     assert "val/precision_at_10" in found.data.metrics
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first client of a process imports and makes a database: long on a machine with other work."""
+    monkeypatch.setattr("trainlab.trackers.queue.END_SECONDS", DEADLINE)
 
 
 @pytest.fixture
@@ -92,7 +99,7 @@ def _healthy(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
 def test_a_run_is_written_to_a_database_in_logs_and_the_table_passes_it(tmp_path: Path, own: str) -> None:
     run = train(tmp_path)
     check(own, run)
-    assert [row.run for row in trainlab.runs.listing.rows(tmp_path)] == [run.name]
+    assert [row.run for row in listing.rows(tmp_path)] == [run.name]
 
 
 @pytest.mark.slow
