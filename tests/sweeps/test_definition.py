@@ -148,3 +148,16 @@ def test_the_program_of_a_module_is_its_file(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     ordered = Definition(program="training_of_mine", module=True, **KNOWN)
     assert (create(ordered, tmp_path / "logs") / "training_of_mine.py").exists()
+
+
+def test_a_name_whose_runs_are_there_without_its_folder_is_refused(ordered, tmp_path):
+    logs = tmp_path / "logs"
+    run = logs / "news" / "20260101-000000-margins-000"
+    run.mkdir(parents=True)
+    known = {"experiment": "news", "run": run.name, "started": "2026-01-01T00:00:00Z", "status": "finished"}
+    mark = {"name": "margins", "trial": 0, "attempts": 1}
+    (run / "run.json").write_text(json.dumps(known | {"sweep": mark}))
+    with pytest.raises(UserError, match=r"whose own folder is gone.*another --name.*rebuild margins"):
+        create(ordered, logs)
+    assert not folder("margins", logs).exists()
+    create(ordered.model_copy(update={"name": "others"}), logs)

@@ -102,7 +102,7 @@ def test_no_sweeps_are_fine(tmp_path):
 
 
 def test_a_database_that_does_not_answer_is_asked_once(logs, monkeypatch):
-    from trainlab.sweeps.queue import QueueError
+    from trainlab.sweeps.faults import QueueError
 
     for name in ("first", "second"):
         path = logs / ".sweeps" / name / "sweep.json"

@@ -42,7 +42,8 @@ def found(logs: Path | None = None) -> list[Listed]:
 
     A database that does not answer is asked once, however many sweeps it holds.
     """
-    from trainlab.sweeps.queue import Queue, QueueError
+    from trainlab.sweeps.faults import QueueError
+    from trainlab.sweeps.queue import Queue
 
     place = (logs or paths.logs()) / definition.SWEEPS
     silent: dict[str | None, str] = {}  # databases, with what they failed with

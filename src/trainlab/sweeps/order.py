@@ -165,6 +165,7 @@ def check_same(definition: Definition, order: Order) -> None:
     if program and not definition.module:
         program = str(finding.find_program(program))
     different = [order.program] if program not in ("", definition.program) else []
+    different += ["-m"] if order.module and not definition.module else []
     different += [
         key
         for key in varied.keys() | order.fixed.keys()
