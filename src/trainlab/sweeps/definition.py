@@ -27,7 +27,7 @@ LARGEST = 1 << 20  # bytes of a sweep.json
 LONGEST_NAME = 40  # characters: `NAME-0007-s1` still names a run
 MOST_TRIALS = 100_000
 
-Trials = Annotated[int, Field(gt=0, le=MOST_TRIALS)]
+Trials = Annotated[int, Field(strict=True, gt=0, le=MOST_TRIALS)]
 
 
 class Definition(BaseModel):
@@ -44,8 +44,8 @@ class Definition(BaseModel):
     mode: Literal["min", "max"]
     method: Literal["grid", "tpe", "random"]
     trials: Trials
-    seeds: Annotated[int, Field(gt=0, le=1000)] = 1
-    seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
+    seeds: Annotated[int, Field(strict=True, gt=0, le=1000)] = 1
+    seed: Annotated[int, Field(strict=True, ge=0, lt=1 << 32)] = 0
     prune: Literal["none", "median", "hyperband", "patience"] = "none"
     fixed: dict[str, str] = Field(default_factory=dict)
     space: dict[str, Any]  # as `space.to_table` writes it
