@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 
 import pytest
 
 from trainlab.errors import UserError
-from trainlab.sweeps.definition import FILE, Definition, create, digest, extend, folder, load
+from trainlab.run import lock
+from trainlab.sweeps.definition import FILE, Definition, create, digest, extend, folder, led, load
 
 KNOWN = {
     "name": "margins",
@@ -161,3 +163,14 @@ def test_a_name_whose_runs_are_there_without_its_folder_is_refused(ordered, tmp_
         create(ordered, logs)
     assert not folder("margins", logs).exists()
     create(ordered.model_copy(update={"name": "others"}), logs)
+
+
+def test_a_sweep_on_a_read_only_disk_is_led_by_nobody(ordered, tmp_path, monkeypatch):
+    create(ordered, tmp_path / "logs")
+
+    def refused(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(lock, "hold", refused)
+    with pytest.raises(UserError, match="can't be written: Read-only file system"):
+        led("margins", tmp_path / "logs")
