@@ -327,4 +327,6 @@ def _cell(value: Any) -> Any:
     """Return a value as a cell of a sheet: exact where it is a number, harmless where it is text."""
     if value is None or isinstance(value, bool | int | float):
         return value
-    return cleaning.sheet(value if isinstance(value, str) else json.dumps(value, default=str))
+    if isinstance(value, str):
+        return cleaning.sheet(value)
+    return cleaning.sheet(json.dumps(value, default=str, ensure_ascii=False))

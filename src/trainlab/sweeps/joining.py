@@ -35,6 +35,7 @@ class Joined:
         self._open: dict[str, Queue] = {}
         self._passed: dict[str, Sign] = {}  # those that have ended or can't be read, as they were then
         self._lost: dict[str, UserError] = {}  # those that can't be worked on, and why
+        self._untold: list[str] = []  # of these
 
     def look(self, busy: Container[str] = ()) -> list[Queue]:
         """Return the queues that may have trials now; those of `busy` sweeps stay as they are.
@@ -50,19 +51,25 @@ class Joined:
                 self._look_at(name)
         if self._names and self._lost.keys() >= set(self._names):
             raise self._lost[self._names[0]]
+        self.tell()
         return [*self._open.values()]
 
     def leave(self, name: str, error: UserError | None = None) -> None:
-        """Let go of a sweep, and say why, if by an error; it is looked at again once its files change."""
+        """Let go of a sweep, perhaps by an error, for `tell`; it is looked at again once its files change."""
         if (queue := self._open.pop(name, None)) is not None:
             queue.close()
         self._passed[name] = self._sign(name)
         if error is not None and str(error) != str(self._lost.get(name, "")):
             self._lost[name] = error
-            if not lock.taken(
-                self._place / name, definition.LEADER
-            ):  # who leads it is about to make its study
-                self._say(f"the sweep {name} is left alone: {error}")
+            self._untold.append(name)
+
+    def tell(self) -> None:
+        """Say what sweeps were let go of by an error, and why."""
+        untold, self._untold = self._untold, []
+        for name in untold:
+            # of one that is led that process is about to make the study
+            if not lock.taken(self._place / name, definition.LEADER):
+                self._say(f"the sweep {name} is left alone: {self._lost[name]}")
 
     @property
     def _place(self) -> Path:
@@ -82,7 +89,8 @@ class Joined:
                 self._open.pop(name).close()
             if name not in self._open:
                 self._open[name] = Queue.open(known, self._at, self._logs)
-                self._lost.pop(name, None)
+                if self._lost.pop(name, None):
+                    self._untold = [each for each in self._untold if each != name]
             # a head's studies share one connection, and another host may give an ended one new trials
             if self._at is None and self._open[name].is_over():
                 self.leave(name)

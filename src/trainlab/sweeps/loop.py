@@ -214,6 +214,7 @@ class Worker:
     def _leave(self, joined: Joined, queue: Queue, error: QueueError) -> None:
         """Take no more trials of a sweep whose study is gone; what runs goes on, and keeps its slot."""
         joined.leave(queue.definition.name, error)
+        joined.tell()
         self.queues = [each for each in self.queues if each is not queue]
         for job in self.jobs:
             if job.queue is queue:
