@@ -24,8 +24,8 @@ import psutil
 
 from trainlab.run import events, lock, record
 from trainlab.sweeps import definition
+from trainlab.sweeps.loop import MOST_ATTEMPTS
 from trainlab.sweeps.queue import Queue
-from trainlab.sweeps.worker import MOST_ATTEMPTS
 
 if TYPE_CHECKING:
     from trainlab.sweeps.queue import Trial

@@ -153,6 +153,7 @@ def test_one_command_tries_all_settings_and_says_which_is_best(typed):
         (["train.py", "x=1,3", "--goal", "val/loss", "--name", "../a"], "can't name a sweep"),
         (["sweep.toml"], "sweep.toml can't be read"),
         (["--resume", "none"], "No sweep 'none'"),
+        (["train.py", "x=1,3", "--goal", "val/loss", "--anyway"], "--anyway: it resumes a sweep"),
         (["show", "none"], "No sweep 'none'"),
         (["stop", "none"], "No sweep 'none'"),
         (["rebuild", "../.."], "can't name a sweep"),
@@ -193,6 +194,8 @@ def test_a_sweep_goes_on_with_more_trials_and_only_as_what_it_was(typed):
         (["train.py", "sweep.toml"], "no notebook or script 'train.py sweep.toml'"),
         (["--trials", "5"], "say how many more the sweep is to have"),
         (["--name", "b"], "has its name already"),
+        (["-m"], "-m: the sweep a was made with something else"),
+        (["--at", "head"], "--at head: the sweep a lies in"),
     ]:
         assert said in typed.refused("sweep", "--resume", "a", *more)
     assert typed.states("a") == ["finished"]
@@ -333,3 +336,12 @@ def test_a_sweep_whose_output_nobody_reads_any_more_goes_on(typed):
     process.stdout.close()
     assert process.wait(timeout=120) == 0
     assert typed.states("a") == ["finished"] * 3
+
+
+def test_a_detached_sweep_that_dies_at_once_says_why_and_nobody_is_told_to_follow_it(typed):
+    typed("sweep", "train.py", "x=1,2", "--goal", "val/loss", "--name", "a", "--slots", "2")
+    (typed.logs / ".sweeps" / "a" / "study.db").write_bytes(b"no database" * 999)
+    said = typed.refused("sweep", "--resume", "a", "-d")
+    assert "It has ended at once" in said
+    assert "trainlab sweep rebuild a" in said
+    assert "follow:" not in said

@@ -5,6 +5,7 @@ import os
 import pickle
 import stat
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -361,3 +362,22 @@ def test_a_copy_of_a_damaged_checkpoint_goes_before_an_older_one_and_a_stale_cop
     assert checkpoint.newest(tmp_path) == copy
     checkpoint.remove(steps[1])
     assert checkpoint.full_states(tmp_path) == [steps[2], steps[0], copy]
+
+
+def test_a_run_without_arrays_imports_no_numpy(tmp_path):
+    code = (
+        "import sys, trainlab\nimport trainlab.headless.worker\n"
+        "with trainlab.Run('tiny', {'x': 1.0}, monitor=False) as run:\n"
+        "    run.log({'val/loss': 1.0}, 0)\n    run.save({'step': 1})\n"
+        "print([each for each in ('numpy', 'torch', 'pandas') if each in sys.modules])\n"
+    )
+    environment = os.environ | {"TRAINLAB_LOGS": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+        cwd=tmp_path,
+    )
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 
 import nbformat
+import psutil
 import pytest
 
 from runs_folder import make
 from trainlab.errors import UserError
 from trainlab.sweeps import checking
 from trainlab.sweeps.space import Choice, Range, parse
+from waiting import until
 
 SETTINGS = """
 from typing import Literal
@@ -179,3 +183,28 @@ def test_settings_that_end_python_are_told_as_such(check, tmp_path):
     (tmp_path / "ends.py").write_text("import os\nos._exit(3)\n")
     with pytest.raises(UserError, match="can't be read: their check ended with exit code 3"):
         check("margin=1,3")
+
+
+def test_ctrl_c_ends_the_check_and_what_it_has_started(tmp_path):
+    program = tmp_path / "slow.py"
+    program.write_text(
+        "import os, pathlib, time\nclass Slow:\n"
+        "    pathlib.Path('started').write_text(str(os.getpid()))\n    time.sleep(600)\n"
+        "Slow.from_command_line()\n"
+    )
+    code = (
+        "from trainlab.sweeps import checking, space\n"
+        f"checking.check({str(program)!r}, *space.parse(['x=1,2']))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        number = int(
+            until(lambda: (tmp_path / "started").exists() and (tmp_path / "started").read_text(), "x")
+        )
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=30)
+        assert error.rstrip().endswith("KeyboardInterrupt")
+        assert error.count("Traceback") == 1, "that of the child would stand on the terminal, too"
+        assert not psutil.pid_exists(number)
+    finally:
+        process.kill()

@@ -10,7 +10,8 @@ import pytest
 import postgresql
 from trainlab.errors import UserError
 from trainlab.sweeps import database, definition, queue, storage
-from trainlab.sweeps.queue import Owner, Queue, QueueError
+from trainlab.sweeps.faults import QueueError
+from trainlab.sweeps.queue import Owner, Queue
 
 ME = Owner("host", 1, 1.0, "0", "mine")
 Mount = namedtuple("Mount", "mountpoint fstype")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 
 import pytest
 
 from trainlab.errors import UserError
-from trainlab.sweeps.definition import FILE, Definition, create, digest, extend, folder, load
+from trainlab.run import lock
+from trainlab.sweeps.definition import FILE, Definition, create, digest, extend, folder, led, load
 
 KNOWN = {
     "name": "margins",
@@ -148,3 +150,27 @@ def test_the_program_of_a_module_is_its_file(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     ordered = Definition(program="training_of_mine", module=True, **KNOWN)
     assert (create(ordered, tmp_path / "logs") / "training_of_mine.py").exists()
+
+
+def test_a_name_whose_runs_are_there_without_its_folder_is_refused(ordered, tmp_path):
+    logs = tmp_path / "logs"
+    run = logs / "news" / "20260101-000000-margins-000"
+    run.mkdir(parents=True)
+    known = {"experiment": "news", "run": run.name, "started": "2026-01-01T00:00:00Z", "status": "finished"}
+    mark = {"name": "margins", "trial": 0, "attempts": 1}
+    (run / "run.json").write_text(json.dumps(known | {"sweep": mark}))
+    with pytest.raises(UserError, match=r"whose own folder is gone.*another --name.*rebuild margins"):
+        create(ordered, logs)
+    assert not folder("margins", logs).exists()
+    create(ordered.model_copy(update={"name": "others"}), logs)
+
+
+def test_a_sweep_on_a_read_only_disk_is_led_by_nobody(ordered, tmp_path, monkeypatch):
+    create(ordered, tmp_path / "logs")
+
+    def refused(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(lock, "hold", refused)
+    with pytest.raises(UserError, match="can't be written: Read-only file system"):
+        led("margins", tmp_path / "logs")

@@ -101,6 +101,11 @@ def test_seeds_are_shown_as_mean_and_spread():
     assert display.value_text(known, trial(1, value=2.5), [[4.0], [2.0, 1.0]]) == "2.5 ± 2.1"
     assert display.value_text(known, trial(1, value=2.5), [[4.0]]) == "2.5"
     assert display.value_text(definition(), trial(1, value=2.5), [[4.0, math.nan]]) == "2.5"
+    going = trial(1, "running")
+    assert display.value_text(known, going, [[4.0, 3.0], [2.0, 1.0]]) == "2 ± 1.4", "their mean so far"
+    assert display.value_text(known, going, [[4.0, 3.0], []]) == "3"
+    assert display.value_text(known, going) == ""
+    assert display.value_text(known, going, [[1e308], [-1e308]]).startswith("0")
     shown = display.table(known, [trial(0, "running", runs=("news/a-s0", "news/a-s1"))], curves)
     assert str(shown).endswith("seed 2 of 2")
 

@@ -54,8 +54,11 @@ def test_a_sweep_is_a_line_with_its_best_value_and_age():
 def test_a_broken_sweep_hides_no_other_and_steers_nothing():
     shown = str(listing.listing([Listed(STEER, fault=STEER), Listed("a", definition(), [trial(0)])]))
     assert "\x1b" not in shown
-    assert "unreadable: ?" in shown
-    assert "done" in shown.splitlines()[2]
+    broken, whole, line = shown.splitlines()[1:]
+    assert "unreadable" in broken
+    assert "done" in whole
+    assert "can't be read: ?" in line
+    assert max(map(len, shown.splitlines()[:-1])) < 120, "the table is no wider for it"
 
 
 def test_json_says_the_same():
@@ -102,7 +105,7 @@ def test_no_sweeps_are_fine(tmp_path):
 
 
 def test_a_database_that_does_not_answer_is_asked_once(logs, monkeypatch):
-    from trainlab.sweeps.queue import QueueError
+    from trainlab.sweeps.faults import QueueError
 
     for name in ("first", "second"):
         path = logs / ".sweeps" / name / "sweep.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runs_folder import make
+from runs_folder import make, points
 from trainlab.errors import UserError
 from trainlab.sweeps import order
 from trainlab.sweeps.order import Order
@@ -177,3 +177,47 @@ def test_a_sweep_that_goes_on_is_told_the_same_or_nothing(define):
     ]:
         with pytest.raises(UserError, match=f"{key}: the sweep .* was made with something else"):
             order.check_same(definition, Order("").told(words, options))
+
+
+def test_a_misspelt_goal_is_named_with_what_runs_have_logged_though_nothing_says_which_way_is_better(
+    define, tmp_path
+):
+    make(tmp_path / "logs", "train/20260101-000000-a", last=points(val_loss=1.0))
+    with pytest.raises(
+        UserError, match=r"--mode max. But no earlier run .*'val/los'. Did you mean 'val/loss'"
+    ):
+        define("margin=1,3", goal="val/los")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("fixed = {lr = 0.1}\nspace = {lr = [0.1, 0.2]}", "lr stands under fixed and under space"),
+        ("trials = true\nspace = {lr = [0.1, 0.2]}", "--trials True: should be a valid integer"),
+        ('seeds = "3"\nspace = {lr = [0.1, 0.2]}', "--seeds '3': should be a valid integer"),
+        ("seed = 1.0\nspace = {lr = [0.1, 0.2]}", "--seed 1.0: should be a valid integer"),
+        (f"space = {{lr = [0.1, 0.2]}}\nfixed = {{margin = {'[' * 300}{']' * 300}}}", "margin"),
+        ('space = {lr = [0.1, 0.2]}\nfixed = {"margin=2" = 3}', "names no setting"),
+        (f"space = {{lr = [0.1, 0x{'f' * 9999}]}}", "can't be tried"),
+        ("space = {lr = [1979-05-27, 0.2]}", "can't be tried"),
+        ("slots = 2\nspace = {lr = [0.1, 0.2]}", "a sweep has no 'slots'"),
+    ],
+)
+def test_what_a_file_can_not_mean_is_refused_with_a_sentence(define, tmp_path, text, said):
+    path = tmp_path / "sweep.toml"
+    path.write_text(f'notebook = "train.py"\ngoal = "val/loss"\n{text}\n')
+    with pytest.raises(UserError) as error:
+        order.define(order.from_file(path), tmp_path / "logs")
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_function_beside_the_file_is_found_from_everywhere(tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "mine_alone.py").write_text("def train(lr: float = 0.1):\n    ...\n")
+    path = tmp_path / "there" / "sweep.toml"
+    path.write_text('notebook = "mine_alone:train"\ngoal = "val/loss"\nspace = {lr = [0.1, 0.2]}\n')
+    monkeypatch.chdir(tmp_path)
+    definition, _ = order.define(order.from_file(path), tmp_path / "logs")
+    assert definition.module
+    assert definition.working_folder == str(tmp_path / "there")

@@ -13,7 +13,8 @@ import postgresql
 import takers
 from trainlab.errors import UserError
 from trainlab.sweeps import database, definition
-from trainlab.sweeps.queue import Owner, Queue, QueueError
+from trainlab.sweeps.faults import QueueError
+from trainlab.sweeps.queue import Owner, Queue
 
 ME = Owner("host", 1, 1.0, "0", "mine")
 OTHER = Owner("host", 2, 1.0, "0", "other's")

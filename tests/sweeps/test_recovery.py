@@ -11,6 +11,7 @@ import pytest
 
 import postgresql
 from trainlab.run import lock
+from trainlab.run.writing import EventFile
 from trainlab.sweeps import database, definition, objective
 from trainlab.sweeps.queue import Owner, Queue, rebuild
 
@@ -56,6 +57,14 @@ def value_of(folder):
 
 def told(logs, name, trial, value, **fields):
     (run(logs, name, trial, **fields) / "value").write_text(str(value))
+
+
+def logged(folder, values):
+    """Write a run's curve of the goal."""
+    file = EventFile(folder)
+    for step, value in enumerate(values):
+        file.add_scalar("val/score", value, step)
+    file.close()
 
 
 def states(queue):
@@ -230,3 +239,30 @@ def test_a_run_that_was_killed_waits_again_and_one_that_ended_with_nan_is_pruned
     assert (trials[0].state, trials[0].value) == ("pruned", 0.6)
     assert trials[0].reason == "pruned at validation 2: val/score is NaN"
     assert trials[1].state == "waiting"
+
+
+def test_what_a_pruner_compares_is_made_anew_from_the_curves(logs, ordered):
+    known = ordered(method="random", space=RANGES, trials=4, prune="median", seeds=2, seed=5)
+    folders = [run(logs, f"{name}-s0", number, sweep={"seed": 5}) for number, name in enumerate("ab")]
+    folders.append(run(logs, "b-s1", 1, sweep={"seed": 6}))
+    for folder in folders:
+        logged(folder, [len(folder.name) + step / 1000 for step in range(120)])
+    queue = rebuild(known, logs, value_of)
+    with queue._study.engine.connect() as connection:
+        query = "SELECT number, step, intermediate_value FROM trials JOIN trial_intermediate_values "
+        reports = connection.exec_driver_sql(f"{query} USING (trial_id) ORDER BY number, step").all()
+    each = [*range(100), 100, 110]
+    assert [(number, step) for number, step, _ in reports] == [(n, step) for n in (0, 1) for step in each]
+    assert reports[-1][2] == pytest.approx(4.11, abs=1e-6)
+
+
+def test_trials_after_a_rebuild_are_pruned_by_those_before_it(logs, ordered):
+    known = ordered(method="random", space=RANGES, trials=8, prune="median")
+    for number in range(6):
+        folder = run(logs, f"r{number}", number)
+        (folder / "value").write_text("0.9")
+        logged(folder, [0.9] * 3)
+    queue = rebuild(known, logs, value_of)
+    number = queue.take(ME).number
+    queue.report(number, 0, 0.1)
+    assert queue.should_prune(number)

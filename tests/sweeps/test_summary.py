@@ -66,6 +66,12 @@ def test_the_best_one_runs_twice_as_long_with_the_very_settings():
     ]  # fmt: skip
 
 
+def test_the_best_one_of_several_seeds_has_the_seed_of_its_first_run():
+    of = trial(0, settings={"margin": 3})
+    assert words(definition(seeds=3, seed=7), of)[-2:] == ["margin=3", "seed=7"]
+    assert words(definition(seed=7), of)[-1] == "margin=3", "its runs had a seed of their own"
+
+
 def test_how_long_it_was_stands_in_its_run_too(tmp_path):
     make(tmp_path, "news/a", config={"max_steps": 300})
     of = trial(0, settings={"margin": 3}, runs=("news/a",))

@@ -9,8 +9,9 @@ import pytest
 
 from sweeping import assert_whole
 from trainlab.run import lock
-from trainlab.sweeps import owners, slots, worker
-from trainlab.sweeps.queue import Queue, QueueError
+from trainlab.sweeps import loop, owners, slots, worker
+from trainlab.sweeps.faults import QueueError
+from trainlab.sweeps.queue import Queue
 from waiting import until
 
 
@@ -52,7 +53,7 @@ def test_a_trial_that_is_another_s_by_now_is_left_to_it_and_its_run_here_killed(
     assert tried.trials()[0].owner.token == mark
 
 
-def fenced(found: worker.Worker, looks: int) -> None:
+def fenced(found: loop.Worker, looks: int) -> None:
     """Let the fence look so many times, without waiting."""
     left = iter([False] * looks + [True])
     found._fence(SimpleNamespace(wait=lambda _: next(left)))
@@ -65,8 +66,8 @@ def host(tmp_path, monkeypatch):
 
     def make(at):
         queue = SimpleNamespace(definition=SimpleNamespace(at=at))
-        found, sent = worker.Worker(slots.Slots([]), tmp_path, [queue]), []
-        found.jobs.append(worker.Job(queue, SimpleNamespace(signal=sent.append), None))
+        found, sent = loop.Worker(slots.Slots([]), tmp_path, [queue]), []
+        found.jobs.append(loop.Job(queue, SimpleNamespace(signal=sent.append), None))
         return found, sent
 
     return make

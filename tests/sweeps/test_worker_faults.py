@@ -12,7 +12,7 @@ import pytest
 from sweeping import assert_whole, kill_run, runner
 from trainlab.run import lock, record, stopping
 from trainlab.sweeps import owners
-from trainlab.sweeps.queue import Queue
+from trainlab.sweeps.queue import Queue, rebuild
 from trainlab.sweeps.starting import Order, prepared
 from waiting import until
 
@@ -225,3 +225,35 @@ def test_a_run_that_had_not_begun_is_no_attempt_of_its_trial(sweep):
     assert (trial.state, trial.attempts) == ("finished", 1)
     assert trial.reason == f"begun again in a new folder: {ready.folder.name} has no whole checkpoint."
     assert_whole(tried.folders()[1])
+
+
+def test_a_run_that_is_alive_while_the_study_is_made_anew_has_the_only_slot(sweep):
+    tried = sweep(3, fixed=HELD, seeds=2)
+    first = tried.lead(1)
+    (folder,) = tried.held(1, 2)
+    first.kill()
+    first.communicate()
+    rebuild(tried.definition, tried.logs).close()
+    second = tried.lead(1)
+    until(lambda: (owner := tried.trials()[0].owner) and owner.pid == second.pid, "it is adopted")
+    assert [each.state for each in tried.trials()] == ["running", "waiting", "waiting"]
+    assert tried.folders() == [folder]
+    tried.go()
+    assert second.wait(120) == 0
+    assert [(each.state, len(each.runs)) for each in tried.trials()] == [("finished", 2)] * 3
+
+
+def test_whoever_leads_a_sweep_that_is_deleted_ends_with_a_sentence_and_its_run_goes_on(sweep):
+    import shutil
+
+    tried = sweep(2, fixed=HELD)
+    process = tried.lead(1)
+    (folder,) = tried.held(1, 2)
+    shutil.rmtree(tried.logs / ".sweeps" / "tiny")
+    tried.go()
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "UserError" in error or "QueueError" in error
+    assert "was deleted, or made anew meanwhile. Its runs are whole" in error
+    until(lambda: not lock.alive(folder), "the run has ended")
+    assert_whole(folder)

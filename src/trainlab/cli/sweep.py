@@ -7,23 +7,24 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import psutil
 import typer.core
 
-from trainlab import extras, untrusted
+from trainlab import extras
 from trainlab.cleaning import printable
+from trainlab.cli import detaching
 from trainlab.cli.options import Logs, WithArguments
 from trainlab.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from trainlab.sweeps.definition import Definition
     from trainlab.sweeps.objective import Goal
@@ -108,28 +109,36 @@ def start(  # noqa: PLR0913, PLR0917
     """
     from trainlab.sweeps import order as orders
     from trainlab.sweeps.board import read_or_not
-    from trainlab.sweeps.definition import create
+    from trainlab.sweeps.definition import create, folder
+    from trainlab.sweeps.resuming import resumed
 
     extras.need("optuna", "A sweep")
     said = {"goal": goal, "mode": mode, "method": method, "prune": prune, "seeds": seeds, "seed": seed}
     options = {key: each for key, each in said.items() if each is not None}
     found = _found(slots, per_gpu, gpus, wait_for_gpu)
     if resume is None:
+        if anyway:
+            raise UserError("--anyway: it resumes a sweep whose program has changed. Leave it out.")
         order = _ordered(words or [], module).told(
             (words or [])[1:], options | _number(trials), arguments=ctx.obj, name=name, at=at
         )
-        definition, remarks = orders.define(order, logs)
-        for each in remarks:
-            print(printable(each), file=sys.stderr)
+        try:
+            definition, remarks = orders.define(order, logs)
+        except KeyboardInterrupt:
+            print("stopped while the space was checked: nothing was made", file=sys.stderr)
+            raise typer.Exit(128 + signal.SIGINT) from None
         create(definition, logs)
     else:
         if ctx.obj:
             raise UserError(f"-- {shlex.join(ctx.obj)}: the sweep has its arguments. Leave these out.")
         if name is not None:
             raise UserError(f"--name {name}: a sweep that goes on has its name already. Leave --name out.")
-        named = [each for each in words or [] if "=" not in each]
-        order = orders.Order(" ".join(named)).told([each for each in words or [] if "=" in each], options)
-        definition = _resumed(resume, order, _more(trials), anyway, at, logs)
+        order = _known(words or [], module).told([each for each in words or [] if "=" in each], options)
+        definition, remarks = resumed(
+            resume, order, more=_more(trials), agreed=_agreed(anyway), at=at, logs=logs
+        )
+    for each in remarks:
+        print(printable(each), file=sys.stderr)
     with read_or_not():
         _announce(definition, found)
     if not detach:
@@ -140,7 +149,9 @@ def start(  # noqa: PLR0913, PLR0917
     again += ["--wait-for-gpu"] if wait_for_gpu else []
     again += ["--at", at] if at is not None else []
     again += ["--logs", str(logs)] if logs is not None else []
-    _detached(definition, again, logs)
+    output = folder(definition.name, logs) / OUTPUT
+    detaching.start(["sweep", *again], output)
+    print(f"follow: {_typed('show', definition.name)}, or {output}")
 
 
 @app.command("list")
@@ -192,9 +203,8 @@ def show(
 def stop(name: Name, logs: Logs = None) -> None:
     """Stop a sweep that is led here: its runs save checkpoints, and their trials wait again."""
     from trainlab.run import lock
-    from trainlab.sweeps.definition import folder, load
+    from trainlab.sweeps.definition import LEADER, folder, load
     from trainlab.sweeps.display import counts
-    from trainlab.sweeps.worker import LEADER
 
     definition, place = load(name, logs), folder(name, logs)
     if not lock.taken(place, LEADER):
@@ -220,18 +230,17 @@ def stop(name: Name, logs: Logs = None) -> None:
 @app.command()
 def rebuild(name: Name, logs: Logs = None) -> None:
     """Make a sweep's database anew from the records of its runs, where it is lost or damaged."""
-    from trainlab.run import lock
     from trainlab.sweeps import owners, queue
-    from trainlab.sweeps.definition import folder, load
+    from trainlab.sweeps.definition import led, load
     from trainlab.sweeps.display import counts
-    from trainlab.sweeps.worker import LEADER
+    from trainlab.sweeps.faults import QueueError
 
     definition = load(name, logs)
-    held = lock.hold(folder(name, logs), LEADER)
+    held = led(name, logs)
     if held is None:
         raise UserError(f"The sweep {name} goes on just now. Stop it first: {_typed('stop', name)}")
     try:
-        with suppress(queue.QueueError):  # what is to be made anew may not be readable
+        with suppress(QueueError):  # what is to be made anew may not be readable
             running = _queue(definition, None, logs).running()
             owners.refuse_living(running, one_machine=definition.at is None)
         print(f"{name}: {counts(queue.rebuild(definition, logs).trials())}")
@@ -285,6 +294,17 @@ def _ordered(words: Sequence[str], module: bool) -> Order:
     return orders.Order(first, module=module or finding.is_function(first))
 
 
+def _known(words: Sequence[str], module: bool) -> Order:
+    """Return what the words before the settings say of a sweep that goes on."""
+    from trainlab.sweeps import order as orders
+
+    named = [each for each in words if "=" not in each]
+    if len(named) == 1 and named[0].endswith(".toml"):
+        order = orders.from_file(Path(named[0]))
+        return replace(order, options={key: each for key, each in order.options.items() if key != "trials"})
+    return orders.Order(" ".join(named), module=module)
+
+
 def _number(trials: str | None) -> dict[str, int]:
     if trials is None:
         return {}
@@ -302,36 +322,17 @@ def _more(trials: str | None) -> int:
     return int(trials)
 
 
-def _resumed(  # noqa: PLR0913, PLR0917
-    name: str, order: Order, more: int, anyway: bool, at: str | None, logs: Path | None
-) -> Definition:
-    """Return the sweep that goes on; raise UserError where it can't, and then nothing was changed."""
-    from trainlab.run import lock
-    from trainlab.sweeps import order as orders
-    from trainlab.sweeps.definition import digest, extend, folder, load, program_file
-    from trainlab.sweeps.worker import LEADER
+def _agreed(anyway: bool) -> Callable[[str], None]:
+    """Return what asks whether a sweep may go on though something speaks against it."""
 
-    definition = load(name, logs)
-    orders.check_same(definition, order)
-    if lock.taken(folder(name, logs), LEADER):
-        raise UserError(f"The sweep {name} goes on already. Stop it first: {_typed('stop', name)}")
-    program = program_file(definition)
-    if digest(program) != definition.code and not anyway:
-        changed = (
-            f"{program} has changed since the sweep {name} was made, whose trials can be compared only if it "
-            f"does the same still. The copy from then: {folder(name, logs) / program.name}."
-        )
+    def ask(what: str) -> None:
+        if anyway:
+            return
         if not sys.stdin.isatty():
-            raise UserError(f"{changed} If it does: --anyway. Else start a new sweep.")
-        typer.confirm(f"{changed} Go on?", abort=True)
-    if more:
-        if definition.method == "grid":
-            raise UserError(f"--trials +{more}: a grid has all of its combinations. Start a new sweep.")
-        queue = _queue(definition, at, logs)
-        definition = extend(name, more, logs)
-        queue.add(more)
-        queue.close()
-    return definition
+            raise UserError(f"{what} If it does: --anyway. Else start a new sweep.")
+        typer.confirm(f"{what} Go on?", abort=True)
+
+    return ask
 
 
 def _announce(definition: Definition, found: Slots) -> None:
@@ -370,9 +371,14 @@ def _lead(definition: Definition, found: Slots, at: str | None, logs: Path | Non
     from trainlab.sweeps.board import Board, read_or_not
     from trainlab.sweeps.display import counts, heading
 
-    curves = _Curves(definition, logs)
+    curves, sign = _Curves(definition, logs), detaching.FirstSign()
     with Board(definition, curves) as board:
-        code = loop.lead(definition, slots=found, at=at, logs=logs, show=board)
+
+        def show(queue: Queue, last: bool) -> None:
+            board(queue, last)
+            sign.give()
+
+        code = loop.lead(definition, slots=found, at=at, logs=logs, show=show)
     trials = _queue(definition, at, logs).trials()
     with read_or_not():
         if code > 128:  # a signal
@@ -391,30 +397,6 @@ def _print_summary(
 
     for part in summary.summary(definition, trials, _Curves(definition, logs), logs, weigh):
         print(part, flush=True)
-
-
-def _detached(definition: Definition, words: Sequence[str], logs: Path | None) -> None:
-    """Let a process of its own lead a sweep, which the terminal's end does not reach."""
-    from trainlab.sweeps.definition import folder
-
-    output = folder(definition.name, logs) / OUTPUT
-    from trainlab.run import lock
-    from trainlab.sweeps.worker import LEADER
-
-    with untrusted.appended(output) as log:
-        leader = subprocess.Popen(
-            [sys.executable, "-c", "from trainlab.cli import main; main()", "sweep", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    while leader.poll() is None and not lock.taken(output.parent, LEADER):
-        time.sleep(GLANCE)
-    if leader.poll() not in (None, 0):
-        said = output.read_text(errors="replace").splitlines() or ["it said nothing"]
-        raise UserError(f"It has ended at once: {said[-1].removeprefix('error: ')}")
-    print(f"follow: {_typed('show', definition.name)}, or {output}")
 
 
 def _queue(definition: Definition, at: str | None, logs: Path | None) -> Queue:

@@ -6,10 +6,12 @@ the process that leads a sweep for days is to stay small.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -48,13 +50,14 @@ class Checked:
     directions: dict[str, str]
 
 
-def check(
+def check(  # noqa: PLR0913
     program: str,
     space: Space,
     fixed: Mapping[str, str],
     *,
     module: bool = False,
     logs: Path | None = None,
+    folder: str | None = None,
 ) -> Checked:
     """Check every choice, both ends of each range, and their combinations, of which there may be many.
 
@@ -64,6 +67,7 @@ def check(
         fixed: What all trials share.
         module: Whether `program` is one of the last two.
         logs: The folder of earlier runs; by default `logs/`.
+        folder: Where trials begin; by default here.
 
     Raises:
         UserError: A setting that the program doesn't have, a value that it can't take, or values that it
@@ -74,7 +78,7 @@ def check(
         "space": to_table(space),
         "fixed": dict(fixed),
         "module": module,
-        "logs": str(logs or paths.logs()),
+        "logs": str((logs or paths.logs()).absolute()),
     }
     answer, write_end = os.pipe()  # standard output may be printed on by what is imported
     with subprocess.Popen(
@@ -82,13 +86,20 @@ def check(
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         pass_fds=[write_end],
+        cwd=folder,
+        start_new_session=True,  # Ctrl-C is for this process, which ends that one
     ) as child:
         os.close(write_end)
         assert child.stdin is not None, "a pipe"
-        child.stdin.write(json.dumps(order).encode())
-        child.stdin.close()
-        with os.fdopen(answer, encoding="utf-8") as pipe:
-            said = pipe.read()
+        try:
+            with contextlib.suppress(BrokenPipeError):  # it has ended already: its exit code tells
+                child.stdin.write(json.dumps(order).encode())
+                child.stdin.close()
+            with os.fdopen(answer, encoding="utf-8") as pipe:
+                said = pipe.read()
+        except BaseException:
+            os.killpg(child.pid, signal.SIGKILL)
+            raise
     if not said:
         raise UserError(
             f"The settings of {program} can't be read: their check ended with exit code {child.returncode}, "
@@ -115,7 +126,7 @@ def main(write_end: int) -> None:
         answer |= _past(program.experiments, Path(order["logs"]))
     except UserError as error:
         answer = {"error": str(error)}
-    with os.fdopen(write_end, "w", encoding="utf-8") as pipe:
+    with contextlib.suppress(BrokenPipeError), os.fdopen(write_end, "w", encoding="utf-8") as pipe:
         json.dump(answer, pipe)
 
 

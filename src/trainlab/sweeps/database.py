@@ -69,6 +69,25 @@ def _file_system(folder: Path) -> str:
     return max(reversed(mounts), key=lambda each: len(each.mountpoint)).fstype if mounts else ""
 
 
+class File:
+    """A file as it is when this object is made: another one of its name is not it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known = self._now()
+
+    def is_there(self) -> bool:
+        """Tell whether it still stands in its place."""
+        return self._known is not None and self._known == self._now()
+
+    def _now(self) -> tuple[int, int] | None:
+        try:
+            found = self.path.lstat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+
 def check_file(path: Path) -> None:
     """Raise ValueError for a link, a pipe or a device in a database's place."""
     if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
@@ -169,7 +188,7 @@ def shown(at: str) -> str:
 
 
 def fault(error: BaseException) -> tuple[str, str]:
-    """Return what a database's error says, and of what kind it is: 'passing', 'refused' or 'damaged'.
+    """Return what a database's error says, and its kind: 'passing', 'refused', 'deleted' or 'damaged'.
 
     One that is passing is worth asking again: the database is gone or busy, or its disk full.
     """
@@ -179,6 +198,8 @@ def fault(error: BaseException) -> tuple[str, str]:
             break
         seen = getattr(seen, "orig", None) or seen.__cause__ or seen.__context__
     said = " ".join(str(seen or error).split()).rstrip(".") or type(error).__name__
+    if isinstance(seen, FileNotFoundError):
+        return "it was deleted, or made anew meanwhile", "deleted"
     if isinstance(seen, sqlite3.Error):
         code = str(getattr(seen, "sqlite_errorname", ""))
         passing = code.startswith(("SQLITE_BUSY", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN"))

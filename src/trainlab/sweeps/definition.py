@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from trainlab import files, paths, untrusted
 from trainlab.errors import UserError, nearest, unwritable
-from trainlab.run import naming
+from trainlab.run import find, lock, naming, record
 from trainlab.sweeps import database
 
 if TYPE_CHECKING:
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 SWEEPS = ".sweeps"  # under logs/
 FILE = "sweep.json"
+LEADER = ".leader.lock"  # in a sweep's folder: held by the process that leads it
 LARGEST = 1 << 20  # bytes of a sweep.json
 LONGEST_NAME = 40  # characters: `NAME-0007-s1` still names a run
 MOST_TRIALS = 100_000
 
-Trials = Annotated[int, Field(gt=0, le=MOST_TRIALS)]
+Trials = Annotated[int, Field(strict=True, gt=0, le=MOST_TRIALS)]
 
 
 class Definition(BaseModel):
@@ -43,8 +44,8 @@ class Definition(BaseModel):
     mode: Literal["min", "max"]
     method: Literal["grid", "tpe", "random"]
     trials: Trials
-    seeds: Annotated[int, Field(gt=0, le=1000)] = 1
-    seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
+    seeds: Annotated[int, Field(strict=True, gt=0, le=1000)] = 1
+    seed: Annotated[int, Field(strict=True, ge=0, lt=1 << 32)] = 0
     prune: Literal["none", "median", "hyperband", "patience"] = "none"
     fixed: dict[str, str] = Field(default_factory=dict)
     space: dict[str, Any]  # as `space.to_table` writes it
@@ -92,8 +93,8 @@ def create(definition: Definition, logs: str | Path | None = None) -> Path:
     It appears whole or not at all.
 
     Raises:
-        UserError: There is one of that name, the program can't be read, the disk refuses, or its kind has no
-            locks that SQLite could trust.
+        UserError: There is one of that name, or there are runs of one; the program can't be read; the disk
+            refuses, or its kind has no locks that SQLite could trust.
     """
     target = folder(definition.name, logs)
     paths.not_of_python(target.parent.parent)
@@ -102,6 +103,12 @@ def create(definition: Definition, logs: str | Path | None = None) -> Path:
         database.check_place(target)
     if target.exists():
         raise UserError(_there_is_one(definition.name))
+    if has_runs(definition.name, logs):
+        raise UserError(
+            f"{target.parent.parent} holds runs of a sweep {definition.name!r} whose own folder is gone, and "
+            "the new ones would be mixed up with them. Choose another --name. To have the old one back, put "
+            f"{target} where it was, from a backup, then trainlab sweep rebuild {definition.name}"
+        )
     temporary = target.with_name(f".{uuid.uuid4().hex[:8]}.tmp")
     known = definition.model_copy(update={"code": digest(program)})
     try:
@@ -116,6 +123,31 @@ def create(definition: Definition, logs: str | Path | None = None) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def led(name: str, logs: str | Path | None = None) -> lock.Lock | None:
+    """Take the lock of whoever leads a sweep, None where somebody has it.
+
+    Raises:
+        UserError: The disk refuses, as a read-only one does.
+    """
+    place = folder(name, logs)
+    try:
+        return lock.hold(place, LEADER)
+    except OSError as error:
+        raise UserError(unwritable(place, error)) from error
+
+
+def has_runs(name: str, logs: str | Path | None = None) -> bool:
+    """Tell whether a sweep of that name has runs, whether it is there itself or not."""
+    place = Path(logs).expanduser() if logs else paths.logs()
+    for run, reason in find.run_folders(place) if place.is_dir() else ():
+        if reason is None and f"-{name}-" in run.name:
+            with contextlib.suppress(record.RecordError):
+                known = record.read(run).sweep
+                if known is not None and known.name == name:
+                    return True
+    return False
 
 
 def load(name: str, logs: str | Path | None = None) -> Definition:

@@ -170,9 +170,13 @@ def value_text(definition: Definition, trial: Trial, values: Sequence[Sequence[f
     """Return the best of the goal that a trial has reached; of several seeds the mean and its spread."""
     choose = min if definition.mode == "min" else max
     bests = [choose(found) for each in values if (found := [value for value in each if is_finite(value)])]
-    value = trial.value if trial.value is not None else choose(bests, default=None)
-    spread = f" ± {statistics.stdev(bests):.2g}" if definition.seeds > 1 and len(bests) > 1 else ""
-    return short(value) + spread
+    if definition.seeds == 1:
+        return short(trial.value if trial.value is not None else choose(bests, default=None))
+    mean = statistics.fmean(bests) if bests else None
+    spread = ""
+    with suppress(OverflowError):  # of numbers near the largest
+        spread = f" ± {statistics.stdev(bests):.2g}" if len(bests) > 1 else ""
+    return short(mean if trial.value is None else trial.value) + spread
 
 
 def run_folder(run: str, logs: Path | None = None) -> Path | None:
@@ -194,10 +198,10 @@ def seconds_left(definition: Definition, trial: Trial, logs: Path | None = None)
     except UserError:
         return None
     pace, planned = step_seconds(known), known.planned
-    if pace is None or planned is None or planned.steps is None:
+    if not pace or planned is None or planned.steps is None:  # no time has passed: nobody knows
         return None
     step = max(point.step for point in known.last.values())
-    left = definition.seeds - len(runs_of_seeds(definition, trial))
+    left = max(0, definition.seeds - len(runs_of_seeds(definition, trial)))
     return pace * (planned.steps - step + planned.steps * left)
 
 
@@ -323,4 +327,6 @@ def _cell(value: Any) -> Any:
     """Return a value as a cell of a sheet: exact where it is a number, harmless where it is text."""
     if value is None or isinstance(value, bool | int | float):
         return value
-    return cleaning.sheet(value if isinstance(value, str) else json.dumps(value, default=str))
+    if isinstance(value, str):
+        return cleaning.sheet(value)
+    return cleaning.sheet(json.dumps(value, default=str, ensure_ascii=False))

@@ -42,12 +42,17 @@ def found(logs: Path | None = None) -> list[Listed]:
 
     A database that does not answer is asked once, however many sweeps it holds.
     """
-    from trainlab.sweeps.queue import Queue, QueueError
+    from trainlab.sweeps.faults import QueueError
+    from trainlab.sweeps.queue import Queue
 
     place = (logs or paths.logs()) / definition.SWEEPS
     silent: dict[str | None, str] = {}  # databases, with what they failed with
     sweeps = []
-    for folder in place.iterdir() if place.is_dir() else ():
+    try:
+        folders = [*place.iterdir()] if place.is_dir() else []
+    except OSError as error:
+        raise UserError(f"{place} can't be read: {error.strerror}. Its owner: ls -ld {place}") from None
+    for folder in folders:
         if folder.name.startswith(".") or not folder.is_dir():
             continue
         known: Definition | None = None
@@ -81,8 +86,10 @@ def _created(folder: Path) -> float | None:
 def listing(sweeps: Sequence[Listed]) -> Text:
     """Return all sweeps as a table: state, trials by their states, the best value, age.
 
-    One that can't be read stands there with the reason in place of them.
+    One that can't be read stands there as that, with the reason in a line below.
     """
+    from rich.text import Text
+
     of = [Counter(each.state for each in sweep.trials) for sweep in sweeps]
     known = [("trials", [str(len(each.trials)) for each in sweeps])]
     known += [(name, [str(each[name] or "") for each in of]) for name in (*ENDED, "running", "waiting")]
@@ -98,7 +105,8 @@ def listing(sweeps: Sequence[Listed]) -> Text:
         Column("goal", goals),
         Column("age", [age(each) for each in started], right=True),
     ]
-    return table_text(shown)
+    faults = (f"{each.name} can't be read: {' '.join(each.fault.split())}" for each in sweeps if each.fault)
+    return Text("\n").join([table_text(shown), *(Text(printable(each)) for each in faults)])
 
 
 def as_json(sweeps: Sequence[Listed]) -> str:
@@ -111,6 +119,7 @@ def as_json(sweeps: Sequence[Listed]) -> str:
             {
                 "sweep": each.name,
                 "state": state(each),
+                "fault": each.fault or None,
                 "trials": len(each.trials),
                 "by_state": {str(name): of[name] for name in STATES},
                 "best": best[0].value if best else None,
@@ -124,7 +133,7 @@ def as_json(sweeps: Sequence[Listed]) -> str:
 def state(sweep: Listed) -> str:
     """Return whether a sweep goes on, and where; a trial whose process here is gone runs no more."""
     if sweep.fault:
-        return printable(f"unreadable: {' '.join(sweep.fault.split())}")
+        return "unreadable"
     running = [each.owner for each in sweep.trials if each.state == "running" and each.owner]
     mark, one_machine = owners.token(), sweep.definition is not None and sweep.definition.at is None
     places = dict.fromkeys(

@@ -14,6 +14,7 @@ from trainlab import literals, untrusted
 from trainlab.cleaning import printable
 from trainlab.errors import UserError, nearest, some
 from trainlab.headless import finding
+from trainlab.headless.parameters import module_file
 from trainlab.run import metrics, naming
 from trainlab.sweeps import checking, space
 from trainlab.sweeps.definition import LONGEST_NAME, Definition
@@ -43,6 +44,7 @@ class Order:
         options: Those of OPTIONS that were said.
         name: Of the sweep.
         at: The address of its database.
+        working_folder: Where trials begin and a module is looked for, if not here.
     """
 
     program: str
@@ -53,6 +55,7 @@ class Order:
     options: Mapping[str, Any] = field(default_factory=dict)
     name: str | None = None
     at: str | None = None
+    working_folder: str = ""
 
     def told(self, words: Sequence[str], options: Mapping[str, Any], **others: Any) -> Order:
         """Return the order with what the command line says, which wins; `others` are attributes."""
@@ -89,15 +92,23 @@ def from_file(path: Path) -> Order:
     beside = path.resolve().parent / program
     fixed = {}
     for key, value in table.get("fixed", {}).items():
+        space.check_key(key)
+        if key in table.get("space", {}):
+            raise UserError(
+                f"{path}: {printable(key)} stands under fixed and under space. Leave one of them out."
+            )
         try:
             fixed[key] = space.text(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: fixed.{printable(key)}: {error}.") from None
+    function = finding.is_function(program)
+    near = function and module_file(program.partition(":")[0], [str(beside.parent)])
     return Order(
         str(beside) if beside.is_file() else program,
         space.from_table(table.get("space", {})),
         fixed,
-        module=finding.is_function(program),
+        module=function,
+        working_folder=str(beside.parent) if near else "",
         options={key: table[key] for key in OPTIONS if key in table},
     )
 
@@ -134,7 +145,10 @@ def define(order: Order, logs: Path | None = None) -> tuple[Definition, list[str
             f"--seeds {seeds} sets the setting seed, which is given too. Leave one of the two out; the first "
             "seed is --seed."
         )
-    found = checking.check(program, order.space, {**order.fixed, **own}, module=order.module, logs=logs)
+    folder = order.working_folder or str(Path.cwd())
+    found = checking.check(
+        program, order.space, {**order.fixed, **own}, module=order.module, logs=logs, folder=folder
+    )
     remarks = [] if found.known else [_unknown(program)]
     method, trials = _extent(found.space, order.options, remarks)
     mode = _mode(order, found, remarks)
@@ -144,7 +158,7 @@ def define(order: Order, logs: Path | None = None) -> tuple[Definition, list[str
         _definition(
             name=order.name or f"{naming.slug(stem)[: LONGEST_NAME - len(time) - 1]}-{time}",
             arguments=list(order.arguments),
-            working_folder=str(Path.cwd()),
+            working_folder=folder,
             mode=mode,
             method=method,
             trials=trials,
@@ -165,6 +179,7 @@ def check_same(definition: Definition, order: Order) -> None:
     if program and not definition.module:
         program = str(finding.find_program(program))
     different = [order.program] if program not in ("", definition.program) else []
+    different += ["-m"] if order.module and not definition.module else []
     different += [
         key
         for key in varied.keys() | order.fixed.keys()
@@ -199,7 +214,9 @@ def _definition(**fields: Any) -> Definition:
         first = error.errors()[0]
         name = str(first["loc"][0])
         reason = first["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
-        said = "" if name in ("name", "at") else f" {first['input']}"
+        given = str(first["input"])
+        given = repr(given) if first["type"] == "int_type" and given.isdecimal() else given  # "3" of a file
+        said = "" if name in ("name", "at") else f" {printable(given)[:100]}"
         raise UserError(f"--{name}{said}: {reason}.") from None
 
 
@@ -240,13 +257,14 @@ def _mode(order: Order, found: Checked, remarks: list[str]) -> str:
     if not goal:
         known = f" Earlier runs have logged: {some(logged)}." if logged else ""
         raise UserError(f"Which metric is the goal? Say it, such as --goal val/loss.{known}")
+    odd = ""
     if logged and goal not in found.tags:
-        hint = nearest(goal, logged)
-        remarks.append(f"warning: no earlier run of {Path(order.program).stem} has logged {goal!r}.{hint}")
+        odd = f"no earlier run of {Path(order.program).stem} has logged {goal!r}.{nearest(goal, logged)}"
+        remarks.append(f"warning: {odd}")
     way = mode or found.directions.get(goal) or metrics.well_known(goal)
     if way is None:
         raise UserError(
             f"--goal {goal}: nothing says whether less or more of it is better. Say it: --mode min, or "
-            "--mode max."
+            "--mode max." + (f" But {odd}" if odd else "")
         )
     return way

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trainlab import extras, paths
-from trainlab.cleaning import printable
 from trainlab.errors import UserError
 from trainlab.sweeps import database, space, storage
 from trainlab.sweeps.definition import Definition, folder
+from trainlab.sweeps.faults import QueueError, explained
 from trainlab.sweeps.trial import Ended, Owner, State, Trial
 
 if TYPE_CHECKING:
@@ -42,17 +42,6 @@ OF_OURS: dict[str, State] = {theirs: ours for ours, theirs in OF_OPTUNA.items()}
 
 
 LOCK_OF_TABLES = 713  # any number that all processes of ours have
-
-
-class QueueError(UserError):
-    """The sweep's database can't be reached, or holds no such sweep.
-
-    `passing` tells whether it is worth asking again: the database is gone or busy, not damaged.
-    """
-
-    def __init__(self, text: str, *, passing: bool = False) -> None:
-        super().__init__(text)
-        self.passing = passing
 
 
 class _Facts(BaseModel):
@@ -138,7 +127,7 @@ class Queue:
         path = folder(definition.name, logs).absolute() / file
         at = at or definition.at
         where = database.shown(at) if at else str(path)
-        with _explained(where, definition.name):
+        with explained(where, definition.name):
             if at:
                 options = database.server_options(at)
                 with options["creator"]() as guard:  # two that make the tables at once would trip each other
@@ -147,11 +136,23 @@ class Queue:
             database.check_file(path)
             lock = path.with_name(database.LOCK)
             with database.locked(lock):
-                return cls(definition, Study(database.file_options(path), lock), where)
+                return cls(definition, Study(database.file_options(path), lock, path), where)
 
     def close(self) -> None:
         """Let go of the database."""
         self._study.close()
+
+    def is_current(self) -> bool:
+        """Tell whether the database holds this very study still, and not one that was made anew."""
+        with self._explained():
+            return self._study.is_current()
+
+    def is_over(self) -> bool:
+        """Tell whether no trial waits or runs."""
+        from optuna.trial import TrialState
+
+        with self._explained(), self._study.engine.connect() as connection:
+            return not self._study.count(connection, TrialState.WAITING, TrialState.RUNNING)
 
     def take(self, owner: Owner) -> Trial | None:
         """Give the first trial that waits to an owner, with its settings; None where none waits."""
@@ -256,6 +257,11 @@ class Queue:
                 return False
             self._change(connection, row, "running", owner=owner, beats=_facts(row).beats + 1)
         return True
+
+    def count(self) -> int:
+        """Return how many trials there are."""
+        with self._explained(), self._study.engine.connect() as connection:
+            return self._study.count(connection)
 
     def add(self, count: int) -> None:
         """Add trials that wait; of a grid the next combinations.
@@ -367,31 +373,7 @@ class Queue:
         return known[self.definition.prune]() if self.definition.prune in known else None
 
     def _explained(self) -> contextlib.AbstractContextManager[None]:
-        return _explained(self.where, self.definition.name)
-
-
-@contextlib.contextmanager
-def _explained(where: str, name: str) -> Iterator[None]:
-    """Turn what a database can say into a sentence."""
-    from optuna.exceptions import OptunaError
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        # the last of them: what Optuna and we say to tables that somebody has written into
-        known = (SQLAlchemyError, OptunaError, OSError, RuntimeError, LookupError, ValueError, TypeError)
-        if not isinstance(error, known + database.server_errors()):
-            raise
-        said, kind = database.fault(error)
-        hint = {
-            "passing": "The trials that run go on. Is there room on its disk, and is it up? trainlab doctor",
-            "refused": f"Put its password into the environment, {database.PASSWORDS[0]}, and correct --at.",
-            "damaged": f"The runs are whole, and the study can be made anew: trainlab sweep rebuild {name}",
-        }[kind]
-        raise QueueError(f"{where}: {printable(said)[:300]}. {hint}", passing=kind == "passing") from error
+        return explained(self.where, self.definition.name)
 
 
 def rebuild(
@@ -421,7 +403,7 @@ def rebuild(
         return objective.value(run, definition.goal, definition.mode)
 
     place = Path(logs).expanduser() if logs else paths.logs()
-    known = recovery.trials(definition, place, value_of or best)
+    known, reports = recovery.found(definition, place, value_of or best)
     now = f"{datetime.now(UTC):%Y%m%d-%H%M%S.%f}"
     path = folder(definition.name, logs).absolute() / database.FILE
     new = path.with_name(f"{path.name}.new")
@@ -435,11 +417,15 @@ def rebuild(
         with queue._study.created(definition.name, definition.mode, aside) as connection:
             queue._study.note(connection, storage.mark(folder(definition.name, logs)))
             queue._add(connection, 0, definition.trials, known)
+            queue._study.add_reports(connection, reports)
         if at:
             return queue
         queue.close()
-        database.move(path, path.with_name(f"study-{now}.db"))
-        database.move(new, path)
+        with database.locked(
+            path.with_name(database.LOCK)
+        ):  # a worker may be about to write into the old one
+            database.move(path, path.with_name(f"study-{now}.db"))
+            database.move(new, path)
     return Queue.open(definition, at, logs)
 
 

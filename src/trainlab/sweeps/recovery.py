@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from trainlab.run import find, lock, record
 from trainlab.sweeps import objective, space
 from trainlab.sweeps.definition import MOST_TRIALS, Definition
-from trainlab.sweeps.pruning import PRUNED, not_finite
+from trainlab.sweeps.pruning import PRUNED, is_reported, not_finite
 from trainlab.sweeps.trial import KILLED, Trial
 
 if TYPE_CHECKING:
@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Known = dict[str, tuple["Path", record.Record]]  # the runs of a trial, by 'experiment/run'
+Curve = list[tuple[int, float]]  # ordinals of validations, and the goal's values
 
 
-def trials(definition: Definition, logs: Path, value_of: Callable[[Path], float | None]) -> dict[int, Trial]:
-    """Return the trials of a sweep that have runs, by number, as these runs show them.
+def found(
+    definition: Definition, logs: Path, value_of: Callable[[Path], float | None]
+) -> tuple[dict[int, Trial], dict[int, Curve]]:
+    """Return the trials of a sweep that have runs, by number, as these runs show them, and their reports.
 
     A trial whose runs have all ended has ended; one that is running still is running, and nobody's: whoever
     sees it adopts it. The others wait, and go on with the runs that they have.
@@ -29,6 +32,9 @@ def trials(definition: Definition, logs: Path, value_of: Callable[[Path], float 
         definition: The sweep.
         logs: The folder of runs; what lies in there may be an enemy's.
         value_of: What a run has come to, None where its goal has no value.
+
+    Returns:
+        The trials, and what a pruner compares of them: what was reported of each, as it was then.
     """
     found: dict[int, Known] = {}
     for folder, fault in find.run_folders(logs) if logs.is_dir() else ():
@@ -38,7 +44,21 @@ def trials(definition: Definition, logs: Path, value_of: Callable[[Path], float 
             if known and mark and mark.name == definition.name and mark.trial < MOST_TRIALS:
                 label = folder.relative_to(logs).as_posix()
                 found.setdefault(mark.trial, {})[label] = folder, known
-    return {number: _trial(definition, number, runs, value_of) for number, runs in found.items()}
+    trials = {number: _trial(definition, number, runs, value_of) for number, runs in found.items()}
+    if definition.prune == "none":
+        return trials, {}
+    return trials, {number: _reports(definition, runs) for number, runs in found.items()}
+
+
+def _reports(definition: Definition, known: Known) -> Curve:
+    """Return what was reported of a trial: of several seeds the first one's values."""
+    first = definition.seed if definition.seeds > 1 else 0
+    runs = sorted((each.started, folder) for folder, each in known.values() if _seed(each) == first)
+    for _, folder in runs[-1:]:
+        with suppress(OSError):
+            values = objective.Goal(folder, definition.goal).values()
+            return [(place, each) for place, each in enumerate(values) if is_reported(place)]
+    return []
 
 
 def _trial(  # noqa: PLR0911 - the ways in which a trial ends

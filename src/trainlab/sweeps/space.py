@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 LARGEST_GRID = 100_000  # combinations
+EXACT = 1 << 53  # whole numbers up to that are told apart by a search, whose numbers are floats
+LONGEST = 300  # digits of a whole number: one of more is no float, and JSON's readers refuse it
 DEEPEST = 3  # lists within lists of one value
 _NUMBER = r"[-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})(?::(.*))?")
+_HALF = re.compile(rf"\s*{_NUMBER}\s*(?:\.\.|…).*|\s*(?:\.\.|…)\s*{_NUMBER}\s*(?::.*)?")  # or badly written
 _LIST = re.compile(r"(?<!\\),")  # `\,` is a comma of the value
 _SCALARS = (bool, int, float, str, type(None))  # what Optuna keeps as it is
 
@@ -80,6 +83,7 @@ def parse(words: Iterable[str]) -> tuple[Space, dict[str, str]]:
                 f"{word!r} is neither a setting nor something to vary. Expected key=value, a list such as "
                 "margin=1,3,5 or a range such as margin=1..9."
             )
+        check_key(key)
         if secrets.is_secret(key, value):
             raise UserError(no_secret(key))
         if key in space or key in fixed:
@@ -89,9 +93,17 @@ def parse(words: Iterable[str]) -> tuple[Space, dict[str, str]]:
             space[key] = _choice(key, texts, word)
         elif match := _RANGE.fullmatch(value):
             space[key] = _range(key, *match.groups())
+        elif _HALF.fullmatch(value):
+            raise UserError(_no_range(word, key))
         else:
             fixed[key] = texts[0]
     return space, fixed
+
+
+def check_key(key: str) -> None:
+    """Raise UserError where a setting's name would not come through a command line as it is."""
+    if not key or key.startswith("-") or "=" in key or not key.isprintable() or key != "".join(key.split()):
+        raise UserError(f"{printable(key)!r} names no setting. Expected a name such as margin.")
 
 
 def from_table(table: Mapping[str, Any]) -> Space:
@@ -101,6 +113,7 @@ def from_table(table: Mapping[str, Any]) -> Space:
     """
     space: Space = {}
     for key, given in table.items():
+        check_key(key)
         if secrets.is_secret(key, "a value"):
             raise UserError(no_secret(key))
         shown = printable(key)
@@ -117,13 +130,13 @@ def from_table(table: Mapping[str, Any]) -> Space:
             if not {"low", "high"} <= given.keys():
                 raise UserError(f"{shown}: a range has low and high, such as {{low = 1, high = 9}}.")
             if not isinstance(given.get("log", False), bool):
-                raise UserError(f"{shown}: log is true or false, and not {given['log']!r}.")
+                raise UserError(f"{shown}: log is true or false, and not {_shown(given['log'])}.")
             space[key] = _checked_range(
                 shown, given["low"], given["high"], given.get("log", False), given.get("step")
             )
         else:
             raise UserError(
-                f"{shown}={printable(str(given))}: to vary it takes a list, [1, 3, 5], or a range, "
+                f"{shown}={_shown(given)}: to vary it takes a list, [1, 3, 5], or a range, "
                 "{low = 1, high = 9}. One value belongs under fixed."
             )
     return space
@@ -200,6 +213,8 @@ def _choice(key: str, texts: list[str], word: str) -> Choice:
                 rf"{word}: a comma separates the values of a list. Write one inside of a value as '\,', such "
                 rf"as '{key}=(3\,4),(5\,6)', or name the values in a file."
             )
+        if _HALF.fullmatch(each) and not _RANGE.fullmatch(each):
+            raise UserError(_no_range(word, key))
         if _RANGE.fullmatch(each):
             raise UserError(
                 f"{word}: a range inside of a list. Give {key} either a list or a range: {key}=1,3,5 or "
@@ -224,9 +239,9 @@ def _check_plain(key: str, value: Any, depth: int = 0) -> None:
     if isinstance(value, list) and depth < DEEPEST:
         for each in value:
             _check_plain(key, each, depth + 1)
-    elif type(value) not in _SCALARS or (isinstance(value, float) and not math.isfinite(value)):
+    elif type(value) not in _SCALARS or (isinstance(value, int | float) and not _is_finite(value)):
         raise UserError(
-            f"{key}: {printable(str(value))} can't be tried. Expected text, a finite number, true, false or "
+            f"{key}: {_shown(value)} can't be tried. Expected text, a finite number, true, false or "
             "a list of these."
         )
 
@@ -246,15 +261,43 @@ def _range(key: str, low: str, high: str, how: str | None) -> Range:
 
 
 def _number(written: str) -> float:
-    return float(written) if re.search(r"[.eE]", written) else int(written)
+    return float(written) if re.search(r"[.eE]", written) or len(written) > LONGEST else int(written)
+
+
+def _is_finite(number: float) -> bool:
+    return abs(number) < 10**LONGEST if isinstance(number, int) else math.isfinite(number)
+
+
+def _shown(value: Any) -> str:
+    """Return a value for people, whatever it is: numbers may have more digits than Python prints."""
+    try:
+        return printable(str(value))[:100]
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} of that size"
+
+
+def _no_range(word: str, key: str) -> str:
+    return (
+        f"{word}: a range has two ends with two dots between, such as {key}=0.1..0.5. If it is text, name "
+        "it in a file, under fixed."
+    )
+
+
+def _check_end(key: str, name: str, each: Any) -> None:
+    if type(each) not in (int, float) or not _is_finite(each):
+        raise UserError(f"{key}: {name} is {_shown(each)}. Expected a finite number.")
+    if type(each) is int and abs(each) > EXACT:
+        raise UserError(
+            f"{key}: {name} is {_shown(each)}. A search can't tell whole numbers beyond 2^53 apart. Expected "
+            f"smaller ones, or numbers with a point, such as {float(each)}."
+        )
 
 
 def _checked_range(key: str, low: Any, high: Any, log: bool, step: Any) -> Range:
     for name, each in {"low": low, "high": high, "step": step}.items():
         if each is None and name == "step":
             continue
-        if type(each) not in (int, float) or not math.isfinite(each):
-            raise UserError(f"{key}: {name} is {printable(str(each))}. Expected a finite number.")
+        _check_end(key, name, each)
     written = f"{key}={low}..{high}"
     if low == high:
         raise UserError(f"{written}: both ends are equal. One value is written {key}={low}.")
@@ -268,6 +311,10 @@ def _checked_range(key: str, low: Any, high: Any, log: bool, step: Any) -> Range
         raise UserError(f"{written}:{step}: a step is above 0.")
     if step is not None and step > high - low:
         raise UserError(f"{written}:{step}: the step is larger than the whole range, {high - low}.")
+    if not math.isfinite(high - low):
+        raise UserError(f"{written}: the range is wider than a number can be. Expected smaller ends.")
+    if step is not None and (high - low) / step > EXACT:
+        raise UserError(f"{written}:{step}: more steps than can be counted. Expected a larger step.")
     if not all(isinstance(each, int) for each in (low, high, 1 if step is None else step)):
         low, high, step = float(low), float(high), None if step is None else float(step)
     return Range(low, high, log, step)

@@ -19,11 +19,12 @@ import optuna
 import sqlalchemy
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages._rdb import models
+from optuna.storages._rdb import storage as rdb
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from sqlalchemy import Connection, insert, select, update
 
-from trainlab.sweeps.database import locked
+from trainlab.sweeps import database, tables
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +42,7 @@ _ReportKind = models.TrialIntermediateValueModel.TrialIntermediateValueType
 
 Distributions = Mapping[str, BaseDistribution]
 
+rdb._VersionManager = tables.Versions  # type: ignore[misc]
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
@@ -91,12 +93,19 @@ _shared: dict[str, tuple[sqlalchemy.Engine, optuna.storages.BaseStorage]] = {}
 class Study:
     """One study in a database."""
 
-    def __init__(self, options: Mapping[str, Any], lock: Path | None = None, shared: str = "") -> None:
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        lock: Path | None = None,
+        file: Path | None = None,
+        shared: str = "",
+    ) -> None:
         """Reach a database.
 
         Args:
             options: Of SQLAlchemy's `create_engine`, with the `url`.
             lock: SQLite's writers hold this file.
+            file: That of SQLite: once another one stands in its place, nothing more is written to it.
             shared: What names a database that all of its studies reach by one engine: a server has only so
                 many connections to give, and a worker may know hundreds of sweeps.
         """
@@ -110,6 +119,7 @@ class Study:
         if shared:
             _shared[shared] = self.engine, self._storage
         self._lock, self._is_shared = lock, bool(shared)
+        self._file = database.File(file) if file else None
         self._key, self._name = 0, ""
 
     def close(self) -> None:
@@ -123,7 +133,9 @@ class Study:
         """Open a transaction; of SQLite's there is one at a time, by a lock beside the database too."""
         with contextlib.ExitStack() as stack:
             if self._lock:
-                stack.enter_context(locked(self._lock))
+                stack.enter_context(database.locked(self._lock))
+            if self._file and not self._file.is_there():
+                raise FileNotFoundError(self._file.path)
             connection = stack.enter_context(self.engine.connect())
             if self._lock:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -156,10 +168,21 @@ class Study:
 
     def open(self, name: str) -> bool:
         """Look for the study of a name, and tell whether it is there."""
+        self._name = name
         with self.engine.connect() as connection:
-            key = connection.scalar(select(_studies.c.study_id).where(_studies.c.study_name == name))
-        self._key, self._name = key or 0, name
+            key = connection.scalar(self._keyed())
+        self._key = key or 0
         return key is not None
+
+    def is_current(self) -> bool:
+        """Tell whether this is the study of its name still: it may have been deleted, or made anew."""
+        if self._file:
+            return self._file.is_there()
+        with self.engine.connect() as connection:
+            return bool(self._key) and self._key == connection.scalar(self._keyed())
+
+    def _keyed(self) -> sqlalchemy.Select[Any]:
+        return select(_studies.c.study_id).where(_studies.c.study_name == self._name)
 
     def note(self, connection: Connection, text: str) -> None:
         """Write a text beside a new study, for `notes`."""
@@ -214,14 +237,19 @@ class Study:
         rows = [(row.key, name, value) for name, value in settings.items() if name not in row.settings]
         _insert_settings(connection, rows, distributions)
 
-    def count(self, connection: Connection) -> int:
-        """Return how many trials there are."""
-        chosen = _trials.c.study_id == self._key
-        return connection.scalar(select(sqlalchemy.func.count()).select_from(_trials).where(chosen)) or 0
+    def count(self, connection: Connection, *states: TrialState) -> int:
+        """Return how many trials there are, all or those in some states."""
+        query = select(sqlalchemy.func.count()).select_from(_trials).where(_trials.c.study_id == self._key)
+        return connection.scalar(query.where(_trials.c.state.in_(states)) if states else query) or 0
 
     def next_waiting(self, connection: Connection) -> Row | None:
-        """Return the first trial that waits, less its settings; nobody else sees it until the commit."""
-        return self._one(connection, _trials.c.state == TrialState.WAITING, skip_locked=True)
+        """Return the first trial that waits, less its settings; nobody else sees it until the commit.
+
+        Of a study that has been put aside for another one none waits.
+        """
+        waits = _trials.c.state == TrialState.WAITING
+        named = _trials.c.study_id == self._keyed().scalar_subquery()
+        return self._one(connection, sqlalchemy.and_(waits, named), skip_locked=True)
 
     def row(self, connection: Connection, number: int) -> Row | None:
         """Return a trial, less its settings; nobody else changes it until the commit."""
@@ -259,11 +287,27 @@ class Study:
 
     def report(self, connection: Connection, row: Row, ordinal: int, value: float) -> None:
         """Write a trial's value at one validation, or replace it."""
-        stored, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
-        place = (_reports.c.trial_id == row.key, _reports.c.step == ordinal)
-        known = {"intermediate_value": stored, "intermediate_value_type": kind}
+        place, known = (_reports.c.trial_id == row.key, _reports.c.step == ordinal), _reported(value)
         if not connection.execute(update(_reports).where(*place).values(**known)).rowcount:
             connection.execute(insert(_reports).values(trial_id=row.key, step=ordinal, **known))
+
+    def add_reports(self, connection: Connection, reports: Mapping[int, Iterable[tuple[int, float]]]) -> None:
+        """Write what trials, by their numbers, had come to at their validations: ordinals and values."""
+        found = select(_trials.c.number, _trials.c.trial_id).where(_trials.c.study_id == self._key)
+        keys = {each.number: each.trial_id for each in connection.execute(found)}
+        stored = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
+        rows = [
+            {
+                "trial_id": keys[number],
+                "step": ordinal,
+                "intermediate_value": value,
+                "intermediate_value_type": kind,
+            }
+            for number, curve in reports.items()
+            for ordinal, (value, kind) in ((place, stored(each)) for place, each in curve)
+        ]
+        if rows:
+            connection.execute(insert(_reports), rows)
 
     def last_report(self, connection: Connection, row: Row) -> float | None:
         """Return the last finite value that was reported of a trial."""
@@ -337,6 +381,11 @@ def _insert_settings(
     ]
     if known:
         connection.execute(insert(_params), known)
+
+
+def _reported(value: float) -> dict[str, Any]:
+    stored, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
+    return {"intermediate_value": stored, "intermediate_value_type": kind}
 
 
 def _value(key: int, value: float) -> dict[str, Any]:

@@ -109,6 +109,8 @@ def _typed(verb: str, *words: str) -> str:
 def longer(definition: Definition, trial: Trial, logs: Path | None = None) -> str:
     """Return the command that runs a trial's settings once more, for longer where a setting says how long."""
     settings: dict[str, Any] = {**definition.fixed, **trial.settings}
+    if definition.seeds > 1:
+        settings["seed"] = definition.seed  # of its first run
     known: dict[str, Any] = {}
     if trial.runs and (folder := run_folder(runs_of_seeds(definition, trial)[0], logs)):
         with suppress(UserError):
