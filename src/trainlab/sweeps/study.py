@@ -19,12 +19,11 @@ import optuna
 import sqlalchemy
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages._rdb import models
-from optuna.storages._rdb import storage as rdb
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from sqlalchemy import Connection, insert, select, update
 
-from trainlab.sweeps import database, tables
+from trainlab.sweeps import database
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +41,6 @@ _ReportKind = models.TrialIntermediateValueModel.TrialIntermediateValueType
 
 Distributions = Mapping[str, BaseDistribution]
 
-rdb._VersionManager = tables.Versions  # type: ignore[misc]
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
