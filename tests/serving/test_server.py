@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import pty
 import shutil
 import signal
 import socket
@@ -13,19 +12,20 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import served_bundles
 from running_server import RunningServer
+from terminal import in_terminal
 from trainlab.errors import UserError
 from trainlab.serving import server as module
 from waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 pytest.importorskip("onnx")
 pytest.importorskip("fastapi")
@@ -172,16 +172,16 @@ def test_a_hangup_during_the_start_is_not_lost(
     models: Path, names: list[str], free_port: Callable[[], int]
 ) -> None:
     running = RunningServer(models, free_port())
-    until(lambda: "SigCgt" in (caught := status(running)) and int(caught["SigCgt"], 16) & 1, "a handler")
+    until(lambda: caught(running) >> signal.SIGHUP - 1 & 1, "a handler")
     running.process.send_signal(signal.SIGHUP)
     with running:
         until(lambda: running.state()["loads"] >= 2, "a second load")
 
 
-def status(server: RunningServer) -> dict[str, str]:
-    """Return what the kernel says of the process."""
-    with open(f"/proc/{server.process.pid}/status") as file:
-        return dict(line.rstrip().split(":\t", 1) for line in file if ":\t" in line)
+def caught(server: RunningServer) -> int:
+    """Return which signals a process has handlers for, as a bit each."""
+    text = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(text.partition("SigCgt:")[2].split()[0], 16)
 
 
 def test_clients_that_never_end_their_request_keep_nobody_from_an_answer(server: RunningServer) -> None:
@@ -215,8 +215,7 @@ def test_a_connection_without_a_request_is_ended_after_a_while(server: RunningSe
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
         began = time.monotonic()
-        with pytest.raises(ConnectionResetError):
-            connection.recv(1)
+        assert connection.recv(1) == b""
         assert 8 < time.monotonic() - began < 20
 
 
@@ -301,35 +300,11 @@ def test_ctrl_c_ends_it_without_a_traceback(server: RunningServer) -> None:
     assert "Traceback" not in server.log
 
 
-def test_it_ends_with_the_terminal_it_was_started_in(
+def test_it_ends_with_the_terminal_that_it_was_started_in(
     models: Path, names: list[str], free_port: Callable[[], int]
 ) -> None:
-    port, (inner, outer) = free_port(), pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "trainlab.serving.server", "--port", str(port)],
-        env=os.environ | {"TRAINLAB_MODELS": str(models)},
-        stdin=outer,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
-    )
-    os.close(outer)
-    try:
-        until(lambda: listens(port), "a server that answers")
-        os.close(inner)
-        assert process.wait(15) == 0
-    finally:
-        process.kill()
-        process.wait()
-
-
-def listens(port: int) -> bool:
-    connection: Any = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", "/ready")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()
+    command = [sys.executable, "-m", "trainlab.serving.server", "--port", str(free_port())]
+    environment = os.environ | {"TRAINLAB_MODELS": str(models)}
+    with in_terminal(command, models.parent, environment) as terminal:
+        terminal.until("serving at http://127.0.0.1:")
+    assert terminal.process.returncode == 0
