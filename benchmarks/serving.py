@@ -201,7 +201,7 @@ def loaded(process: psutil.Process, port: int, rate: int, titles: list[str]) -> 
 
 
 async def asked(port: int, rate: int, seconds: float, titles: list[str]) -> tuple[list[float], list[int]]:
-    """Ask at a steady rate over open connections; return each one's seconds from when it was due, and status."""
+    """Ask at a steady rate over open connections; return seconds from when each was due, and status."""
     due: asyncio.Queue[tuple[float, str]] = asyncio.Queue()
     times: list[float] = []
     statuses: list[int] = []
@@ -238,7 +238,7 @@ def served_text(starts: list[float], cpu: list[float], rows: list[list[float]]) 
     )
     head = ("requests/s", "answered", "refused", "p50 ms", "p95 ms", "CPU ms each", "memory MB")
     return (
-        f"\nA server of this network with {ITEMS:,} items, {SECONDS} s at each rate, {CONNECTIONS} connections; "
+        f"\nA server of this network with {ITEMS:,} items; {SECONDS} s a rate, {CONNECTIONS} connections; "
         f"the machine has {os.cpu_count()} cores, which the client shares, and its load was "
         f"{os.getloadavg()[0]:.0f}:\n\n| {' | '.join(head)} |\n{'|---' * len(head)}|\n{table}\n\n"
         f"From its start to its first answer: {', '.join(f'{each:.1f}' for each in starts)} s, of which CPU "

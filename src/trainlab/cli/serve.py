@@ -85,6 +85,7 @@ def name_of(wanted: str, logs: Path | None) -> str:
     raise UserError(
         f"No bundle and no run {wanted!r}.{nearest(wanted, alike)} "
         f"Bundles in {place}: {some(known)}. Runs in {folder}: {some(sorted(runs, reverse=True))}."
+        f"{'' if known or runs else ' Train one first, such as: trainlab run news'}"
     )
 
 
@@ -99,7 +100,7 @@ def of_run(folder: Path, known: Sequence[str]) -> str:
     for each in reversed(noted if isinstance(noted, list) else []):
         if isinstance(each, dict) and each.get("kind") in served.KINDS and each.get("folder") in known:
             return str(each["folder"])
-    print(printable(f"{folder.name} has no bundle in {paths.models()} yet: it is exported first."))
+    print(printable(f"{folder.resolve().name} has no bundle in {paths.models()} yet: it is exported first."))
     return export.export(folder, recipe_of(folder), paths.models()).folder.name
 
 

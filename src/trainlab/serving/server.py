@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import logging
 import os
 import resource
@@ -126,9 +127,13 @@ def bound(host: str, port: int) -> socket.socket:
         sock.listen(BACKLOG)  # whoever comes during the load is answered after it; no second server comes
     except OSError as error:
         sock.close()
+        ways_out = {
+            errno.EADDRINUSE: f"Is a server running there already? Another port: --port {port % 65535 + 1}",
+            errno.EADDRNOTAVAIL: "--host takes an address of this machine.",
+            errno.EACCES: "Ports below 1024 are the system's. Another port: --port 8000",
+        }
         raise UserError(
-            f"{host}:{port}: {error.strerror}. Is a server running there already? "
-            f"Another port: --port {port % 65535 + 1}"
+            f"{host}:{port}: {error.strerror}. {ways_out.get(error.errno or 0, '')}".strip()
         ) from None
     return sock
 
