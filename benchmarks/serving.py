@@ -45,7 +45,7 @@ from trainlab.serving.texts import Texts
 from trainlab.system import hardware
 
 ROUNDS, TEXTS = 5, 40
-ITEMS, RATES, SECONDS, CONNECTIONS = 160_000, (25, 50, 100), 10, 32
+ITEMS, CONNECTIONS = 160_000, 32
 STARTS = 3
 
 
@@ -53,7 +53,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", default="last", help="a run of news")
     parser.add_argument("--output", type=Path, help="where the table goes; default: printed")
+    parser.add_argument("--rates", default="25,50,100", help="requests a second")
+    parser.add_argument("--seconds", type=float, default=20, help="at each rate")
     options = parser.parse_args()
+    rates = [int(each) for each in options.rates.split(",")]
     run = find.find(options.run, experiment="news", having=BEST)
     noted = record.read(run).exports[-1]  # type: ignore[attr-defined]
     exported = bundle.read(paths.models() / noted["folder"])
@@ -68,7 +71,7 @@ def main() -> None:
     sizes = {name: len(content) for name, content in exported.content.items()}
     table = text_of(times, sizes, exported.json("card.json")["gate"])
     with tempfile.TemporaryDirectory() as folder:
-        table += served_text(*served(exported, Path(folder), titles))
+        table += served_text(*served(exported, Path(folder), titles, rates, options.seconds), options.seconds)
     if options.output:
         options.output.write_text(table)
     print(table)
@@ -120,7 +123,7 @@ def text_of(times: dict[str, tuple[float, float]], sizes: dict[str, int], figure
 
 
 def served(
-    exported: bundle.Bundle, models: Path, titles: list[str]
+    exported: bundle.Bundle, models: Path, titles: list[str], rates: list[int], seconds: float
 ) -> tuple[list[float], list[float], list[list[float]]]:
     """Return the seconds of each cold start, the CPU seconds of each, and a row of figures for each rate."""
     environment = os.environ | {"TRAINLAB_MODELS": str(models), "SERVE_TOKEN": ""}
@@ -140,7 +143,7 @@ def served(
             starts.append(time.perf_counter() - began)
             cpu.append(sum(psutil.Process(process.pid).cpu_times()[:2]))
             if number == STARTS - 1:
-                rows = [loaded(psutil.Process(process.pid), port, rate, titles) for rate in RATES]
+                rows = [loaded(psutil.Process(process.pid), port, titles, rate, seconds) for rate in rates]
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()
@@ -181,11 +184,11 @@ def wait(port: int) -> None:
             connection.close()
 
 
-def loaded(process: psutil.Process, port: int, rate: int, titles: list[str]) -> list[float]:
+def loaded(process: psutil.Process, port: int, titles: list[str], rate: int, seconds: float) -> list[float]:
     """Return of a rate: answers of 200 and others, p50 and p95 in ms, CPU ms a request, memory in MB."""
     asyncio.run(asked(port, rate, 2, titles))  # warm
     before = sum(process.cpu_times()[:2])
-    times, statuses = asyncio.run(asked(port, rate, SECONDS, titles))
+    times, statuses = asyncio.run(asked(port, rate, seconds, titles))
     cpu = sum(process.cpu_times()[:2]) - before
     good = statuses.count(200)
     middle, late = (float(1e3 * np.quantile(times, share)) for share in (0.5, 0.95))
@@ -232,13 +235,13 @@ async def asked(port: int, rate: int, seconds: float, titles: list[str]) -> tupl
     return times, statuses
 
 
-def served_text(starts: list[float], cpu: list[float], rows: list[list[float]]) -> str:
+def served_text(starts: list[float], cpu: list[float], rows: list[list[float]], seconds: float) -> str:
     table = "\n".join(
         "| {:.0f} | {:.0f} | {:.0f} | {:.0f} | {:.0f} | {:.1f} | {:.0f} |".format(*row) for row in rows
     )
     head = ("requests/s", "answered", "refused", "p50 ms", "p95 ms", "CPU ms each", "memory MB")
     return (
-        f"\nA server of this network with {ITEMS:,} items; {SECONDS} s a rate, {CONNECTIONS} connections; "
+        f"\nA server of this network with {ITEMS:,} items; {seconds:g} s a rate, {CONNECTIONS} connections; "
         f"the machine has {os.cpu_count()} cores, which the client shares, and its load was "
         f"{os.getloadavg()[0]:.0f}:\n\n| {' | '.join(head)} |\n{'|---' * len(head)}|\n{table}\n\n"
         f"From its start to its first answer: {', '.join(f'{each:.1f}' for each in starts)} s, of which CPU "

@@ -167,6 +167,26 @@ def test_a_load_that_is_refused_leaves_what_was_served() -> None:
     assert served_by.now.names["sentiment"].startswith("other-")
 
 
+class Panic(BaseException):
+    """What a library of Rust raises."""
+
+
+def test_whatever_a_load_raises_is_told_and_leaves_what_was_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    served_by = Engine()
+    served_bundles.choose(paths.models(), write("sentiment", "mood"))
+    served_by.load()
+    before = served_by.now
+
+    def panic(_: object) -> None:
+        raise Panic("index out of bounds")
+
+    monkeypatch.setattr(engine, "read", panic)
+    with pytest.raises(UserError, match="can't be loaded: Panic: index out of bounds"):
+        served_by.load()
+    assert (served_by.now, served_by.loads) == (before, 2)
+    assert "Panic" in served_by.refused
+
+
 def test_a_flipped_bit_is_found_at_the_next_load() -> None:
     served_by, name = Engine(), write("sentiment", "mood")
     served_bundles.choose(paths.models(), name)

@@ -174,6 +174,14 @@ class Engine:
             except UserError as error:
                 self.refused = str(error)
                 raise
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except (
+                BaseException
+            ) as error:  # the tokenizer's library panics as none of Python's own exceptions
+                reason = " ".join(str(error).split())[:300]
+                self.refused = f"A bundle can't be loaded: {type(error).__name__}: {reason}"
+                raise BundleError(self.refused) from error
             finally:
                 self.loads += 1
 
