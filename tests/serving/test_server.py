@@ -172,10 +172,14 @@ def test_a_hangup_during_the_start_is_not_lost(
     models: Path, names: list[str], free_port: Callable[[], int]
 ) -> None:
     running = RunningServer(models, free_port())
-    until(lambda: caught(running) >> signal.SIGHUP - 1 & 1, "a handler")
-    running.process.send_signal(signal.SIGHUP)
-    with running:
+    try:
+        until(lambda: caught(running) >> signal.SIGHUP - 1 & 1, "a handler")
+        running.process.send_signal(signal.SIGHUP)
+        running.ready()
         until(lambda: running.state()["loads"] >= 2, "a second load")
+    finally:
+        running.process.kill()
+        running.process.wait()
 
 
 def caught(server: RunningServer) -> int:

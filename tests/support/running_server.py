@@ -53,7 +53,11 @@ class RunningServer:
             )
 
     def __enter__(self) -> RunningServer:
-        self.ready()
+        try:
+            self.ready()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
