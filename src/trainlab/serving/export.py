@@ -121,7 +121,7 @@ def finished(  # noqa: PLR0913, PLR0917
     """
     digest = bundle.seal(half, kind)
     bundle.read(half, digest)
-    folder = placed(half, target / f"{_short(run.name)}-{digest[: bundle.SHORT]}")
+    folder = placed(half, target / f"{_short(run.name)}-{digest[: bundle.SHORT]}", digest)
     bundle.trust(digest, folder.name)
     note(run, {"digest": digest, "folder": folder.name, "kind": kind, "precision": precision})
     return Exported(folder, digest, gate.figures, sum(path.stat().st_size for path in folder.iterdir()))
@@ -165,8 +165,13 @@ def card_of(recorded: Record, recipe: Recipe) -> dict[str, Any]:
     return _without_places(record.plain(known))
 
 
-def placed(half: Path, folder: Path) -> Path:
-    """Rename a folder to its place, and return that; one of the same name, so of the same digest, stays."""
+def placed(half: Path, folder: Path, digest: str) -> Path:
+    """Rename a folder to its place, and return that; the same one stays, a damaged one makes room, hidden."""
+    if folder.exists():
+        try:
+            bundle.read(folder, digest)
+        except bundle.BundleError:
+            folder.rename(tempfile.mkdtemp(prefix=f".damaged-{folder.name}-", dir=folder.parent))
     if not folder.exists():
         half.chmod(0o755)
         half.rename(folder)
