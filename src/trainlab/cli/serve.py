@@ -1,0 +1,125 @@
+"""The command that serves exported runs: a page, and what programs ask."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trainlab.cleaning import printable
+from trainlab.cli.options import Logs
+from trainlab.errors import UserError, nearest, some
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def serve(
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN|BUNDLE...", help="Runs, or folders in models/; a unique part will do."),
+    ],
+    host: Annotated[str, typer.Option(help="The address to serve at.")] = "127.0.0.1",
+    port: Annotated[str | None, typer.Option(metavar="PORT", help="Default: SERVE_PORT, or 8000.")] = None,
+    choose: Annotated[
+        bool, typer.Option("--choose", help="Only write models/served; start nothing.")
+    ] = False,
+    logs: Logs = None,
+) -> None:
+    """Serve exported runs: a page, and JSON for programs. A run that has no bundle yet is exported first."""
+    from trainlab.serving import engine, served, server
+
+    number = server.port_of(port)
+    if not choose:
+        _check_open(host)
+        server.bound(host, number).close()
+    chosen = [name_of(each, logs) for each in names]
+    loaded = engine.load(chosen)
+    served.choose(chosen)
+    for kind, name in loaded.names.items():
+        print(printable(f"{kind}: {name}"))
+    if choose:
+        return
+    sys.stdout.flush()
+    # anew: what exported it holds torch. -P: not a folder `trainlab` that lies here by chance
+    call = [sys.executable, "-P", "-m", "trainlab.serving.server", "--host", host, "--port", str(number)]
+    os.execv(sys.executable, call)
+
+
+def name_of(wanted: str, logs: Path | None) -> str:
+    """Return the name of the bundle in models/ that is meant, after an export if need be.
+
+    Args:
+        wanted: A bundle's name, a run as `trainlab.find` understands it, or a unique part of a bundle's name.
+        logs: The folder of runs; by default `logs/`.
+
+    Raises:
+        UserError: Nothing is meant, or more than one thing; the names that there are are told.
+    """
+    from trainlab import paths
+    from trainlab.run import find
+
+    place = paths.models()
+    known = bundles(place)
+    given = Path(wanted)
+    if given.name in known and (wanted == given.name or given.resolve() == (place / given.name).resolve()):
+        return given.name
+    folder = logs or paths.logs()
+    runs = find.known(folder) if folder.is_dir() else {}
+    exact = wanted == "last" or wanted.strip("/") in {
+        part for each in runs for part in (each, Path(each).name)
+    }
+    if exact or find.is_run(given):
+        return of_run(find.find(wanted, logs), known)
+    if len(matches := [name for name in known if wanted in name]) == 1:
+        return matches[0]
+    if matches:
+        raise UserError(f"{wanted!r} means {len(matches)} bundles: {some(matches)}. Write more of the name.")
+    if any(wanted.strip("/") in label for label in runs):
+        return of_run(find.find(wanted, logs), known)
+    raise UserError(
+        f"No bundle and no run {wanted!r}.{nearest(wanted, [*known, *(Path(each).name for each in runs)])} "
+        f"Bundles in {place}: {some(known)}. Runs in {folder}: {some(sorted(runs, reverse=True))}."
+    )
+
+
+def of_run(folder: Path, known: Sequence[str]) -> str:
+    """Return the newest bundle of a run that a page can show, made now where there is none."""
+    from trainlab import paths
+    from trainlab.cli.models import recipe_of
+    from trainlab.run import record
+    from trainlab.serving import export, served
+
+    noted = getattr(record.read(folder), "exports", None)
+    for each in reversed(noted if isinstance(noted, list) else []):
+        if isinstance(each, dict) and each.get("kind") in served.KINDS and each.get("folder") in known:
+            return str(each["folder"])
+    print(printable(f"{folder.name} has no bundle in {paths.models()} yet: it is exported first."))
+    return export.export(folder, recipe_of(folder), paths.models()).folder.name
+
+
+def bundles(place: Path) -> list[str]:
+    """Return the names of the bundles in a folder, the last made first."""
+    from trainlab.serving import bundle
+
+    if not place.is_dir():
+        return []
+    found = [path for path in place.iterdir() if bundle.NAME.fullmatch(path.name) and path.is_dir()]
+    return [path.name for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)]
+
+
+def _check_open(host: str) -> None:
+    """Raise UserError where whoever reaches this machine could ask, and nobody has said that they may."""
+    try:
+        alone = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        alone = host == "localhost"
+    if not alone and not os.environ.get("SERVE_TOKEN", "").strip():
+        raise UserError(
+            f"--host {host}: whoever reaches this machine could ask. Give them a token, as in "
+            "SERVE_TOKEN=$(openssl rand -hex 16), or leave --host out and come by ssh -L (docs/machine.md)."
+        )

@@ -1,0 +1,54 @@
+"""A picture that a visitor sends, as an enemy may have made it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+MOST_PIXELS = 40_000_000  # what a good camera takes; 120 MB in memory
+SHOWN = 640  # pixels of the longer side, of the picture that is shown beside its caption
+
+
+class PictureError(Exception):
+    """A file that is no picture, or none that is read here; the text says so."""
+
+    status = 415  # of HTTP
+
+
+def read(content: bytes) -> Image:
+    """Return a picture, upright and in colours.
+
+    Its size is looked at in its header, before memory is taken for it.
+
+    Raises:
+        PictureError: It is no PNG, JPEG or WebP, has too many pixels, or is damaged.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+            width, height = picture.size
+            if width * height > MOST_PIXELS:
+                raise PictureError(
+                    f"The picture has {width:,} by {height:,} pixels, and {MOST_PIXELS:,} are the most that "
+                    "are read. Make it smaller."
+                )
+            return ImageOps.exif_transpose(picture).convert("RGB")
+    except PictureError:
+        raise
+    except Exception:  # Pillow has a dozen kinds, for files that are damaged or try something
+        raise PictureError("This is no PNG, JPEG or WebP picture, or a damaged one.") from None
+
+
+def address(picture: Image) -> str:
+    """Return a picture as an address that holds it, small, and without what a camera notes of its owner."""
+    small = picture.copy()
+    small.thumbnail((SHOWN, SHOWN))
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
