@@ -9,17 +9,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile as Upload
+from starlette.formparsers import MultiPartParser
 
-from trainlab.serving import page, uploads
+from trainlab.serving import limits, page, questions, uploads
 from trainlab.serving.engine import NotServed
-from trainlab.serving.questions import CaptionAnswer as Caption
-from trainlab.serving.questions import (
-    NearestAnswer,
-    NearestQuestion,
-    SentimentAnswer,
-    SentimentQuestion,
-    sentence,
-)
 
 if TYPE_CHECKING:
     from trainlab.serving.counts import Counts
@@ -30,6 +23,7 @@ FORM: Any = {"max_files": 1, "max_fields": 8, "max_part_size": 1 << 17}
 
 def application(engine: Engine, counts: Counts) -> FastAPI:
     """Return the application that answers by what the engine has loaded."""
+    MultiPartParser.spool_max_size = limits.BODY + 1  # bytes: nothing of a visitor's goes to the disk
     app = FastAPI(title="trainlab", docs_url=None, redoc_url=None, form_limits=FORM)
 
     @app.get("/health", response_class=PlainTextResponse)
@@ -60,15 +54,15 @@ def application(engine: Engine, counts: Counts) -> FastAPI:
         return Response(page.text(page.STYLE), media_type="text/css", headers={"cache-control": "no-cache"})
 
     @app.post("/api/nearest")
-    def nearest(question: NearestQuestion) -> NearestAnswer:
+    def nearest(question: questions.NearestQuestion) -> questions.NearestAnswer:
         return engine.now.runner("nearest").answer(question)
 
     @app.post("/api/sentiment")
-    def sentiment(question: SentimentQuestion) -> SentimentAnswer:
+    def sentiment(question: questions.SentimentQuestion) -> questions.SentimentAnswer:
         return engine.now.runner("sentiment").answer(question)
 
     @app.post("/api/caption")
-    def caption(picture: Annotated[UploadFile, File()]) -> Caption:
+    def caption(picture: Annotated[UploadFile, File()]) -> questions.CaptionAnswer:
         runner = engine.now.runner("caption")
         return runner.answer(uploads.read(picture.file.read()))
 
@@ -87,11 +81,15 @@ def application(engine: Engine, counts: Counts) -> FastAPI:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"detail": sentence(error.errors())}, 422)
+        return JSONResponse({"detail": questions.sentence(error.errors())}, 422)
 
     @app.exception_handler(NotServed)
     @app.exception_handler(uploads.PictureError)
     async def unanswered(_: Request, error: NotServed | uploads.PictureError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, error.status)
+
+    @app.exception_handler(Exception)
+    async def failed(_: Request, __: Exception) -> JSONResponse:
+        return JSONResponse({"detail": page.FAILED}, 500)
 
     return app

@@ -59,11 +59,8 @@ class Nearest:
             raise BundleError(f"{found.folder / ITEM_FILE}: expected {', '.join(COLUMNS)} of each item.")
         if not np.isfinite(vectors).all():
             raise BundleError(f"{found.folder / bundle.ITEMS}: some of its numbers are none.")
-        self._items, self._index, self._width = (
-            dict(zip(COLUMNS, lists, strict=True)),
-            Index(vectors),
-            len(vectors[0]),
-        )
+        self._items, self._index = dict(zip(COLUMNS, lists, strict=True)), Index(vectors)
+        self.count, self._width = vectors.shape
 
     def answer(self, question: NearestQuestion) -> NearestAnswer:
         """Return the k nearest items, never the one of the same title; fewer where there are no more."""

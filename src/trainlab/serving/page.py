@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from trainlab.serving.engine import Loaded
 
 STYLE = "style.css"
+FAILED = "The network could not answer this. The server's log says why."
 QUESTIONS: dict[str, type[BaseModel]] = {"nearest": NearestQuestion, "sentiment": SentimentQuestion}
 
 
@@ -98,6 +100,9 @@ def answered(loaded: Loaded, asked: Mapping[str, Any], content: bytes) -> tuple[
         return shown(loaded, asked, fault=questions.sentence(error.errors())), 422
     except (NotServed, uploads.PictureError) as error:
         return shown(loaded, asked, fault=str(error)), error.status
+    except Exception:  # of a network that can't take some word
+        logging.getLogger(__name__).exception("not answered")
+        return shown(loaded, asked, fault=FAILED), 500
     return shown(loaded, asked, answer, picture=picture), 200
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "WEBP")
 MOST_PIXELS = 40_000_000  # what a good camera takes; 120 MB in memory
 SHOWN = 640  # pixels of the longer side, of the picture that is shown beside its caption
+TOO_LARGE = f"The picture has more than {MOST_PIXELS:,} pixels, the most that is read. Make it smaller."
 
 
 class PictureError(Exception):
@@ -34,13 +35,12 @@ def read(content: bytes) -> Image:
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
             width, height = picture.size
             if width * height > MOST_PIXELS:
-                raise PictureError(
-                    f"The picture has {width:,} by {height:,} pixels, and {MOST_PIXELS:,} are the most that "
-                    "are read. Make it smaller."
-                )
+                raise PictureError(TOO_LARGE)
             return ImageOps.exif_transpose(picture).convert("RGB")
     except PictureError:
         raise
+    except Image.DecompressionBombError:  # Pillow's own limit is higher, and looked at first
+        raise PictureError(TOO_LARGE) from None
     except Exception:  # Pillow has a dozen kinds, for files that are damaged or try something
         raise PictureError("This is no PNG, JPEG or WebP picture, or a damaged one.") from None
 
