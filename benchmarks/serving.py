@@ -1,21 +1,38 @@
-"""What an export costs and saves: bytes, and CPU time and time of one text, torch in fp32 beside onnxruntime.
+"""What an export costs and saves, and what its server can take.
 
     trainlab run news && trainlab export-model last
     .venv/bin/python benchmarks/serving.py --run last --output benchmarks/serving.md
 
-One thread each; the ways take turns, so that whatever else runs on the machine slows all of them. Of each
-way the least time of all rounds counts, and the CPU time of a whole round.
+First bytes, and CPU time and time of one text, torch in fp32 beside onnxruntime. One thread each; the ways
+take turns, so that whatever else runs on the machine slows all of them. Of each way the least time of all
+rounds counts, and the CPU time of a whole round.
+
+Then a server of the same network with 160,000 items, in a process of its own: from its start to its first
+answer, and requests that come at a steady rate, whether those before are answered or not. A request's time
+counts from when it was due. The items are made of the run's own, so that their vectors spread as a trained
+run's do. CPU time tells what an idle machine could take where this one is not.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import http.client
+import io
+import json
 import os
 import platform
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import psutil
 import torch
 
 from experiments.news.data import Tokens
@@ -28,6 +45,8 @@ from trainlab.serving.texts import Texts
 from trainlab.system import hardware
 
 ROUNDS, TEXTS = 5, 40
+ITEMS, RATES, SECONDS, CONNECTIONS = 160_000, (25, 50, 100), 10, 32
+STARTS = 3
 
 
 def main() -> None:
@@ -35,10 +54,10 @@ def main() -> None:
     parser.add_argument("--run", default="last", help="a run of news")
     parser.add_argument("--output", type=Path, help="where the table goes; default: printed")
     options = parser.parse_args()
-    folder = find.find(options.run, experiment="news", having=BEST)
-    noted = record.read(folder).exports[-1]  # type: ignore[attr-defined]
+    run = find.find(options.run, experiment="news", having=BEST)
+    noted = record.read(run).exports[-1]  # type: ignore[attr-defined]
     exported = bundle.read(paths.models() / noted["folder"])
-    texts, model = Texts(exported), restore(NewsModel, folder / BEST)
+    texts, model = Texts(exported), restore(NewsModel, run / BEST)
     torch.set_num_threads(1)
     titles = exported.json("items.json")["title"][:TEXTS]
     ways: dict[str, Callable[[list[str]], object]] = {
@@ -48,6 +67,8 @@ def main() -> None:
     times = measured(ways, [texts.item(title) for title in titles])
     sizes = {name: len(content) for name, content in exported.content.items()}
     table = text_of(times, sizes, exported.json("card.json")["gate"])
+    with tempfile.TemporaryDirectory() as folder:
+        table += served_text(*served(exported, Path(folder), titles))
     if options.output:
         options.output.write_text(table)
     print(table)
@@ -95,6 +116,133 @@ def text_of(times: dict[str, tuple[float, float]], sizes: dict[str, int], figure
         f"the machine's load was {os.getloadavg()[0]:.0f}:\n\n"
         "| | least ms | CPU ms | of torch's CPU |\n|---|---|---|---|\n"
         f"{rows}\n\nThe bundle: {held}.\n\nThe gate: {shown}.\n"
+    )
+
+
+def served(
+    exported: bundle.Bundle, models: Path, titles: list[str]
+) -> tuple[list[float], list[float], list[list[float]]]:
+    """Return the seconds of each cold start, the CPU seconds of each, and a row of figures for each rate."""
+    environment = os.environ | {"TRAINLAB_MODELS": str(models), "SERVE_TOKEN": ""}
+    os.environ["TRAINLAB_MODELS"] = str(models)
+    (models / "served").write_text(f"{larger(exported, models)}\n")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    starts, cpu, rows = [], [], []
+    for number in range(STARTS):
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "trainlab.serving.server", "--port", str(port)], env=environment
+        )
+        try:
+            wait(port)
+            starts.append(time.perf_counter() - began)
+            cpu.append(sum(psutil.Process(process.pid).cpu_times()[:2]))
+            if number == STARTS - 1:
+                rows = [loaded(psutil.Process(process.pid), port, rate, titles) for rate in RATES]
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+    return starts, cpu, rows
+
+
+def larger(exported: bundle.Bundle, models: Path) -> str:
+    """Write a bundle of the same network with many items, each between two of the run's; return its name."""
+    random, vectors = np.random.default_rng(0), exported.array().astype(np.float32)
+    first, second = random.integers(0, len(vectors), (2, ITEMS))
+    share = random.uniform(0, 1, (ITEMS, 1)).astype(np.float32)
+    many, file = (share * vectors[first] + (1 - share) * vectors[second]).astype(np.float16), io.BytesIO()
+    np.save(file, many)
+    known = exported.json("items.json")
+    listed = {name: [texts[row] for row in first] for name, texts in known.items()}
+    listed["title"] = [f"{title} ({number})" for number, title in enumerate(listed["title"])]
+    folder = models / "many"
+    folder.mkdir()
+    for name, content in exported.content.items():
+        (folder / name).write_bytes(content)
+    (folder / "items.npy").write_bytes(file.getvalue())
+    (folder / "items.json").write_text(json.dumps(listed))
+    bundle.trust(bundle.seal(folder, "nearest"), folder.name)
+    return folder.name
+
+
+def wait(port: int) -> None:
+    """Wait until the server says that it is ready."""
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        try:
+            connection.request("GET", "/ready")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            time.sleep(0.01)
+        finally:
+            connection.close()
+
+
+def loaded(process: psutil.Process, port: int, rate: int, titles: list[str]) -> list[float]:
+    """Return of a rate: answers of 200 and others, p50 and p95 in ms, CPU ms a request, memory in MB."""
+    asyncio.run(asked(port, rate, 2, titles))  # warm
+    before = sum(process.cpu_times()[:2])
+    times, statuses = asyncio.run(asked(port, rate, SECONDS, titles))
+    cpu = sum(process.cpu_times()[:2]) - before
+    good = statuses.count(200)
+    middle, late = (float(1e3 * np.quantile(times, share)) for share in (0.5, 0.95))
+    return [
+        rate,
+        good,
+        len(statuses) - good,
+        middle,
+        late,
+        1e3 * cpu / len(times),
+        process.memory_info().rss / 1e6,
+    ]
+
+
+async def asked(port: int, rate: int, seconds: float, titles: list[str]) -> tuple[list[float], list[int]]:
+    """Ask at a steady rate over open connections; return each one's seconds from when it was due, and status."""
+    due: asyncio.Queue[tuple[float, str]] = asyncio.Queue()
+    times: list[float] = []
+    statuses: list[int] = []
+
+    async def client() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        while True:
+            at, title = await due.get()
+            body = json.dumps({"title": title}).encode()
+            head = "POST /api/nearest HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            told = await reader.readuntil(b"\r\n\r\n")
+            size = int(told.lower().partition(b"content-length:")[2].split()[0])
+            await reader.readexactly(size)
+            times.append(time.perf_counter() - at)
+            statuses.append(int(told.split()[1]))
+
+    clients = [asyncio.create_task(client()) for _ in range(CONNECTIONS)]
+    began, count = time.perf_counter(), int(rate * seconds)
+    for number in range(count):
+        at = began + number / rate
+        await asyncio.sleep(max(0, at - time.perf_counter()))
+        due.put_nowait((at, titles[number % len(titles)]))
+    while len(times) < count:
+        await asyncio.sleep(0.01)
+    for each in clients:
+        each.cancel()
+    return times, statuses
+
+
+def served_text(starts: list[float], cpu: list[float], rows: list[list[float]]) -> str:
+    table = "\n".join(
+        "| {:.0f} | {:.0f} | {:.0f} | {:.0f} | {:.0f} | {:.1f} | {:.0f} |".format(*row) for row in rows
+    )
+    head = ("requests/s", "answered", "refused", "p50 ms", "p95 ms", "CPU ms each", "memory MB")
+    return (
+        f"\nA server of this network with {ITEMS:,} items, {SECONDS} s at each rate, {CONNECTIONS} connections; "
+        f"the machine has {os.cpu_count()} cores, which the client shares, and its load was "
+        f"{os.getloadavg()[0]:.0f}:\n\n| {' | '.join(head)} |\n{'|---' * len(head)}|\n{table}\n\n"
+        f"From its start to its first answer: {', '.join(f'{each:.1f}' for each in starts)} s, of which CPU "
+        f"{', '.join(f'{each:.1f}' for each in cpu)} s.\n"
     )
 
 

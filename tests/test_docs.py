@@ -38,6 +38,7 @@ RUN_ELSEWHERE = {
     "make down": "it would stop the services that the later commands need",
     "make serve RUN=last": "tests/stack/test_serve.py runs it on both engines",
     "make unserve": "the same",
+    "trainlab serve RUN": "it would serve on; tests/cli/test_serve.py starts it",
     "trainlab stop RUN": "needs a run that trains; tests/run/test_stopping.py has one",
     "make stop RUN=last": "needs a run that trains; tests/stack/test_make.py has one",
     "ssh -N -L 8888:127.0.0.1:8888 -L 6006:127.0.0.1:6006 you@machine": "needs a second machine",

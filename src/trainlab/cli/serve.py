@@ -35,7 +35,7 @@ def serve(
 
     number = server.port_of(port)
     if not choose:
-        _check_open(host)
+        check_open(host)
         server.bound(host, number).close()
     chosen = [name_of(each, logs) for each in names]
     loaded = engine.load(chosen)
@@ -81,8 +81,9 @@ def name_of(wanted: str, logs: Path | None) -> str:
         raise UserError(f"{wanted!r} means {len(matches)} bundles: {some(matches)}. Write more of the name.")
     if any(wanted.strip("/") in label for label in runs):
         return of_run(find.find(wanted, logs), known)
+    alike = [*known, *(name.rpartition("-")[0] for name in known), *(Path(each).name for each in runs)]
     raise UserError(
-        f"No bundle and no run {wanted!r}.{nearest(wanted, [*known, *(Path(each).name for each in runs)])} "
+        f"No bundle and no run {wanted!r}.{nearest(wanted, alike)} "
         f"Bundles in {place}: {some(known)}. Runs in {folder}: {some(sorted(runs, reverse=True))}."
     )
 
@@ -112,7 +113,7 @@ def bundles(place: Path) -> list[str]:
     return [path.name for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)]
 
 
-def _check_open(host: str) -> None:
+def check_open(host: str) -> None:
     """Raise UserError where whoever reaches this machine could ask, and nobody has said that they may."""
     try:
         alone = ipaddress.ip_address(host).is_loopback

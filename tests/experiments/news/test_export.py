@@ -13,14 +13,15 @@ from typer.testing import CliRunner
 from experiments.news.config import NewsConfig
 from experiments.news.data import read
 from experiments.news.export import recipe
-from experiments.news.recommend import embed
+from experiments.news.recommend import embed, recommend
 from experiments.news.train import Result, train
 from trainlab import paths
 from trainlab.cli import app
 from trainlab.errors import UserError
 from trainlab.run import record
-from trainlab.serving import bundle
+from trainlab.serving import bundle, engine, served
 from trainlab.serving.export import export
+from trainlab.serving.questions import NearestQuestion
 from trainlab.serving.texts import Texts
 
 pytest.importorskip("onnxscript")
@@ -131,6 +132,22 @@ def test_a_folder_for_the_hub_gives_the_same_vectors_by_its_own_card(
     assert np.abs(found - trained.vectors[:1]).max() < 1e-4
     assert "license:" in card and str(paths.models()) not in card
     assert bundle.read(folder).kind == "hub"
+
+
+def test_a_run_that_is_to_be_served_is_exported_first_and_the_page_says_what_recommend_says(
+    trained: Result,
+) -> None:
+    done = CliRunner().invoke(app, ["serve", "last", "--choose"])
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "has no bundle" in done.output
+    again = CliRunner().invoke(app, ["serve", "last", "--choose"])
+    assert again.output.splitlines() == done.output.splitlines()[-1:], "the second time it is there"
+    runner = engine.load(served.names()).runners["nearest"]
+    for title in ("storm in the sun", "a bank that is not there"):
+        expected = recommend(trained.run, title, 5)
+        found = runner.answer(NearestQuestion(title=title, k=5)).items
+        assert [each.title for each in found] == expected["title"].tolist()
+        assert [each.distance for each in found] == pytest.approx(expected["distance"].tolist(), abs=0.01)
 
 
 def test_links_that_are_no_web_addresses_are_left_out(trained: Result) -> None:
