@@ -1,7 +1,7 @@
 # The commands of the stack: `make` alone lists them. The work is done in stack/ (the choice of engine, .env,
-# Docker) and local/ (the same two services without Docker). Variables set for make reach them as environment.
+# Docker) and local/ (the same services without Docker). Variables set for make reach them as environment.
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs shell run runs stop demo build test clean sbom publish head unhead sweep
+.PHONY: help up down status logs shell run runs stop demo build test clean sbom publish head unhead serve unserve sweep
 -include develop/targets.mk
 
 help: ## list these targets
@@ -19,13 +19,13 @@ test: ## run the tests; ARGS="-k name" goes to pytest
 up: ## build or install what is missing, start JupyterLab and TensorBoard, print their addresses
 	@stack/verb up
 
-down: ## stop both services and everything that runs in them
+down: ## stop all services and everything that runs in them
 	@stack/verb down
 
 status: ## show what runs, and where
 	@stack/verb status
 
-logs: ## show what the services say (ARGS=jupyter or ARGS=tensorboard for one), or a run: RUN=NAME
+logs: ## show what the services say (ARGS=jupyter, tensorboard or serve for one), or a run: RUN=NAME
 	@stack/verb logs $(ARGS)
 
 shell: ## open a shell where the notebooks run
@@ -48,6 +48,12 @@ head: ## start the database that sweeps on several machines share (docs/hosts.md
 
 unhead: ## stop it; what it holds stays
 	@stack/verb unhead
+
+serve: ## answer over HTTP from runs: make serve RUN=last; exports what is not exported (docs/serving.md)
+	@stack/verb serve
+
+unserve: ## stop that; models/ stays
+	@stack/verb unserve
 
 build: ## build the images, or install the packages
 	@stack/verb build

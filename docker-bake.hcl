@@ -1,6 +1,6 @@
 # What `make publish` builds and pushes: each image for each processor, its bill of materials beside it.
 #   docker buildx bake -f docker-compose.yml [-f docker-compose.gpu.yml] -f docker-bake.hcl --print
-# Build arguments and secrets are docker-compose.yml's, whose services are the targets jupyter and tensorboard. A
+# Build arguments and secrets are docker-compose.yml's, whose services are the targets jupyter, tensorboard and serve. A
 # processor has a target of its own, so that a builder without QEMU makes its own half, and another machine the rest.
 
 variable "REGISTRY" { default = "registry.invalid" } # with the path below it: ghcr.io/somebody
@@ -12,6 +12,7 @@ variable "REVISION" { default = "unknown" }           # its commit, and whether 
 variable "LICENSE" { default = "" }
 variable "JUPYTER_INPUTS" { default = "" }            # digests of what the images are made from (stack/images.sh),
 variable "TENSORBOARD_INPUTS" { default = "" }        # which a puller compares with its own
+variable "SERVE_INPUTS" { default = "" }
 variable "ATTEST" { default = "" }                    # "type=provenance,mode=min" where the builder can
 
 function "repository" {
@@ -29,7 +30,7 @@ group "default" {
 }
 
 target "image" {
-  matrix   = { service = ["jupyter", "tensorboard"], arch = ["amd64", "arm64"] }
+  matrix   = { service = ["jupyter", "tensorboard", "serve"], arch = ["amd64", "arm64"] }
   name     = "${service}-${arch}"
   inherits = [service]
   platforms = ["linux/${arch}"]
@@ -41,13 +42,13 @@ target "image" {
     "org.opencontainers.image.revision" = REVISION
     "org.opencontainers.image.source"   = SOURCE == "" ? null : SOURCE
     "org.opencontainers.image.licenses" = LICENSE == "" ? null : LICENSE
-    "trainlab.inputs"                   = service == "jupyter" ? JUPYTER_INPUTS : TENSORBOARD_INPUTS
+    "trainlab.inputs"                   = { jupyter = JUPYTER_INPUTS, tensorboard = TENSORBOARD_INPUTS, serve = SERVE_INPUTS }[service]
   }
 }
 
 # CycloneDX, as `make sbom` writes it, read off the very image that is pushed: an image with this one file in it
 target "bill" {
-  matrix   = { service = ["jupyter", "tensorboard"], arch = ["amd64", "arm64"] }
+  matrix   = { service = ["jupyter", "tensorboard", "serve"], arch = ["amd64", "arm64"] }
   name     = "${service}-${arch}-bill"
   platforms = ["linux/${arch}"]
   contexts = { image = "target:${service}-${arch}", stack = "stack" }

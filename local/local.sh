@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The engine without Docker: the two services under supervisord, in .venv, their state in .stack/.
+# The engine without Docker: the services under supervisord, in .venv, their state in .stack/.
 # Defines engine_*; sourced by stack/verb. Everything that is started carries TRAINLAB_STACK in its environment:
 # that is how `make down` finds it again, even a run that left its terminal or a kernel that lost its server.
 stack=$PWD/.stack
@@ -14,7 +14,7 @@ engine_build() {
 engine_up() {
   [[ -r /proc/self/environ ]] || fail "without Docker the stack needs Linux; start Docker here"
   check_ports up jupyter tensorboard
-  unprivileged_ports
+  unprivileged_ports jupyter tensorboard
   engine_build
   if engine_running; then
     wait_until_healthy leave_services
@@ -24,9 +24,9 @@ engine_up() {
   fi
 }
 
-unprivileged_ports() { # a port below 1024 is root's
+unprivileged_ports() { # unprivileged_ports SERVICE...: a port below 1024 is root's
   local service
-  for service in jupyter tensorboard; do
+  for service; do
     ((EUID == 0 || $(port_of "$service") >= 1024)) ||
       fail "$(port_variable "$service")=$(port_of "$service"): only root may use a port below 1024"
   done
@@ -114,7 +114,7 @@ engine_port() { # engine_port SERVICE: the port it was started on, nothing when 
   local_is_up "$(supervisor_of "$1")" && cat ".stack/$1.port" || true
 }
 
-supervisor_of() { if [[ $1 == head ]]; then echo head; fi; } # the one that keeps a service up
+supervisor_of() { if [[ $1 == head || $1 == serve ]]; then echo "$1"; fi; } # the one that keeps a service up
 
 engine_state() {
   if ! local_is_up "$(supervisor_of "$1")"; then echo down
@@ -171,10 +171,59 @@ engine_head_down() {
   echo "stopped: the head. Workers wait for it, or give their runs up after a minute"
 }
 
+engine_serve_up() { # sets renewed to 1 where the service runs as it should, and has only to read models/served anew
+  local deadline
+  [[ -r /proc/self/environ ]] || fail "without Docker the service needs Linux; start Docker here"
+  unprivileged_ports serve
+  engine_build
+  if local_is_up serve && serves_as_set; then
+    renewed=1
+    return
+  fi
+  ! local_is_up serve || engine_serve_down
+  (umask 077 && mkdir -p .stack && port_of serve >.stack/serve.port)
+  rm -f .stack/serve-supervisord.log
+  (
+    export SERVE_PORT SERVE_TOKEN
+    SERVE_PORT=$(port_of serve) SERVE_TOKEN=$(setting SERVE_TOKEN "")
+    more_open_files
+    in_stack .venv/bin/python -m supervisor.supervisord -c local/serve.conf
+  ) >.stack/start.log 2>&1 </dev/null || { cat .stack/start.log >&2 && fail "supervisord did not start"; }
+  deadline=$((SECONDS + patience))
+  until service_healthy serve; do
+    if grep -qs 'exited: serve' .stack/serve-supervisord.log || ((SECONDS >= deadline)); then
+      tail -n 20 .stack/serve.log >&2 || true
+      engine_serve_down >/dev/null
+      fail "the service did not become healthy, and was stopped; its last words are above"
+    fi
+    sleep 0.1
+  done
+}
+
+serves_as_set() { # what runs has the port and the token that the settings have now
+  [[ $(cat .stack/serve.port) == "$(port_of serve)" ]] &&
+    grep -qzxFf <(printf 'SERVE_TOKEN=%s\n' "$(setting SERVE_TOKEN "")") "/proc/$(cat .stack/serve.pid)/environ"
+}
+
+engine_serve_ready() { # engine_serve_ready [1]: what it serves; with 1 it reads models/served anew first
+  local server=""
+  [[ -z ${1:-} ]] || read -r server _ <"/proc/$(cat .stack/serve.pid)/task/$(cat .stack/serve.pid)/children"
+  SERVE_PORT=$(engine_port serve) .venv/bin/python serve/ready.py ${server:+"$server"}
+}
+
+engine_serve_down() {
+  local deadline=$((SECONDS + 20))
+  ! local_is_up serve || send TERM "$(cat .stack/serve.pid)"
+  while local_is_up serve && ((SECONDS < deadline)); do sleep 0.1; done
+  ! local_is_up serve || fail "the service does not end: process $(cat .stack/serve.pid)"
+  rm -f .stack/serve.{pid,port}
+  echo "stopped: the service. models/ stays as it is"
+}
+
 engine_logs() { # engine_logs [SERVICE]: goes on with what is added, in a terminal
   local files=(.stack/*.log) options=(-n 100)
   (($#)) && files=(".stack/$1.log")
-  [[ -e ${files[0]} ]] || fail "no such log: ${files[0]}; \`make up\` starts the services jupyter and tensorboard"
+  [[ -e ${files[0]} ]] || fail "no such log: ${files[0]}; \`make up\` starts the services jupyter and tensorboard, \`make serve\` serve"
   [[ ! -t 1 ]] || options+=(-F)
   exec tail "${options[@]}" "${files[@]}"
 }
@@ -197,17 +246,19 @@ engine_sbom() {
 
 engine_down() {
   trap '' HUP # `make down` typed into JupyterLab's terminal loses that terminal on the way
-  local pids folders seconds stopped=$SECONDS
+  local pids folders seconds name stopped=$SECONDS
   mapfile -d '' -t folders < <(at_work | grep -zF "$PWD/logs/" || true)
   seconds=$(patience "${folders[@]}")
   pids=$(workers)
   [[ -z $pids ]] || echo "interrupting $(wc -w <<<"$pids") run(s) still going on"
   if engine_running; then pids+=" $(cat .stack/supervisord.pid)"; fi
-  if local_is_up head; then pids+=" $(cat .stack/head.pid)"; fi
+  for name in head serve; do
+    if local_is_up "$name"; then pids+=" $(cat ".stack/$name.pid")"; fi
+  done
   send TERM "$pids" # they end what they started, and take some seconds to write down how
   await_end "$seconds" || { send TERM "$(members)" && await_end 5; } || { send KILL "$(members)" && await_end 5; } ||
     fail "these processes do not end: $(members | tr '\n' ' ')"
-  rm -f .stack/{supervisord,head}.pid .stack/*.port
+  rm -f .stack/{supervisord,head,serve}.pid .stack/*.port
   echo "stopped: nothing of the stack runs any more"
 }
 

@@ -30,6 +30,7 @@ default_port() {
     JUPYTER_PORT) echo 8888 ;;
     TENSORBOARD_PORT) echo 6006 ;;
     HEAD_PORT) echo 5432 ;;
+    SERVE_PORT) echo 8000 ;;
   esac
 }
 
@@ -38,6 +39,7 @@ port_variable() {
     jupyter) echo JUPYTER_PORT ;;
     tensorboard) echo TENSORBOARD_PORT ;;
     head) echo HEAD_PORT ;;
+    serve) echo SERVE_PORT ;;
   esac
 }
 
@@ -62,9 +64,9 @@ check_ports() { # check_ports VERB SERVICE...: refuses a port that another progr
   done
 }
 
-check_folders() { # refuses to start without the folders that both services share
+check_folders() { # refuses to start without the folders that the services share
   local folder
-  for folder in logs data notebooks; do
+  for folder in logs data models notebooks; do
     [[ -d $folder ]] || fail "$folder/ is missing. Make it: mkdir $folder"
     [[ $engine == docker || -w $folder ]] || fail "$folder/ belongs to $(owner_of $folder), and $(id -un) cannot write to it.
        Fix it: sudo chown -R $(id -u):$(id -g) $folder"

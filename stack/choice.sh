@@ -79,7 +79,7 @@ has_gpu() { # an NVIDIA driver answers and names a GPU
   [[ $(nvidia-smi -L 2>/dev/null) == *GPU* ]]
 }
 
-local_is_up() { # local_is_up [head]: a supervisor of the local engine lives (a stale pid file may name somebody else's process)
+local_is_up() { # local_is_up [head|serve]: a supervisor of the local engine lives (a stale pid file may name somebody else's process)
   local pid
   pid=$(cat ".stack/${1:-supervisord}.pid" 2>/dev/null) &&
     grep -qzxF "TRAINLAB_STACK=$PWD/.stack" "/proc/$pid/environ" 2>/dev/null

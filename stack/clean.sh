@@ -27,9 +27,10 @@ present() { # present PATH...: those that exist, or a word that says none does
   echo "${found:-nothing in this folder}"
 }
 
-users_files() { # prints runs, downloaded data and .env, each before a NUL; never what git has shipped
+users_files() { # prints runs, downloaded data, exported models and .env, each before a NUL; never what git has shipped
   find logs -mindepth 1 -maxdepth 1 ! -name .gitignore -print0
   find data -mindepth 1 -maxdepth 1 ! -name sample ! -name tokens -print0
+  find models -mindepth 1 -maxdepth 1 ! -name .gitignore -print0
   [[ ! -e .env ]] || printf '.env\0'
 }
 

@@ -1,8 +1,13 @@
 # shellcheck shell=bash
-# The engine with Docker: the two services as containers. Defines engine_*; sourced by stack/verb.
-images=("trainlab-tensorboard:$project")
-if ((gpu)); then images+=("trainlab-jupyter:$project-cuda") gib=20 size="about 7 GB"
-else images+=("trainlab-jupyter:$project-cpu") gib=6 size="2 GB"; fi
+# The engine with Docker: the services as containers. Defines engine_*; sourced by stack/verb.
+profiles=head,serve,worker${COMPOSE_PROFILES:+,$COMPOSE_PROFILES}
+if ((gpu)); then gib=20 size="about 7 GB"; else gib=6 size="2 GB"; fi
+
+image_of() { # image_of SERVICE
+  echo "trainlab-$1:$project$([[ $1 != jupyter ]] || echo "-$(torch_build)")"
+}
+
+images=("$(image_of tensorboard)" "$(image_of jupyter)")
 
 engine_build() {
   check_disk "$(engine_folder)" "$gib" "Building the images"
@@ -15,7 +20,23 @@ engine_build() {
 
 build_images() { if ((podman)); then podman_build "${images[@]}"; else docker compose build; fi; }
 
-get_images() { pull_images || engine_build; }
+get_images() {
+  if pull_images tensorboard jupyter; then note_built; else engine_build; fi
+}
+
+get_image() { # get_image SERVICE SIZE: that of a service of a profile, pulled or built where it is not made from what lies here
+  if [[ $(cat ".stack/built-$1" 2>/dev/null) == "$(image_inputs "$1")" ]] && docker image inspect "$(image_of "$1")" >/dev/null 2>&1
+  then return; fi
+  if [[ $1 == head ]] || ! pull_images "$1"; then # Debian's package alone: built in half a minute, and in no registry
+    check_disk "$(engine_folder)" 1 "Building the image"
+    quietly .stack/build.log "building the image of the service $1 (once; $2 on the disk)" build_image "$1" ||
+      fail "the image was not built; what the build said last is above, all of it in .stack/build.log"
+  fi
+  image_inputs "$1" >".stack/built-$1"
+  give_away ".stack/built-$1"
+}
+
+build_image() { if ((podman)); then podman_build "$(image_of "$1")"; else docker compose build "$1"; fi; }
 
 engine_folder() { # where the engine keeps images, if that is on this machine; else the project's folder
   local folder
@@ -48,7 +69,7 @@ open_folders() { # started by root, the containers run as another user, who must
   user=$(setting TRAINLAB_UID 1000):$(setting TRAINLAB_GID 1000)
   [[ $(owner_of .) == "$user" || -n $(find . -maxdepth 0 -perm -o=rx) ]] ||
     fail "user $user, as whom the containers run, cannot look into $PWD. Open it: chmod o+rx $PWD"
-  for folder in logs data notebooks src; do
+  for folder in logs data models notebooks src; do
     [[ -n $(find "$folder" ! -user "${user%:*}" -print -quit) ]] || continue
     chown -R "$user" "$folder"
     echo "gave $folder/ to user $user, as whom the containers run"
@@ -81,33 +102,54 @@ engine_state() {
 }
 
 all_profiles() { # all_profiles COMMAND...: Compose leaves a service of a profile out of what it does, else
-  COMPOSE_PROFILES=head,worker${COMPOSE_PROFILES:+,$COMPOSE_PROFILES} docker compose "$@"
+  COMPOSE_PROFILES=$profiles docker compose "$@"
 }
 
-engine_head_up() { # Debian's package alone: built here in half a minute, and in no registry
+engine_head_up() {
   check_ports head head
-  if [[ $(cat .stack/built-head 2>/dev/null) != "$(image_inputs head)" ]] || ! docker image inspect "trainlab-head:$project" >/dev/null 2>&1
-  then
-    check_disk "$(engine_folder)" 1 "Building the image"
-    quietly .stack/build.log "building the image of the head (once; 0.2 GB on the disk)" build_head ||
-      fail "the image was not built; what the build said last is above, all of it in .stack/build.log"
-    image_inputs head >.stack/built-head
-    give_away .stack/built-head
-  fi
+  get_image head "0.2 GB"
   all_profiles up --detach --no-deps --no-build head
   wait_for_service head || { all_profiles logs --no-log-prefix --tail 20 head >&2 && all_profiles rm --stop --force head >/dev/null 2>&1 &&
     fail "the head did not become healthy, and was stopped; its last words are above"; }
 }
 
-build_head() { if ((podman)); then podman_build "trainlab-head:$project"; else docker compose build head; fi; }
-
-wait_for_service() { # wait_for_service NAME: until it is healthy, for a minute and a half
+wait_for_service() { # wait_for_service NAME: until it is healthy, for a minute and a half; not where it ends again and again
   local tries
   for ((tries = 0; tries < 450; tries++)); do
     [[ $(engine_state "$1") != healthy ]] || return 0
+    [[ $(container_of "$1" '{{.RestartCount}}') =~ ^0?$ ]] || return 1
     sleep 0.2
   done
   return 1
+}
+
+container_of() { # container_of SERVICE FORMAT: tells of its container, nothing where there is none
+  local container
+  container=$(all_profiles ps --all --quiet "$1" 2>/dev/null) || true
+  [[ -z $container ]] || docker inspect --format "$2" "$container" 2>/dev/null || true
+}
+
+engine_serve_up() { # sets renewed to 1 where the service runs as it should, and has only to read models/served anew
+  local before
+  get_image serve "0.3 GB"
+  before=$(container_of serve '{{if .State.Running}}{{.Id}} {{.State.StartedAt}}{{end}}')
+  all_profiles up --detach --no-deps --no-build serve
+  if [[ -n $before && $(container_of serve '{{.Id}} {{.State.StartedAt}}') == "$before" ]]; then renewed=1
+  elif ! wait_for_service serve; then
+    all_profiles logs --no-log-prefix --tail 20 serve >&2
+    all_profiles rm --stop --force serve >/dev/null 2>&1 || true
+    fail "the service did not become healthy, and was stopped; its last words are above"
+  fi
+}
+
+engine_serve_ready() { # engine_serve_ready [1]: what it serves; with 1 it reads models/served anew first
+  # by the init, which hands the signal on: after one of `docker kill` the engine starts the service no more by itself
+  all_profiles exec --no-TTY serve python /opt/trainlab/ready.py "$@"
+}
+
+engine_serve_down() {
+  all_profiles rm --stop --force serve
+  echo "stopped: the service. models/ stays as it is"
 }
 
 engine_say_head() {
@@ -122,7 +164,7 @@ engine_head_down() {
 engine_logs() { # engine_logs [SERVICE]: goes on with what is added, in a terminal
   local options=(--tail 100)
   [[ ! -t 1 ]] || options+=(--follow)
-  exec docker compose logs "${options[@]}" "$@"
+  COMPOSE_PROFILES=$profiles exec docker compose logs "${options[@]}" "$@"
 }
 
 engine_shell() {
@@ -168,10 +210,11 @@ pass_on() { # pass_on SIGNAL MARK: to the process that was called with this mark
 }
 
 engine_sbom() {
-  local service
+  local service services=(jupyter tensorboard)
   built || alone up get_images
-  for service in jupyter tensorboard; do
-    docker compose run --rm --no-deps --no-TTY --entrypoint python3 "$service" - "$service" debian \
+  ! docker image inspect "$(image_of serve)" >/dev/null 2>&1 || services+=(serve)
+  for service in "${services[@]}"; do
+    all_profiles run --rm --no-deps --no-TTY --entrypoint python3 "$service" - "$service" debian \
       <stack/sbom.py >".stack/$service.cdx.json"
     echo "wrote .stack/$service.cdx.json"
   done
@@ -184,5 +227,5 @@ engine_down() {
 
 engine_clean() {
   all_profiles down --remove-orphans --volumes
-  docker image rm --force "trainlab-jupyter:$project-"{cpu,cuda} "trainlab-"{tensorboard,head}":$project" 2>/dev/null || true
+  docker image rm --force "trainlab-jupyter:$project-"{cpu,cuda} "trainlab-"{tensorboard,head,serve}":$project" 2>/dev/null || true
 }

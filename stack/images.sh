@@ -5,7 +5,7 @@
 inputs_label=trainlab.inputs
 processors_published="amd64 arm64" # docker-bake.hcl has a target for each
 
-image_inputs() { # image_inputs SERVICE: a digest of what its image is made from, but for the code, which is mounted
+image_inputs() { # image_inputs SERVICE: a digest of what its image is made from, but for code that is mounted
   local file files=("$1") chosen=""
   while IFS= read -r file; do
     # a file of the user's counts where it says how to build; another mount, say, needs no other image
@@ -15,6 +15,9 @@ image_inputs() { # image_inputs SERVICE: a digest of what its image is made from
   if [[ $1 == jupyter ]]; then
     files+=(pyproject.toml) chosen=$(tracker_locks)$(torch_extras)$(setting TORCH_GPU_BUILD "")
     [[ ! -e requirements.txt ]] || files+=(requirements.txt)
+  fi
+  if [[ $1 == serve ]]; then # whose code is in it
+    for file in src/trainlab jupyter/wheels/trainlab-*.whl; do [[ ! -e $file ]] || files+=("$file"); done
   fi
   {
     echo "$(setting BASE_IMAGE debian:bookworm-slim) $chosen"
@@ -50,13 +53,13 @@ check_registry() { # check_registry VARIABLE VALUE
     fail "$1=$2 is not where images lie: host/path or host:port/path, without https:// and without a tag"
 }
 
-pull_images() { # takes both images from IMAGE_REGISTRY; where it is not set, or has none for this stack, fails with a line
+pull_images() { # pull_images SERVICE...: takes all of these from IMAGE_REGISTRY, or fails with a line; without one if none is set
   local registry service source said progress=/dev/null sources=()
   registry=$(setting IMAGE_REGISTRY "")
   [[ -n $registry ]] || return 1
   check_registry IMAGE_REGISTRY "$registry"
   [[ ! -t 1 ]] || progress=/dev/stdout
-  for service in tensorboard jupyter; do
+  for service; do
     source=$(repository "$registry" "$service"):$(published_tag "$service")
     echo "pulling $source"
     if ! { said=$(docker pull "$source" 2>&1 >&3); } 3>"$progress"; then # standard error alone is kept
@@ -71,10 +74,8 @@ pull_images() { # takes both images from IMAGE_REGISTRY; where it is not set, or
       return 1
     fi
   done
-  docker tag "${sources[0]}" "${images[0]}"
-  docker tag "${sources[1]}" "${images[1]}"
+  for service; do docker tag "$(repository "$registry" "$service"):$(published_tag "$service")" "$(image_of "$service")"; done
   docker image rm "${sources[@]}" >/dev/null # the names alone: `make clean` removes the images by ours
-  note_built
 }
 
 check_publishing() { # check_publishing [SERVICE...]: refuses what would fail after minutes of building
@@ -89,7 +90,7 @@ check_publishing() { # check_publishing [SERVICE...]: refuses what would fail af
     [[ -n $(of_pyproject project "$each") ]] || fail "pyproject.toml has no $each = \"...\" below [project], which names the images"
   done
   for each; do
-    [[ $each == jupyter || $each == tensorboard ]] || fail "there is no image '$each': jupyter, tensorboard, or none for both"
+    [[ $each =~ ^(jupyter|tensorboard|serve)$ ]] || fail "there is no image '$each': jupyter, tensorboard, serve, or none for all"
   done
   for each in $(published_processors); do
     [[ " $processors_published " == *" $each "* ]] ||
@@ -102,9 +103,9 @@ published_processors() { # the words of PLATFORMS without linux/, or the engine'
   tr , ' ' <<<"${platforms//linux\//}"
 }
 
-publish() { # publish [SERVICE...]: builds both images, or these, and pushes each with its bill of materials
+publish() { # publish [SERVICE...]: builds all images, or these, and pushes each with its bill of materials
   local name value service processor file services=("$@") targets=() pushed=() options=()
-  ((${#services[@]})) || services=(jupyter tensorboard)
+  ((${#services[@]})) || services=(jupyter tensorboard serve)
   check_disk "$(engine_folder)" "$gib" "Building the images"
   ((gpu)) || fetch_torch
   for name in BASE_IMAGE TRACKERS TORCH_EXTRAS TORCH_GPU_BUILD PIP_INDEX_URL TORCH_INDEX TORCH_GPU_INDEX; do
@@ -130,7 +131,7 @@ publish() { # publish [SERVICE...]: builds both images, or these, and pushes eac
 describe() { # exports what docker-bake.hcl writes into labels
   NAME=$(of_pyproject project name | LC_ALL=C tr '[:upper:]' '[:lower:]') VERSION=$(of_pyproject project version)
   LICENSE=$(of_pyproject project license) BUILD=$(torch_build) REVISION=unknown SOURCE="" ATTEST=""
-  JUPYTER_INPUTS=$(image_inputs jupyter) TENSORBOARD_INPUTS=$(image_inputs tensorboard)
+  JUPYTER_INPUTS=$(image_inputs jupyter) TENSORBOARD_INPUTS=$(image_inputs tensorboard) SERVE_INPUTS=$(image_inputs serve)
   # a folder that merely lies in somebody's repository has no commit of its own
   if [[ $(git rev-parse --show-toplevel 2>/dev/null) -ef . ]] && REVISION=$(git rev-parse --verify HEAD 2>/dev/null); then
     SOURCE=$(git config --get remote.origin.url | sed 's#//[^/@]*@#//#') || true # never a password in a label
@@ -145,7 +146,7 @@ describe() { # exports what docker-bake.hcl writes into labels
   if [[ $(docker buildx inspect 2>/dev/null | sed -n 's/^Driver: *//p' | head -n 1) != docker || $docker_info == *io.containerd.snapshotter* ]]
   then ATTEST=type=provenance,mode=min
   else echo "provenance: in the labels alone; this builder attaches no attestation (one that does: docker buildx create --use)"; fi
-  export REGISTRY NAME VERSION LICENSE BUILD REVISION SOURCE ATTEST JUPYTER_INPUTS TENSORBOARD_INPUTS
+  export REGISTRY NAME VERSION LICENSE BUILD REVISION SOURCE ATTEST JUPYTER_INPUTS TENSORBOARD_INPUTS SERVE_INPUTS
 }
 
 join() { # join SERVICE: one name for all processors, also for one that another machine has pushed from the same files

@@ -36,6 +36,8 @@ QUICK = "epochs=1 class_size=4 triplets_per_item=2 max_tokens=16"
 RUN_ELSEWHERE = {
     "make demo": "test_real_engine.py runs it on the engine that people get",
     "make down": "it would stop the services that the later commands need",
+    "make serve RUN=last": "tests/stack/test_serve.py runs it on both engines",
+    "make unserve": "the same",
     "trainlab serve RUN": "it would serve on; tests/cli/test_serve.py starts it",
     "trainlab stop RUN": "needs a run that trains; tests/run/test_stopping.py has one",
     "make stop RUN=last": "needs a run that trains; tests/stack/test_make.py has one",

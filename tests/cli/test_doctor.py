@@ -186,13 +186,13 @@ def test_a_port_comes_from_the_environment_or_the_running_stack_or_the_settings_
 
 def test_folders_that_are_missing_or_closed_are_told_with_the_command_that_mends(monkeypatch, tmp_path):
     monkeypatch.setenv("TRAINLAB_ROOT", str(tmp_path))
-    for name in ("LOGS", "DATA", "NOTEBOOKS"):
+    for name in ("LOGS", "DATA", "MODELS", "NOTEBOOKS"):
         monkeypatch.delenv(f"TRAINLAB_{name}", raising=False)
-    (tmp_path / "logs").mkdir()
-    (tmp_path / "data").mkdir()
+    for name in ("logs", "data", "models"):
+        (tmp_path / name).mkdir()
     monkeypatch.setattr(os, "access", lambda path, mode: path.name != "data")
-    logs, data, notebooks = doctor.permissions()
-    assert logs.level == "ok"
+    logs, data, models, notebooks = doctor.permissions()
+    assert (logs.level, models.level) == ("ok", "ok")
     assert (data.level, "chown" in data.fix) == ("error", True)
     assert (notebooks.level, notebooks.fix) == ("error", f"mkdir -p {tmp_path / 'notebooks'}")
 

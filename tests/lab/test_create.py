@@ -49,6 +49,8 @@ def test_a_lab_holds_the_files_of_this_project_byte_for_byte(tmp_path: Path) -> 
         "jupyter/Dockerfile",
         "stack/verb",
         "logs/.gitignore",
+        "models/.gitignore",
+        "serve/Dockerfile",
     } <= files.keys()
     for name, path in files.items():
         copy = made.folder / name
@@ -68,6 +70,7 @@ def test_every_file_of_the_stack_that_git_tracks_goes_into_a_lab() -> None:
             "jupyter",
             "tensorboard",
             "local",
+            "serve",
             "stack",
         ],
         cwd=CHECKOUT,

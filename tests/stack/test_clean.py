@@ -13,11 +13,12 @@ from terminal import in_terminal
 def users_files(machine: Machine) -> list[Path]:
     run = machine.folder / "logs/news/20260101-000000/run.json"
     data = machine.folder / "data/mind-small/news.tsv"
-    for path in (run, data):
+    model = machine.folder / "models/20260101-000000-0123456789ab/card.json"
+    for path in (run, data, model):
         path.parent.mkdir(parents=True)
         path.write_text("mine")
     machine.make("up")
-    return [run, data, machine.folder / ".env"]
+    return [run, data, model, machine.folder / ".env"]
 
 
 def test_clean_deletes_nothing_where_nobody_can_be_asked(machine: Machine) -> None:
@@ -33,7 +34,8 @@ def test_clean_keeps_what_is_the_users_when_told_no(machine: Machine) -> None:
     environment = clean_environment() | machine.environment
     with in_terminal(["make", "clean"], machine.folder, environment) as terminal:
         terminal.type("y\nn\n")
-        assert "logs/news" in terminal.until("")
+        said = terminal.until("")
+    assert "logs/news" in said and "models/20260101" in said
     assert all(path.exists() for path in files)
     assert not (machine.folder / ".stack").exists()
 
@@ -44,6 +46,7 @@ def test_clean_deletes_all_but_what_git_brought_when_told_yes(machine: Machine) 
     assert not any(path.exists() for path in files)
     assert (machine.folder / "data/sample/news.tsv").exists()
     assert (machine.folder / "logs/.gitignore").exists()
+    assert (machine.folder / "models/.gitignore").exists()
     assert "image rm" in machine.calls()
 
 

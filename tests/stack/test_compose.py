@@ -14,7 +14,7 @@ import pytest
 from project import CHECKOUT, clean_environment
 
 SERVICES = ("jupyter", "tensorboard")
-PROFILES = ("head", "worker")  # services that nothing but their profile starts
+PROFILES = ("head", "serve", "worker")  # services that nothing but their profile starts
 PRIVILEGES = {
     "privileged",
     "cap_add",
@@ -138,10 +138,29 @@ def test_tensorboard_sees_the_logs_alone_and_only_reads_them(project):
     assert mount["read_only"] is True
 
 
-def test_jupyter_writes_to_four_folders_of_the_project_and_its_home(project):
+def test_serve_sees_the_models_alone_and_only_reads_them(whole):
+    [mount] = whole["services"]["serve"]["volumes"]
+    assert mount["source"].endswith("/models")
+    assert mount["read_only"] is True
+
+
+def test_serve_has_the_port_and_the_token_that_the_settings_name():
+    given = {"SERVE_PORT": "9004", "SERVE_TOKEN": "hush", "SERVE_MEMORY": "3g"}
+    services = config(COMPOSE_PROFILES="serve", **given)["services"]
+    (port,) = services["serve"]["ports"]
+    assert (port["published"], port["target"]) == ("9004", 9004)
+    assert services["serve"]["environment"] == {"SERVE_PORT": "9004", "SERVE_TOKEN": "hush"}
+    assert int(services["serve"]["mem_limit"]) == 3 * 2**30
+    plain = config(COMPOSE_PROFILES="serve")["services"]["serve"]
+    assert plain["environment"]["SERVE_TOKEN"] == ""
+    assert int(plain["mem_limit"]) == 2 * 2**30
+    assert "hush" not in json.dumps([services["jupyter"], services["serve"]["build"]])
+
+
+def test_jupyter_writes_to_five_folders_of_the_project_and_its_home(project):
     mounts = project["services"]["jupyter"]["volumes"]
     writable = {mount["target"] for mount in mounts if not mount.get("read_only")}
-    folders = {f"/workspace/{name}" for name in ("logs", "data", "notebooks", "src")}
+    folders = {f"/workspace/{name}" for name in ("logs", "data", "models", "notebooks", "src")}
     assert writable == folders | {"/home/trainlab"}
 
 
@@ -254,13 +273,13 @@ def test_the_cuda_build_can_be_chosen():
 
 def test_the_password_of_a_package_index_reaches_a_build_as_a_secret_and_no_argument_that_an_image_keeps():
     index = "https://me:hush@mirror.example/simple"
-    whole = config(PIP_INDEX_URL=index, TORCH_INDEX=index)
+    whole = config(PIP_INDEX_URL=index, TORCH_INDEX=index, COMPOSE_PROFILES="serve")
     assert "hush" not in json.dumps(whole["services"])
     assert {name: each["environment"] for name, each in whole["secrets"].items()} == {
         "pip_index_url": "PIP_INDEX_URL",
         "torch_index": "TORCH_INDEX",
     }
-    for name in SERVICES:
+    for name in (*SERVICES, "serve"):
         mounted = {each["source"] for each in whole["services"][name]["build"]["secrets"]}
         text = (CHECKOUT / name / "Dockerfile").read_text()
         assert mounted == set(re.findall(r"type=secret,id=(\w+)", text))
@@ -269,8 +288,8 @@ def test_the_password_of_a_package_index_reaches_a_build_as_a_secret_and_no_argu
 
 def test_the_base_image_can_be_pinned_by_its_digest():
     base = f"debian:bookworm-slim@sha256:{'0' * 64}"
-    services = config(BASE_IMAGE=base)["services"]
-    assert [services[name]["build"]["args"]["BASE_IMAGE"] for name in SERVICES] == [base, base]
+    services = config(BASE_IMAGE=base, COMPOSE_PROFILES="head,serve")["services"]
+    assert {services[name]["build"]["args"]["BASE_IMAGE"] for name in services} == {base}
 
 
 def test_the_example_names_every_variable_and_holds_no_secret():

@@ -45,7 +45,7 @@ def registry(machine: Machine) -> Callable[[str], None]:
     """Return what puts images into the machine's registry: those of its folder, but for changed inputs."""
 
     def put(of: str = "") -> None:
-        for service in ("tensorboard", "jupyter"):
+        for service in ("tensorboard", "jupyter", "serve"):
             (machine.tools / f"inputs-{service}").write_text(of or inputs(machine, service))
 
     return put
@@ -73,6 +73,18 @@ def test_images_of_this_version_and_these_files_are_pulled_and_not_built(machine
     assert len(pulls(machine)) == 2, "once"
 
 
+def test_the_image_of_the_service_is_pulled_by_the_first_that_serves(machine: Machine, registry) -> None:
+    registry()
+    machine.make("up", IMAGE_REGISTRY=REGISTRY)
+    assert len(pulls(machine)) == 2, "who serves nothing needs none"
+    machine.make("serve", "RUN=last", IMAGE_REGISTRY=REGISTRY)
+    machine.make("serve", "RUN=last", IMAGE_REGISTRY=REGISTRY)
+    source = f"{REGISTRY}/trainlab-serve:{version()}"
+    assert pulls(machine)[2:] == [source]
+    assert f"tag {source} trainlab-serve:{machine.settings['COMPOSE_PROJECT_NAME']}" in machine.calls()
+    assert "compose build" not in machine.calls()
+
+
 def test_a_registry_that_does_not_answer_is_one_line_and_a_build(machine: Machine) -> None:
     said = machine.make("up", IMAGE_REGISTRY=REGISTRY).stdout
     assert machine.built() == 1
@@ -92,16 +104,16 @@ def test_an_image_that_was_made_from_other_files_is_not_taken(machine: Machine, 
 @pytest.mark.parametrize(
     ("change", "alike"),
     [
-        ({"TRACKERS": "wandb"}, ["tensorboard"]),
+        ({"TRACKERS": "wandb"}, ["tensorboard", "serve"]),
         ({"BASE_IMAGE": "debian:trixie-slim"}, []),
-        ({"JUPYTER_PORT": "8899"}, ["tensorboard", "jupyter"]),
+        ({"JUPYTER_PORT": "8899"}, ["tensorboard", "jupyter", "serve"]),
     ],
 )
 def test_what_changes_an_image_changes_its_digest_and_nothing_else_does(
     machine: Machine, change: dict[str, str], alike: list[str]
 ) -> None:
-    before = {service: inputs(machine, service) for service in ("tensorboard", "jupyter")}
-    assert before["tensorboard"] != before["jupyter"]
+    before = {service: inputs(machine, service) for service in ("tensorboard", "jupyter", "serve")}
+    assert len({*before.values()}) == 3
     machine.environment |= change
     assert [service for service in before if inputs(machine, service) == before[service]] == alike
 
@@ -118,6 +130,20 @@ def test_the_digest_is_that_of_every_clone_and_of_an_own_mount_but_not_of_an_own
     assert inputs(machine, "jupyter") == before
     override.write_text("services: {jupyter: {build: {args: {BASE_IMAGE: other}}}}\n")
     assert inputs(machine, "jupyter") != before
+
+
+def test_code_counts_for_the_image_that_holds_it_alone(machine: Machine) -> None:
+    before = {service: inputs(machine, service) for service in ("tensorboard", "jupyter", "serve")}
+    with (machine.folder / "src/trainlab/serving/texts.py").open("a") as code:
+        code.write("# changed\n")
+    after = {service: inputs(machine, service) for service in before}
+    assert {service for service in before if before[service] != after[service]} == {"serve"}
+    shutil.rmtree(machine.folder / "src/trainlab")  # a lab has trainlab as a wheel
+    wheel = machine.folder / "jupyter/wheels/trainlab-9-py3-none-any.whl"
+    wheel.write_text("one")
+    of_one = inputs(machine, "serve")
+    wheel.write_text("another")
+    assert inputs(machine, "serve") != of_one
 
 
 @pytest.mark.parametrize(
@@ -163,11 +189,16 @@ def test_publishing_names_each_image_by_the_project_its_version_and_its_processo
     assert bake.endswith(
         "--push jupyter-amd64 jupyter-amd64-bill jupyter-arm64 jupyter-arm64-bill"
         " tensorboard-amd64 tensorboard-amd64-bill tensorboard-arm64 tensorboard-arm64-bill"
+        " serve-amd64 serve-amd64-bill serve-arm64 serve-arm64-bill"
     )
     joined = re.findall("^buildx imagetools create --tag (.*)", machine.calls(), re.M)
     assert joined == [
         f"{name}:{tag} {name}:{tag}-amd64 {name}:{tag}-arm64"
-        for name, tag in ((JUPYTER, f"{version()}-cpu"), (TENSORBOARD, version()))
+        for name, tag in (
+            (JUPYTER, f"{version()}-cpu"),
+            (TENSORBOARD, version()),
+            (f"{REGISTRY}/trainlab-serve", version()),
+        )
     ]
     assert f"IMAGE_REGISTRY={REGISTRY} in .env" in said
     assert "git names no commit here" in said
@@ -203,7 +234,9 @@ def test_the_bake_file_has_each_image_for_each_processor_with_compose_s_own_argu
         text=True,
     )
     targets = json.loads(text)["target"]
-    pairs = {(service, arch) for service in ("jupyter", "tensorboard") for arch in ("amd64", "arm64")}
+    pairs = {
+        (service, arch) for service in ("jupyter", "tensorboard", "serve") for arch in ("amd64", "arm64")
+    }
     assert set(targets) == {f"{service}-{arch}{bill}" for service, arch in pairs for bill in ("", "-bill")}
     for service, arch in pairs:
         target = targets[f"{service}-{arch}"]

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-TARGETS = "help up down status logs shell run runs stop demo head unhead article bench build test lint clean"
+TARGETS = "help up down status logs shell run runs stop demo head unhead serve unserve article bench build "
+TARGETS += "test lint clean"
 
 
 def test_make_alone_explains_every_target(machine: Machine) -> None:

@@ -247,9 +247,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]
     ]
     notebook = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 4}
     (folder / "notebooks/installs.ipynb").write_text(json.dumps(notebook))
-    written = [
-        folder / name for name in ("logs", "data", "notebooks")
-    ]  # a file's mode decides if a layer is known
+    # a file's mode decides if a layer is known
+    written = [folder / name for name in ("logs", "data", "models", "notebooks")]
     subprocess.run(["chmod", "-R", "a+rwX", *written], check=True)
     yield folder, compose(folder, "build", "jupyter")
     compose(folder, "down", "--volumes", "--rmi=all", "--timeout", "3")

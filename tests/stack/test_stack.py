@@ -98,7 +98,7 @@ def test_processes_have_no_capabilities_and_gain_none(stack, service):
 
 
 def test_files_written_inside_belong_to_the_caller(stack):
-    for folder in ("logs", "data", "notebooks", "src"):
+    for folder in ("logs", "data", "models", "notebooks", "src"):
         stack.inside("jupyter", f"touch /workspace/{folder}/written")
         written = stack.folder / folder / "written"
         assert (written.stat().st_uid, written.stat().st_gid) == (USER, GROUP)
@@ -303,7 +303,7 @@ def test_a_kernel_that_does_not_listen_keeps_no_stop_beyond_its_grace_period(sta
     assert set(codes) <= {0, 143}, "else the engine had to kill them"
 
 
-@pytest.mark.parametrize("folder", ["logs", "data", "notebooks"])
+@pytest.mark.parametrize("folder", ["logs", "data", "models", "notebooks"])
 def test_an_unwritable_folder_is_reported_with_the_command_that_mends_it(stack, folder):
     (stack.folder / folder).chmod(0o555)
     start = ("run", "--rm", "--no-deps", "jupyter", "true")

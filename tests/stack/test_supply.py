@@ -16,7 +16,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
-from project import CHECKOUT, clean_environment, own_images
+from project import CHECKOUT, clean_environment, own_image, own_images
 
 PIP = """#!/bin/sh
 echo "pip $*" >>"$PIP_CALLS"
@@ -133,11 +133,14 @@ def test_the_bill_of_materials_names_what_is_installed():
 
 
 @pytest.mark.docker
-@pytest.mark.parametrize("service", ["jupyter", "tensorboard"])
-def test_the_bill_of_an_image_names_debians_packages_too(service):
+@pytest.mark.parametrize(
+    ("service", "package"), [("jupyter", "torch"), ("tensorboard", "tensorboard"), ("serve", "fastapi")]
+)
+def test_the_bill_of_an_image_names_debians_packages_too(service, package):
     run = ["docker", "run", "--rm", "--interactive", "--network=none", "--entrypoint=python3"]
-    named = bill([*run, own_images()[service], "-", service, "debian"])
-    assert "pkg:deb/debian/libc6" in named and "pkg:pypi/tensorboard" in named
+    image = own_image("serve") if service == "serve" else own_images()[service]
+    named = bill([*run, image, "-", service, "debian"])
+    assert "pkg:deb/debian/libc6" in named and f"pkg:pypi/{package}" in named
     assert ("pkg:pypi/torch" in named) == (service == "jupyter")
 
 

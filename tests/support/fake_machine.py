@@ -23,7 +23,8 @@ ENGINE_INFO = {
 
 # notes each call; answers `info` and `compose version`; `ps --filter` tells ports while it is up; the files
 # `containers`, `running` and `down` name a project and its folder a line, services, and one that is down;
-# `build` is what a build says, which fails where there is a file `broken`
+# `build` is what a build says, which fails where there is a file `broken`;
+# `serving` is there while serve is up; `refuses` and `refuses-load` are what `trainlab serve` and it say
 FAKE_DOCKER = """#!/bin/bash
 published() { # published NAME: its port, as the shell or .env has it
   local port=${!1:-$(sed -n "s/.*$1[^0-9]*\\([0-9]*\\).*/\\1/p" .env)}
@@ -40,8 +41,20 @@ case "$*" in
   "volume inspect"*) [[ -e $FAKE/$3 ]] ;;
   pull*) [[ -e $FAKE/inputs-tensorboard ]] || { echo "nobody answers" >&2; exit 1; } ;;
   "image inspect --format"*trainlab-tensorboard*) cat "$FAKE/inputs-tensorboard" ;;
+  "image inspect --format"*trainlab-serve*) cat "$FAKE/inputs-serve" ;;
   "image inspect --format"*) cat "$FAKE/inputs-jupyter" ;;
   "version --format"*) echo amd64 ;;
+  "compose "*" trainlab serve "*) if [[ -e $FAKE/refuses ]]; then cat "$FAKE/refuses" >&2; exit 2; fi
+    chosen=$* && echo "${chosen##* trainlab serve }" >models/served ;;
+  "compose exec"*ready.py*) if [[ -e $FAKE/refuses-load ]]; then cat "$FAKE/refuses-load" >&2; exit 2; fi
+    echo "nearest      $(cat models/served)" ;;
+  "compose up"*" serve") touch "$FAKE/serving" ;;
+  "compose rm"*" serve") rm -f "$FAKE/serving" ;;
+  "compose ps --all --quiet serve") [[ ! -e $FAKE/serving ]] || echo a-service ;;
+  "compose ps --format"*" serve") [[ ! -e $FAKE/serving || -e $FAKE/unhealthy ]] || echo healthy ;;
+  "inspect --format {{.RestartCount}}"*) if [[ -e $FAKE/unhealthy ]]; then echo 1; else echo 0; fi ;;
+  "inspect --format"*) echo the-same-container ;;
+  "ps --filter"*service=serve*) [[ ! -e $FAKE/serving ]] || published SERVE_PORT ;;
   "buildx bake"*) env | grep -E '^(REVISION|SOURCE)=' >"$FAKE/described" ;;
   "buildx imagetools inspect"*) exit 1 ;;
   version) [[ ! -e $FAKE/silent ]] ;;

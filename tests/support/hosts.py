@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from containers import GROUP, USER
-from project import CHECKOUT, own_head_image, own_images
+from project import CHECKOUT, own_image, own_images
 from trainlab.run import events, record
 from waiting import until
 
@@ -102,9 +102,9 @@ class Hosts:
         docker("volume", "create", *(f"--opt={each}" for each in options), self.name)
         disk = f"--volume={self.name}:/var/lib/head"
         keeper = ["--entrypoint=sleep", disk]  # while it is mounted somewhere the disk keeps what it holds
-        self.start("disk", [own_head_image(), "infinity"], *keeper, user="1000")
+        self.start("disk", [own_image("head"), "infinity"], *keeper, user="1000")
         known = [disk, "--env", f"HEAD_PASSWORD={PASSWORD}", "--restart=unless-stopped"]
-        self.start("head", [own_head_image()], *known, user="1000")
+        self.start("head", [own_image("head")], *known, user="1000")
         self.until_head_answers()
 
     def end(self) -> None:

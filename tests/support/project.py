@@ -28,6 +28,7 @@ FOREIGN = (
     "COMPOSE_",
     "JUPYTER_",
     "TENSORBOARD_",
+    "SERVE_",
     "TRAINLAB_",
     "TRACKERS",
     "TORCH_",
@@ -159,10 +160,10 @@ def own_images() -> dict[str, str]:
 
 
 @functools.cache
-def own_head_image() -> str:
-    """Return the image of the head, of this checkout, built by the first test that asks."""
-    name = f"trainlab-head:{own_project()}"
-    command = ["docker", "build", "--quiet", "--file", "head/Dockerfile", "--tag", name, "."]
+def own_image(service: str) -> str:
+    """Return the image of a service of a profile, of this checkout, built by the first test that asks."""
+    name = f"trainlab-{service}:{own_project()}"
+    command = ["docker", "build", "--quiet", "--file", f"{service}/Dockerfile", "--tag", name, "."]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return name

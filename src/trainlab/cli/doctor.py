@@ -198,11 +198,11 @@ def port(variable: str, host: str, number: int, path: str, expected: bytes) -> L
 
 
 def permissions(stack: bool = True) -> Iterator[Line]:
-    """See whether this user may write where runs, data and notebooks are kept.
+    """See whether this user may write where runs, data, models and notebooks are kept.
 
     Without the stack, in somebody's own project, folders are made when they are needed.
     """
-    for folder in (paths.logs(), paths.data(), paths.notebooks()):
+    for folder in (paths.logs(), paths.data(), paths.models(), paths.notebooks()):
         if not folder.is_dir() and not stack:
             if folder == paths.logs():
                 yield Line(folder.name, "ok", f"{folder} is made with the first run")

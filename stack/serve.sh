@@ -1,0 +1,46 @@
+# shellcheck shell=bash disable=SC2154
+# The service that answers from exported runs (docs/serving.md). Sourced by stack/verb.
+
+serve_up() { # exports what is not exported, chooses it, then starts the service or has it roll over to it
+  local runs said renewed=0
+  read -ra runs <<<"${RUN:-}"
+  ((${#runs[@]})) || fail 'what? For example: make serve RUN=last, or of several kinds: make serve RUN="news sentiment"'
+  check_settings
+  check_serve
+  check_ports serve serve
+  check_folders
+  write_settings
+  [[ $engine != docker ]] || open_folders
+  (umask 077 && mkdir -p .stack)
+  rm -f .stack/served
+  [[ ! -e models/served ]] || cp -p models/served .stack/served
+  engine_execute trainlab serve "${runs[@]}" --choose
+  alone up engine_serve_up
+  if ((renewed)); then said=$(engine_serve_ready 1) || refused
+  else said=$(engine_serve_ready); fi
+  say_serve "$said"
+}
+
+check_serve() { # refuses settings that would fail later with a worse message
+  local service
+  check_port_number SERVE_PORT
+  for service in jupyter tensorboard; do
+    [[ $(port_of serve) != "$(port_of "$service")" ]] ||
+      fail "SERVE_PORT and $(port_variable "$service") are both $(port_of serve); each service needs its own port"
+  done
+  [[ $(setting SERVE_TOKEN "") != *[![:graph:]]* ]] || fail "SERVE_TOKEN in .env has a blank or a control character in it: choose another."
+}
+
+refused() { # what goes on being served is what the next start finds, too
+  if [[ -e .stack/served ]]; then cp -p .stack/served models/.served && mv models/.served models/served; fi
+  echo "What was served before goes on being served." >&2
+  exit 2
+}
+
+say_serve() { # say_serve WHAT: a line for each kind
+  echo
+  echo "Serving      $(address serve "")"
+  while IFS= read -r line; do echo "             $line"; done <<<"$1"
+  [[ -z $(setting SERVE_TOKEN "") ]] || echo "             Callers send SERVE_TOKEN of .env: \`Authorization: Bearer ...\`"
+  echo "\`make unserve\` stops it."
+}
