@@ -103,6 +103,13 @@ def test_a_port_of_something_else_is_named(monkeypatch: pytest.MonkeyPatch) -> N
         cluster._nodes("127.0.0.1:1")
 
 
+def test_a_cluster_that_asks_for_a_token_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "W gcs_client.cc:210: Unauthenticated: RPC error: InvalidAuthToken: it is missing"
+    monkeypatch.setattr(cluster, "_ASK", f"import sys; print({said!r}, file=sys.stderr)")
+    with pytest.raises(UserError, match="asks for its token"):
+        cluster._nodes("127.0.0.1:1")
+
+
 def test_without_ray_the_command_says_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "ray" else object())
     with pytest.raises(
@@ -136,7 +143,7 @@ def test_a_worker_is_told_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
         database.shown("postgresql://trainlab:hush@head/trainlab")
 
 
-def test_a_worker_says_that_it_sees_another_logs(tmp_path: Path) -> None:
+def test_a_worker_that_can_t_begin_says_why(tmp_path: Path) -> None:
     """By the same way as in an actor, which is there for no more than to hold it."""
     (tmp_path / "logs").mkdir()
     task = tethered.Task("127.0.0.1:1", "tiny", str(tmp_path / "logs"), slots=1, gpu=False, cpus=1)

@@ -154,17 +154,22 @@ def _nodes(address: str) -> list[Mapping[str, float]]:
     words = [sys.executable, "-c", _ASK, _full(address)]
     try:
         done = subprocess.run(
-            words, env=os.environ | QUIET, capture_output=True, text=True, check=False, timeout=TOLD_WITHIN
+            words, env=os.environ | QUIET, capture_output=True, check=False, timeout=TOLD_WITHIN
         )
-    except subprocess.TimeoutExpired:
+        printed, said = done.stdout, done.stderr
+    except subprocess.TimeoutExpired as error:
+        printed, said = b"", error.stderr or b""
+    if b"InvalidAuthToken" in said:
+        raise UserError(
+            f"--ray {address}: the cluster asks for its token. RAY_AUTH_MODE=token into the environment, and "
+            "the token into RAY_AUTH_TOKEN or the file ~/.ray/auth_token"
+        )
+    if not printed:
         raise UserError(
             f"--ray {address}: what answers there is no Ray that this one understands: nothing was heard of "
             f"it for {TOLD_WITHIN:.0f} s."
-        ) from None
-    try:
-        known = json.loads(done.stdout.splitlines()[-1])
-    except (IndexError, ValueError):
-        known = {"error": (done.stderr.strip() or "Ray has died without a word").splitlines()[-1]}
+        )
+    known = json.loads(printed.splitlines()[-1])
     if "error" in known:
         raise UserError(f"--ray {address}: {explained(known['error'])}")
     return known["nodes"]
@@ -183,6 +188,8 @@ def explained(said: str) -> str:
             f"a node lacks {lacking[1]}. Every node needs this one's environment: the same Python, Ray and "
             "trainlab[ray], and what the program imports."
         )
+    if "Could not find any running Ray" in words:
+        return "this machine is no node of a cluster. Name the cluster's head: --ray HOST"
     if "ersion mismatch" in words:
         return f"{words} Start both from the same environment."
     return f"{words} Start the sweep on a node of the cluster, from the environment that Ray runs in there."

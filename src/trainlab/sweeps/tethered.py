@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,6 +110,9 @@ def main(task: Task) -> None:
         known = {"code": code, "error": ""}
     except UserError as error:
         known = {"code": UserError.exit_code, "error": str(error)}
+    except Exception as error:  # again it would be the same
+        traceback.print_exc()
+        known = {"code": 1, "error": f"{type(error).__name__}: {error}"}
     with suppress(OSError):  # nobody may be there to read it
         print(json.dumps(known), flush=True)
 
