@@ -30,6 +30,7 @@ default_port() {
     JUPYTER_PORT) echo 8888 ;;
     TENSORBOARD_PORT) echo 6006 ;;
     HEAD_PORT) echo 5432 ;;
+    HEAD_STORE_PORT) echo 29400 ;;
   esac
 }
 
@@ -38,6 +39,7 @@ port_variable() {
     jupyter) echo JUPYTER_PORT ;;
     tensorboard) echo TENSORBOARD_PORT ;;
     head) echo HEAD_PORT ;;
+    store) echo HEAD_STORE_PORT ;;
   esac
 }
 
