@@ -43,7 +43,7 @@ sweep: ## try many settings: make sweep ARGS="news margin=1,3,5 --goal val/loss"
 stop: ## stop a run; it saves a checkpoint first: make stop RUN=NAME
 	@stack/verb stop
 
-head: ## start the database that sweeps on several machines share (docs/hosts.md)
+head: ## start what sweeps and trainings on several machines share (docs/hosts.md)
 	@stack/verb head
 
 unhead: ## stop it; what it holds stays

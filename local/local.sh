@@ -104,6 +104,10 @@ stop_services() { # the two alone: a training that goes on without them is not t
 service_healthy() { # service_healthy SERVICE: by the containers' own checks
   local port own=()
   port=$(engine_port "$1")
+  if [[ $1 == store ]]; then
+    (exec 3<>"/dev/tcp/$(head_listen)/$port") 2>/dev/null
+    return
+  fi
   [[ $1 != head ]] || own=(HEAD_LISTEN="$(head_listen)" PATH="$(postgresql_programs):$PATH")
   env "$(port_variable "$1")=$port" "${own[@]}" bash "$1/health" 2>/dev/null
 }
@@ -114,7 +118,12 @@ engine_port() { # engine_port SERVICE: the port it was started on, nothing when 
   local_is_up "$(supervisor_of "$1")" && cat ".stack/$1.port" || true
 }
 
-supervisor_of() { if [[ $1 == head || $1 == serve ]]; then echo "$1"; fi; } # the one that keeps a service up
+supervisor_of() { # the one that keeps a service up
+  case $1 in
+    head | store) echo head ;;
+    serve) echo serve ;;
+  esac
+}
 
 engine_state() {
   if ! local_is_up "$(supervisor_of "$1")"; then echo down
@@ -123,33 +132,42 @@ engine_state() {
 }
 
 engine_head_up() {
-  local programs HEAD_PASSWORD deadline
+  local programs HEAD_PASSWORD deadline service has_store=false
   [[ -r /proc/self/environ ]] || fail "without Docker the head needs Linux; start Docker here"
   ((EUID)) || fail "PostgreSQL refuses to run as root. Start make as another user, or with Docker."
   programs=$(postgresql_programs)
   [[ -n $programs ]] || fail "the head is PostgreSQL, which is not installed here. Debian, Ubuntu: sudo apt install postgresql
        (the database of its own that it may start is not used). Nothing was started."
-  check_ports head head
   engine_build
   if ! local_is_up head; then
-    (umask 077 && mkdir -p .stack && port_of head >.stack/head.port)
+    rm -f .stack/store.port
+    for service in "${services[@]}"; do (umask 077 && mkdir -p .stack && port_of "$service" >".stack/$service.port"); done
+    [[ ! -e .stack/store.port ]] || has_store=true
     HEAD_PASSWORD=$(setting HEAD_PASSWORD "")
     export HEAD_PASSWORD # on a command line everybody could read it
     in_stack env PATH="$programs:$PWD/.venv/bin:$PATH" HEAD_DATA="$stack/head/data" HEAD_RUN="$stack/head/run" HEAD_PORT="$(port_of head)" \
-      HEAD_LISTEN="$(head_listen)" HEAD_TLS="$(setting HEAD_TLS "")" \
+      HEAD_LISTEN="$(head_listen)" HEAD_TLS="$(setting HEAD_TLS "")" HEAD_STORE_PORT="$(port_of store)" HEAD_HAS_STORE="$has_store" \
       .venv/bin/python -m supervisor.supervisord -c local/head.conf >.stack/start.log 2>&1 </dev/null ||
       { cat .stack/start.log >&2 && fail "supervisord did not start"; }
   fi
   deadline=$((SECONDS + patience))
-  until service_healthy head; do
-    if ! local_is_up head || ((SECONDS >= deadline)); then
-      tail -n 20 .stack/head.log >&2 || true
-      engine_head_down
-      fail "the head was not healthy within $patience s; its last words are above"
+  for service in "${services[@]}"; do
+    if [[ ! -e .stack/$service.port ]]; then
+      missing="the head was up before it. \`make unhead\`, then \`make head\`" # head_up's, which says it
+      continue
     fi
-    sleep 0.1
+    until service_healthy "$service"; do
+      if ! local_is_up head || ((SECONDS >= deadline)); then
+        tail -n 20 ".stack/$service.log" >&2 || true
+        engine_head_down
+        fail "the $service was not healthy within $patience s; its last words are above"
+      fi
+      sleep 0.1
+    done
   done
 }
+
+engine_store_lacks() { :; } # what .venv has is enough
 
 postgresql_programs() { # prints the folder of the newest PostgreSQL's own programs, which Debian keeps out of PATH
   local newest
@@ -167,7 +185,7 @@ engine_head_down() {
   ! local_is_up head || send TERM "$(cat .stack/head.pid)"
   while local_is_up head && ((SECONDS < deadline)); do sleep 0.1; done
   ! local_is_up head || fail "the head does not end: process $(cat .stack/head.pid)"
-  rm -f .stack/head.{pid,port}
+  rm -f .stack/head.{pid,port} .stack/store.port
   echo "stopped: the head. Workers wait for it, or give their runs up after a minute"
 }
 

@@ -31,6 +31,7 @@ default_port() {
     TENSORBOARD_PORT) echo 6006 ;;
     HEAD_PORT) echo 5432 ;;
     SERVE_PORT) echo 8000 ;;
+    HEAD_STORE_PORT) echo 29400 ;;
   esac
 }
 
@@ -40,6 +41,7 @@ port_variable() {
     tensorboard) echo TENSORBOARD_PORT ;;
     head) echo HEAD_PORT ;;
     serve) echo SERVE_PORT ;;
+    store) echo HEAD_STORE_PORT ;;
   esac
 }
 

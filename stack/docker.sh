@@ -106,11 +106,18 @@ all_profiles() { # all_profiles COMMAND...: Compose leaves a service of a profil
 }
 
 engine_head_up() {
-  check_ports head head
+  local service
   get_image head "0.2 GB"
-  all_profiles up --detach --no-deps --no-build head
-  wait_for_service head || { all_profiles logs --no-log-prefix --tail 20 head >&2 && all_profiles rm --stop --force head >/dev/null 2>&1 &&
-    fail "the head did not become healthy, and was stopped; its last words are above"; }
+  all_profiles up --detach --no-deps --no-build "${services[@]}"
+  for service in "${services[@]}"; do
+    wait_for_service "$service" || { all_profiles logs --no-log-prefix --tail 20 "$service" >&2 && all_profiles rm --stop --force head store >/dev/null 2>&1 &&
+      fail "the $service did not become healthy, and the head was stopped; its last words are above"; }
+  done
+}
+
+engine_store_lacks() {
+  docker image inspect "${images[1]}" >/dev/null 2>&1 ||
+    echo "it runs in JupyterLab's image, which is not here yet. \`make build\`, then \`make head\`"
 }
 
 wait_for_service() { # wait_for_service NAME: until it is healthy, for a minute and a half; not where it ends again and again
@@ -157,7 +164,7 @@ engine_say_head() {
 }
 
 engine_head_down() {
-  all_profiles rm --stop --force head
+  all_profiles rm --stop --force head store
   echo "stopped: the head. Workers wait for it, or give their runs up after a minute"
 }
 

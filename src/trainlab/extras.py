@@ -10,6 +10,7 @@ _INSTALLED_BY = {  # a module, by what pip is to be told
     "IPython": "trainlab[notebook]",
     "optuna": "trainlab[sweeps]",
     "psycopg": "trainlab[sweeps]",
+    "ray": "trainlab[ray]",
     "ipykernel": "trainlab[notebook]",
     "altair": "trainlab[compare]",
     "jinja2": "trainlab[compare]",

@@ -144,4 +144,5 @@ def test_a_head_that_the_internet_reaches_is_an_error(monkeypatch, listens, card
     monkeypatch.setattr(
         doctor_sweeps.psutil, "net_if_addrs", lambda: {"eth0": [Card(each) for each in cards]}
     )
-    assert [line.level for line in doctor_sweeps.listening("5432")] == ([level] if level else [])
+    lines = [*doctor_sweeps.listening("5432", "a database")]
+    assert [line.level for line in lines] == ([level] if level else [])

@@ -1,4 +1,4 @@
-"""Two containers as hosts and a third that holds the store, on a bridge network; each of them is killed."""
+"""Two containers as hosts and a third that holds the store, on a bridge network; and their faults."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ from waiting import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
+# Whoever records the run writes down at each step that it does: which host, which process
 SCRIPT = """
-import ddp_work; from pathlib import Path
+import ddp_work, os, socket; from pathlib import Path
+def alive(module):
+    if module.global_rank == 0:
+        with open("/logs/alive", "a") as file:
+            file.write(f"{socket.gethostname()} {os.getpid()}\\n")
 settings = dict(epochs=1000, checkpoint_every="20", num_workers=0)
-ddp_work.train(Path("/logs"), 1, data=ddp_work.Forever(), **settings)
+ddp_work.train(Path("/logs"), 1, alive, data=ddp_work.Forever(), **settings)
 """
 
 
@@ -69,6 +74,26 @@ class Network(Training):
     def kill(self, name: str) -> None:
         docker("kill", f"{self.name}-{name}")
 
+    def cut(self, name: str) -> None:
+        docker("network", "disconnect", self.name, f"{self.name}-{name}")
+
+    def heal(self, name: str) -> None:
+        docker("network", "connect", "--alias", name, self.name, f"{self.name}-{name}")
+
+    def stop(self) -> None:
+        """Stop both hosts as somebody does who types Ctrl-C at each."""
+        for name in ("one", "two"):
+            docker("stop", "--time", "60", f"{self.name}-{name}")
+        known = self.record()
+        assert (known["status"], known["reason"]) == ("interrupted", "SIGTERM")
+
+    def assert_whole(self) -> None:
+        """Assert that each step was recorded once, and by one process at a time."""
+        gaps = {second - first for first, second in itertools.pairwise(self.steps())}
+        assert gaps == {10}, "each step once, and none is missing"
+        writers = [line for line, _ in itertools.groupby((self.logs / "alive").read_text().splitlines())]
+        assert len(writers) == len(set(writers)), writers
+
     def printed(self, name: str) -> str:
         done = subprocess.run(
             ["docker", "logs", f"{self.name}-{name}"], capture_output=True, text=True, check=True
@@ -81,11 +106,14 @@ class Network(Training):
 
 
 @pytest.fixture
-def network(tmp_path: Path) -> Iterator[Network]:
+def network(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Network]:
     made = Network(tmp_path)
+    failed = request.session.testsfailed
     try:
         yield made
     finally:
+        for name in set(made.started) if request.session.testsfailed > failed else ():
+            print(f"--- {name}\n{made.printed(name)}")
         made.end()
 
 
@@ -111,9 +139,46 @@ def test_whichever_container_is_killed_the_training_goes_on_and_takes_it_back(ne
     network.store()
     network.until_resumed(seen)
     network.until_saved(2)
+    network.stop()
+    network.assert_whole()
+
+
+def test_whichever_container_is_cut_off_the_training_goes_on_and_it_joins_again(network: Network) -> None:
+    network.store()
     for name in ("one", "two"):
-        docker("stop", "--time", "60", f"{network.name}-{name}")
-    known = network.record()
-    assert (known["status"], known["reason"]) == ("interrupted", "SIGTERM")
-    gaps = {second - first for first, second in itertools.pairwise(network.steps())}
-    assert gaps == {10}, "each step once, and none is missing"
+        network.host(name)
+    network.until_saved(3)
+    first = until(lambda: network.record()["host"], "a first process", DEADLINE)
+    for lost in first, ({"one", "two"} - {first}).pop():
+        (other,) = {"one", "two"} - {lost}
+        seen = len(network.record()["resumes"])
+        network.cut(lost)
+        network.until_resumed(seen)
+        network.until_saved(2)
+        assert network.record()["host"] == other
+        seen = len(network.record()["resumes"])
+        network.heal(lost)
+        network.until_resumed(seen)
+        network.until_saved(2)
+        said = [line for line in network.printed(lost).splitlines() if line.startswith("process ")]
+        assert said[-1].endswith("of 2, in 2 hosts")
+    network.stop()
+    network.assert_whole()
+
+
+def test_a_host_that_trains_alone_and_is_cut_off_ends_before_another_goes_on(network: Network) -> None:
+    network.store()
+    network.host("one")
+    network.until_saved(3)
+    network.cut("one")
+    seen = len(network.record()["resumes"])
+    network.host("two")
+    network.until_resumed(seen)
+    network.until_saved(2)
+    assert network.record()["host"] == "two"
+    seen = len(network.record()["resumes"])
+    network.heal("one")
+    network.until_resumed(seen)
+    network.until_saved(2)
+    network.stop()
+    network.assert_whole()

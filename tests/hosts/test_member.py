@@ -58,5 +58,5 @@ def test_a_script_a_module_and_a_function_are_executed_as_on_one_host(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(member, "_end_with", lambda agent: None)
     monkeypatch.setattr(member, "run_script", run_script)
-    assert member.main(tmp_path, tmp_path, Path("train.py"), module, ["--x=1"]) == 0
+    assert member.main(tmp_path, tmp_path, "127.0.0.1:1", Path("train.py"), module, ["--x=1"]) == 0
     assert seen == [words]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -73,9 +74,30 @@ def test_the_processes_speak_by_the_network_that_leads_to_the_store(monkeypatch:
     known = {name: [SimpleNamespace(address=each) for each in has] for name, has in cards.items()}
     monkeypatch.setattr(psutil, "net_if_addrs", lambda: known)
     monkeypatch.setattr(rendezvous, "own_address", lambda _: "192.168.7.2")
-    told = rendezvous.environment(rendezvous.Endpoint("192.168.7.1", 1))
+    told = rendezvous.networks(rendezvous.Endpoint("192.168.7.1", 1))
     assert (told["NCCL_SOCKET_IFNAME"], told["GLOO_SOCKET_IFNAME"]) == ("lan0", "mine0")
 
 
 def test_this_host_s_address_is_that_of_the_route_to_the_store() -> None:
     assert rendezvous.own_address(rendezvous.Endpoint("127.0.0.1", 1)) == "127.0.0.1"
+
+
+def test_a_host_that_is_cut_off_names_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(_: rendezvous.Endpoint) -> str:
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    monkeypatch.setattr(rendezvous, "own_address", unreachable)
+    assert rendezvous.networks(rendezvous.Endpoint("192.168.7.1", 1)) == {}
+
+
+def test_whoever_waits_for_a_store_that_is_out_of_reach_is_woken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as store, socket.create_server(("127.0.0.1", 0)) as other:
+        place = rendezvous.Endpoint("127.0.0.1", store.getsockname()[1])
+        waiting = socket.create_connection(store.getsockname())
+        beside = socket.create_connection(other.getsockname())
+        with waiting, beside, store.accept()[0], other.accept()[0] as far:
+            rendezvous.hang_up(rendezvous.addresses(place), place.port)
+            waiting.settimeout(10)
+            assert waiting.recv(1) == b""
+            far.sendall(b"x")
+            assert beside.recv(1) == b"x", "no other connection is touched"

@@ -14,7 +14,8 @@ import pytest
 from project import CHECKOUT, clean_environment
 
 SERVICES = ("jupyter", "tensorboard")
-PROFILES = ("head", "serve", "worker")  # services that nothing but their profile starts
+PROFILES = ("head", "serve", "worker")
+BY_PROFILE = ("head", "serve", "store", "worker")  # services that nothing but their profile starts
 PRIVILEGES = {
     "privileged",
     "cap_add",
@@ -57,7 +58,7 @@ def whole() -> dict[str, Any]:
     return config(COMPOSE_PROFILES=",".join(PROFILES))
 
 
-@pytest.fixture(params=(*SERVICES, *PROFILES))
+@pytest.fixture(params=(*SERVICES, *BY_PROFILE))
 def service(whole: dict[str, Any], request: pytest.FixtureRequest) -> dict[str, Any]:
     return whole["services"][request.param]
 
@@ -65,7 +66,7 @@ def service(whole: dict[str, Any], request: pytest.FixtureRequest) -> dict[str, 
 def test_there_are_two_services_and_one_volume_and_others_only_by_their_profiles(project, whole):
     assert set(project["services"]) == set(SERVICES)
     assert set(project["volumes"]) == {"home"}
-    assert set(whole["services"]) == {*SERVICES, *PROFILES}
+    assert set(whole["services"]) == {*SERVICES, *BY_PROFILE}
     assert set(whole["volumes"]) == {"home", "head"}
 
 
@@ -127,8 +128,8 @@ def test_a_service_is_watched_restarted_and_stopped_in_time(service):
 
 
 def test_a_missing_folder_is_never_made_by_the_engine(service):
-    binds = [mount for mount in service["volumes"] if mount["type"] == "bind"]
-    assert binds, "each sees a folder of the host"
+    binds = [mount for mount in service.get("volumes", []) if mount["type"] == "bind"]
+    assert binds or "store" in service["command"], "each other sees a folder of the host"
     assert not any(mount["bind"].get("create_host_path") for mount in binds)
 
 
@@ -207,6 +208,20 @@ def test_the_head_listens_where_the_settings_say_and_its_password_is_empty_unles
     assert services["head"]["environment"]["HEAD_PASSWORD"] == "hush"
     assert "hush" not in json.dumps([services["tensorboard"], services["head"]["build"]])
     assert config(COMPOSE_PROFILES="head")["services"]["head"]["environment"]["HEAD_PASSWORD"] == ""
+
+
+def test_the_store_is_jupyter_s_image_with_nothing_of_the_host_at_the_head_s_address():
+    given = {"HEAD_ADDRESS": "10.0.0.5", "HEAD_STORE_PORT": "9004", "HEAD_PASSWORD": "hush"}
+    services = config(COMPOSE_PROFILES="head", **given)["services"]
+    store = services["store"]
+    (port,) = store["ports"]
+    assert (port["host_ip"], port["published"], port["target"]) == ("10.0.0.5", "9004", 29400)
+    assert store["image"] == services["jupyter"]["image"]
+    assert not {"volumes", "environment", "build"} & set(store)
+    cuda = config("docker-compose.yml", "docker-compose.gpu.yml", COMPOSE_PROFILES="head")["services"][
+        "store"
+    ]
+    assert cuda["image"].endswith("-cuda") and "deploy" not in cuda
 
 
 def test_the_token_is_empty_unless_given(project):

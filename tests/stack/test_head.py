@@ -14,6 +14,7 @@ import pytest
 import hosts
 from containers import Stack, own
 from project import CHECKOUT, Project, clean_environment, copy_checkout, lend_images
+from trainlab.hosts import rendezvous
 from trainlab.run import record
 from waiting import until
 
@@ -48,6 +49,8 @@ def test_an_empty_password_in_the_settings_is_filled_in(machine: Machine) -> Non
     ("settings", "words"),
     [
         ({"HEAD_PORT": "none"}, "HEAD_PORT=none is not a port"),
+        ({"HEAD_STORE_PORT": "0"}, "HEAD_STORE_PORT=0 is not a port"),
+        ({"HEAD_PORT": "29400"}, "HEAD_PORT and HEAD_STORE_PORT are both 29400"),
         ({"HEAD_ADDRESS": "example.org"}, "HEAD_ADDRESS=example.org is no address of this machine"),
         ({"HEAD_TLS": "nowhere"}, "HEAD_TLS=nowhere has no server.crt"),
     ],
@@ -73,6 +76,29 @@ def test_an_address_that_others_reach_is_said_with_what_keeps_it(machine: Machin
     assert "internet" not in machine.make("head").stdout
 
 
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("127.0.0.1", ""),
+        ("192.168.7.2", ""),
+        ("172.31.0.1", ""),
+        ("[fd00::5]", ""),
+        ("172.32.0.1", "has no password"),
+        ("8.8.8.8", "has no password"),
+        ("0.0.0.0", "has no password"),
+        ("[2606:4700::1]", "has no password"),
+    ],
+)
+def test_the_store_is_started_where_the_internet_does_not_reach_it(
+    machine: Machine, address: str, reason: str
+) -> None:
+    said = machine.make("head", HEAD_ADDRESS=address, HEAD_STORE_PORT="29777").stdout
+    (up,) = [line for line in machine.calls().splitlines() if line.startswith("compose up")]
+    assert up.endswith("head" if reason else "head store")
+    (line,) = [line for line in said.splitlines() if line.startswith("store ")]
+    assert (reason or f"--join {address}:29777") in line
+
+
 def test_what_runs_is_shown_and_the_head_only_where_there_is_one(machine: Machine) -> None:
     assert "head" not in machine.make("status").stdout
 
@@ -82,7 +108,7 @@ def head(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int])
     """A head of its own on the real engine, started by make; gone at the end."""
     folder = copy_checkout(tmp_path_factory.mktemp("head") / f"head{os.getpid()}")
     own(folder)
-    ports = {f"{name}_PORT": str(free_port()) for name in ("HEAD", "JUPYTER", "TENSORBOARD")}
+    ports = {f"{name}_PORT": str(free_port()) for name in ("HEAD", "HEAD_STORE", "JUPYTER", "TENSORBOARD")}
     settings = {"HEAD_PASSWORD": "it's \\one\" $of them"}
     project = Project(folder, {"ENGINE": "docker", "GPU": "0", **ports, **settings})
     try:
@@ -180,6 +206,26 @@ def test_a_restart_a_kill_and_a_new_password_keep_the_data(head: Stack) -> None:
     until(lambda: answers(head), "the head answers")
     with signed_in(head) as connection:
         assert connection.execute("select word from kept").fetchone() == ("Größe",)
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+def test_the_store_of_trainings_comes_with_jupyter_s_image_hardened_and_on_loopback_alone(
+    head: Stack,
+) -> None:
+    project = Project(head.folder, {"ENGINE": "docker", "GPU": "0", **head.environment})
+    assert "not started: it runs in JupyterLab's image" in project.make("head").stdout
+    lend_images(Project(head.folder).settings["COMPOSE_PROJECT_NAME"])
+    project.make("head")
+    place = rendezvous.Endpoint("127.0.0.1", int(head.environment["HEAD_STORE_PORT"]))
+    assert rendezvous.answers(place)
+    state = head.state("store")
+    assert (state["HostConfig"]["ReadonlyRootfs"], state["HostConfig"]["CapDrop"]) == (True, ["ALL"])
+    assert {each["HostIp"] for each in state["HostConfig"]["PortBindings"]["29400/tcp"]} == {"127.0.0.1"}
+    assert state["Mounts"] == []
+    project.make("unhead")
+    assert not rendezvous.answers(place)
+    project.make("head")
 
 
 @pytest.mark.docker

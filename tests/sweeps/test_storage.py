@@ -71,3 +71,8 @@ def test_each_study_says_what_it_was_made_with(tmp_path):
         pass
     assert one.notes() == {"first": MINE, "second": ""}
     one.close()
+
+
+def test_a_head_that_does_not_answer_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:1 can't be asked for its sweeps: .*refused"):
+        storage.check_shared("127.0.0.1:1", tmp_path)

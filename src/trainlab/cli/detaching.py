@@ -72,7 +72,7 @@ def start(words: Sequence[str], output: Path) -> None:
         return
     said = output.read_bytes()[before:].decode(errors="replace").strip()
     why = (
-        said.rpartition("error: ")[2] if "error: " in said else (said.splitlines() or ["it said nothing"])[-1]
+        said.rpartition("error: ")[2] if "error: " in said else (said.splitlines() or ["without a word"])[-1]
     )
     if code < 0:
         why = f"it was killed ({signal.Signals(-code).name})"

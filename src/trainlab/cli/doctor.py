@@ -68,7 +68,8 @@ def examine() -> Iterator[Line]:
         yield hub()
     yield from versions(stack)
     if stack and _setting("HEAD_PASSWORD", ""):  # `make head` was here
-        yield from doctor_sweeps.listening(_setting("HEAD_PORT", "5432"))
+        yield from doctor_sweeps.listening(_setting("HEAD_PORT", "5432"), "a database")
+        yield from doctor_sweeps.listening(_setting("HEAD_STORE_PORT", "29400"), "a store of trainings")
     yield from doctor_sweeps.examine(paths.logs())
 
 

@@ -53,8 +53,8 @@ def _sweeps(logs: Path) -> list[Definition]:
     return found
 
 
-def listening(port: str) -> Iterator[Line]:
-    """Say to whom a head on this machine listens: to what the kernel says, whatever the settings are."""
+def listening(port: str, who: str) -> Iterator[Line]:
+    """Say to whom a head on this machine listens at a port: as the kernel says, whatever the settings are."""
     try:
         found = psutil.net_connections("tcp")
     except (psutil.Error, OSError):
@@ -67,9 +67,9 @@ def listening(port: str) -> Iterator[Line]:
     subject = f"port {port}"
     if public:
         fix = "HEAD_ADDRESS=127.0.0.1, or an address of a network of your own, in .env; then make head"
-        yield Line(subject, "error", f"a database listens to the internet: {some(public)}", fix)
+        yield Line(subject, "error", f"{who} listens to the internet: {some(public)}", fix)
     elif addresses:
-        yield Line(subject, "ok", "a database listens, to no address of the internet")
+        yield Line(subject, "ok", f"{who} listens, to no address of the internet")
 
 
 def _is_public(address: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -19,20 +18,17 @@ import typer.core
 
 from trainlab import extras
 from trainlab.cleaning import printable
-from trainlab.cli import detaching
+from trainlab.cli import leading
 from trainlab.cli.options import Logs, WithArguments
 from trainlab.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from trainlab.sweeps.definition import Definition
-    from trainlab.sweeps.objective import Goal
+    from trainlab.sweeps.cluster import Cluster
     from trainlab.sweeps.order import Order
-    from trainlab.sweeps.queue import Queue, Trial
     from trainlab.sweeps.slots import Slots
 
-OUTPUT = "output.log"  # of a detached sweep, in its folder
 GLANCE = 0.2  # seconds between two looks
 REPORTED_AFTER = 5.0  # seconds of waiting, until it is printed what for
 START = "(start)"  # the command that any first word means but those of the group: no notebook is called so
@@ -97,6 +93,9 @@ def start(  # noqa: PLR0913, PLR0917
     at: Annotated[
         str | None, typer.Option(metavar="HEAD", help="The head that keeps it (docs/hosts.md).")
     ] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Run trials on a Ray cluster (docs/hosts.md).")
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Start it and return at once.")] = False,
     logs: Logs = None,
 ) -> None:
@@ -109,13 +108,17 @@ def start(  # noqa: PLR0913, PLR0917
     """
     from trainlab.sweeps import order as orders
     from trainlab.sweeps.board import read_or_not
-    from trainlab.sweeps.definition import create, folder
+    from trainlab.sweeps.definition import create, load
     from trainlab.sweeps.resuming import resumed
 
     extras.need("optuna", "A sweep")
     said = {"goal": goal, "mode": mode, "method": method, "prune": prune, "seeds": seeds, "seed": seed}
     options = {key: each for key, each in said.items() if each is not None}
-    found = _found(slots, per_gpu, gpus, wait_for_gpu)
+    if ray is None:
+        found: Slots | Cluster = _found(slots, per_gpu, gpus, wait_for_gpu)
+    else:
+        kept = at or (resume and load(resume, logs).at)
+        found = _cluster(ray, bool(kept), slots, per_gpu, gpus, wait_for_gpu)
     if resume is None:
         if anyway:
             raise UserError("--anyway: it resumes a sweep whose program has changed. Leave it out.")
@@ -140,18 +143,17 @@ def start(  # noqa: PLR0913, PLR0917
     for each in remarks:
         print(printable(each), file=sys.stderr)
     with read_or_not():
-        _announce(definition, found)
+        leading.announce(definition, found)
     if not detach:
-        raise typer.Exit(_lead(definition, found, at, logs))
+        raise typer.Exit(leading.lead(definition, found, at, logs))
     again = ["--resume", definition.name, "--anyway", "--per-gpu", str(per_gpu)]
     again += ["--slots", str(slots)] if slots is not None else []
     again += ["--gpus", gpus] if gpus is not None else []
     again += ["--wait-for-gpu"] if wait_for_gpu else []
     again += ["--at", at] if at is not None else []
+    again += ["--ray", ray] if ray is not None else []
     again += ["--logs", str(logs)] if logs is not None else []
-    output = folder(definition.name, logs) / OUTPUT
-    detaching.start(["sweep", *again], output)
-    print(f"follow: {_typed('show', definition.name)}, or {output}")
+    leading.detached(definition, again, logs)
 
 
 @app.command("list")
@@ -187,16 +189,16 @@ def show(
     from trainlab.sweeps.definition import load
 
     definition = load(name, logs)
-    trials = _queue(definition, None, logs).trials()
+    trials = leading.opened(definition, None, logs).trials()
     if format == "json":
         sys.stdout.write(display.as_json(definition, trials))
     elif format == "csv":
         sys.stdout.write(display.as_csv(definition, trials))
     else:
-        curves = _Curves(definition, logs)
+        curves = leading.Curves(definition, logs)
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         print(f"{display.show(definition, trials, curves, width, logs)}\n")
-        _print_summary(definition, trials, logs, importance)
+        leading.print_summary(definition, trials, logs, importance)
 
 
 @app.command()
@@ -223,8 +225,8 @@ def stop(name: Name, logs: Logs = None) -> None:
             reported = float("inf")
             print(f"its runs save checkpoints ... (without saving: kill -9 {leader})", file=sys.stderr)
         time.sleep(GLANCE)
-    print(f"{name}: {counts(_queue(definition, None, logs).trials())}")
-    print(f"go on: {_typed('--resume', name)}")
+    print(f"{name}: {counts(leading.opened(definition, None, logs).trials())}")
+    print(f"go on: {leading.typed('--resume', name)}")
 
 
 @app.command()
@@ -238,15 +240,15 @@ def rebuild(name: Name, logs: Logs = None) -> None:
     definition = load(name, logs)
     held = led(name, logs)
     if held is None:
-        raise UserError(f"The sweep {name} goes on just now. Stop it first: {_typed('stop', name)}")
+        raise UserError(f"The sweep {name} goes on just now. Stop it first: {leading.typed('stop', name)}")
     try:
         with suppress(QueueError):  # what is to be made anew may not be readable
-            running = _queue(definition, None, logs).running()
+            running = leading.opened(definition, None, logs).running()
             owners.refuse_living(running, one_machine=definition.at is None)
         print(f"{name}: {counts(queue.rebuild(definition, logs).trials())}")
     finally:
         held.release()
-    print(f"go on: {_typed('--resume', name)}")
+    print(f"go on: {leading.typed('--resume', name)}")
 
 
 def worker(  # noqa: PLR0913, PLR0917
@@ -266,7 +268,7 @@ def worker(  # noqa: PLR0913, PLR0917
 
     extras.need("optuna", "A sweep")
     found = _found(slots, per_gpu, gpus, wait_for_gpu)
-    print(_places(found), flush=True)
+    print(leading.places(found), flush=True)
     names = names or []
     raise typer.Exit(loop.join(join, slots=found, names=names, until_empty=until_empty, logs=logs))
 
@@ -279,6 +281,22 @@ def _found(count: int | None, per_gpu: int, gpus: str | None, wait: bool) -> Slo
     if gpus == "all" and not found.all[0].gpu:
         raise UserError("--gpus all: no GPU is seen here. Leave it out to compute on the CPUs.")
     return found
+
+
+def _cluster(  # noqa: PLR0913, PLR0917
+    address: str, kept: bool, count: int | None, per_gpu: int, gpus: str | None, wait: bool
+) -> Cluster:
+    """Return where trials run on a Ray cluster; `kept` says whether a head keeps the sweep."""
+    from trainlab.sweeps import cluster
+
+    if not kept:
+        raise UserError(
+            "--ray: the nodes of a cluster need a head that keeps the sweep for all of them: make head, then "
+            "--at HEAD"
+        )
+    if wait:
+        raise UserError("--wait-for-gpu: Ray gives its workers GPUs that are free. Leave it out.")
+    return cluster.find(address, count, gpus=None if gpus is None else gpus == "all", per_gpu=per_gpu)
 
 
 def _ordered(words: Sequence[str], module: bool) -> Order:
@@ -333,95 +351,3 @@ def _agreed(anyway: bool) -> Callable[[str], None]:
         typer.confirm(f"{what} Go on?", abort=True)
 
     return ask
-
-
-def _announce(definition: Definition, found: Slots) -> None:
-    """Say what begins, and how it is stopped and goes on."""
-    from trainlab.sweeps.display import goal
-
-    seeds = f" of {definition.seeds} seeds" if definition.seeds > 1 else ""
-    prune = "" if definition.prune == "none" else f", pruned by {definition.prune}"
-    print(f"sweep {definition.name}: {definition.trials:,} trials{seeds}, {definition.method}{prune}")
-    print(f"goal: {goal(definition)}")
-    print(_places(found))
-    print(f"stop: Ctrl-C, or {_typed('stop', definition.name)}")
-    print(f"go on: {_typed('--resume', definition.name)}", flush=True)
-
-
-def _places(found: Slots) -> str:
-    """Return how many slots there are, and with how many threads."""
-    count, threads = len(found.all), {each.threads for each in found.all}
-    kind = "GPUs" if found.all[0].gpu else "CPUs"
-    each = " to ".join(map(str, sorted({min(threads), max(threads)})))
-    said = f"{count} {'slots' if count > 1 else 'slot'} on {kind}, {each} threads each"
-    return printable(f"{said}. {found.remark}" if found.remark else said)
-
-
-def _typed(*words: str) -> str:
-    """Return what to type for a command of a sweep, from where this one was typed."""
-    from trainlab.run import stopping
-
-    typed = shlex.join(words)
-    return f'make sweep ARGS="{typed}"' if stopping.MAKE in os.environ else f"trainlab sweep {typed}"
-
-
-def _lead(definition: Definition, found: Slots, at: str | None, logs: Path | None) -> int:
-    """Lead a sweep with its table in view; say at its end what it has found."""
-    from trainlab.sweeps import worker as loop
-    from trainlab.sweeps.board import Board, read_or_not
-    from trainlab.sweeps.display import counts, heading
-
-    curves, sign = _Curves(definition, logs), detaching.FirstSign()
-    with Board(definition, curves) as board:
-
-        def show(queue: Queue, last: bool) -> None:
-            board(queue, last)
-            sign.give()
-
-        code = loop.lead(definition, slots=found, at=at, logs=logs, show=show)
-    trials = _queue(definition, at, logs).trials()
-    with read_or_not():
-        if code > 128:  # a signal
-            print(f"{definition.name}: {counts(trials)}")
-            print(f"go on: {_typed('--resume', definition.name)}")
-        else:
-            print(f"{heading(definition, trials)}\n")
-            _print_summary(definition, trials, logs)
-    return code
-
-
-def _print_summary(
-    definition: Definition, trials: Sequence[Trial], logs: Path | None, weigh: bool = True
-) -> None:
-    from trainlab.sweeps import summary
-
-    for part in summary.summary(definition, trials, _Curves(definition, logs), logs, weigh):
-        print(part, flush=True)
-
-
-def _queue(definition: Definition, at: str | None, logs: Path | None) -> Queue:
-    from trainlab.sweeps.queue import Queue
-
-    return Queue.open(definition, at, logs)
-
-
-class _Curves:
-    """The goal's values of a trial's runs, each run read on from where the last look ended."""
-
-    def __init__(self, definition: Definition, logs: Path | None) -> None:
-        from trainlab import paths
-
-        self.definition, self.goal, self.logs = definition, definition.goal, logs or paths.logs()
-        self.known: dict[str, Goal] = {}
-
-    def __call__(self, trial: Trial) -> list[list[float]]:
-        """Return the values of each run, one a validation."""
-        from trainlab.sweeps.display import run_folder, runs_of_seeds
-        from trainlab.sweeps.objective import Goal
-
-        found = []
-        for run in runs_of_seeds(self.definition, trial):
-            folder = run_folder(run, self.logs)
-            if folder is not None:
-                found.append(self.known.setdefault(run, Goal(folder, self.goal)).values())
-        return found

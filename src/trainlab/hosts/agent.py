@@ -14,10 +14,10 @@ import ipaddress
 import itertools
 import json
 import logging
-import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 STORE_AGAIN = 600.0  # seconds to wait for a store that is gone
 GLANCE = 1.0  # seconds between two looks for it
+SILENT = 10.0  # seconds without an answer of the store, after which this host ends its processes
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,10 @@ def _take_part(part: Part, screen: Screen) -> ExitStatus:
     """Meet the other hosts, and train with them, as often as it takes; return how it ended."""
     least, most = rendezvous.nodes(part.nodes)
     place = rendezvous.endpoint(part.store)
-    os.environ |= rendezvous.environment(place)
     screen.line(f"waiting at {place} for {'' if least == most else f'{least} to '}{most} hosts")
     if most > 1 and ipaddress.ip_address(own := rendezvous.own_address(place)).is_loopback:
         screen.line(f"warning: {own} is this machine alone. For others join by an address that they reach.")
+    threading.Thread(target=_fence, args=(place,), daemon=True).start()
     sessions = itertools.count()  # torch closes one for ever when a host has ended in it
     name = f"{part.folder.name}-{next(sessions)}"
     while True:
@@ -102,7 +103,7 @@ def _take_part(part: Part, screen: Screen) -> ExitStatus:
             return ExitStatus("failed", f"the store at {place} is gone", 1)
         options = rendezvous.launch_options(place, least, most, part.devices)
         config = LaunchConfig(run_id=name, shutdown_timeout=int(grace.LONGEST), **options)
-        member = ["-m", "trainlab.hosts.member", str(part.folder), str(part.own), *part.program]
+        member = ["-m", "trainlab.hosts.member", str(part.folder), str(part.own), part.store, *part.program]
         try:
             elastic_launch(config, sys.executable)(*member)
             return ExitStatus("finished", None, 0)
@@ -119,6 +120,21 @@ def _take_part(part: Part, screen: Screen) -> ExitStatus:
             if failure := _failure(part.own):
                 return failure
             screen.line(f"the store at {place} was lost ({type(error).__name__}): meeting again")
+
+
+def _fence(place: rendezvous.Endpoint) -> None:
+    """Let nobody wait for a store that is out of reach; as long as this process lives.
+
+    torch's agent would, for a quarter of an hour, and let its processes train on. Meanwhile other hosts take
+    this one for lost. With its connections ended, it ends the processes, and meets the others again.
+    """
+    known, heard = rendezvous.addresses(place), time.monotonic()
+    while True:
+        time.sleep(GLANCE)
+        if rendezvous.answers(place):
+            known, heard = rendezvous.addresses(place) or known, time.monotonic()
+        elif time.monotonic() - heard > SILENT:
+            rendezvous.hang_up(known, place.port)
 
 
 def _store_is_back(place: rendezvous.Endpoint, screen: Screen) -> bool:

@@ -1,6 +1,6 @@
 """One process of a training over hosts: executes the notebook or script, as torchrun's agent tells it.
 
-`python -m trainlab.hosts.member FOLDER OWN PROGRAM MODULE [ARGUMENT]...`
+`python -m trainlab.hosts.member FOLDER OWN STORE PROGRAM MODULE [ARGUMENT]...`
 
 The first process of all records the run; the first of each host shows what the code prints.
 """
@@ -14,12 +14,14 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from trainlab.errors import UserError
 from trainlab.headless.execution import ExitStatus, Screen
 from trainlab.headless.finding import SCRIPT
 from trainlab.headless.worker import program_words, run_notebook, run_script
+from trainlab.hosts import rendezvous
 
 WATCHED_EVERY = 0.5  # seconds
 FIRST, FAILURE = "first", "failure"  # files for the agent: rank 0 is here; how a process failed by itself
@@ -31,7 +33,7 @@ _LOST = re.compile(
 )
 
 
-def main(folder: Path, own: Path, program: Path, module: str, arguments: list[str]) -> int:
+def main(folder: Path, own: Path, store: str, program: Path, module: str, arguments: list[str]) -> int:  # noqa: PLR0913, PLR0917
     """Execute it; return the exit code, by which the agent starts all processes again unless it is 0."""
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
@@ -43,6 +45,8 @@ def main(folder: Path, own: Path, program: Path, module: str, arguments: list[st
     if not first_here:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - until the process ends
     screen = Screen()
+    with suppress(UserError):  # its name may not be known while this host is cut off
+        os.environ |= rendezvous.networks(rendezvous.endpoint(store))
     screen.line(f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']}, in {_hosts()}")
     try:
         if program.suffix == SCRIPT:
@@ -85,5 +89,5 @@ def _end_with(agent: int) -> None:
 
 
 if __name__ == "__main__":
-    _folder, _own, _program, _module, *_arguments = sys.argv[1:]
-    sys.exit(main(Path(_folder), Path(_own), Path(_program), _module, _arguments))
+    _folder, _own, _store, _program, _module, *_arguments = sys.argv[1:]
+    sys.exit(main(Path(_folder), Path(_own), _store, Path(_program), _module, _arguments))

@@ -10,6 +10,7 @@ import ipaddress
 import os
 import re
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,9 @@ CONFIG = {
     "last_call_timeout": "5",  # seconds for more of them, once there are enough
     "read_timeout": "15",  # seconds until a store that is gone is noticed
 }
+# For the agents, before they import torch. Else it puts the processes' own store into the first host's agent,
+# where it outlives that host's rank; and a host that is cut off prints a trace for each packet it can't send
+ENVIRONMENT = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 RESTARTS = 100  # how often processes are started again, each time a host was lost
 
 
@@ -96,6 +100,23 @@ def answers(place: Endpoint) -> bool:
     return True
 
 
+def addresses(place: Endpoint) -> set[str]:
+    """Return the addresses of a store's host, none where its name is not known here now."""
+    with suppress(OSError):
+        return {
+            str(each[4][0]) for each in socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+        }
+    return set()
+
+
+def hang_up(known: set[str], port: int) -> None:
+    """End this process's connections to a port of some addresses, whoever reads from them."""
+    for each in psutil.Process().net_connections("tcp"):
+        if each.raddr and each.raddr.port == port and each.raddr.ip.removeprefix("::ffff:") in known:
+            with suppress(OSError), socket.socket(fileno=os.dup(each.fd)) as found:
+                found.shutdown(socket.SHUT_RDWR)
+
+
 def check(place: Endpoint) -> None:
     """Raise UserError where there is no store at an address."""
     if not answers(place):
@@ -122,17 +143,17 @@ def interface(address: str) -> str | None:
     return None
 
 
-def environment(place: Endpoint) -> dict[str, str]:
-    """Return what the processes of a training need to know of the network; what the user has set stays.
+def networks(place: Endpoint) -> dict[str, str]:
+    """Return by which network gloo and NCCL are to speak with other hosts; what the user has set stays.
 
-    gloo and NCCL would look up this host's name, and may find the loopback interface, which no other host
-    reaches.
+    They would look up this host's name, and may find the loopback interface, which no other host reaches.
+    Asked for each process anew: a network that was cut off may come back by another name.
     """
-    name = interface(own_address(place))
-    names = {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": name} if name else {}
-    # else torch puts the processes' own store into the first host's agent, where it outlives that host's rank
-    told = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
-    return {key: os.environ.get(key, value) for key, value in names.items()} | told
+    name = None
+    with suppress(OSError):  # cut off
+        name = interface(own_address(place))
+    known = {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": name} if name else {}
+    return {key: os.environ.get(key, value) for key, value in known.items()}
 
 
 def launch_options(place: Endpoint, least: int, most: int, devices: int) -> dict[str, Any]:

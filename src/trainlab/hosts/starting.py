@@ -180,9 +180,11 @@ def run(  # noqa: PLR0913
     if known.get("nodes", nodes) != nodes:
         raise UserError(f"--nodes {nodes} and nodes={known['nodes']} differ: give one of them.")
     shared = Shared(nodes, join, name, devices)
-    os.environ[HOSTS] = nodes
+    known = {HOSTS: nodes} | rendezvous.ENVIRONMENT
+    os.environ |= known
     try:
         return launcher.run(program, words, arguments, name=name, place=shared, **options)
     finally:
-        del os.environ[HOSTS]
+        for each in known:
+            del os.environ[each]
         shared.abandon()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainlab import extras, files, untrusted
+from trainlab.cleaning import printable
 from trainlab.errors import UserError, some, unwritable
 from trainlab.sweeps import database
 from trainlab.sweeps.definition import SWEEPS
@@ -74,11 +75,20 @@ def kept(at: str) -> dict[str, str]:
     extras.need("optuna", "A sweep")
     from trainlab.sweeps import study
 
-    found = study.Study(database.server_options(at))
     try:
-        return found.notes()
-    finally:
-        found.close()
+        found = study.Study(database.server_options(at))
+        try:
+            return found.notes()
+        finally:
+            found.close()
+    except UserError:
+        raise
+    except Exception as error:  # the server's, or SQLAlchemy's
+        said, _ = database.fault(error)
+        raise UserError(
+            f"{database.shown(at)} can't be asked for its sweeps: {printable(said)[:300]}. Is the head up, "
+            f"and its password in the environment, {database.PASSWORDS[0]}?"
+        ) from None
 
 
 def seen(sweeps: Mapping[str, str], logs: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from trainlab.sweeps.loop import Worker, say
 from trainlab.sweeps.queue import Queue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from trainlab.sweeps.definition import Definition
     from trainlab.sweeps.slots import Slots
@@ -49,6 +50,14 @@ def lead(
         UserError: Another process leads the sweep; nothing was started then.
     """
     logs = _logs(logs)
+    with leading(ordered, at, logs) as queue:
+        worker = Worker(slots, logs, [queue], show and (lambda last: show(queue, last)))
+        return worker.run(until_empty=True) or outcome(queue)
+
+
+@contextlib.contextmanager
+def leading(ordered: Definition, at: str | None, logs: Path) -> Iterator[Queue]:
+    """Be the one process that leads a sweep; yield its queue, which is made where the sweep has not begun."""
     held = definition.led(ordered.name, logs)
     if held is None:
         number = leader(ordered.name, logs)
@@ -59,13 +68,15 @@ def lead(
             + (f" --join {ordered.at}" if ordered.at else "")
         )
     try:
-        queue = _queue(ordered, at, logs)
-        worker = Worker(slots, logs, [queue], show and (lambda last: show(queue, last)))
-        code = worker.run(until_empty=True)
-        counted = pruning.counted(ordered.prune)
-        return code or int(all(each.state not in counted or each.value is None for each in queue.trials()))
+        yield _queue(ordered, at, logs)
     finally:
         held.release()
+
+
+def outcome(queue: Queue) -> int:
+    """Return the exit code of a sweep that has ended: 0 where a trial has finished, 1 where none has."""
+    counted = pruning.counted(queue.definition.prune)
+    return int(all(each.state not in counted or each.value is None for each in queue.trials()))
 
 
 def leader(name: str, logs: Path | None = None) -> int | None:
