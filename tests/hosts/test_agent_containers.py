@@ -19,11 +19,12 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 # Whoever records the run writes down at each step that it does: which host, which process
 SCRIPT = """
-import ddp_work, os, socket; from pathlib import Path
+import ddp_work, secrets, socket; from pathlib import Path
+me = f"{socket.gethostname()} {secrets.token_hex(4)}"  # no process number: a new container has the same ones
 def alive(module):
     if module.global_rank == 0:
         with open("/logs/alive", "a") as file:
-            file.write(f"{socket.gethostname()} {os.getpid()}\\n")
+            file.write(f"{me}\\n")
 settings = dict(epochs=1000, checkpoint_every="20", num_workers=0)
 ddp_work.train(Path("/logs"), 1, alive, data=ddp_work.Forever(), **settings)
 """
