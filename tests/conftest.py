@@ -24,7 +24,7 @@ from lab import Lab, processes
 from project import CHECKOUT, Project, copy_checkout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 # What needs torch from its first lines on. The rest is collected without it
@@ -91,14 +91,6 @@ def pytest_testnodedown(node: Any) -> None:
     told = getattr(node, "workeroutput", {})
     skipped.update(told.get("skipped", {}))
     deselected.update(Counter(told.get("deselected", {})) - deselected)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_report_from_serializable() -> Generator[None, Any, Any]:
-    """Name what a worker reports as pytest finds it again."""
-    report = yield
-    report.nodeid = side_by_side.own_name(report.nodeid)
-    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
