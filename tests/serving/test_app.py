@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import socket
+import time
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
 
 pytest.importorskip("onnx")
 pytest.importorskip("fastapi")
+
+from trainlab.serving.app import application
+from trainlab.serving.counts import Counts
+from trainlab.serving.engine import Engine, Loaded
+from trainlab.serving.limits import BODY
+from trainlab.serving.questions import CaptionAnswer
 
 NEAREST, SENTIMENT, CAPTION = "/api/nearest", "/api/sentiment", "/api/caption"
 MIB = 1 << 20
@@ -182,13 +190,44 @@ def test_a_form_of_two_thousand_parts_is_refused(server: RunningServer, path: st
     assert server.ask(path, body=fields, headers=told).status == 400
 
 
+def test_of_pictures_one_at_a_time_is_in_memory() -> None:
+    at_once, most = [], []
+
+    class Slow:
+        def answer(self, _: object) -> CaptionAnswer:
+            at_once.append(None)
+            most.append(len(at_once))
+            time.sleep(0.05)  # for the others to come meanwhile
+            at_once.pop()
+            return CaptionAnswer(bundle="slow", caption="")
+
+    engine = Engine()
+    engine.now = Loaded(runners={"caption": Slow()})
+    app = application(engine, Counts(engine))
+    body, headers = multipart("picture", picture())
+    found = [(key.lower().encode(), value.encode()) for key, value in headers.items()]
+
+    async def ask() -> None:
+        scope = {"type": "http", "path": CAPTION, "method": "POST", "headers": found, "query_string": b""}
+        parts = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> Any:
+            return parts.pop() if parts else await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            assert message.get("status", 200) == 200
+
+        await app(scope, receive, send)
+
+    async def story() -> None:
+        await asyncio.gather(*(ask() for _ in range(4)))
+
+    asyncio.run(story())
+    assert most == [1, 1, 1, 1]
+
+
 def test_nothing_of_an_upload_goes_to_the_disk() -> None:
     from starlette.formparsers import MultiPartParser
-
-    from trainlab.serving.app import application
-    from trainlab.serving.counts import Counts
-    from trainlab.serving.engine import Engine
-    from trainlab.serving.limits import BODY
 
     application(Engine(), Counts(Engine()))
     assert MultiPartParser.spool_max_size > BODY
@@ -269,6 +308,12 @@ def test_the_page_answers_without_a_script(server: RunningServer) -> None:
     assert "<figcaption>a grey field</figcaption>" in caption
     shown = base64.b64decode(caption.partition("data:image/jpeg;base64,")[2].partition('"')[0])
     assert np.asarray(Image.open(io.BytesIO(shown))).mean().round() == 128
+
+
+def test_a_form_in_a_strange_charset_is_a_form(server: RunningServer) -> None:
+    body, headers = multipart("picture", b"", ask="sentiment", text=r"good \ud800", **{r"\ud800": "a"})
+    headers["Content-Type"] += "; charset=unicode_escape"
+    assert server.ask("/", body=body, headers=headers).status == 422
 
 
 def test_a_form_that_is_filled_in_wrongly_says_what_was_expected(server: RunningServer) -> None:
