@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import pty
 import shutil
 import signal
 import socket
@@ -312,3 +313,17 @@ def test_it_ends_with_the_terminal_that_it_was_started_in(
     with in_terminal(command, models.parent, environment) as terminal:
         terminal.until("serving at http://127.0.0.1:")
     assert terminal.process.returncode == 0
+
+
+def test_with_nohup_it_outlives_its_terminal_and_loads_anew(
+    models: Path, names: list[str], free_port: Callable[[], int]
+) -> None:
+    keyboard, screen = pty.openpty()
+    try:
+        running = RunningServer(models, free_port(), stdin=screen, before=("setsid", "--ctty", "nohup"))
+        with running:
+            os.close(keyboard)  # a hang-up
+            until(lambda: running.state()["loads"] == 2, "a second load")
+            assert running.load()["loads"] == 3
+    finally:
+        os.close(screen)
