@@ -159,7 +159,7 @@ def test_it_starts_the_server_in_its_own_place(tmp_path: Path, free_port: Callab
     try:
         until(lambda: f"serving at http://127.0.0.1:{port}" in log.read_text(), "a server")
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
         assert log.read_text().startswith(f"sentiment: {name}\n")
     finally:
         process.kill()
