@@ -139,7 +139,7 @@ def served(
             [sys.executable, "-m", "trainlab.serving.server", "--port", str(port)], env=environment
         )
         try:
-            wait(port)
+            wait(port, process)
             starts.append(time.perf_counter() - began)
             cpu.append(sum(psutil.Process(process.pid).cpu_times()[:2]))
             if number == STARTS - 1:
@@ -170,9 +170,9 @@ def larger(exported: bundle.Bundle, models: Path) -> str:
     return folder.name
 
 
-def wait(port: int) -> None:
-    """Wait until the server says that it is ready."""
-    while True:
+def wait(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until the server says that it is ready; end where it has ended, with the reason above."""
+    while process.poll() is None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         try:
             connection.request("GET", "/ready")
@@ -182,6 +182,7 @@ def wait(port: int) -> None:
             time.sleep(0.01)
         finally:
             connection.close()
+    sys.exit(f"error: the server has ended, with exit code {process.returncode}")
 
 
 def loaded(process: psutil.Process, port: int, titles: list[str], rate: int, seconds: float) -> list[float]:

@@ -194,7 +194,7 @@ engine_serve_up() { # sets renewed to 1 where the service runs as it should, and
   [[ -r /proc/self/environ ]] || fail "without Docker the service needs Linux; start Docker here"
   unprivileged_ports serve
   engine_build
-  if local_is_up serve && serves_as_set; then
+  if local_is_up serve && serves_as_set && service_healthy serve; then
     renewed=1
     return
   fi
@@ -225,7 +225,10 @@ serves_as_set() { # what runs has the port and the token that the settings have 
 
 engine_serve_ready() { # engine_serve_ready [1]: what it serves; with 1 it reads models/served anew first
   local server=""
-  [[ -z ${1:-} ]] || read -r server _ <"/proc/$(cat .stack/serve.pid)/task/$(cat .stack/serve.pid)/children"
+  if [[ -n ${1:-} ]]; then
+    read -r server _ <"/proc/$(cat .stack/serve.pid)/task/$(cat .stack/serve.pid)/children" || true
+    [[ -n $server ]] || { echo "error: the service has ended, and is started again" >&2 && return 1; }
+  fi
   SERVE_PORT=$(engine_port serve) .venv/bin/python serve/ready.py ${server:+"$server"}
 }
 

@@ -139,7 +139,12 @@ container_of() { # container_of SERVICE FORMAT: tells of its container, nothing 
 engine_serve_up() { # sets renewed to 1 where the service runs as it should, and has only to read models/served anew
   local before
   get_image serve "0.3 GB"
-  before=$(container_of serve '{{if .State.Running}}{{.Id}} {{.State.StartedAt}}{{end}}')
+  before=$(container_of serve '{{.Id}} {{.State.StartedAt}}')
+  # one that ends again and again runs, to the engine: it would end at the signal, too
+  if [[ -n $before && $(engine_state serve) != healthy ]]; then
+    all_profiles rm --stop --force serve
+    before=""
+  fi
   all_profiles up --detach --no-deps --no-build serve
   if [[ -n $before && $(container_of serve '{{.Id}} {{.State.StartedAt}}') == "$before" ]]; then renewed=1
   elif ! wait_for_service serve; then

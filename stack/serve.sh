@@ -2,9 +2,9 @@
 # The service that answers from exported runs (docs/serving.md). Sourced by stack/verb.
 
 serve_up() { # exports what is not exported, chooses it, then starts the service or has it roll over to it
-  local runs said renewed=0
+  local runs said code=0 renewed=0
   read -ra runs <<<"${RUN:-}"
-  ((${#runs[@]})) || fail 'what? For example: make serve RUN=last, or of several kinds: make serve RUN="news sentiment"'
+  ((${#runs[@]})) || fail 'what? For example: make serve RUN=last, or two of different kinds: make serve RUN="FIRST SECOND"'
   check_settings
   check_serve
   check_ports serve serve
@@ -14,11 +14,16 @@ serve_up() { # exports what is not exported, chooses it, then starts the service
   (umask 077 && mkdir -p .stack)
   rm -f .stack/served
   [[ ! -e models/served ]] || cp -p models/served .stack/served
-  engine_execute trainlab serve "${runs[@]}" --choose
+  engine_execute trainlab serve --choose -- "${runs[@]}"
   alone up engine_serve_up
-  if ((renewed)); then said=$(engine_serve_ready 1) || refused
-  else said=$(engine_serve_ready); fi
-  say_serve "$said"
+  if ((renewed)); then said=$(engine_serve_ready 1) || code=$?
+  else said=$(engine_serve_ready) || code=$?; fi
+  case $code in
+    0) say_serve "$said" ;;
+    2) refused ;;
+    *) fail "whether the service serves it is not known. models/served names what you chose; \`make logs ARGS=serve\`
+       shows what happened. To start it anew: make unserve, then make serve" ;;
+  esac
 }
 
 check_serve() { # refuses settings that would fail later with a worse message
@@ -32,6 +37,7 @@ check_serve() { # refuses settings that would fail later with a worse message
 }
 
 refused() { # what goes on being served is what the next start finds, too
+  ((renewed)) || exit 2
   if [[ -e .stack/served ]]; then cp -p .stack/served models/.served && mv models/.served models/served; fi
   echo "What was served before goes on being served." >&2
   exit 2

@@ -19,6 +19,7 @@ from trainlab import paths
 from trainlab.cli import app, serve
 from trainlab.errors import UserError
 from trainlab.run import record
+from trainlab.run.restoring import BEST
 from trainlab.serving import served
 from waiting import until
 
@@ -75,6 +76,34 @@ def test_a_run_s_name_that_its_bundles_begin_with_means_the_run() -> None:
     names = [write("sentiment", run, more) for more in ({}, OTHER)]
     record.update(paths.logs() / "news" / run, exports=[{"folder": names[0], "kind": "sentiment"}])
     assert chosen(run) == [f"sentiment: {names[0]}"]
+
+
+def test_a_part_that_fits_one_bundle_and_other_runs_is_refused_with_both() -> None:
+    run = run_with()
+    name = write("sentiment", f"{run[:-1]}-old")
+    with pytest.raises(UserError, match=f"means the bundle {name} and other runs: news/{run}"):
+        chosen(run[:-1])
+
+
+def test_a_part_that_fits_a_bundle_and_its_own_run_means_the_bundle() -> None:
+    run = run_with()
+    name = write("sentiment", run)
+    assert chosen(run[:-1]) == [f"sentiment: {name}"]
+
+
+def test_a_run_that_has_trained_on_since_its_export_is_served_as_it_was_and_that_is_said() -> None:
+    run = run_with(name := write("sentiment", "mood"))
+    folder = paths.logs() / "news" / run
+    noted = {"folder": name, "kind": "sentiment", "digest": name}
+    record.update(folder, exports=[{**noted, "at": "2020-01-01T00:00:00+00:00"}])
+    assert chosen(run) == [f"sentiment: {name}"]
+    (folder / BEST).parent.mkdir(parents=True, exist_ok=True)
+    (folder / BEST).touch()
+    said, served_line = chosen(run)
+    assert f"trainlab export-model {run}" in said
+    assert served_line == f"sentiment: {name}"
+    os.utime(folder / BEST, (0, 0))
+    assert chosen(run) == [f"sentiment: {name}"]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +188,7 @@ def test_it_starts_the_server_in_its_own_place(tmp_path: Path, free_port: Callab
     try:
         until(lambda: f"serving at http://127.0.0.1:{port}" in log.read_text(), "a server")
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
         assert log.read_text().startswith(f"sentiment: {name}\n")
     finally:
         process.kill()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import socket
+import time
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
 
 pytest.importorskip("onnx")
 pytest.importorskip("fastapi")
+
+from trainlab.serving.app import application
+from trainlab.serving.counts import Counts
+from trainlab.serving.engine import Engine, Loaded
+from trainlab.serving.limits import BODY
+from trainlab.serving.questions import CaptionAnswer
 
 NEAREST, SENTIMENT, CAPTION = "/api/nearest", "/api/sentiment", "/api/caption"
 MIB = 1 << 20
@@ -182,13 +190,44 @@ def test_a_form_of_two_thousand_parts_is_refused(server: RunningServer, path: st
     assert server.ask(path, body=fields, headers=told).status == 400
 
 
+def test_of_pictures_one_at_a_time_is_in_memory() -> None:
+    at_once, most = [], []
+
+    class Slow:
+        def answer(self, _: object) -> CaptionAnswer:
+            at_once.append(None)
+            most.append(len(at_once))
+            time.sleep(0.05)  # for the others to come meanwhile
+            at_once.pop()
+            return CaptionAnswer(bundle="slow", caption="")
+
+    engine = Engine()
+    engine.now = Loaded(runners={"caption": Slow()})
+    app = application(engine, Counts(engine))
+    body, headers = multipart("picture", picture())
+    found = [(key.lower().encode(), value.encode()) for key, value in headers.items()]
+
+    async def ask() -> None:
+        scope = {"type": "http", "path": CAPTION, "method": "POST", "headers": found, "query_string": b""}
+        parts = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> Any:
+            return parts.pop() if parts else await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            assert message.get("status", 200) == 200
+
+        await app(scope, receive, send)
+
+    async def story() -> None:
+        await asyncio.gather(*(ask() for _ in range(4)))
+
+    asyncio.run(story())
+    assert most == [1, 1, 1, 1]
+
+
 def test_nothing_of_an_upload_goes_to_the_disk() -> None:
     from starlette.formparsers import MultiPartParser
-
-    from trainlab.serving.app import application
-    from trainlab.serving.counts import Counts
-    from trainlab.serving.engine import Engine
-    from trainlab.serving.limits import BODY
 
     application(Engine(), Counts(Engine()))
     assert MultiPartParser.spool_max_size > BODY
@@ -217,14 +256,18 @@ def test_a_page_of_another_name_is_refused(server: RunningServer, host: str, sta
     [
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
     ],
 )
 def test_a_page_of_another_site_cannot_ask(server: RunningServer, headers: dict[str, str]) -> None:
     assert server.ask(SENTIMENT, {"text": "good"}, headers).status == 403
-    own = {"Origin": f"http://127.0.0.1:{server.port}", "Sec-Fetch-Site": "same-origin"}
-    assert server.ask(SENTIMENT, {"text": "good"}, own).status == 200
+    assert (
+        server.ask(SENTIMENT, {"text": "good"}, {"Origin": f"http://127.0.0.1:{server.port}"}).status == 200
+    )
+    proxied = {"Host": "localhost", "Origin": "https://lab.example", "Sec-Fetch-Site": "same-origin"}
+    assert server.ask(SENTIMENT, {"text": "good"}, proxied).status == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/card", "/style.css", "/no/such/path", NEAREST, "/health"])
@@ -265,6 +308,12 @@ def test_the_page_answers_without_a_script(server: RunningServer) -> None:
     assert "<figcaption>a grey field</figcaption>" in caption
     shown = base64.b64decode(caption.partition("data:image/jpeg;base64,")[2].partition('"')[0])
     assert np.asarray(Image.open(io.BytesIO(shown))).mean().round() == 128
+
+
+def test_a_form_in_a_strange_charset_is_a_form(server: RunningServer) -> None:
+    body, headers = multipart("picture", b"", ask="sentiment", text=r"good \ud800", **{r"\ud800": "a"})
+    headers["Content-Type"] += "; charset=unicode_escape"
+    assert server.ask("/", body=body, headers=headers).status == 422
 
 
 def test_a_form_that_is_filled_in_wrongly_says_what_was_expected(server: RunningServer) -> None:
@@ -327,11 +376,11 @@ def test_with_a_token_only_who_knows_it_is_answered(
 ) -> None:
     models = tmp_path_factory.mktemp("lab") / "models"
     served_bundles.choose(models, served_bundles.write("sentiment", "mood", models=models))
-    with RunningServer(models, free_port(), SERVE_TOKEN="räub-9x") as server:
+    with RunningServer(models, free_port(), SERVE_TOKEN="räub-9à") as server:
         assert {server.ask(path).status for path in ("/health", "/ready")} == {200}
         for path in ("/", "/card", "/metrics", "/openapi.json", "/style.css", "/no/such/path"):
             assert server.ask(path).status == 401
-        token = "räub-9x".encode()
+        token = "räub-9à".encode()
         basic = base64.b64encode(b"me:" + token).decode()
         for good in (f"Bearer {token.decode('latin-1')}", f"basic {basic}"):
             assert server.ask(SENTIMENT, {"text": "good"}, {"Authorization": good}).status == 200
@@ -342,7 +391,7 @@ def test_with_a_token_only_who_knows_it_is_answered(
             f"Basic {basic[:-3]}",
             "Basic !",
             f"Digest {basic}",
-            "räub-9x",
+            "räub-9à",
         ):
             answer = server.ask(SENTIMENT, {"text": "good"}, {"Authorization": bad})
             assert answer.status == 401, bad

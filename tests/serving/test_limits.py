@@ -117,19 +117,55 @@ def test_of_too_many_that_send_at_once_the_one_that_sends_for_the_longest_is_end
     asyncio.run(story())
 
 
-def test_all_requests_together_take_a_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_of_many_that_come_at_once_ends_one_even_where_that_one_is_ending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "READING", 3)
+
+    async def story() -> None:
+        app, _ = limited()
+        slow = [asyncio.create_task(Client("/api", whole=False).asks(app)) for _ in range(3)]
+        await asyncio.sleep(0)
+        clients = [Client(whole=False) for _ in range(2)]
+        next(iter(app._reading)).reschedule(0)  # its patience is over
+        new = [asyncio.create_task(each.asks(app)) for each in clients]
+        assert [(await asyncio.wait_for(each, 10)).status for each in slow[:2]] == [408, 408]
+        for each in clients:
+            each.end()
+        assert {(await each).status for each in new} == {200}
+        slow[2].cancel()
+
+    asyncio.run(story())
+
+
+def test_all_requests_together_take_a_bounded_memory_and_the_slowest_gives_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(limits, "BODIES", 100)
 
     async def story() -> None:
         app, _ = limited()
-        first = Client("/api", bytes(80), whole=False)
-        task = asyncio.create_task(first.asks(app))
+        clients = [Client("/api", bytes(40), whole=False) for _ in range(2)]
+        slow = [asyncio.create_task(each.asks(app)) for each in clients]
         await asyncio.sleep(0)
-        second = await Client("/api", bytes(30)).asks(app)
-        assert (second.status, second.headers[b"retry-after"]) == (503, b"5")
-        first.end()
-        assert (await task).answered[1]["body"] == bytes(80)
+        assert (await Client("/api", bytes(30)).asks(app)).status == 200
+        assert (await slow[0]).status == 408
+        clients[1].end()
+        assert (await slow[1]).answered[1]["body"] == bytes(40)
         assert (await Client("/api", bytes(90)).asks(app)).status == 200
+
+    asyncio.run(story())
+
+
+def test_one_that_is_ended_frees_what_was_held_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "BODIES", 100)
+
+    async def story() -> None:
+        app, _ = limited()
+        assert (await Client("/api", bytes(60), bytes(60)).asks(app)).status == 408
+        assert (await Client("/api", bytes(60), bytes(40)).asks(app)).status == 200
 
     asyncio.run(story())
 

@@ -46,5 +46,13 @@ def test_a_page_of_nothing_is_a_page() -> None:
     assert "<main>" in page.shown(Loaded())
 
 
+def test_a_card_that_says_nothing_breaks_no_page() -> None:
+    kind = {"sentiment": "mood"}
+    html = page.shown(
+        Loaded(runners={"sentiment": object()}, names=kind, digests=kind, cards={"sentiment": {}})
+    )
+    assert html.count("not told") == 2
+
+
 def test_a_refusal_is_escaped() -> None:
     assert "<b>" not in page.refused(403, "<b>no</b>")

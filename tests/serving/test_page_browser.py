@@ -130,7 +130,7 @@ def test_what_is_wrong_is_said_at_the_field(page: Page, tmp_path: Path) -> None:
     file.write_bytes(bytes(5 << 20))
     field.set_input_files(file)
     page.get_by_role("button", name="Describe").click()
-    assert "More than 4 MiB" in page.get_by_role("alert").inner_text()
+    page.get_by_role("alert").filter(has_text="More than 4 MiB").wait_for()
     page.get_by_role("link", name="Back to the page").click()
     page.get_by_role("button", name="Describe").wait_for()
 

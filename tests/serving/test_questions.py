@@ -22,6 +22,7 @@ from trainlab.serving.questions import NearestQuestion, SentimentQuestion, sente
         ),
         ({"title": "\ud800secret"}, "title: Input should be a valid string"),
         ({"title": "a", "page": "secret"}, "page: Extra inputs are not permitted."),
+        ({"title": "a", "p" * 40 + "secret" * 1000: ""}, f"{'p' * 40}: Extra inputs are not permitted."),
         ({}, "title: Field required."),
     ],
 )

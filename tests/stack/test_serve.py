@@ -46,13 +46,13 @@ def asked(machine: Machine) -> list[str]:
 def test_runs_are_chosen_where_notebooks_run_then_the_service_is_built_and_started(serving: Machine) -> None:
     said = serving.make("serve", "RUN=first  second").stdout
     assert asked(serving) == [
-        "trainlab serve first second --choose",
+        "trainlab serve --choose -- first second",
         "compose build serve",
         "compose up --detach --no-deps --no-build serve",
         "ready.py",
     ]
     assert f"Serving      http://127.0.0.1:{serving.environment['SERVE_PORT']}/\n" in said
-    assert "             nearest      first second --choose\n" in said, "what the service says of itself"
+    assert "             nearest      first second\n" in said, "what the service says of itself"
     assert "compose run --rm --no-deps --no-TTY jupyter" in serving.calls(), "no JupyterLab is started for it"
     assert "compose up --detach --wait" not in serving.calls()
 
@@ -62,7 +62,7 @@ def test_a_service_that_runs_is_told_to_read_anew_and_is_not_built_again(serving
     before = len(asked(serving))
     serving.make("serve", "RUN=second")
     assert asked(serving)[before:] == [
-        "trainlab serve second --choose",
+        "trainlab serve --choose -- second",
         "compose up --detach --no-deps --no-build serve",
         "ready.py 1",
     ]
@@ -98,7 +98,7 @@ def test_what_cannot_be_chosen_changes_nothing(serving: Machine) -> None:
     done = serving.make("serve", "RUN=first", check=False)
     assert done.returncode == 2
     assert "error: models/first is damaged" in done.stdout
-    assert asked(serving) == ["trainlab serve first --choose"]
+    assert asked(serving) == ["trainlab serve --choose -- first"]
 
 
 def test_a_load_that_is_refused_leaves_the_choice_from_before(serving: Machine) -> None:
@@ -113,6 +113,34 @@ def test_a_load_that_is_refused_leaves_the_choice_from_before(serving: Machine) 
     assert [path.name for path in (serving.folder / "models").iterdir() if path.name != ".gitignore"] == [
         "served"
     ]
+
+
+def test_a_service_that_does_not_say_what_it_serves_has_refused_nothing(serving: Machine) -> None:
+    serving.make("serve", "RUN=first")
+    (serving.tools / "hangs").touch()
+    done = serving.make("serve", "RUN=second", check=False)
+    assert done.returncode == 2
+    assert "whether the service serves it is not known" in done.stdout
+    assert "goes on being served" not in done.stdout
+    assert (serving.folder / "models/served").read_text() == "second\n", "what was chosen"
+
+
+def test_a_service_that_ends_again_and_again_is_started_anew_instead_of_told(serving: Machine) -> None:
+    serving.make("serve", "RUN=first")
+    before = len(asked(serving))
+    (serving.tools / "unhealthy").touch()
+    serving.make("serve", "RUN=second", check=False)
+    assert asked(serving)[before:][:3] == [
+        "trainlab serve --choose -- second",
+        "compose rm --stop --force serve",
+        "compose up --detach --no-deps --no-build serve",
+    ]
+    assert "ready.py 1" not in asked(serving)
+
+
+def test_an_option_in_place_of_a_run_is_a_name_that_is_not_found(serving: Machine) -> None:
+    serving.make("serve", "RUN=--help")
+    assert asked(serving)[0] == "trainlab serve --choose -- --help"
 
 
 def test_a_service_that_ends_at_its_start_is_taken_away_with_its_last_words(serving: Machine) -> None:

@@ -24,7 +24,8 @@ ENGINE_INFO = {
 # notes each call; answers `info` and `compose version`; `ps --filter` tells ports while it is up; the files
 # `containers`, `running` and `down` name a project and its folder a line, services, and one that is down;
 # `build` is what a build says, which fails where there is a file `broken`;
-# `serving` is there while serve is up; `refuses` and `refuses-load` are what `trainlab serve` and it say
+# `serving` is there while serve is up; `refuses` and `refuses-load` are what `trainlab serve` and it say;
+# with `hangs` it doesn't say what it serves
 FAKE_DOCKER = """#!/bin/bash
 published() { # published NAME: its port, as the shell or .env has it
   local port=${!1:-$(sed -n "s/.*$1[^0-9]*\\([0-9]*\\).*/\\1/p" .env)}
@@ -45,8 +46,9 @@ case "$*" in
   "image inspect --format"*) cat "$FAKE/inputs-jupyter" ;;
   "version --format"*) echo amd64 ;;
   "compose "*" trainlab serve "*) if [[ -e $FAKE/refuses ]]; then cat "$FAKE/refuses" >&2; exit 2; fi
-    chosen=$* && echo "${chosen##* trainlab serve }" >models/served ;;
+    chosen=$* && echo "${chosen##* --choose -- }" >models/served ;;
   "compose exec"*ready.py*) if [[ -e $FAKE/refuses-load ]]; then cat "$FAKE/refuses-load" >&2; exit 2; fi
+    [[ ! -e $FAKE/hangs ]] || exit 1
     echo "nearest      $(cat models/served)" ;;
   "compose up"*" serve") touch "$FAKE/serving" ;;
   "compose rm"*" serve") rm -f "$FAKE/serving" ;;

@@ -15,7 +15,7 @@ from project import CHECKOUT
 from waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 class Answer(NamedTuple):
@@ -37,19 +37,35 @@ class Answer(NamedTuple):
 
 
 class RunningServer:
-    """A server in a process of its own, that serves what a folder of bundles says."""
+    """A server in a process of its own, that serves what a folder of bundles says.
 
-    def __init__(self, models: Path, port: int, **environment: str) -> None:
+    Args:
+        models: The folder of bundles.
+        port: Where it serves.
+        before: What starts it, such as nohup; it has a session of its own without.
+        stdin: Its input.
+        environment: More than it inherits.
+    """
+
+    def __init__(
+        self,
+        models: Path,
+        port: int,
+        before: Sequence[str] = (),
+        stdin: int | None = None,
+        **environment: str,
+    ) -> None:
         self.models, self.port = models, port
         self._log = models.parent / f"server-{port}.log"
         known = {"TRAINLAB_MODELS": str(models), "PYTHONPATH": str(CHECKOUT / "src"), "SERVE_TOKEN": ""}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "trainlab.serving.server", "--port", str(port)],
+                [*before, sys.executable, "-m", "trainlab.serving.server", "--port", str(port)],
                 env={**os.environ, **known, **environment},
+                stdin=stdin,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
+                start_new_session=not before,
             )
 
     def __enter__(self) -> RunningServer:

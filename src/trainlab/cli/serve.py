@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,6 +77,12 @@ def name_of(wanted: str, logs: Path | None) -> str:
     if exact or find.is_run(given):
         return of_run(find.find(wanted, logs), known)
     if len(matches := [name for name in known if wanted in name]) == 1:
+        own = matches[0].rpartition("-")[0]
+        if others := [each for each in runs if wanted.strip("/") in each and Path(each).name != own]:
+            raise UserError(
+                f"{wanted!r} means the bundle {matches[0]} and other runs: {some(others)}. "
+                "Write more of the name."
+            )
         return matches[0]
     if matches:
         raise UserError(f"{wanted!r} means {len(matches)} bundles: {some(matches)}. Write more of the name.")
@@ -90,18 +97,38 @@ def name_of(wanted: str, logs: Path | None) -> str:
 
 
 def of_run(folder: Path, known: Sequence[str]) -> str:
-    """Return the newest bundle of a run that a page can show, made now where there is none."""
+    """Return the newest bundle of a run that a page can show, made now where there is none.
+
+    Where the run has trained on since then, that is said.
+    """
     from trainlab import paths
     from trainlab.cli.models import recipe_of
     from trainlab.run import record
+    from trainlab.run.restoring import BEST
     from trainlab.serving import export, served
 
     noted = getattr(record.read(folder), "exports", None)
     for each in reversed(noted if isinstance(noted, list) else []):
         if isinstance(each, dict) and each.get("kind") in served.KINDS and each.get("folder") in known:
+            if _newer(folder / BEST, each.get("at")):
+                run = folder.resolve().name
+                print(
+                    printable(
+                        f"{run} has a better checkpoint since this bundle was made. To serve that: "
+                        f"trainlab export-model {run}, then this again."
+                    )
+                )
             return str(each["folder"])
     print(printable(f"{folder.resolve().name} has no bundle in {paths.models()} yet: it is exported first."))
     return export.export(folder, recipe_of(folder), paths.models()).folder.name
+
+
+def _newer(file: Path, at: object) -> bool:
+    """Say whether a file was written after a time, of which the seconds are known."""
+    try:
+        return file.stat().st_mtime >= datetime.fromisoformat(str(at)).timestamp() + 1
+    except (OSError, ValueError):
+        return False
 
 
 def bundles(place: Path) -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import FastAPI, File, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile as Upload
 from starlette.formparsers import MultiPartParser
 
@@ -25,6 +26,7 @@ def application(engine: Engine, counts: Counts) -> FastAPI:
     """Return the application that answers by what the engine has loaded."""
     MultiPartParser.spool_max_size = limits.BODY + 1  # bytes: nothing of a visitor's goes to the disk
     app = FastAPI(title="trainlab", docs_url=None, redoc_url=None, form_limits=FORM)
+    one = CapacityLimiter(1)  # at a time: a large picture takes a good part of the memory
 
     @app.get("/health", response_class=PlainTextResponse)
     async def health() -> str:
@@ -62,9 +64,9 @@ def application(engine: Engine, counts: Counts) -> FastAPI:
         return engine.now.runner("sentiment").answer(question)
 
     @app.post("/api/caption")
-    def caption(picture: Annotated[UploadFile, File()]) -> questions.CaptionAnswer:
-        runner = engine.now.runner("caption")
-        return runner.answer(uploads.read(picture.file.read()))
+    async def caption(picture: Annotated[UploadFile, File()]) -> questions.CaptionAnswer:
+        runner, content = engine.now.runner("caption"), await picture.read()
+        return await run_sync(lambda: runner.answer(uploads.read(content)), limiter=one)
 
     @app.api_route("/", methods=["GET", "HEAD"], response_class=HTMLResponse, include_in_schema=False)
     async def show() -> str:
@@ -73,10 +75,12 @@ def application(engine: Engine, counts: Counts) -> FastAPI:
     @app.post("/", include_in_schema=False)
     async def ask(request: Request) -> HTMLResponse:
         async with request.form(**FORM) as form:
-            asked: dict[str, Any] = {name: value for name, value in form.items() if isinstance(value, str)}
+            clean = questions.clean
+            asked = {clean(key): clean(value) for key, value in form.items() if isinstance(value, str)}
             sent = next((value for value in form.values() if isinstance(value, Upload)), None)
             content = await sent.read() if sent else b""
-        html, status = await run_in_threadpool(page.answered, engine.now, asked, content)
+        limiter = one if content else None
+        html, status = await run_sync(page.answered, engine.now, asked, content, limiter=limiter)
         return HTMLResponse(html, status)
 
     @app.exception_handler(RequestValidationError)

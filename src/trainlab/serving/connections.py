@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import signal
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from trainlab.serving.limits import Limits
 
 HEAD = 10  # seconds for a request's first lines; so long, too, may a connection lie idle
-DRAIN = 30  # seconds in which the last part of an answer has to be taken
+DRAIN = 30  # seconds in which each part of an answer has to be taken, the last one too
 CONNECTIONS = 512  # that wait for a request; one more closes the one that waits for the longest
 LAST = 0.5  # seconds, at the end, in which connections that are open may still ask
 GRACE = 8  # seconds in which accepted requests are answered then; both together below the 10 of `docker stop`
@@ -42,6 +43,7 @@ class Protocol(H11Protocol):
     def __init__(self, waiting: dict[Protocol, float], **arguments: Any) -> None:
         super().__init__(**arguments)
         self._waiting = waiting
+        self.deaf_since: float | None = None  # whoever asked takes nothing of the answer, and much is left
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for a request."""
@@ -66,6 +68,16 @@ class Protocol(H11Protocol):
         self._waiting[self] = time.monotonic()
         super().on_response_complete()
 
+    def pause_writing(self) -> None:
+        """Note that the answer is not taken."""
+        self.deaf_since = time.monotonic()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Note that most of it was taken."""
+        self.deaf_since = None
+        super().resume_writing()
+
     def patience(self) -> float:
         """Return how many seconds this connection may wait."""
         return DRAIN if self.transport.get_write_buffer_size() else HEAD
@@ -77,11 +89,24 @@ class Protocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, with an end to patience, loads at SIGHUP, and a last moment for whoever is connected."""
+    """uvicorn's, with an end to patience, loads at SIGHUP, and a last moment for whoever is connected.
 
-    def __init__(self, limits: Limits, engine: Engine, early: Sequence[int]) -> None:
+    Args:
+        limits: What is served.
+        engine: What loads anew at SIGHUP.
+        early: Signals that came before it listened to them itself.
+        terminal: Whether to end at a SIGHUP by which the terminal of the start is gone.
+
+    Attributes:
+        loading: Whether a load is under way.
+    """
+
+    def __init__(
+        self, limits: Limits, engine: Engine, early: Sequence[int] = (), terminal: bool = False
+    ) -> None:
         self._waiting: dict[Protocol, float] = {}
-        self._limits, self._engine, self._early = limits, engine, early
+        self._limits, self._engine, self._terminal = limits, engine, terminal
+        self._early, self._asked, self.loading = early, threading.Event(), False
         super().__init__(
             uvicorn.Config(
                 limits,
@@ -99,7 +124,11 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen to clients, and to SIGHUP."""
         await super().startup(sockets)
-        self._loading = asyncio.create_task(self._load_at_hangup())
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._asked.set)
+        if self._early:
+            self._asked.set()
+        # a daemon: a load may take a minute, and nothing waits for it at the end
+        threading.Thread(target=self._load_at_hangup, daemon=True).start()
 
     async def on_tick(self, counter: int) -> bool:
         """End connections that have waited for too long; uvicorn calls this ten times a second."""
@@ -107,41 +136,42 @@ class Server(uvicorn.Server):
         for each, since in list(self._waiting.items()):
             if now - since > each.patience():
                 each.end()
+        for one in list(self.server_state.connections):
+            if isinstance(one, Protocol) and one.deaf_since and now - one.deaf_since > DRAIN:
+                one.end()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no new connections, answer what is asked on those that there are, and end them."""
         log.info("ending, once every request that was accepted is answered")
-        self._loading.cancel()
         self._limits.closing = True
         for each in self.servers:
             each.close()
         await asyncio.sleep(LAST)
         await super().shutdown(sockets)
 
-    async def _load_at_hangup(self) -> None:
+    def _load_at_hangup(self) -> None:
         """Load what is chosen at each SIGHUP; end where that means that the terminal is gone."""
-        asked, terminal = asyncio.Event(), _has_terminal()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
-        if self._early:
-            asked.set()
-        while True:
-            await asked.wait()
-            asked.clear()
-            if terminal and not _has_terminal():
+        while self._asked.wait():
+            self._asked.clear()
+            if self._terminal and not has_terminal():
                 self.should_exit = True
                 return
+            self.loading = True
             try:
-                await asyncio.to_thread(self._engine.load)
+                self._engine.load()
             except UserError as error:
                 log.error("refused, and what was served is served on: %s", error)
             except Exception:
                 log.exception("not loaded, and what was served is served on")
             else:
                 log.info("loaded: %s", ", ".join(self._engine.now.names.values()))
+            finally:
+                self.loading = False
 
 
-def _has_terminal() -> bool:
+def has_terminal() -> bool:
+    """Say whether this process has a terminal, whose end SIGHUP may tell."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
     except OSError:

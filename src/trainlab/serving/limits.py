@@ -15,7 +15,6 @@ import json
 import re
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, MutableMapping
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 BODY = 4 * MIB  # bytes of a request
-BODIES = 64 * MIB  # of all requests that are being read
+BODIES = 64 * MIB  # of all requests that are being read; more end the one that is read for the longest
 READING = 256  # requests that are being read; one more ends the one that is read for the longest
 WAITING = 64  # requests that wait or are worked at; one more is asked to come again
 PATIENCE = 30  # seconds for a request's body, and for each part of an answer to be taken
@@ -73,7 +72,7 @@ class Limits:
         self._app, self._counts, self._page = app, counts, page
         self._token, self._hosts = token.encode(), {"localhost", *hosts}
         self._waiting = self._bytes = 0
-        self._reading: dict[asyncio.Timeout, None] = {}  # the longest first
+        self._reading: dict[asyncio.Timeout, bytearray] = {}  # what is held of each, the longest first
         self.closing = False  # from then on each answer ends its connection
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,9 +109,11 @@ class Limits:
         if not self._known(host):
             raise RefusedError(403, "This name is not this machine's: ask for localhost, or for its address.")
         site = headers.get("sec-fetch-site", "none")
-        if scope["method"] not in ("GET", "HEAD") and (
-            site not in ("none", "same-origin") or (origin is not None and urlsplit(origin).netloc != host)
-        ):
+        # a browser says same-origin itself, no script can; behind a proxy the origin has the proxy's name
+        own = site == "same-origin" or (
+            site == "none" and (origin is None or origin.partition("://")[2] == host)
+        )
+        if scope["method"] not in ("GET", "HEAD") and not own:
             raise RefusedError(403, "A page of another site asked for this.")
         if self._token and scope["path"] not in OPEN and not self._knows(headers.get("authorization", "")):
             raise RefusedError(
@@ -134,7 +135,7 @@ class Limits:
     def _knows(self, authorization: str) -> bool:
         """Say whether a request brings the token."""
         scheme, _, told = authorization.partition(" ")
-        brought = told.strip().encode("latin-1", "replace")
+        brought = told.strip(" \t").encode("latin-1", "replace")
         if scheme.lower() == "basic":
             try:
                 brought = base64.b64decode(brought, validate=True).partition(b":")[2]
@@ -151,10 +152,10 @@ class Limits:
             raise too_large
         held, whole = bytearray(), False
         if len(self._reading) >= READING:
-            next(iter(self._reading)).reschedule(0)
+            self._end_longest()
         try:
             async with asyncio.timeout(PATIENCE) as limit:
-                self._reading[limit] = None
+                self._reading[limit] = held
                 while not whole:
                     message = await receive()
                     if message["type"] == "http.disconnect":
@@ -165,14 +166,25 @@ class Limits:
                     whole = not message.get("more_body", False)
                     if len(held) > BODY:
                         raise too_large
-                    if self._bytes > BODIES:
-                        raise RefusedError(503, "Too much is being sent. Try again.", retry_after="5")
+                    while self._bytes > BODIES:
+                        self._end_longest()
+                    if limit not in self._reading:
+                        raise TimeoutError
         except TimeoutError:
             raise RefusedError(408, "The request came too slowly. Send it again.") from None
         finally:
             self._reading.pop(limit, None)
             self._bytes -= len(held)
         return bytes(held)
+
+    def _end_longest(self) -> None:
+        """End the request that is read for the longest, and forget what is held of it."""
+        limit, held = next(iter(self._reading.items()))
+        del self._reading[limit]  # at once: more may come before it has ended
+        self._bytes -= len(held)
+        held.clear()
+        if not limit.expired():  # else it is ending already
+            limit.reschedule(0)
 
     async def _admitted(self, scope: Scope, body: bytes, receive: Receive, answer: Send) -> None:
         """Let the application answer, unless too many wait for it."""

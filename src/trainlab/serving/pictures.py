@@ -64,7 +64,8 @@ class Pictures:
         from PIL import Image
 
         side, crop = self.settings.side, self.settings.crop
-        picture = picture.convert("RGB")
+        if picture.mode != "RGB":
+            picture = picture.convert("RGB")
         if picture.size != (side, side):
             picture = picture.resize((side, side), Image.Resampling.BILINEAR)
         left = (side - crop) // 2

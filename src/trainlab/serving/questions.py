@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 LONGEST_TITLE, LONGEST_TEXT = 1_000, 10_000  # characters; networks read some hundred words
 MOST, USUAL = 100, 10  # items in an answer
+LONGEST_NAME = 40  # characters of a field's name that are repeated: whoever asks may have made it up
 
 Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_TITLE)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_TEXT)]
@@ -67,9 +68,16 @@ class CaptionAnswer(BaseModel):
     caption: str
 
 
+def clean(told: str) -> str:
+    """Return a form's text as UTF-8 can hold it: the form's charset may leave half of a surrogate pair."""
+    return told.encode("utf-8", "replace").decode()
+
+
 def sentence(faults: Sequence[Mapping[str, Any]]) -> str:
     """Return what is wrong with a question, by pydantic's list, without a word of the question itself."""
-    places = [".".join(str(each) for each in fault["loc"] if each != "body") for fault in faults[:3]]
+    places = [
+        ".".join(str(each)[:LONGEST_NAME] for each in fault["loc"] if each != "body") for fault in faults[:3]
+    ]
     return " ".join(
         f"{place or 'The body'}: {fault['msg']}." for place, fault in zip(places, faults, strict=False)
     )

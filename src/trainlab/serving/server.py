@@ -1,6 +1,7 @@
 """The server itself: `python -m trainlab.serving.server`.
 
 SIGHUP lets it read `models/served` anew, SIGTERM ends it once every request is answered that it has accepted.
+So does the end of the terminal that it was started in, unless by `nohup`.
 """
 
 from __future__ import annotations
@@ -64,13 +65,14 @@ def serve(host: str, port: int) -> None:
     from trainlab import system
     from trainlab.serving import page
     from trainlab.serving.app import application
-    from trainlab.serving.connections import Server
+    from trainlab.serving.connections import Server, has_terminal
     from trainlab.serving.counts import Counts
     from trainlab.serving.engine import Engine
     from trainlab.serving.limits import Limits
 
     _more_files()
-    early: list[int] = []  # signals that come during the first load
+    terminal = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and has_terminal()
+    early: list[int] = []  # signals that come before the server listens to them
     signal.signal(signal.SIGHUP, lambda number, _: early.append(number))
     engine = Engine()
     with bound(host, port) as sock:
@@ -83,7 +85,7 @@ def serve(host: str, port: int) -> None:
             os.environ.get("SERVE_TOKEN", "").strip(),
             [host],
         )
-        server = Server(limits, engine, early)
+        server = Server(limits, engine, early, terminal)
 
         async def answer() -> None:
             current_default_thread_limiter().total_tokens = max(1, int(system.cpus()))
@@ -99,6 +101,9 @@ def serve(host: str, port: int) -> None:
         signal.signal(signal.SIGTERM, end)
         with suppress(KeyboardInterrupt):  # which uvicorn raises again, too
             asyncio.run(answer())
+        if server.loading:
+            logging.shutdown()
+            os._exit(0)  # an end in order would tear down libraries that the load is in the midst of
 
 
 def port_of(told: str | None) -> int:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-MOST_PIXELS = 40_000_000  # what a good camera takes; 120 MB in memory
+MOST_PIXELS = 40_000_000  # what a good camera takes; 120 MB in memory, twice that while it is turned
 SHOWN = 640  # pixels of the longer side, of the picture that is shown beside its caption
 TOO_LARGE = f"The picture has more than {MOST_PIXELS:,} pixels, the most that is read. Make it smaller."
 
@@ -36,7 +36,9 @@ def read(content: bytes) -> Image:
             width, height = picture.size
             if width * height > MOST_PIXELS:
                 raise PictureError(TOO_LARGE)
-            return ImageOps.exif_transpose(picture).convert("RGB")
+            picture.load()
+            ImageOps.exif_transpose(picture, in_place=True)
+            return picture if picture.mode == "RGB" else picture.convert("RGB")
     except PictureError:
         raise
     except Image.DecompressionBombError:  # Pillow's own limit is higher, and looked at first
@@ -47,8 +49,9 @@ def read(content: bytes) -> Image:
 
 def address(picture: Image) -> str:
     """Return a picture as an address that holds it, small, and without what a camera notes of its owner."""
-    small = picture.copy()
-    small.thumbnail((SHOWN, SHOWN))
+    from PIL import ImageOps
+
+    small = ImageOps.contain(picture, (SHOWN, SHOWN)) if max(picture.size) > SHOWN else picture
     file = io.BytesIO()
     small.save(file, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
