@@ -159,11 +159,11 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[postgresql.Server]:
+def server(free_port: Callable[[], int]) -> Iterator[postgresql.Server]:
     """The database of a head."""
     if not postgresql.programs():
         pytest.skip("PostgreSQL is not installed")
-    found = postgresql.Server()
+    found = postgresql.Server(free_port())
     try:
         yield found
     finally:
