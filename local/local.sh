@@ -115,7 +115,7 @@ service_healthy() { # service_healthy SERVICE: by the containers' own checks
 engine_running() { local_is_up; }
 
 engine_port() { # engine_port SERVICE: the port it was started on, nothing when it is down
-  local_is_up "$(supervisor_of "$1")" && cat ".stack/$1.port" || true
+  local_is_up "$(supervisor_of "$1")" && cat ".stack/$1.port" 2>/dev/null || true
 }
 
 supervisor_of() { # the one that keeps a service up
@@ -159,6 +159,10 @@ engine_head_up() {
     until service_healthy "$service"; do
       if ! local_is_up head || ((SECONDS >= deadline)); then
         tail -n 20 ".stack/$service.log" >&2 || true
+        if [[ $service == store ]] && local_is_up head; then # sweeps may be using the head, which has nothing to do with it
+          fail "the store was not healthy within $patience s, and is started again and again; the head goes on.
+       The store's last words are above"
+        fi
         engine_head_down
         fail "the $service was not healthy within $patience s; its last words are above"
       fi

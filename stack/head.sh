@@ -65,5 +65,5 @@ say_head() {
   if [[ -z $missing ]]; then
     echo "store        $(head_address):$(port_of store) (no password: trainlab run WHAT --nodes 1:2 --join $(head_address):$(port_of store))"
   else echo "store        not started: $missing"; fi
-  echo "\`make unhead\` stops both; what the database holds stays."
+  echo "\`make unhead\` stops $([[ -n $missing ]] && echo it || echo both); what the database holds stays."
 }

@@ -151,7 +151,7 @@ def local_project(
 
 @pytest.fixture
 def machine(tmp_path: Path, free_port: Callable[[], int]) -> Machine:
-    found = Machine(tmp_path / "project", (free_port(), free_port()))
+    found = Machine(tmp_path / "project", free_port)
     found.tool("df", "#!/bin/bash\nprintf 'Filesystem 1024-blocks Used Available\\nx 9 9 104857600\\n'\n")
     return found
 

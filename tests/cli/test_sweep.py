@@ -196,6 +196,8 @@ def test_a_sweep_goes_on_with_more_trials_and_only_as_what_it_was(typed):
         (["--name", "b"], "has its name already"),
         (["-m"], "-m: the sweep a was made with something else"),
         (["--at", "head"], "--at head: the sweep a lies in"),
+        (["--ray", "auto"], "no head keeps a, and the nodes of a cluster need one: start a new sweep"),
+        (["--ray", "auto", "--at", "head"], "no head keeps a"),
     ]:
         assert said in typed.refused("sweep", "--resume", "a", *more)
     assert typed.states("a") == ["finished"]

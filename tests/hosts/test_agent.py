@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 
 from training_hosts import DEADLINE, Hosts, hosts, kill, stopped
+from trainlab.hosts import agent, rendezvous
 from waiting import until
 
 pytestmark = pytest.mark.slow
@@ -173,3 +175,25 @@ def test_a_notebook_is_executed_on_each_host_and_kept_once(several: Hosts) -> No
     kept = json.loads((several.run / "notebook.ipynb").read_text())
     assert kept["cells"][-1]["outputs"][0]["text"] == ["steps: 5 of process 0\n"]
     assert several.record()["status"] == "finished"
+
+
+def test_connections_that_end_while_they_are_listed_do_not_end_the_fence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks, hung_up = iter(range(4)), []
+
+    def look(_: float) -> None:
+        if next(looks, None) is None:
+            raise SystemExit  # of a thread that has no other end
+
+    def hang_up(known: set[str], port: int) -> None:
+        hung_up.append(port)
+        raise psutil.NoSuchProcess(1) if len(hung_up) % 2 else OSError
+
+    monkeypatch.setattr(agent, "SILENT", -1.0)
+    monkeypatch.setattr(agent.time, "sleep", look)
+    monkeypatch.setattr(rendezvous, "answers", lambda _: False)
+    monkeypatch.setattr(rendezvous, "hang_up", hang_up)
+    with pytest.raises(SystemExit):
+        agent._fence(rendezvous.Endpoint("127.0.0.1", 29400))
+    assert hung_up == [29400] * 4

@@ -97,7 +97,7 @@ class Network(Training):
 
     def printed(self, name: str) -> str:
         done = subprocess.run(
-            ["docker", "logs", f"{self.name}-{name}"], capture_output=True, text=True, check=True
+            ["docker", "logs", f"{self.name}-{name}"], capture_output=True, text=True, check=False
         )
         return done.stdout + done.stderr
 
@@ -113,9 +113,11 @@ def network(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Network]
     try:
         yield made
     finally:
-        for name in set(made.started) if request.session.testsfailed > failed else ():
-            print(f"--- {name}\n{made.printed(name)}")
-        made.end()
+        try:
+            for name in set(made.started) if request.session.testsfailed > failed else ():
+                print(f"--- {name}\n{made.printed(name)}")
+        finally:
+            made.end()
 
 
 def test_whichever_container_is_killed_the_training_goes_on_and_takes_it_back(network: Network) -> None:

@@ -61,6 +61,12 @@ def test_a_name_that_nobody_knows_is_said(monkeypatch: pytest.MonkeyPatch) -> No
         rendezvous.endpoint("head")
 
 
+@pytest.mark.parametrize("name", ["a..b", "a" * 64])
+def test_a_name_that_can_be_nobody_s_is_said(name: str) -> None:
+    with pytest.raises(UserError, match=f"no host '{name}' is known here"):
+        rendezvous.endpoint(name)
+
+
 def test_where_no_store_answers_what_to_start_is_said(free_port: Callable[[], int]) -> None:
     port = free_port()
     with pytest.raises(UserError, match=f"start it: trainlab store --address 127.0.0.1 --port {port}"):

@@ -51,6 +51,12 @@ def test_all_addresses_of_a_host_that_the_internet_does_not_reach_are_fine(
     store.check("0.0.0.0")
 
 
+@pytest.mark.parametrize("name", ["a..b", "a" * 64])
+def test_a_name_that_can_be_nobody_s_is_said(name: str) -> None:
+    with pytest.raises(UserError, match=f"--address {name}: "):
+        store.serve(name, 0)
+
+
 def test_a_port_that_is_taken_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="can't listen at"):
         store.serve("127.0.0.1", taken.getsockname()[1])

@@ -31,7 +31,7 @@ def test_a_password_is_drawn_once_and_never_said(machine: Machine) -> None:
     password = machine.settings["HEAD_PASSWORD"]
     assert re.fullmatch("[0-9a-f]{48}", password)
     assert password not in said + machine.calls()
-    assert "127.0.0.1:5432" in said
+    assert f"127.0.0.1:{machine.environment['HEAD_PORT']}" in said
     machine.make("head")
     assert machine.settings["HEAD_PASSWORD"] == password
     assert (machine.folder / ".env").stat().st_mode & 0o077 == 0
@@ -50,7 +50,7 @@ def test_an_empty_password_in_the_settings_is_filled_in(machine: Machine) -> Non
     [
         ({"HEAD_PORT": "none"}, "HEAD_PORT=none is not a port"),
         ({"HEAD_STORE_PORT": "0"}, "HEAD_STORE_PORT=0 is not a port"),
-        ({"HEAD_PORT": "29400"}, "HEAD_PORT and HEAD_STORE_PORT are both 29400"),
+        ({"HEAD_PORT": "29400", "HEAD_STORE_PORT": "29400"}, "HEAD_PORT and HEAD_STORE_PORT are both 29400"),
         ({"HEAD_ADDRESS": "example.org"}, "HEAD_ADDRESS=example.org is no address of this machine"),
         ({"HEAD_TLS": "nowhere"}, "HEAD_TLS=nowhere has no server.crt"),
     ],
@@ -92,15 +92,39 @@ def test_an_address_that_others_reach_is_said_with_what_keeps_it(machine: Machin
 def test_the_store_is_started_where_the_internet_does_not_reach_it(
     machine: Machine, address: str, reason: str
 ) -> None:
-    said = machine.make("head", HEAD_ADDRESS=address, HEAD_STORE_PORT="29777").stdout
+    said = machine.make("head", HEAD_ADDRESS=address).stdout
     (up,) = [line for line in machine.calls().splitlines() if line.startswith("compose up")]
     assert up.endswith("head" if reason else "head store")
     (line,) = [line for line in said.splitlines() if line.startswith("store ")]
-    assert (reason or f"--join {address}:29777") in line
+    assert (reason or f"--join {address}:{machine.environment['HEAD_STORE_PORT']}") in line
+
+
+def test_a_store_that_does_not_become_healthy_takes_no_head_with_it(machine: Machine) -> None:
+    (machine.tools / "unhealthy-store").touch()
+    done = machine.make("head", check=False)
+    assert done.returncode == 2
+    assert "the store did not become healthy, and was removed; the head goes on" in done.stdout
+    removed = [line for line in machine.calls().splitlines() if line.startswith("compose rm")]
+    assert removed == ["compose rm --stop --force store"]
 
 
 def test_what_runs_is_shown_and_the_head_only_where_there_is_one(machine: Machine) -> None:
     assert "head" not in machine.make("status").stdout
+
+
+def test_a_head_without_a_store_is_shown_without_one(machine: Machine) -> None:
+    stack = machine.folder / ".stack"
+    stack.mkdir(exist_ok=True)
+    supervisor = subprocess.Popen(["sleep", "60"], env=os.environ | {"TRAINLAB_STACK": str(stack)})
+    try:
+        (stack / "head.pid").write_text(str(supervisor.pid))
+        (stack / "head.port").write_text(machine.environment["HEAD_PORT"])
+        said = machine.make("status", ENGINE="local").stdout
+        assert re.search("^head ", said, re.M)
+        assert "store" not in said
+    finally:
+        supervisor.kill()
+        supervisor.wait()
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,12 @@ import re
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
 from project import CHECKOUT, Project, copy_checkout
 
+PUBLISHED = ("JUPYTER", "TENSORBOARD", "HEAD", "HEAD_STORE")
 ENGINE_INFO = {
     "ServerVersion": "26.1.5+dfsg1",
     "Runtimes": {"runc": {}, "io.containerd.runc.v2": {}},
@@ -53,6 +55,9 @@ case "$*" in
   "compose up"*" serve") touch "$FAKE/serving" ;;
   "compose rm"*" serve") rm -f "$FAKE/serving" ;;
   "compose ps --all --quiet serve") [[ ! -e $FAKE/serving ]] || echo a-service ;;
+  "compose ps --format"*" store") [[ -e $FAKE/unhealthy-store ]] || echo healthy ;;
+  "compose ps --all --quiet store") echo a-store ;;
+  "inspect --format {{.RestartCount}} a-store") [[ ! -e $FAKE/unhealthy-store ]]; echo $? ;;
   "compose ps --format"*" serve") [[ ! -e $FAKE/serving || -e $FAKE/unhealthy ]] || echo healthy ;;
   "inspect --format {{.RestartCount}}"*) if [[ -e $FAKE/unhealthy ]]; then echo 1; else echo 0; fi ;;
   "inspect --format"*) echo the-same-container ;;
@@ -89,7 +94,7 @@ esac
 class Machine(Project):
     """A copy of the checkout on a machine whose docker, df and nvidia-smi are ours."""
 
-    def __init__(self, folder: Path, ports: tuple[int, int]) -> None:
+    def __init__(self, folder: Path, free_port: Callable[[], int]) -> None:
         self.tools = folder.parent / "tools"
         self.tools.mkdir()
         super().__init__(
@@ -97,8 +102,7 @@ class Machine(Project):
             {
                 "PATH": f"{self.tools}:{os.environ['PATH']}",
                 "FAKE": str(self.tools),
-                "JUPYTER_PORT": str(ports[0]),
-                "TENSORBOARD_PORT": str(ports[1]),
+                **{f"{name}_PORT": str(free_port()) for name in PUBLISHED},  # those of the lab are real
             },
         )
         self.tool("docker", FAKE_DOCKER)

@@ -1,11 +1,10 @@
-"""A PostgreSQL of one's own: Debian's, in a temporary folder, on a free port of the loopback."""
+"""A PostgreSQL of one's own: Debian's, in a temporary folder, on a port of the loopback."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -25,15 +24,20 @@ def programs() -> Path | None:
 class Server:
     """A server that can be ended and started again."""
 
-    def __init__(self, encoding: str = "UTF8") -> None:
+    def __init__(self, port: int, encoding: str = "UTF8") -> None:
+        """Make and start one.
+
+        Args:
+            port: One of `free_port`: what the system gives to anybody is somebody else's while this is down.
+            encoding: Of its database.
+        """
         self._programs = programs()
         self.folder = Path(tempfile.mkdtemp(prefix="trainlab-postgresql-"))
         self._as = []
         if os.getuid() == 0:
             shutil.chown(self.folder, NOBODY, NOBODY)
             self._as = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = port
         secret = self.folder / "password"
         secret.write_text(PASSWORD)
         secret.chmod(0o644)

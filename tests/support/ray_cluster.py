@@ -32,9 +32,12 @@ class Cluster:
             **{"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
             **environment,
         }
-        self.start(
-            "one", "--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={self.folder.name}"
-        )
+        head = ("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={self.folder.name}")
+        try:
+            self.start("one", *head)
+        except BaseException:
+            self.end()  # what has begun of it
+            raise
 
     def start(self, name: str, *words: str) -> None:
         """Start a node with a CPU."""

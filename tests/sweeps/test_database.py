@@ -28,10 +28,10 @@ def ordered(tmp_path):
 
 
 @pytest.fixture
-def server(request, monkeypatch):
+def server(request, monkeypatch, free_port):
     if not postgresql.programs():
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    server = postgresql.Server(getattr(request, "param", "UTF8"))
+    server = postgresql.Server(free_port(), getattr(request, "param", "UTF8"))
     request.addfinalizer(server.remove)
     monkeypatch.setenv("TRAINLAB_HEAD_PASSWORD", postgresql.PASSWORD)
     return server

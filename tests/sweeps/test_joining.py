@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from sweeping import JOIN
+import postgresql
+from sweeping import JOIN, Sweep
 from takers import owner
 from trainlab.errors import UserError
-from trainlab.sweeps import database, definition
+from trainlab.sweeps import database, definition, loop, slots
+from trainlab.sweeps.faults import QueueError
 from trainlab.sweeps.joining import Joined
 from trainlab.sweeps.queue import Queue, rebuild
 from waiting import until
@@ -112,6 +114,57 @@ def test_a_study_that_was_made_anew_is_the_one_that_trials_are_taken_of(made):
     (after,) = joined.look()
     assert after is not before
     assert after.take(owner("me")).number == 0
+
+
+def test_a_worker_at_work_takes_trials_of_a_study_that_was_made_anew_beside_it(made):
+    joined = Joined(None, [], made.logs, [].append)
+    worker = loop.Worker(slots.find(1, gpus=False), made.logs, joined.look(), joined=joined)
+    rebuild(made.definition, made.logs).close()
+    worker._fill()  # meets that before it looks for new sweeps
+    assert worker.queues == []
+    worker._refresh(joined)
+    (after,) = worker.queues
+    assert after.take(owner("me")).number == 0
+
+
+def test_a_sweep_whose_study_comes_later_to_the_head_is_found(tmp_path, monkeypatch, free_port):
+    if not postgresql.programs():
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    monkeypatch.setenv("TRAINLAB_HEAD_PASSWORD", postgresql.PASSWORD)
+    server = postgresql.Server(free_port())
+    try:
+        made, said = Sweep(tmp_path, 2, at=server.at), []
+        joined = Joined(server.at, [], made.logs, said.append)
+        for _ in range(2):
+            assert joined.look() == []
+        assert len(said) == 1
+        Queue.create(made.definition, logs=made.logs).close()
+        assert names(joined.look()) == ["tiny"]
+    finally:
+        server.remove()
+
+
+def test_a_sweep_that_is_gone_while_its_run_is_on_is_no_reason_to_end_before_the_run(made):
+    joined = Joined(None, ["tiny"], made.logs, [].append)
+    joined.look()
+    shutil.rmtree(made.logs / ".sweeps/tiny")
+    joined.leave("tiny", QueueError("it is gone"))
+    assert joined.look({"tiny"}) == []
+    with pytest.raises(UserError, match="No sweep 'tiny'"):
+        joined.look()
+
+
+def test_sweeps_that_can_t_be_read_keep_no_files_open(made):
+    for number in range(ENDED):
+        copied(made.logs, "tiny", f"bad-{number}").close()
+        path = made.logs / ".sweeps" / f"bad-{number}" / database.FILE
+        path.write_bytes(b"no database" * 999)
+    said = []
+    joined = Joined(None, [], made.logs, said.append)
+    before = open_files()
+    assert names(joined.look()) == ["tiny"]
+    assert len(said) == ENDED
+    assert open_files() < before + 10
 
 
 @pytest.mark.parametrize("how", ["deleted", "replaced"])

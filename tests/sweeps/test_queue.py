@@ -24,10 +24,10 @@ PROCESSES, TRIALS = 4, 150
 
 
 @pytest.fixture(scope="module")
-def server():
+def server(free_port):
     if not postgresql.programs():
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    server = postgresql.Server()
+    server = postgresql.Server(free_port())
     yield server
     server.remove()
 

@@ -204,10 +204,10 @@ def test_what_a_rebuild_left_that_was_killed_is_in_nobody_s_way(logs, ordered):
     assert not new.exists()
 
 
-def test_on_a_server_the_old_study_gets_another_name(logs, ordered, monkeypatch, request):
+def test_on_a_server_the_old_study_gets_another_name(logs, ordered, monkeypatch, request, free_port):
     if not postgresql.programs():
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    server = postgresql.Server()
+    server = postgresql.Server(free_port())
     request.addfinalizer(server.remove)
     monkeypatch.setenv("PGPASSWORD", postgresql.PASSWORD)
     known = ordered(at=server.at)

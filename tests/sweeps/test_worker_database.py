@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -90,3 +91,38 @@ def test_nobody_takes_over_what_is_in_a_file_while_its_process_lives(host):
     found.beaten -= 1000
     fenced(found, 2)
     assert sent == []
+
+
+@pytest.fixture
+def away(tmp_path, monkeypatch):
+    """A worker without slots at a head that has not answered for 50 s, of a grace of 60."""
+    monkeypatch.setenv("TRAINLAB_GRACE", "60")
+    known = SimpleNamespace(name="tiny", at="head")
+    queue = SimpleNamespace(definition=known, where="head", is_over=lambda: False, running=list)
+    found = loop.Worker(slots.Slots([]), tmp_path, [queue])
+    found.beaten -= 50
+    found._gone["head"] = found.beaten
+    found._next["beat"] = time.monotonic() + 10
+    return found
+
+
+def test_once_the_database_answers_again_the_fence_is_told_in_the_same_moment(away):
+    away._tick()
+    assert time.monotonic() - away.beaten < 40
+    assert away._gone == {}
+
+
+def test_a_head_that_is_gone_is_not_asked_for_new_sweeps(away):
+    looks = []
+    away._joined = SimpleNamespace(at="head", look=lambda busy: looks.append(busy) or away.queues)
+
+    def refused():
+        raise QueueError("The database at head:5432 does not answer.", passing=True)
+
+    answers, away.queues[0].is_over = away.queues[0].is_over, refused
+    away._tick()
+    assert looks == []
+    away.queues[0].is_over = answers
+    away._next["head"] = 0.0
+    away._tick()
+    assert len(looks) == 1

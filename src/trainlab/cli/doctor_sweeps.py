@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trainlab.sweeps.definition import Definition
     from trainlab.sweeps.queue import Queue, Trial
 
-BEAT = 10.0  # seconds between two beats of a trial (sweeps.worker)
+BEAT = 10.0  # seconds between two beats of a trial (sweeps.loop)
 PATIENCE = 1.5  # beats that are waited for
 GLANCE = 0.5  # seconds between two looks
 

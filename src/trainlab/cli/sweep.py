@@ -117,8 +117,12 @@ def start(  # noqa: PLR0913, PLR0917
     if ray is None:
         found: Slots | Cluster = _found(slots, per_gpu, gpus, wait_for_gpu)
     else:
-        kept = at or (resume and load(resume, logs).at)
-        found = _cluster(ray, bool(kept), slots, per_gpu, gpus, wait_for_gpu)
+        if resume and not load(resume, logs).at:
+            raise UserError(
+                f"--ray: no head keeps {resume}, and the nodes of a cluster need one: start a new sweep with "
+                "--at HEAD"
+            )
+        found = _cluster(ray, bool(at or resume), slots, per_gpu, gpus, wait_for_gpu)
     if resume is None:
         if anyway:
             raise UserError("--anyway: it resumes a sweep whose program has changed. Leave it out.")

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousClosedError
@@ -134,7 +135,8 @@ def _fence(place: rendezvous.Endpoint) -> None:
         if rendezvous.answers(place):
             known, heard = rendezvous.addresses(place) or known, time.monotonic()
         elif time.monotonic() - heard > SILENT:
-            rendezvous.hang_up(known, place.port)
+            with suppress(OSError, psutil.Error):  # what ends just now; the next look is soon
+                rendezvous.hang_up(known, place.port)
 
 
 def _store_is_back(place: rendezvous.Endpoint, screen: Screen) -> bool:

@@ -73,9 +73,10 @@ def endpoint(text: str) -> Endpoint:
     place = Endpoint(found["v6"] or found["host"], port)
     try:
         known = {str(each[4][0]) for each in socket.getaddrinfo(place.host, port, type=socket.SOCK_STREAM)}
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter: of a name that can be nobody's, such as a..b
+        said = getattr(error, "strerror", None) or error
         raise UserError(
-            f"--join {text}: no host {place.host!r} is known here ({error.strerror or error}). Give its "
+            f"--join {text}: no host {place.host!r} is known here ({said}). Give its "
             "address, or write its name into /etc/hosts."
         ) from None
     if public := sorted(filter(is_public, known)):

@@ -42,8 +42,8 @@ def serve(address: str, port: int) -> None:
     """
     try:
         family, *_, place = socket.getaddrinfo(address or None, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise UserError(f"--address {address}: {error.strerror or error}.") from None
+    except (OSError, UnicodeError) as error:  # the latter: of a name that can be nobody's, such as a..b
+        raise UserError(f"--address {address}: {getattr(error, 'strerror', None) or error}.") from None
     check(str(place[0]))
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

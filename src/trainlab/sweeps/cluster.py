@@ -11,24 +11,23 @@ import ipaddress
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainlab import extras, paths
+from trainlab import extras
 from trainlab.errors import UserError
-from trainlab.run.signals import STOPS
+from trainlab.run.signals import handled_by
 from trainlab.sweeps import tethered, worker
 from trainlab.sweeps.faults import QueueError
+from trainlab.sweeps.loop import say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from types import FrameType
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from trainlab.sweeps.definition import Definition
     from trainlab.sweeps.queue import Queue
@@ -36,11 +35,11 @@ if TYPE_CHECKING:
 PORT = 6379  # Ray's own
 AUTO = "auto"  # the cluster that this machine is a node of
 ANSWERS_WITHIN = 5.0  # seconds for the cluster to take a connection, and
-TOLD_WITHIN = 30.0  # to say what it has
+TOLD_WITHIN = 60.0  # to say what it has
 GLANCE = 0.2  # seconds between two looks
 AGAIN = 1.0  # seconds between two tables, and between two words to those that are to stop
 REPORTED_AFTER = 10.0  # seconds, until it is said that workers wait for room
-ENDS_WITHIN = 15.0  # seconds for workers to end when no trial is left
+ENDS_WITHIN = 15.0  # seconds for workers to end when no trial is left, and after a second signal
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}  # Ray would tell its makers of each cluster
 _ASK = """
 import json, sys
@@ -139,9 +138,10 @@ def _check(address: str) -> None:
                 "cluster executes what he likes on it. Join by an address of a private network or a VPN."
             )
         socket.create_connection((host, port), ANSWERS_WITHIN).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter: of a name that can be nobody's, such as a..b
+        said = getattr(error, "strerror", None) or error
         raise UserError(
-            f"--ray {address}: nobody answers there ({error.strerror or error}). Expected the address of a "
+            f"--ray {address}: nobody answers there ({said}). Expected the address of a "
             "cluster's head, which `ray start --head` prints."
         ) from None
 
@@ -164,15 +164,24 @@ def _nodes(address: str) -> list[Mapping[str, float]]:
             f"--ray {address}: the cluster asks for its token. RAY_AUTH_MODE=token into the environment, and "
             "the token into RAY_AUTH_TOKEN or the file ~/.ray/auth_token"
         )
-    if not printed:
+    if (known := _told(printed)) is None:
         raise UserError(
             f"--ray {address}: what answers there is no Ray that this one understands: nothing was heard of "
             f"it for {TOLD_WITHIN:.0f} s."
         )
-    known = json.loads(printed.splitlines()[-1])
     if "error" in known:
-        raise UserError(f"--ray {address}: {explained(known['error'])}")
+        raise UserError(f"--ray {address}: {explained(str(known['error']))}")
     return known["nodes"]
+
+
+def _told(printed: bytes) -> dict[str, Any] | None:
+    """Return what `_ASK` has printed, behind which Ray may print too."""
+    for line in reversed(printed.splitlines()):
+        with contextlib.suppress(ValueError):
+            known = json.loads(line)
+            if isinstance(known, dict) and known.keys() & {"nodes", "error"}:
+                return known
+    return None
 
 
 def _full(address: str) -> str:
@@ -211,8 +220,9 @@ def lead(
     os.environ |= QUIET
     import ray
 
-    with worker.leading(ordered, at, logs or paths.logs()) as queue:
-        task = {"at": at or ordered.at, "name": ordered.name, "logs": str((logs or paths.logs()).resolve())}
+    logs = worker.logs_folder(logs)
+    with worker.leading(ordered, at, logs) as queue:
+        task = {"at": at or ordered.at, "name": ordered.name, "logs": str(logs)}
         ray.init(_full(cluster.address), log_to_driver=False, logging_level="ERROR")
         try:
             return Crew(queue, cluster, show).run(task) or worker.outcome(queue)
@@ -245,14 +255,21 @@ class Crew:
 
     def run(self, task: dict[str, Any]) -> int:
         """Start the actors, and wait; return the exit code."""
-        with self._signals():
+        with handled_by(self._stops.append):
             self._start(task)
             self._due("report", REPORTED_AFTER)
             over: float | None = None
+            insisted: float | None = None
             while self.members:
                 self._look()
                 if self._stops:
                     self._stop()
+                if len(self._stops) > 1:
+                    # a worker whose node was lost, with no other that has room, answers nobody
+                    insisted = insisted or time.monotonic()
+                    if time.monotonic() - insisted > ENDS_WITHIN:
+                        say("workers do not answer; their trials go on once the sweep is resumed")
+                        break
                 left = self._left()
                 if left is False and over is None:
                     over = time.monotonic()
@@ -267,7 +284,7 @@ class Crew:
                 self.show(self.queue, True)
         if self._stops:
             return 128 + self._stops[0]
-        if self._mistakes and not self._finished:
+        if self._mistakes and not self._finished and over is None:
             raise UserError(self._mistakes[0])
         return 0
 
@@ -300,10 +317,13 @@ class Crew:
             except Exception as error:  # Ray's, of an actor that can't be, whatever it is about
                 code, said = 1, f"--ray {self.cluster.address}: {explained(str(error))}"
             self._finished = self._finished or code == 0
+            if code and not self._stops and (code > 128 or not said):
+                said = f"a worker ended with the code {code}, and trials may wait still. {said}".rstrip()
+                said = f"--ray {self.cluster.address}: {said}"
             if said and said not in self._mistakes:
                 self._mistakes.append(said)
                 if self.members or self._finished:
-                    self._say(f"one worker has ended: {said}")
+                    say(f"one worker has ended: {said}")
 
     def _left(self) -> bool | None:
         """Tell whether a trial waits or runs, and after a stop whether one runs; show it. None: unknown."""
@@ -318,13 +338,13 @@ class Crew:
             if not error.passing:
                 raise
             if self._due("gone", float("inf")):
-                self._say(f"{error} The workers go on; it is asked again each second.")
+                say(f"{error} The workers go on; it is asked again each second.")
             return None
 
     def _stop(self) -> None:
         """Ask all workers to end with checkpoints; after a second signal, without."""
         if self._due("say", float("inf")):
-            self._say("stopping: each run saves a checkpoint and waits for the sweep to be resumed")
+            say("stopping: each run saves a checkpoint and waits for the sweep to be resumed")
         self._dismiss()
         if self._due("stop", AGAIN):  # said again to one that was lost and has begun anew
             for each in self.members:
@@ -342,7 +362,7 @@ class Crew:
         waiting = sum(not each.has_begun for each in self.members)
         if waiting:
             count = len(self.cluster.places)
-            self._say(f"{waiting} of {count} workers wait for nodes with {self.cluster.share} free")
+            say(f"{waiting} of {count} workers wait for nodes with {self.cluster.share} free")
 
     def _due(self, what: str, seconds: float) -> bool:
         now = time.monotonic()
@@ -350,19 +370,3 @@ class Crew:
             return False
         self._next[what] = now + seconds
         return True
-
-    def _say(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # nobody may be there to read it
-            print(text, file=sys.stderr, flush=True)
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        def handle(number: int, _: FrameType | None) -> None:
-            self._stops.append(number)
-
-        before = {each: signal.signal(each, handle) for each in STOPS}
-        try:
-            yield
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)

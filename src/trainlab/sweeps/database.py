@@ -117,8 +117,12 @@ def file_options(path: Path) -> dict[str, Any]:
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=PATIENCE, check_same_thread=False)
-        for pragma in ("trusted_schema=OFF", f"journal_mode={journal}", "synchronous=FULL"):
-            connection.execute(f"PRAGMA {pragma}")
+        try:
+            for pragma in ("trusted_schema=OFF", f"journal_mode={journal}", "synchronous=FULL"):
+                connection.execute(f"PRAGMA {pragma}")
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
 
     return {"url": "sqlite://", "creator": connect, "poolclass": sqlalchemy.QueuePool}

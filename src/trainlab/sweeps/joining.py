@@ -31,17 +31,18 @@ class Joined:
     """
 
     def __init__(self, at: str | None, names: Sequence[str], logs: Path, say: Callable[[str], None]) -> None:
-        self._at, self._names, self._logs, self._say = at, names, logs, say
+        self.at, self._names, self._logs, self._say = at, names, logs, say
         self._open: dict[str, Queue] = {}
         self._passed: dict[str, Sign] = {}  # those that have ended or can't be read, as they were then
-        self._lost: dict[str, UserError] = {}  # those that can't be worked on, and why
+        # Those that can't be worked on, and why: the text alone, for an error's frames hold files open
+        self._lost: dict[str, str] = {}
         self._untold: list[str] = []  # of these
 
     def look(self, busy: Container[str] = ()) -> list[Queue]:
         """Return the queues that may have trials now; those of `busy` sweeps stay as they are.
 
         Raises:
-            UserError: Of the sweeps that were named none can be worked on.
+            UserError: Of the sweeps that were named none can be worked on, and none is busy.
         """
         found = self._names or [path.parent.name for path in self._place.glob(f"*/{definition.FILE}")]
         for name in [each for each in self._open if each not in found and each not in busy]:
@@ -49,18 +50,18 @@ class Joined:
         for name in found:
             if name not in busy:
                 self._look_at(name)
-        if self._names and self._lost.keys() >= set(self._names):
-            raise self._lost[self._names[0]]
+        idle = not any(name in busy for name in self._names)
+        if self._names and idle and self._lost.keys() >= set(self._names):
+            raise UserError(self._lost[self._names[0]])
         self.tell()
         return [*self._open.values()]
 
     def leave(self, name: str, error: UserError | None = None) -> None:
-        """Let go of a sweep, perhaps by an error, for `tell`; it is looked at again once its files change."""
+        """Let go of a sweep, perhaps by an error, for `tell`; the next look is at it, too."""
         if (queue := self._open.pop(name, None)) is not None:
             queue.close()
-        self._passed[name] = self._sign(name)
-        if error is not None and str(error) != str(self._lost.get(name, "")):
-            self._lost[name] = error
+        if error is not None and str(error) != self._lost.get(name):
+            self._lost[name] = str(error)
             self._untold.append(name)
 
     def tell(self) -> None:
@@ -83,25 +84,26 @@ class Joined:
         try:
             known = definition.load(name, self._logs)
             # the head may have another address here than where the sweep was begun: what it keeps decides
-            if (known.at is None) != (self._at is None):
+            if (known.at is None) != (self.at is None):
                 return
             if name in self._open and not self._open[name].is_current():
                 self._open.pop(name).close()
             if name not in self._open:
-                self._open[name] = Queue.open(known, self._at, self._logs)
+                self._open[name] = Queue.open(known, self.at, self._logs)
                 if self._lost.pop(name, None):
                     self._untold = [each for each in self._untold if each != name]
             # a head's studies share one connection, and another host may give an ended one new trials
-            if self._at is None and self._open[name].is_over():
+            if self.at is None and self._open[name].is_over():
                 self.leave(name)
                 self._passed[name] = sign  # what has changed since is looked at
         except UserError as error:
             passing = isinstance(error, QueueError) and error.passing
-            if passing and self._at is not None:
+            if passing and self.at is not None:
                 raise
             self.leave(name, error)
-            if passing:
-                del self._passed[name]
+            # no file here changes once a head has the study, or has it again
+            if self.at is None and not passing:
+                self._passed[name] = sign
 
     def _sign(self, name: str) -> Sign:
         return tuple(

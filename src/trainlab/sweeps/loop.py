@@ -137,7 +137,9 @@ class Worker:
         if self._due("beat", self._grace / BEATS):
             self._beat()
         if not self._stopping:
-            if self._joined and self._due("refresh", REFRESH):
+            # a head that is gone would hold up each tick for as long as a connection may take
+            silent = self._gone.keys() - self._asked and self._joined and self._joined.at is not None
+            if self._joined and not silent and self._due("refresh", REFRESH):
                 self._refresh(self._joined)
             if self._due("look", self._grace / BEATS):
                 self._take_over()
@@ -184,6 +186,7 @@ class Worker:
         with self._asking(queue):
             queue.is_over()  # one whose disk is full says that, and still takes nothing
             self._asked.add(where)
+            self._next["beat"] = 0.0  # before the fence looks again
 
     def _refresh(self, joined: Joined) -> None:
         """Look for sweeps that were made, have ended or are gone."""
@@ -289,7 +292,7 @@ class Worker:
                     job.attempt.drop()
                     job.attempt.signal(signal.SIGKILL)
                     self.jobs.remove(job)
-        if not self._gone:
+        if self._gone.keys() <= self._asked:
             self.beaten = time.monotonic()
 
     def _take_over(self) -> None:

@@ -109,12 +109,16 @@ class Queue:
         if not (at or definition.at) and not os.path.lexists(path):
             raise QueueError(f"{path.parent} {missing}")
         queue = cls._connected(definition, at, logs)
-        with queue._explained():
-            there = queue._study.open(definition.name)
-            said = queue._study.notes().get(definition.name, "") if at or definition.at else ""
-        if not there:
-            raise QueueError(f"{queue.where} {missing}")
-        storage.check(folder(definition.name, logs), said, queue.where)
+        try:
+            with queue._explained():
+                there = queue._study.open(definition.name)
+                said = queue._study.notes().get(definition.name, "") if at or definition.at else ""
+            if not there:
+                raise QueueError(f"{queue.where} {missing}")
+            storage.check(folder(definition.name, logs), said, queue.where)
+        except BaseException:
+            queue.close()
+            raise
         return queue
 
     @classmethod

@@ -60,7 +60,7 @@ class Place:
 
     def work(self, task: Task) -> tuple[int, str]:
         """Hold a worker until it ends; return its exit code, and what was wrong."""
-        said = ""
+        said, known = "", None
         for _ in range(RESTARTS):
             with self._lock:
                 if self._stopped:
@@ -75,11 +75,15 @@ class Place:
                 self._pipe = worker.stdin
             assert worker.stdout is not None, "a pipe"
             for line in worker.stdout:
-                said = line.decode(errors="replace").strip() or said
+                text = line.decode(errors="replace").strip()
+                if (told := _told(text)) is not None:
+                    known = told
+                else:
+                    said = text or said
             worker.communicate()
-            with suppress(ValueError, TypeError, KeyError):
-                known = json.loads(said)
-                return known["code"], known["error"]
+            if known is not None:
+                code, error = known
+                return code, error or (said if code else "")
             if not self._stopped:
                 time.sleep(AGAIN)
         return 1, f"its worker has died {RESTARTS} times; its last words: {said}"
@@ -92,6 +96,14 @@ class Place:
                 with suppress(OSError, ValueError):  # it has ended
                     self._pipe.write(KILL if kill else STOP)
                     self._pipe.flush()
+
+
+def _told(line: str) -> tuple[int, str] | None:
+    """Return the code and the error of the line that `main` ends with, None for any other."""
+    with suppress(ValueError, TypeError, KeyError):
+        known = json.loads(line)
+        return int(known["code"]), str(known["error"])
+    return None
 
 
 def main(task: Task) -> None:

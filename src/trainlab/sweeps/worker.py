@@ -44,12 +44,13 @@ def lead(
         show: Called with the queue, and whether this is the last time: each second, and once at the end.
 
     Returns:
-        0 where a trial has finished, 1 where none has; 130 and 143 after Ctrl-C and SIGTERM.
+        0 where a trial has finished, 1 where none has, 2 where its program has changed; 130 and 143 after
+        Ctrl-C and SIGTERM.
 
     Raises:
         UserError: Another process leads the sweep; nothing was started then.
     """
-    logs = _logs(logs)
+    logs = logs_folder(logs)
     with leading(ordered, at, logs) as queue:
         worker = Worker(slots, logs, [queue], show and (lambda last: show(queue, last)))
         return worker.run(until_empty=True) or outcome(queue)
@@ -102,21 +103,21 @@ def join(
         logs: The folder of runs; by default `logs/`.
 
     Returns:
-        0, or 130 and 143 after Ctrl-C and SIGTERM.
+        0, 2 where the programs of all sweeps have changed, or 130 and 143 after Ctrl-C and SIGTERM.
 
     Raises:
         UserError: None of the sweeps that are named can be worked on, or the database does not answer at the
             start.
     """
-    logs = _logs(logs)
+    logs = logs_folder(logs)
     if at is not None:
         storage.check_shared(at, logs)
     joined = Joined(at, names, logs, say)
     return Worker(slots, logs, joined.look(), joined=joined).run(until_empty=until_empty)
 
 
-def _logs(logs: Path | None) -> Path:
-    """Return the folder of runs, where this process and those that it starts look for it."""
+def logs_folder(logs: Path | None) -> Path:
+    """Return the folder of runs, `logs/` by default; this process and those that it starts look there."""
     found = (logs or paths.logs()).resolve()
     os.environ["TRAINLAB_LOGS"] = str(found)
     return found
