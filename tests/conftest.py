@@ -39,6 +39,7 @@ collect_ignore = [] if importlib.util.find_spec("torch") else list(WITH_TORCH)
 
 PORT_RANGE = (20000, 32000)  # below the range that the system gives to outgoing connections
 
+os.environ.pop("COLUMNS", None)  # of the terminal at hand, or what a worker has in its place: 80
 os.environ.setdefault("TRAINLAB_QUIET", "1")  # runs say where they lie only where a test wants it
 side_by_side.share_the_cores()
 
