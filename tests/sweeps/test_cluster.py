@@ -16,7 +16,7 @@ import pytest
 
 import postgresql
 from ray_cluster import Cluster, installed, node_of
-from sweeping import Sweep, assert_whole, runner
+from sweeping import SCRIPT, Sweep, assert_whole, runner
 from trainlab import extras
 from trainlab.errors import UserError
 from trainlab.run import checkpoint, lock, record
@@ -342,7 +342,8 @@ class OnRay(Sweep):
     """A sweep of three trials that a command leads, a database keeps, and a cluster runs."""
 
     def __init__(self, root: Path, name: str, at: str, ray: Cluster) -> None:
-        super().__init__(root, 3, name=name, fixed={"hold": "1"}, at=at)
+        waiting = SCRIPT.replace("step == s.hold", "step >= s.hold")  # after a resume, too
+        super().__init__(root, 3, script=waiting, name=name, fixed={"hold": "1"}, at=at)
         self.ray = ray
 
     def command(self) -> subprocess.Popen[str]:
