@@ -123,5 +123,5 @@ def test_clean_removes_the_images_of_this_folder_alone(machine: Machine) -> None
     name, _ = names(machine)
     machine.make("clean", YES="1")
     (removal,) = re.findall("^image rm --force (.*)$", machine.calls(), re.M)
-    images = ["jupyter:{}-cpu", "jupyter:{}-cuda", "tensorboard:{}", "head:{}"]
+    images = ["jupyter:{}-cpu", "jupyter:{}-cuda", "tensorboard:{}", "head:{}", "serve:{}"]
     assert removal.split() == [f"trainlab-{image.format(name)}" for image in images]
