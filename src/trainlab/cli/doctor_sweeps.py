@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import time
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from trainlab import extras
+from trainlab import extras, network
 from trainlab.cli.finding import Line
 from trainlab.errors import UserError, some
 
@@ -74,7 +73,7 @@ def listening(port: str, who: str) -> Iterator[Line]:
 
 def _is_public(address: str) -> bool:
     try:
-        return ipaddress.ip_address(address.partition("%")[0]).is_global
+        return network.is_public(address)
     except ValueError:  # of hardware
         return False
 

@@ -6,7 +6,6 @@ part in it and read its weights. So it must be out of reach from the internet.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import socket
@@ -16,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from trainlab import network
 from trainlab.errors import UserError
 
 PORT = 29400  # torchrun's own
@@ -72,24 +72,19 @@ def endpoint(text: str) -> Endpoint:
         )
     place = Endpoint(found["v6"] or found["host"], port)
     try:
-        known = {str(each[4][0]) for each in socket.getaddrinfo(place.host, port, type=socket.SOCK_STREAM)}
+        known = network.addresses(place.host, port)
     except (OSError, UnicodeError) as error:  # the latter: of a name that can be nobody's, such as a..b
         said = getattr(error, "strerror", None) or error
         raise UserError(
             f"--join {text}: no host {place.host!r} is known here ({said}). Give its "
             "address, or write its name into /etc/hosts."
         ) from None
-    if public := sorted(filter(is_public, known)):
+    if public := sorted(filter(network.is_public, known)):
         raise UserError(
             f"--join {text}: {public[0]} is an address of the internet, and {NO_PASSWORD}. Join by an "
             "address of a private network or a VPN, such as 192.168.1.2 or 10.0.0.2."
         )
     return place
-
-
-def is_public(address: str) -> bool:
-    """Tell whether an address is one of the internet's."""
-    return ipaddress.ip_address(address.partition("%")[0]).is_global
 
 
 def answers(place: Endpoint) -> bool:
@@ -104,9 +99,7 @@ def answers(place: Endpoint) -> bool:
 def addresses(place: Endpoint) -> set[str]:
     """Return the addresses of a store's host, none where its name is not known here now."""
     with suppress(OSError):
-        return {
-            str(each[4][0]) for each in socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
-        }
+        return network.addresses(place.host, place.port)
     return set()
 
 

@@ -11,8 +11,9 @@ from datetime import timedelta
 
 import psutil
 
+from trainlab import network
 from trainlab.errors import UserError
-from trainlab.hosts.rendezvous import NO_PASSWORD, Endpoint, is_public
+from trainlab.hosts.rendezvous import NO_PASSWORD, Endpoint
 
 WILDCARDS = ("0.0.0.0", "::", "")
 BACKLOG = 128
@@ -28,7 +29,7 @@ def check(address: str) -> None:
             for each in known
             if each.family in (socket.AF_INET, socket.AF_INET6)
         ]
-    if public := [each for each in shown if is_public(each)]:
+    if public := [each for each in shown if network.is_public(each)]:
         raise UserError(
             f"--address {address}: this host has {public[0]}, an address of the internet, and {NO_PASSWORD}. "
             "Give an address of a private network or a VPN: trainlab store --address 192.168.1.2"

@@ -7,7 +7,6 @@ a trial is in the head's database, and the workers are those of `trainlab worker
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json
 import os
 import re
@@ -18,12 +17,12 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from trainlab import extras
+from trainlab import extras, network
 from trainlab.errors import UserError
 from trainlab.run.signals import handled_by
 from trainlab.sweeps import tethered, worker
 from trainlab.sweeps.faults import QueueError
-from trainlab.sweeps.loop import say
+from trainlab.sweeps.loop import Agenda, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -131,8 +130,7 @@ def _check(address: str) -> None:
         )
     host = found["v6"] or found["host"]
     try:
-        known = {str(each[4][0]) for each in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
-        if public := [each for each in known if ipaddress.ip_address(each.partition("%")[0]).is_global]:
+        if public := sorted(filter(network.is_public, network.addresses(host, port))):
             raise UserError(
                 f"--ray {address}: {public[0]} is an address of the internet, and whoever reaches a Ray "
                 "cluster executes what he likes on it. Join by an address of a private network or a VPN."
@@ -251,13 +249,13 @@ class Crew:
     _stops: list[int] = field(default_factory=list)
     _mistakes: list[str] = field(default_factory=list)
     _finished: bool = False  # whether one has ended because no trial is left
-    _next: dict[str, float] = field(default_factory=dict)
+    _next: Agenda = field(default_factory=Agenda)
 
     def run(self, task: dict[str, Any]) -> int:
         """Start the actors, and wait; return the exit code."""
         with handled_by(self._stops.append):
             self._start(task)
-            self._due("report", REPORTED_AFTER)
+            self._next.due("report", REPORTED_AFTER)
             over: float | None = None
             insisted: float | None = None
             while self.members:
@@ -277,7 +275,7 @@ class Crew:
                     break
                 if over is not None:
                     self._dismiss()
-                elif not self._stops and self._due("report", float("inf")):
+                elif not self._stops and self._next.due("report", float("inf")):
                     self._report()
         if self.show:
             with contextlib.suppress(QueueError):
@@ -327,7 +325,7 @@ class Crew:
 
     def _left(self) -> bool | None:
         """Tell whether a trial waits or runs, and after a stop whether one runs; show it. None: unknown."""
-        if not self._due("show", AGAIN):
+        if not self._next.due("show", AGAIN):
             return None
         states = ("running",) if self._stops else ("running", "waiting")
         try:
@@ -337,16 +335,16 @@ class Crew:
         except QueueError as error:
             if not error.passing:
                 raise
-            if self._due("gone", float("inf")):
+            if self._next.due("gone", float("inf")):
                 say(f"{error} The workers go on; it is asked again each second.")
             return None
 
     def _stop(self) -> None:
         """Ask all workers to end with checkpoints; after a second signal, without."""
-        if self._due("say", float("inf")):
+        if self._next.due("say", float("inf")):
             say("stopping: each run saves a checkpoint and waits for the sweep to be resumed")
         self._dismiss()
-        if self._due("stop", AGAIN):  # said again to one that was lost and has begun anew
+        if self._next.due("stop", AGAIN):  # said again to one that was lost and has begun anew
             for each in self.members:
                 each.actor.stop.options(concurrency_group="beside").remote(len(self._stops) > 1)
 
@@ -363,10 +361,3 @@ class Crew:
         if waiting:
             count = len(self.cluster.places)
             say(f"{waiting} of {count} workers wait for nodes with {self.cluster.share} free")
-
-    def _due(self, what: str, seconds: float) -> bool:
-        now = time.monotonic()
-        if now < self._next.get(what, 0.0):
-            return False
-        self._next[what] = now + seconds
-        return True

@@ -64,6 +64,18 @@ class Job:
         return self.attempt.trial.number
 
 
+class Agenda(dict[str, float]):
+    """When each thing is to be done next, by the monotonic clock; what is not in it, at once."""
+
+    def due(self, what: str, seconds: float) -> bool:
+        """Tell whether it is time for something; if so, its next time is so many seconds from now."""
+        now = time.monotonic()
+        if now < self.get(what, 0.0):
+            return False
+        self[what] = now + seconds
+        return True
+
+
 class Worker:
     """This process's slots, and the trials in them."""
 
@@ -84,7 +96,7 @@ class Worker:
         self._programs = definition.Programs(logs, say)
         self._stops: list[int] = []
         self._stopping = False
-        self._next: dict[str, float] = {}
+        self._next = Agenda()
         self._gone: dict[str, float] = {}  # databases that do not answer, and since when
         self._asked: set[str] = set()  # those of them that are asked again, in this tick
         self.beaten = time.monotonic()
@@ -118,33 +130,26 @@ class Worker:
         told = all(job.queue.where in self._gone and not job.attempt.alive for job in self.jobs)
         return self._stopping and told
 
-    def _due(self, what: str, seconds: float) -> bool:
-        now = time.monotonic()
-        if now < self._next.get(what, 0.0):
-            return False
-        self._next[what] = now + seconds
-        return True
-
     def _tick(self) -> None:
         if self._stops:
             self._stop()
         for where in [*self._gone]:
-            if self._due(where, IDLE):
+            if self._next.due(where, IDLE):
                 self._ask_again(where)
         for job in [*self.jobs]:
             with self._asking(job.queue):
                 self._step(job)
-        if self._due("beat", self._grace / BEATS):
+        if self._next.due("beat", self._grace / BEATS):
             self._beat()
         if not self._stopping:
             # a head that is gone would hold up each tick for as long as a connection may take
             silent = self._gone.keys() - self._asked and self._joined and self._joined.at is not None
-            if self._joined and not silent and self._due("refresh", REFRESH):
+            if self._joined and not silent and self._next.due("refresh", REFRESH):
                 self._refresh(self._joined)
-            if self._due("look", self._grace / BEATS):
+            if self._next.due("look", self._grace / BEATS):
                 self._take_over()
             self._fill()
-        if self._show and self._due("show", IDLE):
+        if self._show and self._next.due("show", IDLE):
             for queue in self._answering():  # the one that is led
                 with self._asking(queue):
                     self._show(False)
@@ -195,7 +200,7 @@ class Worker:
         except QueueError as error:
             if not error.passing:
                 raise
-            if not self._gone and self._due("say it", self._grace):
+            if not self._gone and self._next.due("say it", self._grace):
                 say(str(error))
 
     def _leave(self, joined: Joined, queue: Queue, error: QueueError) -> None:
@@ -216,7 +221,7 @@ class Worker:
                 say("stopping: each run saves a checkpoint and waits for the sweep to be resumed")
             for job in self.jobs:
                 job.attempt.end(SWEEP_STOPPED)
-        if len(self._stops) > 1 and self._due("kill", IDLE):
+        if len(self._stops) > 1 and self._next.due("kill", IDLE):
             for job in self.jobs:
                 job.attempt.signal(signal.SIGKILL)
 
@@ -340,7 +345,7 @@ class Worker:
 
     def _fill(self) -> None:
         """Give each free slot a trial that waits."""
-        if not self._due("fill", IDLE):
+        if not self._next.due("fill", IDLE):
             return
         taken = {job.attempt.slot.name for job in self.jobs}
         room = len(self.slots.all) - len(self.jobs)
