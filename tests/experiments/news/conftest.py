@@ -9,6 +9,7 @@ import pytest
 import tiny_models
 from experiments.news import data
 from experiments.news.config import NewsConfig
+from experiments.news.train import Result, train
 
 CATEGORIES = {
     "sports": ["game", "team", "coach", "win", "cup"],
@@ -53,6 +54,15 @@ def tiny(tiny_bert: Path, news_tsv: Path) -> NewsConfig:
         batch_size=16,
         epochs=2,
     )
+
+
+@pytest.fixture(scope="module")
+def result(tiny: NewsConfig, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """A training with these settings; the model is the tests' of one file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRAINLAB_LOGS", str(tmp_path_factory.mktemp("logs")))
+        patch.delenv("TRAINLAB_RUN", raising=False)
+        return train(tiny)
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,8 @@ from sklearn.metrics import ndcg_score, roc_auc_score
 
 from experiments.news import behaviors, clicks
 from experiments.news.behaviors import Behaviors
-from experiments.news.config import NewsConfig
 from experiments.news.data import News
-from experiments.news.train import Result, train
+from experiments.news.train import Result
 from trainlab import cli
 from trainlab.errors import UserError
 from trainlab.run import checkpoint
@@ -227,14 +226,6 @@ def test_the_run_is_held_against_others_on_the_same_readers() -> None:
     known = clicks.summarized({clicks.CHANCE: others, clicks.RUN: others + 0.1}, np.arange(50))
     assert known.ahead[clicks.CHANCE] == pytest.approx((0.1, 0.1, 0.1))
     assert known.figures[clicks.RUN]["auc"].low < known.figures[clicks.CHANCE]["auc"].high
-
-
-@pytest.fixture(scope="module")
-def result(tiny: NewsConfig, tmp_path_factory: pytest.TempPathFactory) -> Result:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRAINLAB_LOGS", str(tmp_path_factory.mktemp("logs")))
-        patch.delenv("TRAINLAB_RUN", raising=False)
-        return train(tiny)
 
 
 @pytest.fixture

@@ -25,14 +25,6 @@ NOT_REPEATABLE = ("vitals/",)
 
 
 @pytest.fixture(scope="module")
-def result(tiny: NewsConfig, tmp_path_factory: pytest.TempPathFactory) -> Result:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRAINLAB_LOGS", str(tmp_path_factory.mktemp("logs")))
-        patch.delenv("TRAINLAB_RUN", raising=False)
-        return train(tiny)
-
-
-@pytest.fixture(scope="module")
 def events(result: Result) -> EventAccumulator:
     accumulator = EventAccumulator(str(result.run))
     accumulator.Reload()
