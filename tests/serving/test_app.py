@@ -28,8 +28,8 @@ pytest.importorskip("fastapi")
 from trainlab.serving.app import application
 from trainlab.serving.counts import Counts
 from trainlab.serving.engine import Engine, Loaded
-from trainlab.serving.limits import BODY
 from trainlab.serving.questions import CaptionAnswer
+from trainlab.web.limits import BODY
 
 NEAREST, SENTIMENT, CAPTION = "/api/nearest", "/api/sentiment", "/api/caption"
 MIB = 1 << 20
