@@ -30,6 +30,7 @@ _GAP = 2  # spaces between columns
 _NAMES_SHARE = 0.35  # of the width, for a run's name or a setting, where the table must fit into a terminal
 _MOST_REASONS = 10  # below the table: the newest, or the first by what it is sorted by
 _LONGEST_REASON = 300  # characters
+_NOTHING = (None, "", [], {})  # facts that are left out
 _LONGEST_HEAD = 25  # characters of a run's name above a column
 PIPED_WIDTH = 160  # columns to choose for where no terminal tells its width
 _STYLES = {
@@ -268,8 +269,8 @@ def cut(text: str, limit: int | None) -> str:
     return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
 
 
-def show(row: Row) -> None:
-    """Print everything that is known about a run."""
+def about(row: Row) -> list[tuple[str, dict[str, str]]]:
+    """Return everything that is known about a run but its metrics: titles, and facts by name, as text."""
     facts: dict[str, Any] = {
         "folder": row.folder,
         "status": row.status,
@@ -300,17 +301,34 @@ def show(row: Row) -> None:
             "data": known.data,
         }
         facts |= known.hardware | {"host": known.host} | (known.model_extra or {})
-    _section(printable(row.label), facts)
-    if tags := _ordered_tags(row):
-        best = [short(row.best.get(tag)) for tag in tags]
-        steps = [str(row.best_steps.get(tag, "")) for tag in tags]
-        last = [short(row.last[tag]) for tag in tags]
-        _print_columns(("metrics", tags), ("best", best), ("at step", steps), ("last", last))
-    _section("config", row.config)
+    titled = [(printable(row.label), facts), ("config", row.config)]
     if known is not None:
-        _section("packages", known.packages)
-        if known.installed:
-            _section("installed while it ran", known.installed)
+        titled += [("packages", known.packages), ("installed while it ran", known.installed)]
+    return [
+        (title, {printable(key): _whole_text(each) for key, each in values.items() if each not in _NOTHING})
+        for title, values in titled
+    ]
+
+
+def metrics_table(row: Row) -> list[Column]:
+    """Return a run's metrics: tag, best, the step of that, last."""
+    tags = _ordered_tags(row)
+    best = [short(row.best.get(tag)) for tag in tags]
+    steps = [str(row.best_steps.get(tag, "")) for tag in tags]
+    cells = {"metrics": tags, "best": best, "at step": steps, "last": [short(row.last[tag]) for tag in tags]}
+    return [Column(title, each) for title, each in cells.items()]
+
+
+def show(row: Row) -> None:
+    """Print everything that is known about a run."""
+    (name, facts), (settings, config), *others = about(row)
+    _section(name, facts)
+    if row.last:
+        text_console().print(table_text(metrics_table(row)), "\n", sep="")
+    _section(settings, config)
+    for title, values in others:
+        if values or title == "packages":
+            _section(title, values)
 
 
 def diff(first: Row, second: Row) -> None:
@@ -353,14 +371,11 @@ def _version(git: Git | None) -> dict[str, str]:
     return {"commit": git.commit, "state": "with uncommitted changes" if git.dirty else "clean"}
 
 
-def _section(title: str, values: Mapping[str, Any]) -> None:
+def _section(title: str, values: Mapping[str, str]) -> None:
     console = text_console()
-    present = {
-        printable(key): _whole_text(each) for key, each in values.items() if each not in (None, "", [], {})
-    }
     console.print(title, style="bold")
-    width = max(map(len, present), default=0)
-    for key, text in present.items():
+    width = max(map(len, values), default=0)
+    for key, text in values.items():
         console.print(f"  {key:<{width}}  {text}")
     console.print()
 

@@ -25,6 +25,8 @@ NEWEST, ALL = "newest", "all"
 MOST_CURVES = 10  # runs: more lines can't be distinguished
 _PLACELESS = {  # why runs are missing along an axis
     XAxis.time: "The times of the points can't be right: {} can't be drawn over the running time.",
+    XAxis.epoch: "Neither a tag such as epoch nor how many epochs are planned is recorded: {} can't be "
+    "drawn over the epochs.",
     XAxis.examples: "Neither a batch size nor a tag such as train/examples is recorded: {} can't be drawn "
     "over the examples seen.",
 }
@@ -126,9 +128,10 @@ class Comparison:
         """Return what each run cost, as `cost.table`."""
         return cost.table(self.rows)
 
-    def curves(self, for_file: bool = False) -> plots.Picture:
+    def curves(self, for_file: bool = False, logarithmic: bool = False) -> plots.Picture:
         """Return the curves of the runs; of the best where there are too many."""
-        return plots.curves(self.points, self.tags, self.config.smooth, self.config.x, for_file)
+        along, smooth = self.config.x, self.config.smooth
+        return plots.curves(self.points, self.tags, smooth, along, for_file, logarithmic)
 
     def parallel(self) -> plots.Picture:
         """Return the runs across parallel axes: the settings that differ, and the metric."""
@@ -200,14 +203,18 @@ def compare(config: CompareConfig, logs: Path | None = None) -> Comparison:
     Raises UserError for a filter that can't be read, an unknown experiment, sweep, metric or tag; no runs are
     fine.
     """
-    directions = directions_of(config.metric, config.mode)
-    rows = [row for row in listing.rows(logs, directions=directions) if not row.looks]
-    if rows and config.experiment not in (NEWEST, ALL):
-        rows = listing.rows(logs, config.experiment, directions)
+    return chosen(listing.rows(logs, directions=directions_of(config.metric, config.mode)), config)
+
+
+def chosen(rows: list[Row], config: CompareConfig) -> Comparison:
+    """Compare those of some runs, the newest first, that the settings choose, as `compare` does."""
+    trained = [row for row in rows if not row.looks]
+    if trained and config.experiment not in (NEWEST, ALL):
+        trained = listing.of_experiment(rows, config.experiment)
     elif config.experiment == NEWEST and not config.sweep:
-        newest = next((row.experiment for row in rows if columns.main_metrics([row])), None)
-        rows = [row for row in rows if row.experiment == newest]
-    return comparison(query.select(rows, query.of_sweep(config.sweep), config.where), config)
+        newest = next((row.experiment for row in trained if columns.main_metrics([row])), None)
+        trained = [row for row in trained if row.experiment == newest]
+    return comparison(query.select(trained, query.of_sweep(config.sweep), config.where), config)
 
 
 def comparison(rows: list[Row], config: CompareConfig, most: int = MOST_CURVES) -> Comparison:
