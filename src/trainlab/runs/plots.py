@@ -153,7 +153,7 @@ def curves(  # noqa: PLR0913, PLR0917
         # the same layer for both, and once for what all panels share: twice would be refused
         line = line.add_params(zoom, picked) if number == 0 else line.add_params(zoom)
         spread = base.mark_area(clip=True, opacity=_FAINT).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
-        spread = spread.transform_filter("isValid(datum.low)")
+        spread = spread.transform_filter("isValid(datum.low)" + " && datum.low > 0" * logarithmic)
         layers = [spread] if "low" in points else []
         layers += [exact, line, marked.encode(y=y, opacity=_unless(picked, 1))]
         layers += [] if for_file else [hovered]
