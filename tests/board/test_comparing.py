@@ -74,7 +74,7 @@ def test_a_curve_has_a_thousand_points_at_most_and_is_smoothed_as_everywhere(tmp
     (curve, _) = curves(client, client.get("/compare?smooth=0.9").text)
     assert len(curve["x"]) == 1000
     assert curve["x"][-1] == 2999
-    assert abs(curve["y"][-1] - 3.1) < 0.2  # near the mean, where the exact values jump
+    assert abs(curve["y"][-1] - 3) < 0.5  # near the mean, where the exact values jump
     assert curve["exact"][-1] == 2999 % 7
 
 
