@@ -14,6 +14,7 @@ from trainlab.cleaning import printable
 from trainlab.run import stopping
 from trainlab.run.monitor import VITALS
 from trainlab.runs import columns
+from trainlab.runs.folding import Folded
 from trainlab.runs.listing import UNREADABLE
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ def print_table(rows: Sequence[Row], chosen: Sequence[str] | None) -> None:
     metrics = columns.main_metrics(rows)
     if not chosen and any("(" in cell for each in shown if each.title in metrics for cell in each.cells):
         console.print("metrics: best (last)", style="dim")
+    if any(isinstance(row, Folded) and row.n > 1 for row in rows):
+        console.print("n runs that differ by the seed alone: mean ± standard deviation", style="dim")
     lines = []
     for name, row in zip(labels(rows), rows, strict=True):
         if not chosen and (text := state(row)):
@@ -196,19 +199,19 @@ def table_text(shown: Sequence[Column]) -> Text:
 
 
 def _fitting(rows: Sequence[Row], width: int, limit: int | None) -> list[Column]:
-    names, swept, settings, metrics, others = _groups(rows, limit)
+    names, facts, settings, metrics, others = _groups(rows, limit)
     left = width + _GAP - sum(column.width + _GAP for column in names)
     kept = []
     first = metrics[:1] + settings[:2] + others[2:] + others[:2]
-    for column in first + metrics[1:2] + settings[2:] + metrics[2:] + swept:
+    for column in first + metrics[1:2] + settings[2:] + metrics[2:] + facts:
         if column.width + _GAP <= left:
             left -= column.width + _GAP
             kept.append(column)
-    return names + [column for column in [*swept, *settings, *metrics, *others] if column in kept]
+    return names + [column for column in [*facts, *settings, *metrics, *others] if column in kept]
 
 
 def _groups(rows: Sequence[Row], limit: int | None = None) -> tuple[list[Column], ...]:
-    """Return columns: name and status, the sweep, settings and metrics that differ, and times."""
+    """Return columns: name and status, sweep and code, settings and metrics that differ, and times."""
     names = Column("run", [cut(name, limit) for name in labels(rows)])
     settings = [f"config.{key}" for key in columns.differing(rows)]
     metrics = [
@@ -217,10 +220,15 @@ def _groups(rows: Sequence[Row], limit: int | None = None) -> tuple[list[Column]
     ]
     metrics[1:] = [column for column in metrics[1:] if len(rows) == 1 or len(set(column.cells)) > 1]
     times = ["age", "duration", *(["tags"] if any(row.tags for row in rows) else [])]
-    swept = [name for name in columns.OF_SWEEPS if len({columns.value(row, name) for row in rows}) > 1]
+    facts = [
+        name
+        for name in (*columns.OF_SWEEPS, *(["code"] if columns.folded(rows) else []))
+        if len({columns.value(row, name) for row in rows}) > 1
+    ]
+    counted = _chosen(rows, ["n"]) if columns.folded(rows) else []
     return (
-        [names, Column("status", [row.status for row in rows])],
-        _chosen(rows, swept, limit),
+        [names, *counted, Column("status", [row.status for row in rows])],
+        _chosen(rows, facts, limit),
         _chosen(rows, settings, limit),
         metrics,
         _chosen(rows, times, limit),
@@ -230,13 +238,45 @@ def _groups(rows: Sequence[Row], limit: int | None = None) -> tuple[list[Column]
 def labels(rows: Sequence[Row]) -> list[str]:
     """Return the runs' names, with their experiments' where there are several; safe to print."""
     one = len({row.experiment for row in rows}) == 1
-    return [printable(row.run if one else row.label) for row in rows]
+    names = [printable(row.run if one else row.label) for row in rows]
+    more = [len(row.members) - 1 if isinstance(row, Folded) else 0 for row in rows]
+    return [f"{name} +{others}" if others else name for name, others in zip(names, more, strict=True)]
 
 
 def best_and_last(row: Row, tag: str) -> str:
-    """Return a metric as a cell: 'best (last)', or one value where both are the same."""
+    """Return a metric as a cell: 'best (last)', or one value where both are the same.
+
+    Of several seeds it is the best's mean ± standard deviation, with the number of runs where some lack it.
+    """
+    if isinstance(row, Folded) and len(row.members) > 1:
+        group = "best" if tag in row.best else "last"
+        return (
+            spread(row, group, tag) if tag in row.best else f"({spread(row, group, tag)})" * (tag in row.last)
+        )
     best, last = short(row.best.get(tag)), short(row.last.get(tag))
     return best if best == last else f"{best} ({last})".strip()
+
+
+def cell(row: Row, column: str) -> str:
+    """Return a row's value in a column, given by its full name, as text; of several seeds with its spread."""
+    group, _, tag = column.partition(".")
+    if group in ("best", "last") and isinstance(row, Folded):
+        return spread(row, group, tag)
+    found = columns.value(row, column)
+    if column == "tags":
+        return short(" ".join(found))
+    return short(
+        ", ".join(map(str, found)) if column in columns.OF_FOLDS and isinstance(found, list) else found
+    )
+
+
+def spread(row: Folded, group: str, tag: str) -> str:
+    """Return 'mean ± standard deviation' of a metric, of its `group` best or last; '' where no run has it."""
+    mean, deviation = columns.value(row, f"{group}.{tag}"), columns.value(row, f"{group}_sd.{tag}")
+    if mean is None:
+        return ""
+    shown = short(mean) + ("" if deviation is None else f" ± {deviation:.2g}")
+    return shown if (count := row.counts[tag]) == row.n else f"{shown}, n {count}"
 
 
 def _chosen(rows: Sequence[Row], names: Sequence[str], limit: int | None = None) -> list[Column]:
@@ -251,7 +291,7 @@ def _chosen(rows: Sequence[Row], names: Sequence[str], limit: int | None = None)
             continue
         column = columns.resolve(name, rows)
         values = [columns.value(row, column) for row in rows]
-        cells = [short(" ".join(each) if column == "tags" else each) for each in values]
+        cells = [cell(row, column) for row in rows]
         right = any(isinstance(each, int | float) and not isinstance(each, bool) for each in values)
         found.append(Column(name.removeprefix("config."), [cut(cell, limit) for cell in cells], right))
     return found

@@ -12,13 +12,14 @@ from pydantic import Field
 from trainlab.config import Config
 from trainlab.errors import UserError, nearest, some
 from trainlab.run.metrics import directions_of
-from trainlab.runs import columns, display, listing, plots, query, ranking
+from trainlab.runs import columns, display, folding, listing, plots, query, ranking
 from trainlab.runs.compare import XAxis, cost, curves, differences, importance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from trainlab.runs.folding import Folded
     from trainlab.runs.listing import Row
 
 NEWEST, ALL = "newest", "all"
@@ -97,25 +98,29 @@ class Comparison:
     def leaders(self) -> pd.DataFrame:
         """Return the best few with their metric, the settings that differ, and their cost.
 
-        The rank starts again with each group of runs on the same data, named where there are several.
+        Runs that differ by the seed alone are one row where there are any, with the mean of `n` runs, the
+        standard deviation `sd`, and what all of them cost (see `folding`). The rank starts again with each
+        group of runs on the same data, named where there are several.
         """
         metric, most = self.metric, self.config.best
-        names = columns.differing(self.ranked)
-        best = [row for group in self.groups for row in group[:most]]
+        groups = ranking.groups(ranking.ranked(self.folds, metric))
+        names = columns.differing([row for group in groups for row in group])
+        best = [row for group in groups for row in group[:most]]
         label = dict(zip([row.folder for row in best], display.labels(best), strict=True))
         found = [
             {
                 "rank": rank,
                 "run": label[row.folder],
-                **({"data": data} if len(self.groups) > 1 else {}),
+                **({"data": data} if len(groups) > 1 else {}),
                 metric: row.best[metric],
+                **({"sd": row.best_sd.get(metric), "n": row.counts[metric]} if self.repeats else {}),
                 "last": row.last.get(metric),
                 "at step": row.best_steps.get(metric),
                 **{name: display.short(row.config.get(name)) for name in names},
                 "duration": display.duration(row.seconds),
-                "GPU hours": cost.gpu_hours(row),
+                "GPU hours": sum(map(cost.gpu_hours, row.members)),
             }
-            for group, data in zip(self.groups, ranking.names(self.groups), strict=True)
+            for group, data in zip(groups, ranking.names(groups), strict=True)
             for rank, row in enumerate(group[:most], 1)
         ]
         return pd.DataFrame(found, columns=None if found else ["rank"]).set_index("rank")
@@ -141,6 +146,16 @@ class Comparison:
         """Return how much each setting matters, or how many runs that needs."""
         reason = importance.missing(self.comparable, self.metric)
         return plots.importance(importance.table(self.comparable, self.metric), reason)
+
+    @cached_property
+    def folds(self) -> list[Folded]:
+        """The runs, those that differ by the seed alone as one."""
+        return folding.fold(self.rows)
+
+    @property
+    def repeats(self) -> bool:
+        """Return whether any setting was run with several seeds."""
+        return len(self.folds) < len(self.rows)
 
     @cached_property
     def ranked(self) -> list[Row]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
 from trainlab import cleaning
-from trainlab.runs import columns, frames, plots
+from trainlab.runs import columns, folding, frames, plots
 from trainlab.runs.compare import TITLES, curves, importance
 
 if TYPE_CHECKING:
@@ -43,14 +42,10 @@ def layout(names: Sequence[str], tags: Sequence[str]) -> Layout:
 
 
 def lines_of(compared: Comparison, seeds: bool) -> list[list[Row]]:
-    """Return the runs of each line that is drawn: one, or those that differ by the seed alone."""
+    """Return the runs of each line that is drawn: one, or with `seeds` those that differ by the seed alone."""
     if not seeds:
         return [[row] for row in compared.drawn]
-    found: dict[str, list[Row]] = {}
-    for row in compared.having:
-        settings = {name: value for name, value in row.config.items() if name != "seed"}
-        found.setdefault(json.dumps([row.experiment, settings], sort_keys=True, default=str), []).append(row)
-    return list(found.values())[: compared.most]
+    return [each.members for each in folding.fold(compared.having)[: compared.most]]
 
 
 def names_of(lines: Sequence[Sequence[Row]]) -> list[str]:
@@ -58,7 +53,7 @@ def names_of(lines: Sequence[Sequence[Row]]) -> list[str]:
     first = [
         line[0]
         if len(line) == 1
-        else replace(line[0], config={key: each for key, each in line[0].config.items() if key != "seed"})
+        else replace(line[0], config={key: each for key, each in line[0].config.items() if key != folding.SEED})
         for line in lines
     ]
     more = [f" ({len(line)} seeds)" * (len(line) > 1) for line in lines]
