@@ -23,6 +23,10 @@ Since = Annotated[str, typer.Option(help="Only those started in the last 7d, 12h
 Everything = Annotated[
     bool, typer.Option("--all", help="Also those that only looked at others, such as compare.")
 ]
+Group = Annotated[
+    bool,
+    typer.Option("--group", help="Runs that differ by the seed alone as one row: n, mean ± spread."),
+]
 Reference = Annotated[str, typer.Argument(help="A run's name or a unique part of it, a path, or 'last'.")]
 Mode = Annotated[
     Literal["auto", "min", "max"],
@@ -56,13 +60,14 @@ def chosen(  # noqa: PLR0913, PLR0917
     directions: Mapping[str, Direction] | None = None,
     everything: bool = False,
     sweep: str = "",
+    group: bool = False,
 ) -> list[Row]:
     """Return the runs that the options choose, the newest first, and say so where there is none.
 
     Those that only look at others are left out, with a message, unless their experiment is named or
-    `everything` is wanted.
+    `everything` is wanted. `group` folds those that differ by the seed alone.
     """
-    from trainlab.runs import listing, query
+    from trainlab.runs import folding, listing, query
 
     rows = listing.rows(logs, experiment, directions)
     if not rows:
@@ -76,12 +81,17 @@ def chosen(  # noqa: PLR0913, PLR0917
     left = query.select(rows, *options)
     if rows and not left:
         print(f"None of {len(rows)} runs fulfils {' and '.join(filter(None, options))}.", file=sys.stderr)
-    if everything or experiment:
-        return left
-    if looks := sorted(each.experiment for each in left if each.looks):
+    looks = sorted(each.experiment for each in left if each.looks and not (everything or experiment))
+    if looks:
         of = ", ".join(dict.fromkeys(looks))
         print(f"Left out: {len(looks)} that only looked ({of}). All: trainlab runs --all", file=sys.stderr)
-    return [each for each in left if not each.looks]
+        left = [each for each in left if not each.looks]
+    if not group:
+        return left
+    folds = folding.fold(left)
+    if remark := folding.remark(folds, rows):
+        print(remark, file=sys.stderr)
+    return [*folds]
 
 
 def row(reference: str, logs: Path | None, directions: Mapping[str, Direction] | None = None) -> Row:

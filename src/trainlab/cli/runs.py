@@ -13,6 +13,7 @@ from trainlab.cli.options import (
     Ending,
     Everything,
     Experiment,
+    Group,
     Logs,
     Mode,
     Reference,
@@ -48,6 +49,7 @@ def runs(  # noqa: PLR0913, PLR0917
     status: Ending = "",
     since: Since = "",
     mode: Mode = "auto",
+    group: Group = False,
     everything: Everything = False,
     logs: Logs = None,
 ) -> None:
@@ -70,7 +72,7 @@ def runs(  # noqa: PLR0913, PLR0917
     by = names[0] if len(names) == 1 else sort or ""
     directions = directions_of(by, mode)
     logs = folder_of(context, logs)
-    rows = chosen(logs, experiment, where, status, since, directions, everything, sweep)
+    rows = chosen(logs, experiment, where, status, since, directions, everything, sweep, group)
     if rows and by:
         tag = metric_of(resolve(by, rows))
         if tag and (remark := ranking.remark(rows, tag)):

@@ -7,13 +7,15 @@ a folder that the Transformers Trainer writes one file, written last, has those 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import sys
 import zipfile
-from typing import IO, TYPE_CHECKING, Any, cast
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
-from trainlab import files
+from trainlab import files, untrusted
 from trainlab.cleaning import printable
 from trainlab.errors import UserError
 from trainlab.run import arrays, signals
@@ -173,6 +175,37 @@ def full_states(folder: Path) -> list[Path]:
         copied = (place for place, path in enumerate(steps, 1) if set(_digests(path)) & set(_digests(last)))
         steps.insert(next(copied, len(steps)), last)
     return steps
+
+
+class State(NamedTuple):
+    """A checkpoint of a run as a list shows it; `size` in bytes, of a folder 0."""
+
+    name: str  # its path below the run's folder
+    size: int
+    digest: str  # the SHA-256 it was saved with, '' where none lies beside it
+    path: Path
+
+
+def listed(folder: Path) -> list[State]:
+    """Return a run's checkpoints by name, without reading them; links, pipes and devices are none."""
+    found = []
+    for top in (folder / FOLDER, folder):
+        entries: list[os.DirEntry[str]] = []
+        with suppress(OSError), os.scandir(top) as listing:
+            entries = sorted(listing, key=lambda each: each.name)
+        for each in entries:
+            path, whole = top / each.name, each.is_dir(follow_symlinks=False)
+            if not (whole and step_of(path) is not None) and not (
+                each.name.endswith(".ckpt") and each.is_file(follow_symlinks=False)
+            ):
+                continue
+            digest = f"of each file: {SUMS}" if whole and (path / SUMS).is_file() else ""
+            with suppress(OSError):
+                words = b"" if whole else untrusted.content(digest_file(path), 1 << 12)
+                digest = digest or words.decode(errors="replace").partition(" ")[0].strip()
+            size = 0 if whole else each.stat(follow_symlinks=False).st_size
+            found.append(State(path.relative_to(folder).as_posix(), size, digest, path))
+    return found
 
 
 def step_of(path: Path) -> int | None:

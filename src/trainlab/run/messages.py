@@ -1,6 +1,7 @@
-"""The messages of event files, as TensorFlow has them: those that numbers, texts and settings need.
+"""The messages of event files, as TensorFlow has them: those that numbers, texts, settings and
+pictures need.
 
-What else a message holds, a picture say, is kept where it is parsed and written again. TensorBoard has the
+What else a message holds, a histogram say, is kept where it is parsed and written again. TensorBoard has the
 same messages and needs much beside them; the import of tensorboardX brings torch where that is installed,
 which takes a second.
 
@@ -20,7 +21,9 @@ _FIELDS = {
     "SessionLog session_log=7",
     "SessionLog": "int32 status=1",
     "Summary": "repeated Value value=1",
-    "Value": "string tag=1, Metadata metadata=9, oneof float simple_value=2, oneof Tensor tensor=8",
+    "Value": "string tag=1, Metadata metadata=9, oneof float simple_value=2, oneof Image image=4, "
+    "oneof Tensor tensor=8",
+    "Image": "int32 height=1, int32 width=2, int32 colorspace=3, bytes encoded_image_string=4",
     "Metadata": "PluginData plugin_data=1, string display_name=2, string summary_description=3",
     "PluginData": "string plugin_name=1, bytes content=2",
     "Tensor": "int32 dtype=1, Shape tensor_shape=2, bytes tensor_content=4, repeated float float_val=5, "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trainlab.errors import UserError, nearest
 from trainlab.run.monitor import VITALS
 from trainlab.runs import ranking
+from trainlab.runs.folding import Folded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 FACTS = ("experiment", "run", "status", "started", "seconds", "tags", "note", "reason", "folder")
 OF_SWEEPS = ("sweep", "trial")  # facts that are shown where any run has them
 GROUPS = ("config", "best", "last")  # columns are named 'config.margin', 'best.val/loss', ...
+OF_FOLDS = ("n", "seeds", "code", "runs")  # facts of runs of several seeds (see `folding`)
+SPREADS = ("best_sd", "last_sd", "counts")  # columns 'best_sd.val/loss', ... of these
 BASELINES = ("val_", "tfidf/", "untrained/", "commonest/")  # such as val_tfidf/mrr; the others until 2026
 _ESCAPED = re.compile(r"""\\([\\,"'])""")  # in a list of names
 _NAME = re.compile(r"""\s*(?:(["'])((?:\\[\\,"']|(?!\1).)*)\1|((?:\\[\\,"']|[^,])*?))\s*(?:,|$)""", re.DOTALL)
@@ -26,8 +29,14 @@ _NAME = re.compile(r"""\s*(?:(["'])((?:\\[\\,"']|(?!\1).)*)\1|((?:\\[\\,"']|[^,]
 
 def known(rows: Sequence[Row]) -> list[str]:
     """Return the names of all columns that any row has a value for, and the facts."""
-    found = (f"{group}.{key}" for group in GROUPS for row in rows for key in getattr(row, group))
-    return list(dict.fromkeys([*FACTS, *swept(rows), *found]))
+    groups = (*GROUPS, *SPREADS) if folded(rows) else GROUPS
+    found = (f"{group}.{key}" for group in groups for row in rows for key in getattr(row, group))
+    return list(dict.fromkeys([*FACTS, *folded(rows), *swept(rows), *found]))
+
+
+def folded(rows: Sequence[Row]) -> Sequence[str]:
+    """Return the columns that rows of several seeds have besides; all rows are, or none."""
+    return OF_FOLDS if any(isinstance(row, Folded) for row in rows) else ()
 
 
 def swept(rows: Sequence[Row]) -> Sequence[str]:
@@ -47,7 +56,7 @@ def resolve(name: str, rows: Sequence[Row], also: Sequence[str] = ()) -> str:
     if name in OF_SWEEPS:
         return name
     whole = name.startswith(tuple(f"{group}." for group in GROUPS))
-    spelled = [each if whole or each in (*FACTS, *OF_SWEEPS) else each.partition(".")[2] for each in columns]
+    spelled = [each if whole else each.partition(".")[2] or each for each in columns]
     near = nearest(name, [*spelled, *also], most=3)
     raise UserError(f"No column {name!r}.{near} All columns: trainlab runs --format csv")
 
@@ -78,7 +87,7 @@ def join(names: Sequence[str]) -> str:
 def value(row: Row, column: str) -> Any:
     """Return a row's value in a column given by its full name, None where it has none."""
     group, _, key = column.partition(".")
-    return getattr(row, group).get(key) if key and group in GROUPS else getattr(row, column)
+    return getattr(row, group).get(key) if key and group in (*GROUPS, *SPREADS) else getattr(row, column)
 
 
 def metric_of(column: str) -> str:
@@ -96,7 +105,7 @@ def ordered(rows: Sequence[Row], name: str) -> list[Row]:
     """
     column = resolve(name, rows)
     tag = metric_of(column)
-    rises = column in ("seconds", "trial") or (tag and ranking.direction(rows, tag) != "max")
+    rising = rises(rows, column)
 
     def rank(row: Row) -> tuple[int, float, str]:  # numbers before text: types of a setting may differ
         found = value(row, column)
@@ -104,12 +113,18 @@ def ordered(rows: Sequence[Row], name: str) -> list[Row]:
         if number is None or number != number:  # noqa: PLR0124  # NaN
             return 2, 0.0, ""
         if isinstance(number, int | float):
-            return 0, number if rises else -number, ""
+            return 0, number if rising else -number, ""
         return 1, 0.0, _text(found)
 
     present, absent = ([row for row in rows if (rank(row)[0] == 2) == missing] for missing in (False, True))
     apart = ranking.groups(present) if tag else [present]
     return [row for group in apart for row in sorted(group, key=rank)] + absent
+
+
+def rises(rows: Sequence[Row], column: str) -> bool:
+    """Tell whether `ordered` puts the smallest number of a column first."""
+    tag = metric_of(column)
+    return column in ("seconds", "trial") or bool(tag and ranking.direction(rows, tag) != "max")
 
 
 def differing(rows: Sequence[Row]) -> list[str]:
@@ -148,4 +163,8 @@ def main_metrics(rows: Sequence[Row]) -> list[str]:
 
 
 def _text(found: Any) -> str:
-    return found if isinstance(found, str) else json.dumps(found, sort_keys=True, default=str)
+    if isinstance(found, str):
+        return found
+    if type(found) in (int, float):  # as json has them, in a fifth of its time
+        return repr(found)
+    return json.dumps(found, sort_keys=True, default=str)

@@ -14,6 +14,7 @@ from trainlab.cleaning import printable
 from trainlab.run import stopping
 from trainlab.run.monitor import VITALS
 from trainlab.runs import columns
+from trainlab.runs.folding import Folded
 from trainlab.runs.listing import UNREADABLE
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _GAP = 2  # spaces between columns
 _NAMES_SHARE = 0.35  # of the width, for a run's name or a setting, where the table must fit into a terminal
 _MOST_REASONS = 10  # below the table: the newest, or the first by what it is sorted by
 _LONGEST_REASON = 300  # characters
+_NOTHING = (None, "", [], {})  # facts that are left out
 _LONGEST_HEAD = 25  # characters of a run's name above a column
 PIPED_WIDTH = 160  # columns to choose for where no terminal tells its width
 _STYLES = {
@@ -68,6 +70,8 @@ def print_table(rows: Sequence[Row], chosen: Sequence[str] | None) -> None:
     metrics = columns.main_metrics(rows)
     if not chosen and any("(" in cell for each in shown if each.title in metrics for cell in each.cells):
         console.print("metrics: best (last)", style="dim")
+    if any(isinstance(row, Folded) and row.n > 1 for row in rows):
+        console.print("n runs that differ by the seed alone: mean ± standard deviation", style="dim")
     lines = []
     for name, row in zip(labels(rows), rows, strict=True):
         if not chosen and (text := state(row)):
@@ -195,19 +199,19 @@ def table_text(shown: Sequence[Column]) -> Text:
 
 
 def _fitting(rows: Sequence[Row], width: int, limit: int | None) -> list[Column]:
-    names, swept, settings, metrics, others = _groups(rows, limit)
+    names, facts, settings, metrics, others = _groups(rows, limit)
     left = width + _GAP - sum(column.width + _GAP for column in names)
     kept = []
     first = metrics[:1] + settings[:2] + others[2:] + others[:2]
-    for column in first + metrics[1:2] + settings[2:] + metrics[2:] + swept:
+    for column in first + metrics[1:2] + settings[2:] + metrics[2:] + facts:
         if column.width + _GAP <= left:
             left -= column.width + _GAP
             kept.append(column)
-    return names + [column for column in [*swept, *settings, *metrics, *others] if column in kept]
+    return names + [column for column in [*facts, *settings, *metrics, *others] if column in kept]
 
 
 def _groups(rows: Sequence[Row], limit: int | None = None) -> tuple[list[Column], ...]:
-    """Return columns: name and status, the sweep, settings and metrics that differ, and times."""
+    """Return columns: name and status, sweep and code, settings and metrics that differ, and times."""
     names = Column("run", [cut(name, limit) for name in labels(rows)])
     settings = [f"config.{key}" for key in columns.differing(rows)]
     metrics = [
@@ -216,10 +220,15 @@ def _groups(rows: Sequence[Row], limit: int | None = None) -> tuple[list[Column]
     ]
     metrics[1:] = [column for column in metrics[1:] if len(rows) == 1 or len(set(column.cells)) > 1]
     times = ["age", "duration", *(["tags"] if any(row.tags for row in rows) else [])]
-    swept = [name for name in columns.OF_SWEEPS if len({columns.value(row, name) for row in rows}) > 1]
+    facts = [
+        name
+        for name in (*columns.OF_SWEEPS, *(["code"] if columns.folded(rows) else []))
+        if len({columns.value(row, name) for row in rows}) > 1
+    ]
+    counted = _chosen(rows, ["n"]) if columns.folded(rows) else []
     return (
-        [names, Column("status", [row.status for row in rows])],
-        _chosen(rows, swept, limit),
+        [names, *counted, Column("status", [row.status for row in rows])],
+        _chosen(rows, facts, limit),
         _chosen(rows, settings, limit),
         metrics,
         _chosen(rows, times, limit),
@@ -229,13 +238,45 @@ def _groups(rows: Sequence[Row], limit: int | None = None) -> tuple[list[Column]
 def labels(rows: Sequence[Row]) -> list[str]:
     """Return the runs' names, with their experiments' where there are several; safe to print."""
     one = len({row.experiment for row in rows}) == 1
-    return [printable(row.run if one else row.label) for row in rows]
+    names = [printable(row.run if one else row.label) for row in rows]
+    more = [len(row.members) - 1 if isinstance(row, Folded) else 0 for row in rows]
+    return [f"{name} +{others}" if others else name for name, others in zip(names, more, strict=True)]
 
 
 def best_and_last(row: Row, tag: str) -> str:
-    """Return a metric as a cell: 'best (last)', or one value where both are the same."""
+    """Return a metric as a cell: 'best (last)', or one value where both are the same.
+
+    Of several seeds it is the best's mean ± standard deviation, with the number of runs where some lack it.
+    """
+    if isinstance(row, Folded) and len(row.members) > 1:
+        group = "best" if tag in row.best else "last"
+        return (
+            spread(row, group, tag) if tag in row.best else f"({spread(row, group, tag)})" * (tag in row.last)
+        )
     best, last = short(row.best.get(tag)), short(row.last.get(tag))
     return best if best == last else f"{best} ({last})".strip()
+
+
+def cell(row: Row, column: str) -> str:
+    """Return a row's value in a column, given by its full name, as text; of several seeds with its spread."""
+    group, _, tag = column.partition(".")
+    if group in ("best", "last") and isinstance(row, Folded):
+        return spread(row, group, tag)
+    found = columns.value(row, column)
+    if column == "tags":
+        return short(" ".join(found))
+    return short(
+        ", ".join(map(str, found)) if column in columns.OF_FOLDS and isinstance(found, list) else found
+    )
+
+
+def spread(row: Folded, group: str, tag: str) -> str:
+    """Return 'mean ± standard deviation' of a metric, of its `group` best or last; '' where no run has it."""
+    mean, deviation = columns.value(row, f"{group}.{tag}"), columns.value(row, f"{group}_sd.{tag}")
+    if mean is None:
+        return ""
+    shown = short(mean) + ("" if deviation is None else f" ± {deviation:.2g}")
+    return shown if (count := row.counts[tag]) == row.n else f"{shown}, n {count}"
 
 
 def _chosen(rows: Sequence[Row], names: Sequence[str], limit: int | None = None) -> list[Column]:
@@ -250,7 +291,7 @@ def _chosen(rows: Sequence[Row], names: Sequence[str], limit: int | None = None)
             continue
         column = columns.resolve(name, rows)
         values = [columns.value(row, column) for row in rows]
-        cells = [short(" ".join(each) if column == "tags" else each) for each in values]
+        cells = [cell(row, column) for row in rows]
         right = any(isinstance(each, int | float) and not isinstance(each, bool) for each in values)
         found.append(Column(name.removeprefix("config."), [cut(cell, limit) for cell in cells], right))
     return found
@@ -268,8 +309,8 @@ def cut(text: str, limit: int | None) -> str:
     return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
 
 
-def show(row: Row) -> None:
-    """Print everything that is known about a run."""
+def about(row: Row) -> list[tuple[str, dict[str, str]]]:
+    """Return everything that is known about a run but its metrics: titles, and facts by name, as text."""
     facts: dict[str, Any] = {
         "folder": row.folder,
         "status": row.status,
@@ -300,17 +341,34 @@ def show(row: Row) -> None:
             "data": known.data,
         }
         facts |= known.hardware | {"host": known.host} | (known.model_extra or {})
-    _section(printable(row.label), facts)
-    if tags := _ordered_tags(row):
-        best = [short(row.best.get(tag)) for tag in tags]
-        steps = [str(row.best_steps.get(tag, "")) for tag in tags]
-        last = [short(row.last[tag]) for tag in tags]
-        _print_columns(("metrics", tags), ("best", best), ("at step", steps), ("last", last))
-    _section("config", row.config)
+    titled = [(printable(row.label), facts), ("config", row.config)]
     if known is not None:
-        _section("packages", known.packages)
-        if known.installed:
-            _section("installed while it ran", known.installed)
+        titled += [("packages", known.packages), ("installed while it ran", known.installed)]
+    return [
+        (title, {printable(key): _whole_text(each) for key, each in values.items() if each not in _NOTHING})
+        for title, values in titled
+    ]
+
+
+def metrics_table(row: Row) -> list[Column]:
+    """Return a run's metrics: tag, best, the step of that, last."""
+    tags = _ordered_tags(row)
+    best = [short(row.best.get(tag)) for tag in tags]
+    steps = [str(row.best_steps.get(tag, "")) for tag in tags]
+    cells = {"metrics": tags, "best": best, "at step": steps, "last": [short(row.last[tag]) for tag in tags]}
+    return [Column(title, each) for title, each in cells.items()]
+
+
+def show(row: Row) -> None:
+    """Print everything that is known about a run."""
+    (name, facts), (settings, config), *others = about(row)
+    _section(name, facts)
+    if row.last:
+        text_console().print(table_text(metrics_table(row)), "\n", sep="")
+    _section(settings, config)
+    for title, values in others:
+        if values or title == "packages":
+            _section(title, values)
 
 
 def diff(first: Row, second: Row) -> None:
@@ -353,14 +411,11 @@ def _version(git: Git | None) -> dict[str, str]:
     return {"commit": git.commit, "state": "with uncommitted changes" if git.dirty else "clean"}
 
 
-def _section(title: str, values: Mapping[str, Any]) -> None:
+def _section(title: str, values: Mapping[str, str]) -> None:
     console = text_console()
-    present = {
-        printable(key): _whole_text(each) for key, each in values.items() if each not in (None, "", [], {})
-    }
     console.print(title, style="bold")
-    width = max(map(len, present), default=0)
-    for key, text in present.items():
+    width = max(map(len, values), default=0)
+    for key, text in values.items():
         console.print(f"  {key:<{width}}  {text}")
     console.print()
 

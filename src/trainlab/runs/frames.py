@@ -93,6 +93,8 @@ def json_text(rows: Sequence[Row], chosen: Sequence[str] | None) -> str:
 
     facts = [*(name for name in columns.FACTS if name != "folder"), *columns.swept(rows)]
     names = [*facts, "config", "last", "best"]
+    if folded := columns.folded(rows):
+        names += [*folded, *columns.SPREADS]
     full = {name: columns.resolve(name, rows) if chosen else name for name in chosen or names}
     objects = [{name: _exact(columns.value(row, each)) for name, each in full.items()} for row in rows]
     plain = to_jsonable_python(objects, inf_nan_mode="null", fallback=str)

@@ -20,7 +20,7 @@ from trainlab.run.find import run_folders
 from trainlab.run.signals import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from trainlab.run.events import Outcome
@@ -91,14 +91,18 @@ def rows(
     found = [read(folder, logs, reason, outcomes, directions) for folder, reason in run_folders(logs)]
     outcomes.save()
     if experiment is not None:
-        known = sorted({row.experiment for row in found})
-        found = [row for row in found if row.experiment == experiment]
-        if not found:
-            raise UserError(
-                f"No run of an experiment {experiment!r} in {logs}.{nearest(experiment, known)} "
-                f"There: {some(known)}."
-            )
+        found = of_experiment(found, experiment)
     return sorted(found, key=lambda row: row.started.timestamp() if row.started else -math.inf, reverse=True)
+
+
+def of_experiment(found: Iterable[Row], experiment: str) -> list[Row]:
+    """Return an experiment's runs; raise UserError with the nearest name where there is none."""
+    rows = list(found)
+    known = sorted({row.experiment for row in rows})
+    if experiment not in known:
+        near = nearest(experiment, known)
+        raise UserError(f"No run of an experiment {experiment!r} here.{near} There: {some(known)}.")
+    return [row for row in rows if row.experiment == experiment]
 
 
 def read(

@@ -84,23 +84,25 @@ class Axis(NamedTuple):
     scale: str  # 'linear', 'log' or 'names'
 
 
-def curves(
+def curves(  # noqa: PLR0913, PLR0917
     points: pd.DataFrame,
     tags: Sequence[str],
     weight: float = 0.0,
     along: XAxis = XAxis.step,
     for_file: bool = False,
+    logarithmic: bool = False,
 ) -> Picture:
     """Draw the curves of several runs over each other, a panel for each tag.
 
     Choose the smoothing and the x axis, drag and scroll to zoom; a click on a run's name leaves it alone.
 
     Args:
-        points: What `compare.curves.points` returns.
+        points: What `compare.curves.points` returns, or `compare.curves.folded`, whose spread is drawn too.
         tags: The panels, from top to bottom.
         weight: TensorBoard's smoothing, with the exact curve faint behind.
         along: What the curves are drawn over; runs whose place along it isn't known are left out.
         for_file: Draw more points of each curve, and nothing that only answers to a pointer.
+        logarithmic: Draw values by their logarithm; those that have none are left out.
     """
     extras.need("altair", "A picture of runs")
     import altair as alt
@@ -118,17 +120,22 @@ def curves(
     panels = []
     for number, tag in enumerate(tags):
         chosen = points[points["tag"] == tag].groupby("run", sort=False)
-        drawn = [_thinned(curve, weights, most) for _, curve in chosen]
+        drawn = [thinned(curve, weights, most) for _, curve in chosen]
         values = alt.to_values(pd.concat(drawn))["values"] if drawn else []
         base = (
             alt.Chart(alt.InlineData(values=values))
-            .transform_calculate(x="datum[along]", y="datum[smoothing]")
-            .transform_filter("isValid(datum.x)")
+            .transform_calculate(
+                x="datum[along]",
+                y="datum[smoothing]",
+                low="datum['low ' + smoothing]",
+                high="datum['high ' + smoothing]",
+            )
+            .transform_filter("isValid(datum.x)" + " && datum.value > 0 && datum.y > 0" * logarithmic)
             .encode(x=alt.X("x:Q", title=None), color=colour)
         )
         title = display.printable(tag)
-        y = alt.Y("y:Q", title=title).scale(zero=False)
-        exactly = alt.Y("value:Q", title=title).scale(zero=False)
+        scale = alt.Scale(type="log") if logarithmic else alt.Scale(zero=False)
+        y, exactly = (alt.Y(f"{name}:Q", title=title, scale=scale) for name in ("y", "value"))
         line = base.mark_line(clip=True, strokeWidth=2).encode(y=y, opacity=_unless(picked, 1))
         exact = base.mark_line(clip=True, strokeWidth=1).encode(y=exactly, opacity=_unless(picked, _FAINT))
         marked = base.mark_point(clip=True, filled=True, size=30).transform_filter("datum.few")
@@ -145,7 +152,10 @@ def curves(
         zoom = alt.selection_interval(name=f"zoom_{number}", bind="scales")
         # the same layer for both, and once for what all panels share: twice would be refused
         line = line.add_params(zoom, picked) if number == 0 else line.add_params(zoom)
-        layers = [exact, line, marked.encode(y=y, opacity=_unless(picked, 1))]
+        spread = base.mark_area(clip=True, opacity=_FAINT).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
+        spread = spread.transform_filter("isValid(datum.low)" + " && datum.low > 0" * logarithmic)
+        layers = [spread] if "low" in points else []
+        layers += [exact, line, marked.encode(y=y, opacity=_unless(picked, 1))]
         layers += [] if for_file else [hovered]
         below = alt.Title(alt.ExprRef("along"), orient="bottom", fontSize=11, fontWeight="normal")
         panels.append(alt.layer(*layers).properties(title=below, **_SIZE))
@@ -275,12 +285,22 @@ def axis(name: str, values: Sequence[Any]) -> Axis:
     return Axis(name, places.tolist(), labels.tolist(), ticks, scale)
 
 
-def _thinned(curve: pd.DataFrame, weights: Sequence[float], most: int) -> pd.DataFrame:
-    """Return a curve's points, thinned after they were smoothed by each weight."""
+def thinned(curve: pd.DataFrame, weights: Sequence[float], most: int) -> pd.DataFrame:
+    """Return a curve's points, thinned to at most `most` after they were smoothed by each weight.
+
+    Its columns: the titles of the axes, the exact `value`, each weight as text, `run`, and `few`; of runs
+    that are folded also 'low 0.6' and 'high 0.6' of each weight.
+    """
     kept = np.unique(np.linspace(0, len(curve) - 1, min(len(curve), most)).round().astype(int))
     found = curve.rename(columns={along.value: title for along, title in TITLES.items()})
+    ends = {"": "value", "low ": "low", "high ": "high"}
     found = found[[*TITLES.values(), "value"]].assign(
-        **{f"{weight:g}": smooth(curve["value"], weight) for weight in weights}
+        **{
+            f"{name}{weight:g}": smooth(curve[column], weight)
+            for name, column in ends.items()
+            if column in curve and curve[column].notna().any()
+            for weight in weights
+        }
     )
     rounded = found.iloc[kept].astype(float).map(lambda each: float(f"{each:.{_DIGITS}g}"))
     return rounded.assign(run=curve["run"].iloc[0], few=len(curve) < FEW)

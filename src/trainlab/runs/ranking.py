@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainlab.run import metrics
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from trainlab.run.metrics import Direction
     from trainlab.runs.listing import Row
 
+AnyRow = TypeVar("AnyRow", bound="Row")  # of one run, or of several seeds
 _DIGEST, _PATH, _SPLIT = "sha256", "path", "split"
 _DIGITS = 8  # of a digest, shown
 _LONGEST = 40  # characters of another fact
@@ -34,7 +35,7 @@ def direction(rows: Sequence[Row], tag: str) -> Direction | None:
     return known.pop() if len(known) == 1 else None
 
 
-def ranked(rows: Sequence[Row], metric: str) -> list[Row]:
+def ranked(rows: Sequence[AnyRow], metric: str) -> list[AnyRow]:
     """Return the runs that have the best of a metric, the best first; those on other data behind them.
 
     None where it isn't known which is better.
@@ -48,14 +49,14 @@ def ranked(rows: Sequence[Row], metric: str) -> list[Row]:
     ]
 
 
-def groups(rows: Sequence[Row]) -> list[list[Row]]:
+def groups(rows: Sequence[AnyRow]) -> list[list[AnyRow]]:
     """Return the runs that may be compared with each other, as a list each: the same data, the same split.
 
     The group of the first run comes first.
     """
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[AnyRow]] = {}
     for row in rows:
-        found.setdefault(_ground(row), []).append(row)
+        found.setdefault(ground(row), []).append(row)
     return list(found.values())
 
 
@@ -87,7 +88,7 @@ def remark(rows: Sequence[Row], metric: str) -> str:
     return " ".join(sentences)
 
 
-def _ground(row: Row) -> str:
+def ground(row: Row) -> str:
     """Return what must be equal in two runs for their metrics to be compared."""
     facts = _facts(row)
     if _DIGEST in facts:

@@ -60,7 +60,7 @@ def test_the_trials_of_a_sweep_alone_can_be_asked_for_whatever_is_newest(logs):
         ({"tags": "val/loss,trainloss"}, "Did you mean 'train/loss'"),
         ({"smooth": "1"}, "less than 1"),
         ({"best": 0}, "greater than or equal to 1"),
-        ({"x": "epoch"}, "'step', 'time' or 'examples'"),
+        ({"x": "hour"}, "'step', 'time', 'epoch' or 'examples'"),
     ],
 )
 def test_a_mistake_names_what_was_meant(logs, settings, said):

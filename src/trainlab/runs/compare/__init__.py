@@ -8,7 +8,13 @@ class XAxis(StrEnum):
 
     step = "step"
     time = "time"
+    epoch = "epoch"
     examples = "examples"
 
 
-TITLES = {XAxis.step: "step", XAxis.time: "minutes running", XAxis.examples: "examples seen"}
+TITLES = {
+    XAxis.step: "step",
+    XAxis.time: "minutes running",
+    XAxis.epoch: "epochs",
+    XAxis.examples: "examples seen",
+}

@@ -12,19 +12,22 @@ from pydantic import Field
 from trainlab.config import Config
 from trainlab.errors import UserError, nearest, some
 from trainlab.run.metrics import directions_of
-from trainlab.runs import columns, display, listing, plots, query, ranking
+from trainlab.runs import columns, display, folding, listing, plots, query, ranking
 from trainlab.runs.compare import XAxis, cost, curves, differences, importance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from trainlab.runs.folding import Folded
     from trainlab.runs.listing import Row
 
 NEWEST, ALL = "newest", "all"
 MOST_CURVES = 10  # runs: more lines can't be distinguished
 _PLACELESS = {  # why runs are missing along an axis
     XAxis.time: "The times of the points can't be right: {} can't be drawn over the running time.",
+    XAxis.epoch: "Neither a tag such as epoch nor how many epochs are planned is recorded: {} can't be "
+    "drawn over the epochs.",
     XAxis.examples: "Neither a batch size nor a tag such as train/examples is recorded: {} can't be drawn "
     "over the examples seen.",
 }
@@ -95,25 +98,29 @@ class Comparison:
     def leaders(self) -> pd.DataFrame:
         """Return the best few with their metric, the settings that differ, and their cost.
 
-        The rank starts again with each group of runs on the same data, named where there are several.
+        Runs that differ by the seed alone are one row where there are any, with the mean of `n` runs, the
+        standard deviation `sd`, and what all of them cost (see `folding`). The rank starts again with each
+        group of runs on the same data, named where there are several.
         """
         metric, most = self.metric, self.config.best
-        names = columns.differing(self.ranked)
-        best = [row for group in self.groups for row in group[:most]]
+        groups = ranking.groups(ranking.ranked(self.folds, metric))
+        names = columns.differing([row for group in groups for row in group])
+        best = [row for group in groups for row in group[:most]]
         label = dict(zip([row.folder for row in best], display.labels(best), strict=True))
         found = [
             {
                 "rank": rank,
                 "run": label[row.folder],
-                **({"data": data} if len(self.groups) > 1 else {}),
+                **({"data": data} if len(groups) > 1 else {}),
                 metric: row.best[metric],
+                **({"sd": row.best_sd.get(metric), "n": row.counts[metric]} if self.repeats else {}),
                 "last": row.last.get(metric),
                 "at step": row.best_steps.get(metric),
                 **{name: display.short(row.config.get(name)) for name in names},
                 "duration": display.duration(row.seconds),
-                "GPU hours": cost.gpu_hours(row),
+                "GPU hours": sum(map(cost.gpu_hours, row.members)),
             }
-            for group, data in zip(self.groups, ranking.names(self.groups), strict=True)
+            for group, data in zip(groups, ranking.names(groups), strict=True)
             for rank, row in enumerate(group[:most], 1)
         ]
         return pd.DataFrame(found, columns=None if found else ["rank"]).set_index("rank")
@@ -126,9 +133,10 @@ class Comparison:
         """Return what each run cost, as `cost.table`."""
         return cost.table(self.rows)
 
-    def curves(self, for_file: bool = False) -> plots.Picture:
+    def curves(self, for_file: bool = False, logarithmic: bool = False) -> plots.Picture:
         """Return the curves of the runs; of the best where there are too many."""
-        return plots.curves(self.points, self.tags, self.config.smooth, self.config.x, for_file)
+        along, smooth = self.config.x, self.config.smooth
+        return plots.curves(self.points, self.tags, smooth, along, for_file, logarithmic)
 
     def parallel(self) -> plots.Picture:
         """Return the runs across parallel axes: the settings that differ, and the metric."""
@@ -138,6 +146,16 @@ class Comparison:
         """Return how much each setting matters, or how many runs that needs."""
         reason = importance.missing(self.comparable, self.metric)
         return plots.importance(importance.table(self.comparable, self.metric), reason)
+
+    @cached_property
+    def folds(self) -> list[Folded]:
+        """The runs, those that differ by the seed alone as one."""
+        return folding.fold(self.rows)
+
+    @property
+    def repeats(self) -> bool:
+        """Return whether any setting was run with several seeds."""
+        return len(self.folds) < len(self.rows)
 
     @cached_property
     def ranked(self) -> list[Row]:
@@ -200,14 +218,18 @@ def compare(config: CompareConfig, logs: Path | None = None) -> Comparison:
     Raises UserError for a filter that can't be read, an unknown experiment, sweep, metric or tag; no runs are
     fine.
     """
-    directions = directions_of(config.metric, config.mode)
-    rows = [row for row in listing.rows(logs, directions=directions) if not row.looks]
-    if rows and config.experiment not in (NEWEST, ALL):
-        rows = listing.rows(logs, config.experiment, directions)
+    return chosen(listing.rows(logs, directions=directions_of(config.metric, config.mode)), config)
+
+
+def chosen(rows: list[Row], config: CompareConfig) -> Comparison:
+    """Compare those of some runs, the newest first, that the settings choose, as `compare` does."""
+    trained = [row for row in rows if not row.looks]
+    if trained and config.experiment not in (NEWEST, ALL):
+        trained = listing.of_experiment(rows, config.experiment)
     elif config.experiment == NEWEST and not config.sweep:
-        newest = next((row.experiment for row in rows if columns.main_metrics([row])), None)
-        rows = [row for row in rows if row.experiment == newest]
-    return comparison(query.select(rows, query.of_sweep(config.sweep), config.where), config)
+        newest = next((row.experiment for row in trained if columns.main_metrics([row])), None)
+        trained = [row for row in trained if row.experiment == newest]
+    return comparison(query.select(trained, query.of_sweep(config.sweep), config.where), config)
 
 
 def comparison(rows: list[Row], config: CompareConfig, most: int = MOST_CURVES) -> Comparison:

@@ -73,13 +73,19 @@ def _parts(compared: Comparison) -> list[Part]:
     ]
     together = ", ".join(filter(None, amounts)) or "not recorded"
     last = [
-        Part("Cost", f"Together: {together}. Empty: not recorded.", _table(cost)),
+        Part("Cost", f"Together: {together}. Empty: not recorded.", as_columns(cost)),
         Part("All runs", table=display.whole(compared.rows)),
     ]
     if not compared.metric:
         return last
     best, metric = compared.config.best, compared.metric
-    apart = "The rank counts within the same data and split." if len(compared.groups) > 1 else ""
+    about = [
+        "The rank counts within the same data and split." if len(compared.groups) > 1 else "",
+        "Runs that differ by the seed alone are one row: the mean of n runs, sd the standard deviation of a "
+        "sample; unfinished runs count where none has finished."
+        if compared.repeats
+        else "",
+    ]
     differences = compared.differences()
     alone = f"Nothing: no setting differs, or there are {best} runs at most."
     scale = "0: alike, 1: nothing in common. Few runs give a hint, no more."
@@ -88,11 +94,13 @@ def _parts(compared: Comparison) -> list[Part]:
     drawn = "" if reason else _address(compared.importance())
     share = "How much of the order of the runs each setting accounts for, by forests on 30 draws of the runs."
     return [
-        Part(f"The best by {metric}", apart, _table(compared.leaders().reset_index())),
+        Part(
+            f"The best by {metric}", " ".join(filter(None, about)), as_columns(compared.leaders().reset_index())
+        ),
         Part(
             "What sets the best apart",
             alone if differences.empty else f"The best {best} against the others; {scale}",
-            _table(differences),
+            as_columns(differences),
         ),
         Part("Curves", " ".join([smooth, *compared.left_out()]), picture=_address(compared.curves(True))),
         Part("Settings against the metric", picture=_address(compared.parallel())),
@@ -101,7 +109,8 @@ def _parts(compared: Comparison) -> list[Part]:
     ]
 
 
-def _table(frame: pd.DataFrame) -> list[Column] | None:
+def as_columns(frame: pd.DataFrame) -> list[Column] | None:
+    """Return a table as text, with NaN as nothing; None for an empty one."""
     if frame.empty:
         return None
     cells = {name: ["" if pd.isna(each) else display.short(each) for each in frame[name]] for name in frame}

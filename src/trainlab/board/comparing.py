@@ -1,0 +1,202 @@
+"""Runs beside each other: curves, settings, pictures. The address holds what is chosen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import operator
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel, Field
+
+from trainlab.errors import UserError
+from trainlab.run import images
+from trainlab.runs import columns, display
+from trainlab.runs.compare import TITLES, XAxis, curves, importance, panels
+from trainlab.runs.compare.comparison import (
+    MOST_CURVES,
+    NEWEST,
+    CompareConfig,
+    Comparison,
+    chosen,
+    comparison,
+)
+from trainlab.runs.compare.panels import drawn, layout, lines_of, names_of
+from trainlab.runs.compare.report import as_columns
+from trainlab.runs.listing import Row
+
+if TYPE_CHECKING:
+    from trainlab.board.pages import Board
+
+T = TypeVar("T")
+MOST_PICTURES = 8  # names whose pictures stand side by side
+PAUSES = 4  # times as long as it took to compute something, nothing newer is computed
+MARKUP = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
+KINDS = {"svg": images.SVG, "png": "image/png", "csv": "text/csv; charset=utf-8"}
+
+
+class Kept:
+    """What was last computed of some rows, until they are others: `live` keeps the rows of runs at rest."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._lock = most, threading.Lock()
+        self._known: OrderedDict[Any, tuple[Sequence[Row] | None, float, Any]] = OrderedDict()
+
+    def get(self, key: Any, rows: Sequence[Row], make: Callable[[], T]) -> T:
+        """Return what `make` gives, or has given for the same rows; one at a time."""
+        with self._lock:
+            of, until, value = self._known.pop(key, (None, 0.0, None))
+            same = of is not None and len(of) == len(rows) and all(map(operator.is_, of, rows))
+            if not same and time.monotonic() >= until:
+                began = time.monotonic()
+                of, value = rows, make()
+                until = time.monotonic() + PAUSES * (time.monotonic() - began)
+            self._known[key] = (of, until, value)
+            if len(self._known) > self._most:
+                self._known.popitem(last=False)
+            return value
+
+
+CURVES, IMAGES, DRAWN = Kept(32), Kept(64), Kept(16)
+
+
+class Choice(BaseModel):
+    """What an address of the page chooses; see `CompareConfig`."""
+
+    run: list[str] = []
+    experiment: str = ""
+    sweep: str = ""
+    where: str = ""
+    metric: str = ""
+    tags: str = ""
+    smooth: str = "0.6"
+    x: XAxis = XAxis.step
+    log: bool = False
+    seeds: bool = False
+
+    def compared(self, rows: list[Row]) -> Comparison:
+        """Return the comparison of the runs that are named, or of those that the settings choose."""
+        fields = self.model_dump(exclude={"run", "log", "seeds"})
+        config = CompareConfig.parse(fields | {"experiment": self.experiment or NEWEST})
+        if not self.run:
+            return chosen(rows, config)
+        return comparison([labelled(rows, each) for each in dict.fromkeys(self.run)], config)
+
+    def address(self, **changed: Any) -> str:
+        """Return the choice as an address's query, with some parts of it changed."""
+        known = self.model_copy(update=changed).model_dump(mode="json", exclude_defaults=True)
+        return urlencode(
+            {key: str(each) if isinstance(each, bool) else each for key, each in known.items()}, True
+        )
+
+
+class Asked(BaseModel):
+    """The curves that a page asks for: of runs, each with the line that it belongs to."""
+
+    run: list[str] = []
+    line: list[int] = []
+    tag: list[str] = []
+    x: XAxis = XAxis.step
+    smooth: Annotated[float, Field(ge=0, lt=1)] = 0.6
+
+
+def labelled(rows: Sequence[Row], label: str) -> Row:
+    """Return the run that has a label, 'experiment/run'; raise UserError where there is none any more."""
+    found = next((row for row in rows if row.label == label), None)
+    if found is None:
+        raise UserError(f"There is no run {label!r}. It may be in the trash, or have another name by now.")
+    return found
+
+
+def pictures_of(row: Row) -> dict[str, images.Image]:
+    """Return a run's pictures by name; none where its folder can't be read."""
+
+    def found() -> dict[str, images.Image]:
+        try:
+            return {each.name: each for each in images.found(row.folder)}
+        except OSError:
+            return {}
+
+    return IMAGES.get(row.folder, [row], found)
+
+
+def router(board: Board) -> APIRouter:
+    """Return the routes of this page."""
+    routes = APIRouter()
+
+    @routes.get("/compare", response_class=HTMLResponse)
+    def show(request: Request, choice: Annotated[Choice, Query()]) -> HTMLResponse:
+        compared = choice.compared(board.live.rows())
+        lines = lines_of(compared, choice.seeds)
+        names = names_of(lines)
+        pictures = {row.label: pictures_of(row) for row in compared.drawn}
+        every = list(dict.fromkeys(name for own in pictures.values() for name in own))
+        numbers = [str(number) for number, line in enumerate(lines) for _ in line]
+        known = {tag for row in compared.rows for tag in row.last}
+        data = {"run": [row.label for line in lines for row in line], "line": numbers, "tag": compared.tags}
+        return board.page(
+            request,
+            "compare.html",
+            choice=choice,
+            compared=compared,
+            layout=layout(names, compared.tags),
+            data=urlencode({**data, "x": choice.x.value, "smooth": choice.smooth}, True),
+            links=[line[0].label if len(line) == 1 else "" for line in lines] if len(lines) > 1 else [],
+            table=display.whole(compared.drawn) if compared.drawn else [],
+            apart=as_columns(compared.differences()),
+            reason=importance.missing(compared.comparable, compared.metric),
+            known=[
+                *columns.main_metrics(compared.rows),
+                *sorted(known - {*columns.main_metrics(compared.rows)}),
+            ],
+            pictures=pictures,
+            titles=curves.legends(compared.drawn),
+            names=every[:MOST_PICTURES],
+            more=len(every[MOST_PICTURES:]),
+            most=MOST_CURVES,
+            axes=TITLES,
+        )
+
+    @routes.get("/curves.json")
+    def points(request: Request, asked: Annotated[Asked, Query()]) -> Response:
+        known = {row.label: row for row in board.live.rows()}
+        lines: dict[int, list[Row]] = {}
+        for place, label in zip(asked.line or range(len(asked.run)), asked.run, strict=False):
+            lines.setdefault(place, []).extend([known[label]] if label in known else [])
+        tag, x, smooth = asked.tag, asked.x, asked.smooth
+        places, found = layout([*map(str, lines)], tag).places, []
+        for number, rows in list(lines.items())[:MOST_CURVES]:
+            key = (tuple(row.folder for row in rows), tuple(tag), x, smooth)
+            for name, curve in CURVES.get(key, rows, lambda rows=rows: drawn(rows, tag, x, smooth)).items():
+                panel, own = places[name]
+                found.append({"panel": panel, "line": number + own, **curve})
+        body = json.dumps(found, allow_nan=False).encode()
+        seen = hashlib.sha256(body).hexdigest()[:16]
+        if request.headers.get("x-seen") == seen:
+            return Response(status_code=204)
+        return Response(body, media_type="application/json", headers={"x-seen": seen})
+
+    @routes.get("/compare/{kind}.{form}")
+    def draw(
+        kind: Literal["curves", "parallel", "importance"],
+        form: Literal["svg", "png", "csv"],
+        choice: Annotated[Choice, Query()],
+    ) -> Response:
+        compared = choice.compared(board.live.rows())
+        key = (kind, form, choice.address())
+        content = DRAWN.get(
+            key,
+            compared.rows,
+            lambda: panels.file(compared, lines_of(compared, choice.seeds), kind, form, choice.log),
+        )
+        name = f'inline; filename="{kind}.{form}"'
+        return Response(content, media_type=KINDS[form], headers={**MARKUP, "content-disposition": name})
+
+    return routes
