@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
@@ -71,7 +71,7 @@ def start(asked: Asked) -> Told | Response:
     if answer["faults"]:
         asked.line.outcome = f"refused: {' '.join(answer['faults'].values())}"
         return _page(asked.board, asked.request, 422, answer, form)
-    label = Path(answer["folder"]).relative_to(asked.board.logs.resolve()).as_posix()
+    label = os.path.relpath(answer["folder"], asked.board.logs.resolve())
     asked.line.runs = [label]
     return Told(f"{label} has started.", asking.page_of(label))
 

@@ -91,8 +91,6 @@ def start(asked: Asked) -> Told | Response:
     form["values"] = asked.line.settings = {name: each for name, each in values.items() if each}
     path, logs, faults = finding.named_below(form["program"]), asked.board.logs, {}
     try:
-        count = _number(form["slots"], "--slots")
-        slots.find(count or None)
         told = order.from_form(
             str(path),
             form["values"],
@@ -100,6 +98,8 @@ def start(asked: Asked) -> Told | Response:
             name=form["name"] or None,
             working_folder=str(paths.root()),
         )
+        count = _number(form["slots"], "--slots")
+        slots.find(count or None)
         made, remarks = order.define(told, logs)
         sweeps.create(made, logs)
     except SettingsError as error:

@@ -19,6 +19,7 @@ from trainlab.config import SettingsError
 from trainlab.errors import UserError
 from trainlab.headless import fields, launcher, programs
 from trainlab.headless.finding import SCRIPT
+from trainlab.headless.parameters import given
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,7 +87,7 @@ def answered(  # noqa: PLR0913
             answer["changed"] = changed
             words = [*(f"{key}={value}" for key, value in changed.items()), *(words or [])]
             if start and path.endswith(SCRIPT):  # a notebook's settings are read before its folder is made
-                found.read(changed, True)
+                found.read(given(words), True)
         if start:
             signal.pthread_sigmask(signal.SIG_BLOCK, launcher.PASSED_ON)
             folder, held, behind = launcher.prepared(
