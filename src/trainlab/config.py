@@ -36,6 +36,17 @@ FEW = 5  # names that a sentence may list
 _COLLECTIONS = ("list_type", "tuple_type", "dict_type", "set_type", "frozen_set_type")  # pydantic's refusals
 
 
+class SettingsError(UserError):
+    """Settings that can't be: a sentence for each; `faults` has them by name, '' for those of several."""
+
+    def __init__(self, faults: Iterable[tuple[str, str]]) -> None:
+        found = list(faults)
+        super().__init__("\n".join(sentence for _, sentence in found))
+        self.faults: dict[str, str] = {}
+        for name, sentence in found:
+            self.faults[name] = " ".join(filter(None, [self.faults.get(name), sentence]))
+
+
 class Config(BaseModel):
     """Base of every experiment's settings: immutable, typed, and strict about names.
 
@@ -50,17 +61,21 @@ class Config(BaseModel):
     def parse(cls, values: Mapping[str, Any]) -> Self:
         """Build the settings from names and values; text such as '3e-4' is converted to the field's type.
 
-        Raises UserError that names the key, what was given, what is allowed, and the nearest known name; and
-        for a secret, whose value it doesn't repeat.
+        Raises SettingsError that names each key, what was given, what is allowed, and the nearest known name;
+        and for a secret, whose value it doesn't repeat.
         """
         named = cls.named(values)
-        for key, value in named.items():
-            if isinstance(value, str) and value and is_secret(key, value):
-                raise UserError(no_secret(key))
+        secret = [
+            key for key, each in named.items() if isinstance(each, str) and each and is_secret(key, each)
+        ]
+        if secret:
+            raise SettingsError((key, no_secret(key)) for key in secret)
         try:
             return cls(**named | cls._read(named))
         except ValidationError as error:
-            raise UserError("\n".join(cls._explain(each) for each in error.errors())) from None
+            raise SettingsError(
+                (str(each["loc"][0]) if each["loc"] else "", cls._explain(each)) for each in error.errors()
+            ) from None
 
     @classmethod
     def from_notebook(cls, names: Mapping[str, Any]) -> Self:

@@ -10,13 +10,12 @@ from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse
 
-from trainlab.board import comparing, one, pages, table
+from trainlab.board import actions, comparing, forms, one, pages, sweeping, table
 from trainlab.board.live import Live
-from trainlab.board.pages import XSRF, Board
+from trainlab.board.pages import FORM, XSRF, Board
 from trainlab.errors import UserError
 
-PAGES = (table, comparing, one)
-FORM: Any = {"max_files": 0, "max_fields": 1000, "max_part_size": 1 << 16}
+PAGES = (table, comparing, one, actions, forms, sweeping)
 
 
 async def _own_form(request: Request, x_xsrftoken: Annotated[str, Header()] = "") -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 XSRF = "_xsrf"  # the cookie, Jupyter's own where it stands before us, and the field of each form
+FORM: Any = {"max_files": 0, "max_fields": 1000, "max_part_size": 1 << 16}
 
 
 @dataclass(frozen=True)

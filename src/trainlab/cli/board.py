@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,8 @@ def board(
     from trainlab.board import server
     from trainlab.web import binding
 
-    folder = logs or paths.logs()
+    folder = (logs or paths.logs()).absolute()
+    os.environ["TRAINLAB_LOGS"] = str(folder)  # of what is started from the board, too
     if socket is not None:
         server.behind_jupyter(folder, socket)
         return

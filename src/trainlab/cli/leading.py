@@ -6,8 +6,8 @@ import os
 import shlex
 from typing import TYPE_CHECKING
 
+from trainlab import detaching
 from trainlab.cleaning import printable
-from trainlab.cli import detaching
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from trainlab.sweeps.objective import Goal
     from trainlab.sweeps.queue import Queue, Trial
     from trainlab.sweeps.slots import Slots
-
-OUTPUT = "output.log"  # of a detached sweep, in its folder
 
 
 def announce(definition: Definition, found: Slots | Cluster) -> None:
@@ -97,7 +95,7 @@ def print_summary(
 
 def detached(definition: Definition, words: Sequence[str], logs: Path | None) -> None:
     """Let a process of its own lead a sweep, which the terminal's end does not reach."""
-    from trainlab.sweeps.definition import folder
+    from trainlab.sweeps.definition import OUTPUT, folder
 
     output = folder(definition.name, logs) / OUTPUT
     detaching.start(["sweep", *words], output)

@@ -208,16 +208,11 @@ def _purge(references: list[str], logs: Path, yes: bool) -> None:
 
 
 def _movable(runs: Sequence[str | Path], logs: Path) -> list[Path]:
-    """Return the folders, each once; raise UserError before anything happens when one can't be moved."""
+    """Return the folders of runs; raise UserError before anything happens when one can't be moved."""
     from trainlab.run import find
     from trainlab.runs import trash
 
-    chosen = trash.outermost([find.find(each, logs) for each in runs])
-    for folder in chosen:
-        trash.run_id(folder, logs)
-        with trash.exclusive(folder):
-            pass
-    return chosen
+    return trash.movable([find.find(each, logs) for each in runs], logs)
 
 
 def _confirm(what: str, question: str, yes: bool) -> None:

@@ -7,13 +7,11 @@ import shlex
 import shutil
 import signal
 import sys
-import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import psutil
 import typer.core
 
 from trainlab import extras
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
     from trainlab.sweeps.order import Order
     from trainlab.sweeps.slots import Slots
 
-GLANCE = 0.2  # seconds between two looks
-REPORTED_AFTER = 5.0  # seconds of waiting, until it is printed what for
 START = "(start)"  # the command that any first word means but those of the group: no notebook is called so
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Of a sweep; all: trainlab sweep list")]
@@ -208,27 +204,12 @@ def show(
 @app.command()
 def stop(name: Name, logs: Logs = None) -> None:
     """Stop a sweep that is led here: its runs save checkpoints, and their trials wait again."""
-    from trainlab.run import lock
-    from trainlab.sweeps.definition import LEADER, folder, load
+    from trainlab.sweeps import stopping
+    from trainlab.sweeps.definition import load
     from trainlab.sweeps.display import counts
 
-    definition, place = load(name, logs), folder(name, logs)
-    if not lock.taken(place, LEADER):
-        raise UserError(f"Nobody leads the sweep {name}. All that are led: trainlab sweep list")
-    leader = next(lock.holders(place, [LEADER]), None)  # of another user's the files can't be seen
-    if leader is None:
-        raise UserError(
-            f"The sweep {name} is led, but not here: in another container, on another machine or by another "
-            "user. Stop it there."
-        )
-    with suppress(psutil.NoSuchProcess):
-        psutil.Process(leader).send_signal(signal.SIGTERM)
-    reported = time.monotonic() + REPORTED_AFTER
-    while lock.taken(place, LEADER):
-        if time.monotonic() > reported:
-            reported = float("inf")
-            print(f"its runs save checkpoints ... (without saving: kill -9 {leader})", file=sys.stderr)
-        time.sleep(GLANCE)
+    definition = load(name, logs)
+    stopping.stop(name, logs)
     print(f"{name}: {counts(leading.opened(definition, None, logs).trials())}")
     print(f"go on: {leading.typed('--resume', name)}")
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainlab import origin, paths, secrets
+from trainlab.cleaning import printable
 from trainlab.config import no_secret
 from trainlab.errors import UserError, nearest
 from trainlab.headless.parameters import NAMED, module_file
+from trainlab.run import record, stopping
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -40,6 +43,43 @@ def find_program(reference: str) -> Path:
         f"no notebook or script {reference!r}, neither here nor in {paths.notebooks()}."
         f"{nearest(reference, known)} There: {', '.join(known) or 'none'}."
     )
+
+
+def below_notebooks() -> dict[str, Path]:
+    """Return the notebooks and scripts below notebooks/ by their paths in there; no links that lead out."""
+    place = paths.notebooks().resolve()
+    found: dict[str, Path] = {}
+    for folder, below, names in os.walk(place):
+        below[:] = sorted(each for each in below if not each.startswith((".", "__")))
+        for path in (Path(folder, name) for name in sorted(names) if not name.startswith(".")):
+            if path.suffix in (".ipynb", SCRIPT) and path.resolve().is_relative_to(place):
+                found[path.relative_to(place).as_posix()] = path
+    return found
+
+
+def named_below(name: str) -> Path:
+    """Return the notebook or script of a name below notebooks/, and no other; raise UserError elsewhere."""
+    found = below_notebooks()
+    if path := found.get(name) or found.get(f"{name}.ipynb"):
+        return path
+    raise UserError(
+        f"There is no notebook or script {printable(name[:200])!r} in {paths.notebooks()}."
+        f"{nearest(name[:200], found)} From elsewhere they are started by the command line."
+    )
+
+
+def name_of(run: Path) -> str:
+    """Return the name below notebooks/ of the program that a run is of; raise UserError where it has none."""
+    noted = record.read(run).model_dump()
+    path = Path(str(noted.get("notebook") or noted.get("script") or ""))
+    name = next((name for name, each in below_notebooks().items() if each == path.resolve()), "")
+    if not name or noted.get("module"):
+        said = stopping.outcome(run)
+        raise UserError(
+            f"{run.name} is of no notebook or script in {paths.notebooks()}, and the board starts no others; "
+            f"the command line does. {said[0].upper()}{said[1:]}"
+        )
+    return name
 
 
 def is_function(reference: str) -> bool:

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 import trainlab
 from trainlab import literals, paths, secrets
 from trainlab.cleaning import printable
-from trainlab.config import Config, assignments, no_parameter
+from trainlab.config import Config, SettingsError, assignments, no_parameter
 from trainlab.errors import UserError
 from trainlab.experiments import PACKAGE
 from trainlab.run import record, resuming
@@ -238,11 +238,18 @@ def _of_settings(config: Config, names: Iterable[str]) -> Parameters:
 def _by_defaults(values: Mapping[str, str], defaults: Mapping[str, Any] | None) -> Parameters:
     if defaults is None and values:
         raise UserError(f"the notebook has no parameters, so {', '.join(values)} cannot be set. {HOW_TO_TAG}")
-    defaults = defaults or {}
-    for name in values:
+    defaults, typed, faults = defaults or {}, {}, []
+    for name, text in values.items():
         if name not in defaults:
-            raise UserError(no_parameter(name, defaults, "the notebook's cell tagged 'parameters'"))
-    typed = {name: _like(defaults[name], name, text) for name, text in values.items()}
+            place = "the notebook's cell tagged 'parameters'"
+            faults.append((name, no_parameter(name, defaults, place)))
+            continue
+        try:
+            typed[name] = _like(defaults[name], name, text)
+        except UserError as error:
+            faults.append((name, str(error)))
+    if faults:
+        raise SettingsError(faults)
     literal = {name: value for name, value in defaults.items() if value is not ...}
     config = literal | typed
     return Parameters(typed, record.plain(config))

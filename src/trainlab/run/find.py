@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 T = TypeVar("T")
-# hidden folders that hold no runs: of deleted ones, sweeps, W&B and caches; any other one is a user's own
-PASSED = (".trash", ".sweeps", ".wandb", ".cache", ".ipynb_checkpoints", ".git", ".venv")
+# hidden folders that hold no runs: of deleted ones, sweeps, the board, caches; any other one is a user's own
+PASSED = (".trash", ".sweeps", ".board", ".wandb", ".cache", ".ipynb_checkpoints", ".git", ".venv")
 _DAY = 86400.0  # seconds, by which clocks may differ
 
 

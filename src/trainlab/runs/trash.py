@@ -75,6 +75,16 @@ def outermost(folders: Iterable[Path]) -> list[Path]:
     return [folder for place, folder in known.items() if not known.keys() & set(place.parents)]
 
 
+def movable(folders: Iterable[Path], logs: Path) -> list[Path]:
+    """Return the folders, each once; raise UserError before anything happens when one can't be moved."""
+    chosen = outermost(folders)
+    for folder in chosen:
+        run_id(folder, logs)
+        with exclusive(folder):
+            pass
+    return chosen
+
+
 def size(*paths: Path) -> int:
     """Return the bytes of files and of all files in folders; one that has several names counts once."""
     found = {}

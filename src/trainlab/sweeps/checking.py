@@ -25,7 +25,7 @@ from trainlab.sweeps.space import Choice, Range, Space, from_table, points, text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trainlab.sweeps.programs import Program, Texts
+    from trainlab.headless.programs import Program, Texts
 
 MOST = 4096  # combinations that are all checked; where there are more, each value is checked by itself
 ENDS = 2  # of a range: the first of its `points`
@@ -113,7 +113,7 @@ def check(  # noqa: PLR0913
 
 def main(write_end: int) -> None:
     """Check what standard input says, and write what came out into a pipe."""
-    from trainlab.sweeps import programs
+    from trainlab.headless import programs
 
     order = json.load(sys.stdin)
     answer: dict[str, Any] = {}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SWEEPS = ".sweeps"  # under logs/
 FILE = "sweep.json"
+OUTPUT = "output.log"  # of a detached sweep, in its folder
 LEADER = ".leader.lock"  # in a sweep's folder: held by the process that leads it
 LARGEST = 1 << 20  # bytes of a sweep.json
 LONGEST_NAME = 40  # characters: `NAME-0007-s1` still names a run

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import socket
+import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from trainlab import paths
+from trainlab import extras, paths
 from trainlab.cleaning import json_of, printable
 from trainlab.errors import UserError
 from trainlab.runs.display import Column, age, short, table_text
@@ -74,6 +77,26 @@ def found(logs: Path | None = None) -> list[Listed]:
                 silent[known.at] = fault
         sweeps.append(Listed(folder.name, known, trials, _created(folder), fault))
     return sorted(sweeps, key=lambda each: each.created or 0.0, reverse=True)
+
+
+class Lately:
+    """All sweeps, as they were a moment ago: their databases are read once for all who look."""
+
+    PAUSE = 1.5  # seconds between two looks
+
+    def __init__(self, logs: Path) -> None:
+        self._logs, self._lock = logs, threading.Lock()
+        self._found: list[Listed] = []
+        self._looked = -math.inf
+
+    def __call__(self) -> list[Listed]:
+        """Return them, the newest first; none where there is no folder of runs."""
+        extras.need("optuna", "A sweep")
+        with self._lock:
+            if time.monotonic() - self._looked > self.PAUSE:
+                self._found = found(self._logs)
+                self._looked = time.monotonic()
+            return self._found
 
 
 def _created(folder: Path) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 
 from trainlab import literals, untrusted
 from trainlab.cleaning import printable
+from trainlab.config import SettingsError
 from trainlab.errors import UserError, nearest, some
 from trainlab.headless import finding
 from trainlab.headless.parameters import module_file
@@ -29,6 +31,7 @@ TRIALS = 20  # where a space without an end doesn't say how many
 LARGEST = 1 << 20  # bytes of a file that describes a sweep
 KEYS = ("notebook", "goal", "mode", "method", "trials", "prune", "seed", "seeds", "fixed", "space")
 OPTIONS = ("goal", "mode", "method", "trials", "prune", "seed", "seeds")
+NUMBERS = {"trials", "seed", "seeds"}  # among these
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,34 @@ def from_file(path: Path) -> Order:
         working_folder=str(beside.parent) if near else "",
         options={key: table[key] for key in OPTIONS if key in table},
     )
+
+
+def from_form(program: str, values: Mapping[str, str], options: Mapping[str, str], **others: Any) -> Order:
+    """Return the sweep that the fields of a form describe.
+
+    Args:
+        program: A notebook or script.
+        values: What stands in the field of each setting, as the command line has it behind `=`.
+        options: Those of OPTIONS that were said, as texts.
+        others: Attributes of the order.
+
+    Raises:
+        SettingsError: For each setting, and each option as `--seeds`, that can't be read.
+    """
+    faults, read = [], dict[str, Any](options)
+    for name, value in values.items():
+        try:
+            space.parse([f"{name}={value}"])
+        except UserError as error:
+            faults.append((name, str(error)))
+    for name in options.keys() & NUMBERS:
+        if re.fullmatch(r"[0-9]{1,9}", options[name]):
+            read[name] = int(options[name])
+        else:
+            faults.append((f"--{name}", f"{options[name][:20]}: expected a whole number."))
+    if faults:
+        raise SettingsError(faults)
+    return Order(program).told([f"{name}={value}" for name, value in values.items()], read, **others)
 
 
 def define(order: Order, logs: Path | None = None) -> tuple[Definition, list[str]]:

@@ -12,7 +12,7 @@ import ast
 import re
 import sys
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trainlab import literals, origin
@@ -38,11 +38,15 @@ class Program:
         read: Given texts, returns the values under the same names; `whole` checks the files and the machine
             too. Raises UserError for what can't be.
         known: Whether the program's own types were found.
+        settings: The class that has them, None without one.
+        defaults: What a notebook's cell tagged `parameters` gives to names; `...` for what is no literal.
     """
 
     experiments: list[str]
     read: Callable[[Texts, bool], Mapping[str, Any]]
     known: bool = True
+    settings: type[Config] | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find(program: str, texts: Texts, *, module: bool = False) -> Program:
@@ -60,15 +64,18 @@ def find(program: str, texts: Texts, *, module: bool = False) -> Program:
             settings = _class_of_script(path, source, program if module else "")
         if settings is None:
             return Program(experiments, _as_literals, known=False)
-        return Program(experiments, _of_class(settings, {}))
+        return Program(experiments, _of_class(settings, {}), settings=settings)
     from trainlab.headless import notebook
 
     nb = notebook.read(path)
     found, defaults = settings_class(nb, path.parent), notebook_defaults(nb)
     experiments = finding.experiments_of(path.stem, origin.sources(nb), defaults or {})
-    if found is not None:
-        return Program(experiments, _of_class(found, defaults))
-    return Program(experiments, lambda texts, _: resolve(None, defaults, texts).injected)
+
+    def by_defaults(texts: Texts, _: bool) -> Mapping[str, Any]:
+        return resolve(None, defaults, texts).injected
+
+    reads = by_defaults if found is None else _of_class(found, defaults)
+    return Program(experiments, reads, settings=found, defaults=defaults or {})
 
 
 def _of_class(

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from trainlab.cli import detaching
+from trainlab import detaching
 from trainlab.errors import UserError
 
 
