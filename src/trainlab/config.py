@@ -31,6 +31,8 @@ from trainlab.secrets import is_secret
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pydantic.fields import FieldInfo
+
 LONGEST_WORD = 30  # characters of a setting without a default that is part of a run's name
 FEW = 5  # names that a sentence may list
 _COLLECTIONS = ("list_type", "tuple_type", "dict_type", "set_type", "frozen_set_type")  # pydantic's refusals
@@ -115,15 +117,17 @@ class Config(BaseModel):
             renamed[name] = value
         return renamed
 
+    @classmethod
+    def own_first(cls) -> dict[str, FieldInfo]:
+        """Return the settings of a run, a class's own before those it inherits; how it starts is none."""
+        names = [name for each in cls.__mro__ for name in vars(each).get("__annotations__", {})]
+        known = {name: cls.model_fields[name] for name in names if name in cls.model_fields}
+        return {name: each for name, each in known.items() if not each.exclude}
+
     def changes(self) -> dict[str, Any]:
         """Return the settings that differ from their defaults, a class's own before those it inherits."""
-        names = [name for each in type(self).__mro__ for name in vars(each).get("__annotations__", {})]
-        fields = {name: type(self).model_fields[name] for name in names if name in type(self).model_fields}
-        return {
-            key: getattr(self, key)
-            for key, field in fields.items()
-            if getattr(self, key) != field.default and not field.exclude
-        }
+        fields = self.own_first()
+        return {key: getattr(self, key) for key, each in fields.items() if getattr(self, key) != each.default}
 
     def preflight(self) -> None:
         """Check files and backbone before a run exists; raise UserError where it cannot work.

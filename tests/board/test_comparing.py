@@ -17,7 +17,7 @@ from trainlab.board.app import application
 def at_once(monkeypatch):
     """Let each request look at the disk, and compute anew."""
     monkeypatch.setattr("trainlab.board.live.PAUSE", 0)
-    monkeypatch.setattr("trainlab.board.comparing.PAUSES", 0)
+    monkeypatch.setattr("trainlab.runs.kept.PAUSES", 0)
 
 
 @pytest.fixture

@@ -147,7 +147,7 @@ def test_a_clone_is_filled_in_with_what_the_run_had_and_without_its_secrets(here
     found = values(page)
     assert found == {"margin": "7", "title": "t", "size": "(3, 4)", "any": "", "api_key": "***"}
     assert '<option value="True" selected>' in page
-    assert "Otherwise 3." in page
+    assert "Default: 3." in page
 
 
 def test_a_clone_of_a_script_s_run_has_its_other_arguments(here, browser):

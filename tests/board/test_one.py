@@ -22,7 +22,7 @@ SVG = '<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
 def at_once(monkeypatch):
     """Let each request look at the disk, and compute anew."""
     monkeypatch.setattr("trainlab.board.live.PAUSE", 0)
-    monkeypatch.setattr("trainlab.board.comparing.PAUSES", 0)
+    monkeypatch.setattr("trainlab.runs.kept.PAUSES", 0)
 
 
 @pytest.fixture

@@ -381,3 +381,20 @@ def test_a_run_without_arrays_imports_no_numpy(tmp_path):
         cwd=tmp_path,
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_checkpoints_are_listed_with_their_digests_and_without_being_read(path, tmp_path):
+    folder = tmp_path / "checkpoints"
+    (folder / "unsealed.ckpt").write_bytes(b"x")
+    (folder / "link.ckpt").symlink_to(path)
+    os.mkfifo(folder / "pipe.ckpt")
+    (folder / "checkpoint-240").mkdir()
+    (folder / "checkpoint-240" / "model.bin").write_bytes(b"x")
+    checkpoint.seal(folder / "checkpoint-240")
+    found = {each.name: each for each in checkpoint.listed(tmp_path)}
+    assert list(found) == [f"checkpoints/{name}" for name in ("checkpoint-240", "last.ckpt", "unsealed.ckpt")]
+    assert len(found["checkpoints/last.ckpt"].digest) == 64
+    assert found["checkpoints/last.ckpt"].size == path.stat().st_size
+    assert "SHA256SUMS" in found["checkpoints/checkpoint-240"].digest
+    assert not found["checkpoints/unsealed.ckpt"].digest
+    assert checkpoint.listed(tmp_path / "none") == []

@@ -17,12 +17,28 @@ EVIL = "$x_{$ <script>alert(1)</script> \x1b[31m"
 
 def points(runs=("a", "b"), examples=10.0, count=40):
     values = [
-        (run, tag, step, step / 60, step * examples, step % 7 + index)
+        (run, tag, step, step / 60, step / 10, step * examples, step % 7 + index)
         for index, run in enumerate(runs)
         for tag in ("val/loss", "train/loss")
         for step in range(count)
     ]
     return pd.DataFrame(values, columns=list(curves.POINTS))
+
+
+def test_a_picture_by_logarithm_leaves_out_what_has_none():
+    picture = plots.curves(points(["a"]), ["val/loss"], logarithmic=True)
+    (panel,) = panels(picture)
+    assert all("value > 0" in str(layer["transform"]) for layer in panel["layer"])
+    assert picture.image("svg").startswith(b"<svg")
+
+
+def test_folded_runs_are_drawn_with_the_spread_around_them():
+    folded = curves.folded(points(), XAxis.step, "both")
+    picture = plots.curves(folded, ["val/loss"], 0.6, for_file=True)
+    (panel,) = panels(picture)
+    assert panel["layer"][0]["mark"]["type"] == "area"
+    assert {each["run"] for each in values(picture)} == {"both"}
+    assert all(each["low 0.6"] < each["0.6"] < each["high 0.6"] for each in values(picture))
 
 
 def panels(picture):

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import operator
-import threading
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
@@ -30,38 +26,15 @@ from trainlab.runs.compare.comparison import (
 )
 from trainlab.runs.compare.panels import drawn, layout, lines_of, names_of
 from trainlab.runs.compare.report import as_columns
+from trainlab.runs.kept import Kept
 from trainlab.runs.listing import Row
 
 if TYPE_CHECKING:
     from trainlab.board.pages import Board
 
-T = TypeVar("T")
 MOST_PICTURES = 8  # names whose pictures stand side by side
-PAUSES = 4  # times as long as it took to compute something, nothing newer is computed
 MARKUP = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
 KINDS = {"svg": images.SVG, "png": "image/png", "csv": "text/csv; charset=utf-8"}
-
-
-class Kept:
-    """What was last computed of some rows, until they are others: `live` keeps the rows of runs at rest."""
-
-    def __init__(self, most: int) -> None:
-        self._most, self._lock = most, threading.Lock()
-        self._known: OrderedDict[Any, tuple[Sequence[Row] | None, float, Any]] = OrderedDict()
-
-    def get(self, key: Any, rows: Sequence[Row], make: Callable[[], T]) -> T:
-        """Return what `make` gives, or has given for the same rows; one at a time."""
-        with self._lock:
-            of, until, value = self._known.pop(key, (None, 0.0, None))
-            same = of is not None and len(of) == len(rows) and all(map(operator.is_, of, rows))
-            if not same and time.monotonic() >= until:
-                began = time.monotonic()
-                of, value = rows, make()
-                until = time.monotonic() + PAUSES * (time.monotonic() - began)
-            self._known[key] = (of, until, value)
-            if len(self._known) > self._most:
-                self._known.popitem(last=False)
-            return value
 
 
 CURVES, IMAGES, DRAWN = Kept(32), Kept(64), Kept(16)
@@ -152,10 +125,7 @@ def router(board: Board) -> APIRouter:
             table=display.whole(compared.drawn) if compared.drawn else [],
             apart=as_columns(compared.differences()),
             reason=importance.missing(compared.comparable, compared.metric),
-            known=[
-                *columns.main_metrics(compared.rows),
-                *sorted(known - {*columns.main_metrics(compared.rows)}),
-            ],
+            known=dict.fromkeys([*columns.main_metrics(compared.rows), *sorted(known)]),
             pictures=pictures,
             titles=curves.legends(compared.drawn),
             names=every[:MOST_PICTURES],

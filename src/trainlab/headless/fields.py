@@ -27,9 +27,10 @@ BOUNDS = {
     "maximum": "up to {}",
     "exclusiveMaximum": "below {}",
     "multipleOf": "a multiple of {}",
-    "minLength": "of {} characters at least",
     "pattern": "that fits {}",
 }
+_SENTENCE = re.compile(r"(?<=[.;])\s+(?![^(]*\))")  # what parts the sentences of a docstring; not in brackets
+_LEAST = 3  # words of a sentence: fewer say no more than the name
 
 
 def of(found: Program) -> list[dict[str, Any]]:
@@ -53,9 +54,7 @@ def of(found: Program) -> list[dict[str, Any]]:
     properties: Mapping[str, Any] = {}
     with contextlib.suppress(Exception):  # pydantic raises a dozen kinds for what JSON has no word for
         properties = found.settings.model_json_schema()["properties"]
-    for name, info in found.settings.model_fields.items():
-        if info.exclude:  # `resume` is no setting of a new run
-            continue
+    for name, info in found.settings.own_first().items():
         value = found.defaults.get(name, ...)
         if value is ... and not info.is_required():
             value = info.get_default(call_default_factory=True, validated_data={})
@@ -88,6 +87,8 @@ def _kind(schema: Mapping[str, Any]) -> tuple[str, list[str]]:
         return f"one of {', '.join(choices)}" if len(choices) > 1 else repr(choices[0]), choices
     if several := schema.get("anyOf"):
         kinds = [_kind(each) for each in several if each.get("type") != "null"]
+        if any(kind == "number" for kind, _ in kinds):
+            kinds = [each for each in kinds if each[0] != "whole number"]
         closed = all(choices for _, choices in kinds)
         empty = [""] if len(kinds) < len(several) else []
         choices = [*empty, *(each for _, own in kinds for each in own)] if closed else []
@@ -100,7 +101,7 @@ def _doc(settings: type[Config], name: str) -> str:
     """Return the sentence of a docstring of the settings' classes that names one of them, '' for none."""
     for each in settings.__mro__:
         if issubclass(each, Config) and (text := each.__dict__.get("__doc__")):
-            for sentence in re.split(r"(?<=[.;])\s+", " ".join(inspect.cleandoc(text).split())):
-                if f"`{name}`" in sentence:
-                    return sentence.replace("`", "")
+            for sentence in _SENTENCE.split(" ".join(inspect.cleandoc(text).split())):
+                if re.search(rf"`{name}[`=]", sentence) and len(sentence.split()) > _LEAST:
+                    return sentence.replace("`", "").rstrip(";.") + "."
     return ""

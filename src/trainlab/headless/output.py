@@ -39,10 +39,15 @@ def tail(path: Path) -> str:
     with untrusted.opened(path) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - TAIL - MARGIN))
-        text = file.read(TAIL + MARGIN).decode(errors="replace")
-    text = secrets.without_secrets(_COLOURS.sub("", cleaning.Output().feed(text)))
-    if size > TAIL + MARGIN:  # from a line's start, if there is one
-        text = text[MARGIN:]
+        content = file.read(TAIL + MARGIN)
+    text = _plain(content)
+    if size > len(content):  # from a line's start, if there is one, behind whatever began before
+        text = text[len(_plain(content[:MARGIN])) :]
         text = text.partition("\n")[2] or text
     shown = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
     return cleaning.lines("\n".join(shown))
+
+
+def _plain(content: bytes) -> str:
+    text = cleaning.Output().feed(content.decode(errors="replace"))
+    return secrets.without_secrets(_COLOURS.sub("", text))

@@ -11,7 +11,7 @@ from compared_runs import record, record_foreign, row
 from trainlab.run import record as records
 from trainlab.run.events import Curve
 from trainlab.runs import listing
-from trainlab.runs.compare import curves
+from trainlab.runs.compare import XAxis, curves
 
 
 def recursion(values, weight):
@@ -154,3 +154,30 @@ def test_a_legend_stays_short_safe_and_of_one_run():
     found = curves.legends(rows)
     assert len(set(found)) == 3
     assert all(len(each) <= 50 and each.isprintable() for each in found)
+
+
+def test_epochs_are_counted_by_a_tag_or_by_what_is_planned(tmp_path):
+    counted = {"epoch": Curve([0, 10], [0.0, 0.0], [0.0, 2.0])}
+    assert list(curves.epochs_done(row(), counted, [0, 5, 10])) == [0, 1, 2]
+    planned = records.Planned(steps=20, epochs=4, at=START)
+    known = records.Record(experiment="news", run="a", status="finished", started=START, planned=planned)
+    assert list(curves.epochs_done(row(record=known), {}, [0, 5, 20])) == [0, 1, 4]
+    assert np.isnan(curves.epochs_done(row(), {}, [0, 5])).all()
+
+
+def test_folded_runs_have_a_mean_where_all_of_them_have_points(tmp_path):
+    record(tmp_path, "a", {"seed": 0}, {0: 1.0, 10: 3.0})
+    record(tmp_path, "b", {"seed": 1}, {0: 2.0, 5: 4.0})
+    points = curves.points(listing.rows(tmp_path), ["val/loss"])
+    found = curves.folded(points, XAxis.step, "both")
+    assert found[["run", "step", "value"]].to_numpy().tolist() == [["both", 0, 1.5], ["both", 5, 3.0]]
+    deviation = np.std([2.0, 4.0], ddof=1)
+    assert found["high"].iloc[1] == pytest.approx(3.0 + deviation)
+    assert found["low"].iloc[1] == pytest.approx(3.0 - deviation)
+
+
+def test_a_tag_that_one_of_several_runs_lacks_is_not_folded(tmp_path):
+    record(tmp_path, "a", {"seed": 0}, [1.0])
+    record_foreign(tmp_path / "news" / "b", [2.0])  # it has no train/loss
+    points = curves.points(listing.rows(tmp_path), ["val/loss", "train/loss"])
+    assert set(curves.folded(points, XAxis.step, "both")["tag"]) == {"val/loss"}

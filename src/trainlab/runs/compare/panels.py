@@ -42,7 +42,7 @@ def layout(names: Sequence[str], tags: Sequence[str]) -> Layout:
 
 
 def lines_of(compared: Comparison, seeds: bool) -> list[list[Row]]:
-    """Return the runs of each line that is drawn: one, or with `seeds` those that differ by the seed alone."""
+    """Return the runs of each line: one, or with `seeds` those that differ by the seed alone."""
     if not seeds:
         return [[row] for row in compared.drawn]
     return [each.members for each in folding.fold(compared.having)[: compared.most]]
@@ -53,7 +53,9 @@ def names_of(lines: Sequence[Sequence[Row]]) -> list[str]:
     first = [
         line[0]
         if len(line) == 1
-        else replace(line[0], config={key: each for key, each in line[0].config.items() if key != folding.SEED})
+        else replace(
+            line[0], config={key: each for key, each in line[0].config.items() if key != folding.SEED}
+        )
         for line in lines
     ]
     more = [f" ({len(line)} seeds)" * (len(line) > 1) for line in lines]

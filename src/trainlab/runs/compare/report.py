@@ -95,7 +95,9 @@ def _parts(compared: Comparison) -> list[Part]:
     share = "How much of the order of the runs each setting accounts for, by forests on 30 draws of the runs."
     return [
         Part(
-            f"The best by {metric}", " ".join(filter(None, about)), as_columns(compared.leaders().reset_index())
+            f"The best by {metric}",
+            " ".join(filter(None, about)),
+            as_columns(compared.leaders().reset_index()),
         ),
         Part(
             "What sets the best apart",
