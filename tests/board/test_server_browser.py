@@ -163,6 +163,7 @@ def test_a_run_is_thrown_away_and_brought_back(page: Page, logs: Path) -> None:
     name = next(each.name for each in logs.glob("mine/*m3s1*"))
     link(page, name)
     press(page, "Move to the trash")
+    press(page, "To the trash")
     until(lambda: not (logs / "mine" / name).exists(), "the run's end")
     link(page, "Trash")
     press(page, "Restore")

@@ -92,6 +92,7 @@ def router(board: Board) -> APIRouter:
             known = {
                 "metrics": display.metrics_table(row) if row.last else [],
                 "progress": display.progress(row),
+                "tensorboard": tensorboard(request.scope.get("root_path", ""), run),
             }
             return board.fragment(request, "run_state.html", row=row, **known)
         if name == "output":
