@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from datetime import datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from trainlab.errors import UserError, nearest
@@ -30,7 +32,10 @@ _NAME = re.compile(r"""\s*(?:(["'])((?:\\[\\,"']|(?!\1).)*)\1|((?:\\[\\,"']|[^,]
 def known(rows: Sequence[Row]) -> list[str]:
     """Return the names of all columns that any row has a value for, and the facts."""
     groups = (*GROUPS, *SPREADS) if folded(rows) else GROUPS
-    found = (f"{group}.{key}" for group in groups for row in rows for key in getattr(row, group))
+    keys = {
+        group: dict.fromkeys(chain.from_iterable(getattr(row, group) for row in rows)) for group in groups
+    }
+    found = (f"{group}.{key}" for group, own in keys.items() for key in own)
     return list(dict.fromkeys([*FACTS, *folded(rows), *swept(rows), *found]))
 
 
@@ -129,12 +134,23 @@ def rises(rows: Sequence[Row], column: str) -> bool:
 
 def differing(rows: Sequence[Row]) -> list[str]:
     """Return the settings that tell the rows apart: not one value in all, or missing in some."""
+    configs: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row.config:
+            configs.setdefault(row.experiment, []).append(row.config)
+    counts = [(len(own), Counter(chain.from_iterable(own))) for own in configs.values()]
     found = []
-    for key in dict.fromkeys(key for row in rows for key in row.config):
-        having = {row.experiment for row in rows if key in row.config}
-        lacking = {row.experiment for row in rows if row.config and key not in row.config}
-        if having & lacking or len({_text(row.config[key]) for row in rows if key in row.config}) > 1:
-            found.append(key)
+    for key in dict.fromkeys(chain.from_iterable(row.config for row in rows)):
+        texts: set[str] = set()
+        if not any(0 < having[key] < size for size, having in counts):
+            for row in rows:
+                if key in row.config:
+                    texts.add(_text(row.config[key]))
+                    if len(texts) > 1:
+                        break
+            else:
+                continue
+        found.append(key)
     return found
 
 

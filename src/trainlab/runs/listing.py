@@ -130,6 +130,13 @@ def read(
         return replace(row, reason=f"{folder}: {describe(error)}.")
 
 
+def until_now(row: Row) -> Row | None:
+    """Return the row of a running run with its time until now; None where its process has ended."""
+    if row.record is None or not lock.alive(row.folder):
+        return None
+    return replace(row, seconds=row.record.seconds_until(datetime.now(UTC).timestamp()))
+
+
 def _read(row: Row, outcome: Callable[[Path], Outcome]) -> Row:
     """Fill a row from the run's record and, where that doesn't say all, from its event files."""
     if (row.folder / record.FILE).exists():
