@@ -18,7 +18,8 @@ from trainlab.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 PATIENCE = 90  # seconds: importance of 50 settings on a busy machine
 ONE = threading.Lock()  # at a time: each takes a core
 
