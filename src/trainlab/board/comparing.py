@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlencode
 
@@ -15,23 +16,17 @@ from pydantic import BaseModel, Field
 from trainlab.errors import UserError
 from trainlab.run import images
 from trainlab.runs import columns, display
-from trainlab.runs.compare import TITLES, XAxis, curves, importance, panels
-from trainlab.runs.compare.comparison import (
-    MOST_CURVES,
-    NEWEST,
-    CompareConfig,
-    Comparison,
-    chosen,
-    comparison,
-)
-from trainlab.runs.compare.panels import drawn, layout, lines_of, names_of
-from trainlab.runs.compare.report import as_columns
+from trainlab.runs.compare import TITLES, XAxis
+from trainlab.runs.compare.layout import layout
 from trainlab.runs.kept import Kept
 from trainlab.runs.listing import Row
+from trainlab.web.apart import apart
 
 if TYPE_CHECKING:
     from trainlab.board.pages import Board
+    from trainlab.runs.compare.comparison import Comparison
 
+# What reads curves takes pandas, twice the memory of all else: it is imported where somebody compares
 MOST_PICTURES = 8  # names whose pictures stand side by side
 MARKUP = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
 KINDS = {"svg": images.SVG, "png": "image/png", "csv": "text/csv; charset=utf-8"}
@@ -56,6 +51,8 @@ class Choice(BaseModel):
 
     def compared(self, rows: list[Row]) -> Comparison:
         """Return the comparison of the runs that are named, or of those that the settings choose."""
+        from trainlab.runs.compare.comparison import NEWEST, CompareConfig, chosen, comparison
+
         fields = self.model_dump(exclude={"run", "log", "seeds"})
         config = CompareConfig.parse(fields | {"experiment": self.experiment or NEWEST})
         if not self.run:
@@ -106,9 +103,11 @@ def router(board: Board) -> APIRouter:
 
     @routes.get("/compare", response_class=HTMLResponse)
     def show(request: Request, choice: Annotated[Choice, Query()]) -> HTMLResponse:
+        from trainlab.runs.compare import curves, importance, panels, report
+
         compared = choice.compared(board.live.rows())
-        lines = lines_of(compared, choice.seeds)
-        names = names_of(lines)
+        lines = panels.lines_of(compared, choice.seeds)
+        names = panels.names_of(lines)
         pictures = {row.label: pictures_of(row) for row in compared.drawn}
         every = list(dict.fromkeys(name for own in pictures.values() for name in own))
         numbers = [str(number) for number, line in enumerate(lines) for _ in line]
@@ -123,19 +122,22 @@ def router(board: Board) -> APIRouter:
             data=urlencode({**data, "x": choice.x.value, "smooth": choice.smooth}, True),
             links=[line[0].label if len(line) == 1 else "" for line in lines] if len(lines) > 1 else [],
             table=display.whole(compared.drawn) if compared.drawn else [],
-            apart=as_columns(compared.differences()),
+            apart=report.as_columns(compared.differences()),
             reason=importance.missing(compared.comparable, compared.metric),
             known=dict.fromkeys([*columns.main_metrics(compared.rows), *sorted(known)]),
             pictures=pictures,
             titles=curves.legends(compared.drawn),
             names=every[:MOST_PICTURES],
             more=len(every[MOST_PICTURES:]),
-            most=MOST_CURVES,
+            most=compared.most,
             axes=TITLES,
         )
 
     @routes.get("/curves.json")
     def points(request: Request, asked: Annotated[Asked, Query()]) -> Response:
+        from trainlab.runs.compare.comparison import MOST_CURVES
+        from trainlab.runs.compare.panels import drawn
+
         known = {row.label: row for row in board.live.rows()}
         lines: dict[int, list[Row]] = {}
         for place, label in zip(asked.line or range(len(asked.run)), asked.run, strict=False):
@@ -144,7 +146,7 @@ def router(board: Board) -> APIRouter:
         places, found = layout([*map(str, lines)], tag).places, []
         for number, rows in list(lines.items())[:MOST_CURVES]:
             key = (tuple(row.folder for row in rows), tuple(tag), x, smooth)
-            for name, curve in CURVES.get(key, rows, lambda rows=rows: drawn(rows, tag, x, smooth)).items():
+            for name, curve in CURVES.get(key, rows, partial(drawn, rows, tag, x, smooth)).items():
                 panel, own = places[name]
                 found.append({"panel": panel, "line": number + own, **curve})
         body = json.dumps(found, allow_nan=False).encode()
@@ -159,13 +161,12 @@ def router(board: Board) -> APIRouter:
         form: Literal["svg", "png", "csv"],
         choice: Annotated[Choice, Query()],
     ) -> Response:
+        from trainlab.runs.compare import panels
+
         compared = choice.compared(board.live.rows())
         key = (kind, form, choice.address())
-        content = DRAWN.get(
-            key,
-            compared.rows,
-            lambda: panels.file(compared, lines_of(compared, choice.seeds), kind, form, choice.log),
-        )
+        make = partial(apart, panels.file, compared, choice.seeds, kind, form, choice.log)
+        content: bytes = DRAWN.get(key, compared.rows, make)
         name = f'inline; filename="{kind}.{form}"'
         return Response(content, media_type=KINDS[form], headers={**MARKUP, "content-disposition": name})
 

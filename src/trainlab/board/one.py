@@ -19,7 +19,8 @@ from trainlab.headless import output, rendering
 from trainlab.run import checkpoint, images, stopping
 from trainlab.run.monitor import VITALS
 from trainlab.runs import columns, display
-from trainlab.runs.compare.panels import layout
+from trainlab.runs.compare.layout import layout
+from trainlab.web.apart import apart
 
 if TYPE_CHECKING:
     from trainlab.board.pages import Board
@@ -98,7 +99,7 @@ def router(board: Board) -> APIRouter:
         if name == "output":
             return board.fragment(request, "run_output.html", row=row, outputs=output.tails(row.folder))
         if name == "notebook":
-            page = board.page(request, "run_notebook.html", body=rendering.html(row.folder / NOTEBOOK))
+            page = board.page(request, "run_notebook.html", body=apart(rendering.html, row.folder / NOTEBOOK))
             return HTMLResponse(page.body, headers=_SHUT)
         raise UserError(f"A run has no {name!r} to show.")
 
@@ -113,8 +114,8 @@ def router(board: Board) -> APIRouter:
             raise UserError(f"{found.path}: {error.strerror}.") from None
         if kind == images.SVG and sec_fetch_dest != "image":
             raise UserError("An SVG of a run is shown in its page alone: opened by itself it could act.")
-        name = {"content-disposition": "attachment"} if kind == images.SVG else {}
-        return Response(content, media_type=kind, headers=MARKUP | name)
+        headers = MARKUP | ({"content-disposition": "attachment"} if kind == images.SVG else {})
+        return Response(content, media_type=kind, headers=headers)
 
     @routes.post("/check")
     def check(request: Request, run: Annotated[str, Form()], name: Annotated[str, Form()]) -> HTMLResponse:

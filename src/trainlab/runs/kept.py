@@ -18,7 +18,7 @@ PAUSES = 4  # times as long as it took to compute something, nothing newer is co
 
 
 class Kept:
-    """At most `most` values, those that were asked for last; rows are the same if they are the same objects."""
+    """At most `most` values, those asked for last; rows are the same if they are the same objects."""
 
     def __init__(self, most: int) -> None:
         self._most, self._lock = most, threading.Lock()

@@ -11,20 +11,6 @@ from trainlab.runs.compare import XAxis, panels
 from trainlab.runs.compare.comparison import CompareConfig, comparison
 
 
-def test_of_several_runs_each_tag_has_its_panel():
-    found = panels.layout(["a", "b"], ["val/loss", "train/loss"])
-    assert found == (["val/loss", "train/loss"], ["a", "b"], {"val/loss": (0, 0), "train/loss": (1, 0)})
-
-
-def test_of_one_run_tags_of_one_name_share_a_panel():
-    found = panels.layout(["a"], ["val/loss", "train/loss", "val/mrr", "lr"])
-    assert found.panels == ["loss", "mrr", "lr"]
-    assert found.lines == ["val", "train", "a"]
-    assert found.places["train/loss"] == (0, 1)
-    assert found.places["lr"] == (2, 2)
-    assert panels.layout(["a"], []) == ([], [], {})
-
-
 def test_seeds_are_one_line_that_is_named_with_their_number():
     rows = [
         row(f"m{m}s{s}", loss=m + s / 10, config={"margin": m, "seed": s}) for m in (1, 2) for s in (0, 1, 2)
@@ -58,14 +44,13 @@ def test_no_cell_of_a_file_for_sheets_is_computed(tmp_path, seeds):
     for seed in (0, 1):
         record(tmp_path, "=1+1", {"=cmd": f"=1+{seed}", "seed": seed}, [1.0, 2.0])
     compared = comparison(listing.rows(tmp_path), CompareConfig.parse({}))
-    lines = panels.lines_of(compared, seeds)
     for kind in ("curves", "parallel", "importance"):
-        for line in panels.file(compared, lines, kind, "csv").decode().splitlines():
+        for line in panels.file(compared, seeds, kind, "csv").decode().splitlines():
             assert not any(cell.strip('"').startswith(("=", "+", "@")) for cell in line.split(","))
 
 
 def test_without_runs_every_file_is_there():
     compared = comparison([], CompareConfig.parse({}))
     for kind in ("curves", "parallel", "importance"):
-        assert panels.file(compared, [], kind, "svg").startswith(b"<svg")
-        assert panels.file(compared, [], kind, "csv")
+        assert panels.file(compared, False, kind, "svg").startswith(b"<svg")
+        assert panels.file(compared, False, kind, "csv")

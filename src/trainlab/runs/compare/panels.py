@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -19,26 +19,6 @@ if TYPE_CHECKING:
     from trainlab.runs.listing import Row
 
 MOST_POINTS = 1000  # of a curve
-
-
-class Layout(NamedTuple):
-    """Panels from top to bottom, and the lines in them; of one run val/loss and train/loss share a panel."""
-
-    panels: list[str]
-    lines: list[str]
-    places: dict[str, tuple[int, int]]  # of a tag: its panel, and the line where that isn't a run's
-
-
-def layout(names: Sequence[str], tags: Sequence[str]) -> Layout:
-    """Return where curves of runs that are called `names` are drawn."""
-    if len(names) != 1:
-        return Layout([*tags], [*names], {tag: (place, 0) for place, tag in enumerate(tags)})
-    parts = {tag: (tag.rpartition("/")[2], tag.rpartition("/")[0]) for tag in tags}
-    panels, lines = (
-        list(dict.fromkeys(each)) for each in (zip(*parts.values(), strict=True) if tags else ((), ()))
-    )
-    places = {tag: (panels.index(panel), lines.index(line)) for tag, (panel, line) in parts.items()}
-    return Layout(panels, [line or names[0] for line in lines], places)
 
 
 def lines_of(compared: Comparison, seeds: bool) -> list[list[Row]]:
@@ -90,18 +70,19 @@ def drawn(line: Sequence[Row], tags: Sequence[str], along: XAxis, smooth: float)
     return found
 
 
-def file(compared: Comparison, lines: Sequence[list[Row]], kind: str, form: str, log: bool = False) -> bytes:
+def file(compared: Comparison, seeds: bool, kind: str, form: str, log: bool = False) -> bytes:
     """Return a picture of a comparison, or what is in it, as a file's content; a sheet computes none of that.
 
     Args:
         compared: What is drawn.
-        lines: The runs of each line, see `lines_of`.
+        seeds: Draw curves that differ by the seed alone as one.
         kind: 'curves', 'parallel' or 'importance'.
         form: 'svg', 'png', 'pdf' or 'csv'.
         log: Draw curves' values by their logarithm.
     """
     rows, metric, config = compared.comparable, compared.metric, compared.config
     if kind == "curves":
+        lines = lines_of(compared, seeds)
         named = zip(lines, names_of(lines), strict=True)
         parts = [of_line(line, name, compared.tags, config.x) for line, name in named]
         frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*curves.POINTS])
