@@ -29,6 +29,7 @@ class Settings(Base):
     name: str
     quick: bool = False
     extra: Literal["a", "b"] | None = None
+    share: Annotated[int | float, Field(ge=0)] = 0
     anything: object = None
     resume: str = Field("", exclude=True)
 
@@ -50,7 +51,7 @@ def test_a_field_has_its_default_which_the_notebook_s_own_replaces(known):
             "shape": "line",
             "size": "(3, 4)",
         },
-        **{"name": "", "quick": "False", "extra": "", "anything": ""},
+        **{"name": "", "quick": "False", "extra": "", "share": "0", "anything": ""},
     }
 
 
@@ -60,6 +61,7 @@ def test_a_field_says_what_may_stand_in_it(known):
     assert known["patience"]["kind"] == "whole number from 1 or nothing"
     assert known["workers"]["kind"] == "'auto' or whole number from 0"
     assert known["workers"]["choices"] == [], "a number may be any"
+    assert known["share"]["kind"] == "number"
     assert known["shape"]["choices"] == ["line", "curve"]
     assert known["quick"]["choices"] == ["True", "False"]
     assert known["extra"]["choices"] == ["", "a", "b"]

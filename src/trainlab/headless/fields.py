@@ -87,10 +87,10 @@ def _kind(schema: Mapping[str, Any]) -> tuple[str, list[str]]:
         return f"one of {', '.join(choices)}" if len(choices) > 1 else repr(choices[0]), choices
     if several := schema.get("anyOf"):
         kinds = [_kind(each) for each in several if each.get("type") != "null"]
+        empty = [""] if len(kinds) < len(several) else []
         if any(kind == "number" for kind, _ in kinds):
             kinds = [each for each in kinds if each[0] != "whole number"]
         closed = all(choices for _, choices in kinds)
-        empty = [""] if len(kinds) < len(several) else []
         choices = [*empty, *(each for _, own in kinds for each in own)] if closed else []
         return " or ".join([*(kind for kind, _ in kinds if kind), *(["nothing"] if empty else [])]), choices
     bounds = [said.format(schema[key]) for key, said in BOUNDS.items() if key in schema]
