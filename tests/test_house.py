@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "training": {GROUND, "trackers", "run"},
     "checks": {GROUND, "run", "runs", "training"},
     "serving": {GROUND, "run", "runs"},
+    "notify": {GROUND, "run"},
     "sweeps": {GROUND, "trackers", "run", "runs", "headless"},
 }
 # cli imports everything, and the package what it hands on
