@@ -77,7 +77,8 @@ def test_a_foreign_notebook_is_executed_with_its_parameters_and_recorded(lab):
     lab.notebook(
         "foreign",
         "import os\nprint(learning_rate, epochs, seed, title, layers, quick)",
-        "print(os.getcwd(), *map(os.environ.get, ['JUPYTER_TOKEN', 'NOTIFY']))\n!which python; echo env:$VIRTUAL_ENV",
+        "print(os.getcwd(), *map(os.environ.get, ['JUPYTER_TOKEN', 'NOTIFY']))\n"
+        "!which python; echo env:$VIRTUAL_ENV",
         "print(get_ipython().history_manager.hist_file)\nimport tqdm.auto",
         "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()",
         parameters=PARAMETERS,
