@@ -89,6 +89,7 @@ c.LabApp.news_url = None
 c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
 c.LabApp.extension_manager = "readonly"
 c.LabApp.app_settings_dir = str(Path(__file__).parent / "settings")  # no question about news
+c.LabApp.extra_labextensions_path = [str(Path(__file__).parent / "labextensions")]  # "Run headless"
 c.ServerApp.jpserver_extensions = {"jupyter_lsp": False}  # no language server is installed; starts sooner
 
 # Not a login shell, which would reset PATH and lose `trainlab`

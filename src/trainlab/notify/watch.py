@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
 FILE = ".notify.json"  # in logs/; whoever deletes it starts anew: what has ended by then is not told
 _LARGEST = 1 << 24  # bytes
-WALK = 20.0  # seconds between two looks for new runs, and so many times what such a look took:
-WALK_SHARE = 200  # half a percent of a core, however many runs there are
+WALK, LONGEST_WALK = 20.0, 120.0  # seconds between two looks for new runs: within these
+WALK_SHARE = (
+    200  # so many times the processor's time that such a look took, which is half a percent of a core
+)
 _SLACK = 120.0  # seconds: clocks of other machines, and a look that was under way
 _REFRESHED = 600.0  # seconds between two writes of the file where nothing has happened
 _KEPT = 86400.0  # seconds that the end of a run is remembered as told
@@ -155,7 +157,7 @@ class Watcher:
 
     def _walk(self, now: float) -> None:
         """Find runs that have begun, or have ended unseen."""
-        began = time.monotonic()
+        began = time.thread_time()
         seen: dict[str, tuple[int, int]] = {}
         for folder, fault in run_folders(self._logs):
             label = folder.relative_to(self._logs).as_posix()
@@ -174,7 +176,8 @@ class Watcher:
             key: at for key, at in self.memory.ended.items() if self.memory.looked - at < _KEPT
         }
         self.memory.looked = now
-        self._next_walk = now + max(WALK, WALK_SHARE * (time.monotonic() - began))
+        pause = WALK_SHARE * (time.thread_time() - began)
+        self._next_walk = now + min(max(WALK, pause), max(WALK, LONGEST_WALK))
 
     def _is_news(self, folder: Path, mark: tuple[int, int]) -> bool:
         """Tell whether a run that nobody watches yet is at work, or has ended since the last look."""
