@@ -224,6 +224,32 @@ def test_a_run_that_is_moved_away_or_damaged_is_passed(logs, told):
     assert told() == []
 
 
+def test_a_folder_whose_name_is_no_text_is_told_and_remembered(logs, clock, told):
+    folder = logs / os.fsdecode(b"news/\xff\n\xc3\xa4")
+    with trainlab.Run("news", logs=logs, monitor=False) as run:
+        pass
+    run.folder.rename(folder)
+    held = lock.hold(folder)
+    assert told() == []
+    second = again(logs, clock)
+    held.release()
+    (news,) = second.look() + told(of=second)
+    assert news.name == "news/? \xe4"
+    third = again(logs, clock)
+    assert third.look() + told(of=third) == []
+
+
+def test_one_run_that_is_full_of_traps_hides_no_other(logs, told, monkeypatch):
+    make(logs, "news/trap", sweep={"name": "../../x", "trial": 1})
+    make(logs, "news/bad", sweep={"name": "a\0b", "trial": 1}, status="failed")
+    make(logs, "news/good")
+    goal = watch._goal
+    monkeypatch.setattr(watch, "_goal", lambda known: 1 / 0 if known.run == "worst" else goal(known))
+    make(logs, "news/worst")
+    assert sorted(each.name for each in told()) == ["news/bad", "news/good"]
+    assert told.watcher.memory.sweeps == set()
+
+
 @pytest.mark.parametrize(
     "content",
     [

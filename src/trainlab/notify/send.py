@@ -157,7 +157,7 @@ class Channel:
                     each.channels.remove(self.number)
             self._next = time.monotonic() + PAUSE
             return
-        pause = min(_FIRST_PAUSE * 2**self._failures, _LONGEST_PAUSE)
+        pause = min(_FIRST_PAUSE * 2 ** min(self._failures, 10), _LONGEST_PAUSE)
         if not self._failures:  # once, and not at each attempt
             self._say(f"{self._name}: {WHAT_HAPPENED.get(code, WHAT_HAPPENED[channel.FAILED])}; tried again")
         self._failures += 1

@@ -14,6 +14,7 @@ from trainlab.errors import UserError
 from trainlab.notify.send import Channel
 from trainlab.notify.watch import Waiting, Watcher
 from trainlab.run import lock
+from trainlab.run.signals import describe
 from trainlab.secrets import without_secrets
 
 if TYPE_CHECKING:
@@ -79,8 +80,8 @@ def _watch(watcher: Watcher, addresses: Sequence[str], ended: threading.Event) -
     while True:
         try:
             news = watcher.look(pause)
-        except (UserError, OSError, ValueError) as error:  # such as a folder that is gone for a while
-            if said != (said := str(error)):
+        except Exception as error:  # a folder that is gone for a while, say: it comes back
+            if said != (said := str(error) if isinstance(error, UserError) else describe(error)):
                 say(said)
             pause = _WORST
         else:

@@ -13,6 +13,7 @@ import socket
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote, unquote
 
 from pydantic import BaseModel, Field, FiniteFloat
 
@@ -20,7 +21,7 @@ from trainlab import files, untrusted
 from trainlab.errors import UserError
 from trainlab.notify.following import Follower
 from trainlab.notify.news import News, plain
-from trainlab.run import events, lock, metrics, record
+from trainlab.run import events, lock, metrics, naming, record
 from trainlab.run.find import run_folders
 
 if TYPE_CHECKING:
@@ -122,8 +123,8 @@ class Watcher:
             str, tuple[float, float]
         ] = {}  # a sweep: since when, and seconds until it is asked for
         if self.memory is not None:
-            for label, known in self.memory.watched.items():
-                if _leads_below(logs, label):
+            for key, known in self.memory.watched.items():
+                if _leads_below(logs, label := unquote(key, errors="surrogateescape")):
                     self._runs[label] = _Run(logs / label, known)
 
     def look(self, expected: float = 0.0) -> list[News]:
@@ -137,9 +138,14 @@ class Watcher:
         if now >= self._next_walk or now < self._next_walk - _KEPT:  # a clock that was set back
             self._walk(now)
         assert self.memory is not None, "a walk has made it"
-        found = [news for label in list(self._runs) for news in self._look_at(label, now)]
+        found = []
+        for label, run in list(self._runs.items()):
+            try:
+                found += self._look_at(label, now)
+            except Exception:  # what stands in a run's folder can be anything: no one run may hide the others
+                self._rest(label, _mark(run.folder) or (0, 0))
         found += self._disk(now) + self._sweeps(now)
-        self.memory.watched = {label: run.known for label, run in self._runs.items()}
+        self.memory.watched = {_key(label): run.known for label, run in self._runs.items()}
         return found
 
     def save(self) -> None:
@@ -188,7 +194,7 @@ class Watcher:
             return False
         try:
             known = record.read(folder)
-        except UserError:
+        except Exception:  # whoever lists the runs is told what is wrong with it
             return False
         return (known.ended.timestamp() if known.ended else _changed(folder)) >= since
 
@@ -205,7 +211,7 @@ class Watcher:
         if mark != run.mark:
             try:
                 run.record, run.mark = record.read(run.folder), mark
-            except UserError:  # whoever lists the runs is told what is wrong with it
+            except UserError:
                 if not alive:
                     self._rest(label, mark)
                 return []
@@ -213,7 +219,8 @@ class Watcher:
         session = (run.record.resumes[-1].at if run.record.resumes else run.record.started).isoformat()
         if session != run.known.session:
             run.known, run.follower = Watched(session=session), Follower(run.folder)
-        if (sweep := run.record.sweep) is not None and self.memory is not None:
+        sweep = run.record.sweep
+        if sweep is not None and self.memory is not None and naming.slug(sweep.name) == sweep.name:
             self.memory.sweeps.add(sweep.name)
         if alive:
             run.dead = 0
@@ -225,10 +232,10 @@ class Watcher:
                 return []
         self._rest(label, mark)
         last = [] if sweep else self._nan(label, run, now)
-        return last + self._end(label, run.record, f"{label}\n{session}", now)
+        return last + self._end(label, run.record, f"{_key(label)} {session}", now)
 
     def _rest(self, label: str, mark: tuple[int, int]) -> None:
-        del self._runs[label]
+        self._runs.pop(label, None)
         self._at_rest[label] = mark
 
     def _end(self, label: str, known: Record, key: str, now: float) -> list[News]:
@@ -305,7 +312,9 @@ class Watcher:
         due = [name for name, (since, seconds) in self._quiet.items() if now - since >= seconds]
         if not due:
             return []
-        ended = self._ended_sweeps(due)
+        ended: Mapping[str, SweepEnd] = {}
+        with suppress(UserError, OSError):  # it is asked for again
+            ended = self._ended_sweeps(due)
         found = []
         for name in due:
             seconds = self._quiet[name][1]
@@ -344,6 +353,11 @@ def _changed(folder: Path) -> float:
     with suppress(OSError):
         moments += [path.lstat().st_mtime for path in (folder / record.FILE, *events.files(folder))]
     return max(moments)
+
+
+def _key(label: str) -> str:
+    """Return a label as JSON can hold it: names of folders may be bytes that no text is."""
+    return quote(label, safe="/ =,+@", errors="surrogateescape")
 
 
 def _leads_below(logs: Path, label: str) -> bool:
