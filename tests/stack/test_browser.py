@@ -246,7 +246,7 @@ def test_run_headless_saves_the_notebook_and_opens_its_form(stack: Project, page
             click()
         opened.value.wait_for_url("**/board/start?*")
         address = urlsplit(opened.value.url)
-        assert address.query == "notebook=notebooks%2FMine%20%26%20yours.ipynb"
+        assert address.query == "notebook=Mine%20%26%20yours.ipynb"
         assert address.path == urlsplit(page.url).path.partition("lab/")[0] + "board/start"
         assert opened.value.evaluate("window.opener") is None
         opened.value.close()

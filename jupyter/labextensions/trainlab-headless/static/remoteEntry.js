@@ -42,7 +42,9 @@
     if (!panel) return;
     const context = panel.context;
     const path = app.serviceManager.contents.localPath(context.path);
-    const form = `${URLExt.join(PageConfig.getBaseUrl(), FORM)}?notebook=${encodeURIComponent(path)}`;
+    const place = `${PageConfig.getOption('preferredPath')}/`; // notebooks/, below which the board knows programs
+    const name = path.startsWith(place) ? path.slice(place.length) : path;
+    const form = `${URLExt.join(PageConfig.getBaseUrl(), FORM)}?notebook=${encodeURIComponent(name)}`;
     const link = [{ label: 'Open the form', callback: () => void window.open(form, '_blank', 'noopener') }];
     const unwritable = context.model.readOnly || context.contentsModel?.writable === false;
     if (context.model.dirty && unwritable) {
