@@ -230,8 +230,9 @@ def test_run_headless_saves_the_notebook_and_opens_its_form(stack: Project, page
     page.goto(f"{stack.jupyter}/{notebook}&token={stack.token}")
     button = page.get_by_title("Run headless: choose settings, then it runs on without this browser")
     button.wait_for()
-    take_picture(page, "run-headless")
     typed = page.locator(".jp-Notebook .cm-content").first
+    typed.wait_for()
+    take_picture(page, "run-headless")
     for number, click in enumerate(
         (
             button.click,
