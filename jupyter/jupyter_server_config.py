@@ -69,6 +69,7 @@ c.ServerApp.allow_root = True  # for engines that map root to the caller; make s
 # a random token and prints it; a given one is never printed.
 if token := os.environ.pop("JUPYTER_TOKEN", ""):
     c.IdentityProvider.token = token
+os.environ.pop("NOTIFY", None)  # `trainlab notify` has it, started beside this server
 c.ServerApp.base_url = secret_path(token)
 with suppress(OSError):  # where memory runs out, the server goes before a training: trainlab/run/record.py
     Path("/proc/self/oom_score_adj").write_text("600")
@@ -88,6 +89,7 @@ c.LabApp.news_url = None
 c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
 c.LabApp.extension_manager = "readonly"
 c.LabApp.app_settings_dir = str(Path(__file__).parent / "settings")  # no question about news
+c.LabApp.extra_labextensions_path = [str(Path(__file__).parent / "labextensions")]  # "Run headless"
 c.ServerApp.jpserver_extensions = {"jupyter_lsp": False}  # no language server is installed; starts sooner
 
 # Not a login shell, which would reset PATH and lose `trainlab`

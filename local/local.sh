@@ -33,13 +33,15 @@ unprivileged_ports() { # unprivileged_ports SERVICE...: a port below 1024 is roo
 }
 
 start_services() {
-  local JUPYTER_TOKEN
+  local JUPYTER_TOKEN NOTIFY
   JUPYTER_TOKEN=$(setting JUPYTER_TOKEN "")
+  NOTIFY=$(setting NOTIFY "")
   (umask 077 && mkdir -p .stack && port_of jupyter >.stack/jupyter.port && port_of tensorboard >.stack/tensorboard.port)
   chmod 700 .stack
   echo "starting JupyterLab and TensorBoard ... (without Docker nothing limits their memory: JUPYTER_MEMORY is Docker's)"
   (
-    export JUPYTER_TOKEN JUPYTER_PORT TENSORBOARD_PORT TENSORBOARD_MEMORY
+    export JUPYTER_TOKEN JUPYTER_PORT TENSORBOARD_PORT TENSORBOARD_MEMORY NOTIFY NOTIFIES=false
+    [[ -z $NOTIFY ]] || NOTIFIES=true
     JUPYTER_PORT=$(port_of jupyter) TENSORBOARD_PORT=$(port_of tensorboard)
     TENSORBOARD_MEMORY=$(setting TENSORBOARD_MEMORY 2g)
     more_open_files
@@ -260,7 +262,7 @@ engine_shell() { # a shell of the user's own: it outlives the stack
 
 engine_execute() { # engine_execute COMMAND...: with what .venv has
   engine_build >&2
-  in_stack env -u JUPYTER_TOKEN TRAINLAB_MAKE=1 "$@"
+  in_stack env -u JUPYTER_TOKEN -u NOTIFY TRAINLAB_MAKE=1 "$@"
 }
 
 engine_sbom() {

@@ -42,6 +42,7 @@ RUN_ELSEWHERE = {
     "trainlab stop RUN": "needs a run that trains; tests/run/test_stopping.py has one",
     "make stop RUN=last": "needs a run that trains; tests/stack/test_make.py has one",
     "ssh -N -L 8888:127.0.0.1:8888 -L 6006:127.0.0.1:6006 you@machine": "needs a second machine",
+    "trainlab notify --test": "needs somebody to tell; tests/cli/test_notify.py has a server",
     "trainlab store --address 192.168.1.2": "needs a private network; tests/hosts/ has hosts",
     "trainlab run news --nodes 1:2 --join 192.168.1.2 --name big": "the same",
     'pip install "./trainlab[notebook,compare]"': "needs a package index",

@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "checks": {GROUND, "run", "runs", "training"},
     "web": {GROUND},
     "serving": {GROUND, "web", "run", "runs"},
+    "notify": {GROUND, "run"},
     "sweeps": {GROUND, "trackers", "run", "runs", "headless"},
     "board": {GROUND, "web", "run", "runs", "headless", "sweeps", "serving"},
 }

@@ -222,3 +222,12 @@ def test_long_texts_of_any_kind_take_no_time_without_end(piece):
     assert secrets.named_in(text) == []
     assert without_secrets(f"uthorization://{text}")
     secrets.may_hold_in_json(text.encode())
+
+
+def test_the_addresses_that_are_notified_are_hidden_whole_and_in_parts(tmp_path, monkeypatch):
+    (tmp_path / ".env").write_text("NOTIFY='slack://T0K3Naaaa/T0K3Nbbbb, json://127.0.0.1:1/x'\n")
+    shown = without_secrets("slack://T0K3Naaaa/T0K3Nbbbb or T0K3Nbbbb at 127.0.0.1")
+    assert shown == "*** or *** at 127.0.0.1"
+    (tmp_path / ".env").unlink()
+    monkeypatch.setenv("NOTIFY", "ntfy://my-l0ng-topic")
+    assert without_secrets("to ntfy://my-l0ng-topic") == "to ***"

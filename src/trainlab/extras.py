@@ -29,6 +29,7 @@ _INSTALLED_BY = {  # a module, by what pip is to be told
     "python_multipart": "trainlab[serve]",
     "tokenizers": "trainlab[serve]",
     "uvicorn": "trainlab[serve]",
+    "apprise": "trainlab[notify]",
     "huggingface_hub": "huggingface-hub",
     "matplotlib": "matplotlib",
     "PIL": "pillow",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 HIDDEN = "***"
+OF_SERVICES = ("JUPYTER_TOKEN", "NOTIFY")  # variables that no run and no kernel inherits
 SHORTEST = 8  # characters
 _LONG = 16  # characters, of a line of a key, or of a user's name that is a token in truth
 _LARGEST = 1 << 20  # bytes of a `.env` that is looked at
@@ -46,7 +47,8 @@ _OF_TEXT = re.compile(  # tokens of a text, before 'token'
 )
 _UNCERTAIN = ("key", "keys", "token", "auth", "authorization", "bearer")
 _GIVEN_OUT = re.compile(r"(sk|pk|rk|hf|gh[opsu]|github_pat|glpat|xox[a-z]|pypi|AKIA|eyJ)[-_]?")
-_VARIABLE = re.compile(r"(?i)(key|token|secret|password|passwd)$")
+_VARIABLE = re.compile(r"(?i)(key|token|secret|password|passwd)$|^NOTIFY$")
+_ADDRESS = re.compile(r"[^\s,]+")
 
 _NAME_IN_JSON = re.compile(
     rb"""(?i)(?:keys?|token|secrets?|passwords?|passwd|passphrase|pwd|credentials?|auth|authorization|bearer)"""
@@ -125,6 +127,13 @@ def remember(values: Iterable[Any]) -> None:
     texts = (value for value in values if isinstance(value, str) and _tells(value))
     _told.update(value for value in texts if not (value.isalpha() and value.islower()))
     _lately.cache_clear()
+
+
+def of_address(text: str) -> list[str]:
+    """Return the addresses in a text, such as `NOTIFY`, and the parts of each that look like keys."""
+    whole = [each.strip("\"'") for each in _ADDRESS.findall(text)]
+    parts = [part for each in whole for part in re.split(r"[^\w-]+", each) if looks_like_key(part)]
+    return [each for each in whole + parts if _tells(each)]
 
 
 def named(value: Any, name: str = "") -> list[Any]:
@@ -254,6 +263,7 @@ def _known() -> tuple[str, ...]:
     """Return all secrets, and how JSON and addresses write them, the longest first."""
     values = {value for name, value in os.environ.items() if _names_secret(name) and _tells(value)}
     values |= {part for value in os.environ.values() for part in _passwords(value)}
+    values |= set(of_address(os.environ.get("NOTIFY", "")))
     values |= _in_file(paths.root() / ".env") | _told
     forms = {form for value in values for form in _forms(value)}
     return tuple(sorted(forms, key=len, reverse=True))
@@ -295,6 +305,7 @@ def _in_file(path: Path) -> set[str]:
         if _names_secret(name):
             bare = value.strip()
             found |= {bare, bare.partition(" #")[0].strip(), bare.strip("\"'")}
+            found |= set(of_address(value) if name.upper() == "NOTIFY" else ())
         found |= set(_passwords(value))
     return {value for value in found if _tells(value)}
 

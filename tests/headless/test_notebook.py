@@ -77,17 +77,19 @@ def test_a_foreign_notebook_is_executed_with_its_parameters_and_recorded(lab):
     lab.notebook(
         "foreign",
         "import os\nprint(learning_rate, epochs, seed, title, layers, quick)",
-        "print(os.getcwd(), os.environ.get('JUPYTER_TOKEN'))\n!which python; echo env:$VIRTUAL_ENV",
+        "print(os.getcwd(), *map(os.environ.get, ['JUPYTER_TOKEN', 'NOTIFY']))\n"
+        "!which python; echo env:$VIRTUAL_ENV",
         "print(get_ipython().history_manager.hist_file)\nimport tqdm.auto",
         "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()",
         parameters=PARAMETERS,
     )
+    lab.environment["NOTIFY"] = "ntfy://a-secret-topic"
     lab.environment["PATH"] = "/usr/local/bin:/usr/bin:/bin"  # no virtual environment is active
     done = lab.run("foreign", "learning_rate=3e-4", "layers=[4]", "quick=true", "--seed", "7")
     assert done.returncode == 0, done.stderr
     assert "cell 6/6" in done.stdout
     assert "0.0003 2 7 a = b [4] True\n" in lab.printed()
-    assert f"{lab.root / 'notebooks'} None\n" in lab.printed()
+    assert f"{lab.root / 'notebooks'} None None\n" in lab.printed()
     assert str(Path(sys.executable).parent / "python") in lab.printed(), "what `!pip` installs into"
     assert f"env:{sys.prefix}\r\n" in lab.printed(), "what other tools install into"
     assert ":memory:\n" in lab.printed(), "the user's history is what they typed"

@@ -214,6 +214,57 @@ def run_all(stack: Project, page: Page, name: str) -> Locator:
     return page.locator(".jp-Notebook .jp-CodeCell")
 
 
+def test_run_headless_saves_the_notebook_and_opens_its_form(stack: Project, page: Page) -> None:
+    file = stack.folder / "notebooks" / "Mine & yours.ipynb"
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    cell = nbformat.v4.new_code_cell("epochs = 1")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), file)
+    asked = []
+
+    def form(route: Route) -> None:
+        asked.append(nbformat.read(file, 4).cells[0].source)  # as the board finds it
+        route.fulfill(body="<title>the form</title>", content_type="text/html")
+
+    page.context.route("**/board/start?*", form)
+    notebook = "lab/workspaces/headless/tree/notebooks/Mine%20%26%20yours.ipynb?reset"
+    page.goto(f"{stack.jupyter}/{notebook}&token={stack.token}")
+    button = page.get_by_title("Run headless: choose settings, then it runs on without this browser")
+    button.wait_for()
+    typed = page.locator(".jp-Notebook .cm-content").first
+    typed.wait_for()
+    take_picture(page, "run-headless")
+    for number, click in enumerate(
+        (
+            button.click,
+            lambda: in_menu(page, "Run", "Run headless"),
+            lambda: in_palette(page, "Run headless"),
+        )
+    ):
+        typed.click()
+        page.keyboard.press("Control+a")
+        page.keyboard.type(f"epochs = {number}")
+        with page.context.expect_page() as opened:
+            click()
+        opened.value.wait_for_url("**/board/start?*")
+        address = urlsplit(opened.value.url)
+        assert address.query == "notebook=Mine%20%26%20yours.ipynb"
+        assert address.path == urlsplit(page.url).path.partition("lab/")[0] + "board/start"
+        assert opened.value.evaluate("window.opener") is None
+        opened.value.close()
+    assert asked == ["epochs = 0", "epochs = 1", "epochs = 2"]
+
+
+def in_menu(page: Page, menu: str, entry: str) -> None:
+    page.get_by_role("menuitem", name=menu, exact=True).click()
+    page.get_by_role("menuitem", name=entry, exact=True).click()
+
+
+def in_palette(page: Page, entry: str) -> None:
+    page.keyboard.press("Control+Shift+c")
+    page.keyboard.type(entry)
+    page.keyboard.press("Enter")
+
+
 def keep_inside(page: Page) -> list[str]:
     """Refuse every request of a page but those to this machine; return the list in which they gather."""
     refused: list[str] = []

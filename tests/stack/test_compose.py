@@ -229,6 +229,14 @@ def test_the_token_is_empty_unless_given(project):
     assert "JUPYTER_TOKEN" not in project["services"]["tensorboard"]["environment"]
 
 
+def test_whom_to_tell_is_known_to_jupyter_s_service_alone():
+    services = config(NOTIFY="ntfy://a-secret-topic", COMPOSE_PROFILES="head,serve,worker")["services"]
+    assert services["jupyter"]["environment"]["NOTIFY"] == "ntfy://a-secret-topic"
+    others = {name: each for name, each in services.items() if name != "jupyter"}
+    assert len(others) == 5
+    assert "a-secret-topic" not in json.dumps(others)
+
+
 def test_what_trackers_need_to_know_is_taken_from_the_environment_and_only_where_it_is_set(project):
     names = [name for name in project["services"]["jupyter"]["environment"] if name.startswith(TRACKER_NAMES)]
     assert {"WANDB_API_KEY", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN"} <= set(names)
@@ -318,7 +326,7 @@ def test_the_example_names_every_variable_and_holds_no_secret():
     for name in ("COMPOSE_FILE", "COMPOSE_PROJECT_NAME", "IMAGE_REGISTRY"):  # Compose's own, and make's
         example.pop(name)
     assert example == used
-    assert {example[name] for name in ("JUPYTER_TOKEN", "WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN")} == {""}
+    assert {example[name] for name in ("JUPYTER_TOKEN", "NOTIFY", "WANDB_API_KEY")} == {""}
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: str(path.relative_to(CHECKOUT)))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from project import CHECKOUT
+from waiting import until
 
 NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 DEADLINE = 60.0  # seconds
@@ -69,3 +70,34 @@ def test_a_stop_waits_for_a_long_step_and_for_a_save_that_has_begun(
         entry.kill()
     assert (tmp_path / "logs/news/run/checkpoints/step-00000002.ckpt").read_bytes() == b"weights"
     assert not list((tmp_path / "logs/news/run/checkpoints").glob(".*"))
+
+
+def test_whom_to_tell_is_told_to_the_watcher_and_not_to_the_server(tmp_path: Path) -> None:
+    if not can_unshare():
+        pytest.skip("no process namespace can be made here")
+    for name in ("logs", "data", "notebooks"):
+        (tmp_path / name).mkdir()
+    teller = '#!/bin/sh\ntrap "touch ended; exit" TERM\necho "$1 $NOTIFY" >told\nsleep 600 & wait\n'
+    for name, script in (
+        ("jupyter-lab", "#!/bin/sh\ncat /proc/$$/environ >environ\necho $$ >server\nexec sleep 600\n"),
+        ("trainlab", teller),
+    ):
+        (tmp_path / name).write_text(script)
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {
+        "TRAINLAB_ROOT": str(tmp_path),
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "NOTIFY": "ntfy://a-secret-topic",
+    }
+    command = ["bash", "-c", f"exec bash {CHECKOUT}/jupyter/entry jupyter-lab"]
+    entry = subprocess.Popen([*NAMESPACE, *command], cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
+    try:
+        until(lambda: (tmp_path / "told").exists() and (tmp_path / "server").exists(), "both")
+        inside = subprocess.check_output(["pgrep", "-P", str(entry.pid)], text=True).split()
+        os.kill(int(inside[0]), 15)
+        _, said = entry.communicate(timeout=DEADLINE)
+    finally:
+        entry.kill()
+    assert (tmp_path / "told").read_text() == "notify ntfy://a-secret-topic\n"
+    assert (tmp_path / "ended").exists(), "a stop ends it, too"
+    assert b"a-secret-topic" not in (tmp_path / "environ").read_bytes() + said

@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 import pytest
 
 import stoppable_notebook
+import trainlab
+from message_server import serving
 from project import Project, clean_environment, status_of
 from terminal import CTRL_C, in_terminal
 from waiting import until
@@ -219,3 +221,36 @@ def test_a_taken_port_is_named_and_nothing_is_started(local_project: Project) ->
     assert f"port {local_project.environment['TENSORBOARD_PORT']}" in done.stdout
     assert re.search(r"TENSORBOARD_PORT=\d+ make up", done.stdout)
     assert processes(local_project) == []
+
+
+def test_whom_env_names_is_told_of_a_run_and_no_other_process_knows_of_it(up: Project) -> None:
+    pytest.importorskip("apprise")
+    settings = up.folder / ".env"
+    before = settings.read_text()
+    with serving() as server:
+        settings.write_text(f"{before}NOTIFY='{server.address('T0pSecret99')}'\n")
+        try:
+            up.make("down")
+            up.make("up")
+            until((up.folder / "logs/.notify.json").exists, "it has looked")
+            with trainlab.Run("news", name="told", logs=up.folder / "logs", monitor=False):
+                pass
+            until(lambda: server.messages, "told")
+            knowing = [
+                (Path("/proc") / str(pid) / "cmdline").read_text().replace("\0", " ")
+                for pid in processes(up)
+                if b"T0pSecret99" in (Path("/proc") / str(pid) / "environ").read_bytes()
+            ]
+            (watcher,) = processes(up, "bin/trainlab notify")
+            os.kill(watcher, signal.SIGKILL)
+            until(lambda: processes(up, "bin/trainlab notify") not in ([], [watcher]), "it is started again")
+            said = "".join(path.read_text() for path in (up.folder / ".stack").glob("*.log"))
+        finally:
+            settings.write_text(before)
+            up.make("down")
+        assert not processes(up)
+        up.make("up")
+    assert "-told: finished" in server.messages[0]["message"]
+    assert len(knowing) == 2, knowing  # supervisord and the watcher
+    assert "T0pSecret99" not in said
+    assert not processes(up, "bin/trainlab notify"), "nobody to tell, nobody who watches"

@@ -105,9 +105,10 @@ def test_files_written_inside_belong_to_the_caller(stack):
         written.unlink()
 
 
-def test_kernels_and_terminals_inherit_the_key_of_a_tracker_and_not_the_token(stack):
+def test_kernels_and_terminals_inherit_the_key_of_a_tracker_and_neither_token_nor_whom_to_tell(stack):
     token = stack.drawn_token()
-    stack.up(JUPYTER_TOKEN="a-given-token", WANDB_API_KEY="a-given-key")
+    topic = "json://127.0.0.1:9/a-given-topic"
+    stack.up(JUPYTER_TOKEN="a-given-token", WANDB_API_KEY="a-given-key", NOTIFY=topic)
     try:
         environments = kernel_and_terminal(stack, "a-given-token")
         assert "a-given-" not in stack.compose("logs", "jupyter").stdout
@@ -116,7 +117,7 @@ def test_kernels_and_terminals_inherit_the_key_of_a_tracker_and_not_the_token(st
     for environment in environments:
         assert {"TRAINLAB_ROOT=/workspace", "WANDB_API_KEY=a-given-key"} <= set(environment)
         assert not any(line.startswith("MLFLOW_TRACKING_") for line in environment), "none was given"
-        assert not any("a-given-token" in line for line in environment)
+        assert not any("a-given-token" in line or "a-given-topic" in line for line in environment)
     assert stack.drawn_token() != token, "a token is drawn anew at each start"
 
 
@@ -215,7 +216,7 @@ def write_notebook(path: Path) -> None:
             "with trainlab.Run('foreign', {'steps': steps}) as run:\n"
             "    for step in range(steps):\n"
             "        run.log({'train/loss': 0.5 ** step}, step)\n"
-            "print('token:', 'none' if 'JUPYTER_TOKEN' not in os.environ else 'there')"
+            "print('token:', {'JUPYTER_TOKEN', 'NOTIFY'} & os.environ.keys() or 'none')"
         ),
     ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)

@@ -67,6 +67,8 @@ def examine() -> Iterator[Line]:
     if stack or util.find_spec("huggingface_hub"):
         yield hub()
     yield from versions(stack)
+    if addresses := _setting("NOTIFY", "") if stack else "":
+        yield notifying(addresses)
     if stack and _setting("HEAD_PASSWORD", ""):  # `make head` was here
         yield from doctor_sweeps.listening(_setting("HEAD_PORT", "5432"), "a database")
         yield from doctor_sweeps.listening(_setting("HEAD_STORE_PORT", "29400"), "a store of trainings")
@@ -258,6 +260,21 @@ def versions(stack: bool = True) -> Iterator[Line]:
         fix = "make build" if stack else f'pip install "{package}>={oldest}"'
         level = "ok" if Version(version) >= Version(oldest) else fault
         yield Line(package, level, version, f"at least {oldest}: {fix}")
+
+
+def notifying(text: str) -> Line:
+    """Say whom NOTIFY names, by kind alone, and whether what sends to them is there."""
+    from trainlab.notify import send
+
+    kinds = ", ".join(send.kind(each) for each in send.known(text))
+    if util.find_spec("apprise") is None:
+        return Line(
+            "notify",
+            "error",
+            f"{kinds}; Apprise is not installed",
+            'make build; or pip install "trainlab[notify]"',
+        )
+    return Line("notify", "ok", f"{kinds}; to try it: trainlab notify --test")
 
 
 def nvidia_gpus() -> list[tuple[str, str]] | None:

@@ -233,7 +233,7 @@ class Execution:
 
     def environment(self, *left_out: str, **more: str) -> dict[str, str]:
         """Return the code's environment: no token, and `!pip` is this Python's."""
-        kept = {k: v for k, v in os.environ.items() if k not in ("JUPYTER_TOKEN", *left_out)}
+        kept = {k: v for k, v in os.environ.items() if k not in (*secrets.OF_SERVICES, *left_out)}
         own = str(Path(sys.executable).parent)  # not resolved: in a virtual environment it is a link
         kept["PATH"] = os.pathsep.join([own, os.environ.get("PATH", os.defpath)])
         if sys.prefix != sys.base_prefix:

@@ -309,7 +309,7 @@ def start(
     comes to this process's own. Block PASSED_ON before: the worker lets them in once it can act on them.
     """
     place = place or Place()
-    known = {key: value for key, value in os.environ.items() if key != "JUPYTER_TOKEN"}
+    known = {key: value for key, value in os.environ.items() if key not in secrets.OF_SERVICES}
     with untrusted.appended(folder / place.log) as log:
         worker = subprocess.Popen(
             [sys.executable, "-m", place.module, str(folder), *arguments],
