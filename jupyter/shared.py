@@ -1,9 +1,9 @@
 """The entrance of a shared JupyterLab (`make up SHARE=lab.example.org`): HTTPS, one name, one password.
 
-It stands beside the door on loopback (door.py), and differs from it in how somebody gets in: by a cookie that
-the password buys. It listens on a socket in a folder that Caddy's container has, too; without Docker, on a port
-with TLS of its own. Who has no cookie reaches the page that asks for the password, and nothing else; the token
-opens nothing here.
+It stands beside the door on loopback (door.py), and differs from it in how somebody gets in: by a cookie
+that the password buys. It listens on a socket in a folder that Caddy's container has, too; without Docker, on
+a port with TLS of its own. Who has no cookie reaches the page that asks for the password, and nothing else;
+the token opens nothing here.
 """
 
 from __future__ import annotations
@@ -170,6 +170,8 @@ class Login(web.RequestHandler):
 class Entrance(Door):
     """The server at the socket or port of the entrance."""
 
+    headers = HSTS
+
     def initialize(self, app: Any, *, lab: Lab, **options: Any) -> None:
         """Set the door's limits; tornado calls this in the place of `__init__`."""
         super().initialize(app, **options)
@@ -188,7 +190,7 @@ class Caller(Visitor):
 
     def headers_received(self, start_line: RequestStartLine, headers: HTTPHeaders) -> Any:
         """Decide, by the name, the origin and the cookie."""
-        lab, context = self.door.lab, self.connection.context  # type: ignore[attr-defined]
+        lab, context = self.door.lab, self.connection.context
         if context.address_family == socket.AF_UNIX:  # Caddy: nobody else has the socket
             context.protocol = "https"
             context.remote_ip = headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
@@ -220,8 +222,8 @@ class Caller(Visitor):
         return self._answer(start_line, 403, "Forbidden", b"The page /login asks for the password.\n")
 
     def _to_login(self, start_line: RequestStartLine, headers: HTTPHeaders) -> Any:
-        self.connection.set_max_body_size(LOGIN_BODY)  # type: ignore[attr-defined]
-        self.connection.set_body_timeout(LOGIN_SECONDS)  # type: ignore[attr-defined]
+        self.connection.set_max_body_size(LOGIN_BODY)
+        self.connection.set_body_timeout(LOGIN_SECONDS)
         self.inside = self.door.lab.login.start_request(self.server_conn, self.connection)
         return self.inside.headers_received(start_line, headers)
 

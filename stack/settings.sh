@@ -47,6 +47,7 @@ write_settings() { # makes .env where there is none, then keeps its COMPOSE_FILE
     [[ $(compose_files "") != *override* ]] || echo "COMPOSE_FILE in .env has $(compose_files "")"
     read_env
   fi
+  keep_share
   [[ -r .env ]] || fail ".env cannot be read by $(id -un); its owner is $(owner_of .env). sudo chown $(id -un) .env"
   for name in JUPYTER_PORT TENSORBOARD_PORT; do
     [[ -z ${!name:-} || ${!name} == "$(in_file "$name")" ]] ||
@@ -111,7 +112,7 @@ processors() {
 compose_files() { # compose_files NOW: the list with or without the GPU's, with the user's override, which Compose
   # itself takes only where nothing sets COMPOSE_FILE; others kept
   local files=:${1:-docker-compose.yml}: name override=""
-  for name in docker-compose.{gpu,podman,podman.gpu}.yml; do files=${files/:$name:/:}; done
+  for name in docker-compose.{gpu,share,podman,podman.gpu}.yml; do files=${files/:$name:/:}; done
   for name in {,docker-}compose.override.{yml,yaml}; do
     if [[ ! -e $name ]]; then files=${files/:$name:/:}
     else override=${override:-$name}; fi
@@ -119,6 +120,7 @@ compose_files() { # compose_files NOW: the list with or without the GPU's, with 
   [[ -z $override || $files == *:$override:* ]] || files+=$override:
   files=${files#:}
   ((gpu)) && files+=docker-compose.gpu.yml:
+  shared && files+=docker-compose.share.yml:
   ((podman)) && files+=docker-compose.podman.yml:
   ((podman && gpu)) && files+=docker-compose.podman.gpu.yml
   echo "${files%:}"
