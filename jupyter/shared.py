@@ -230,10 +230,9 @@ class Caller(Visitor):
 
 def is_foreign(headers: HTTPHeaders, origin: str) -> bool:
     """Say whether a page of another origin has sent a request; programs, which name none, have not."""
-    return (
-        headers.get("Origin", origin).lower() != origin
-        or headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin")
-    )  # fmt: skip
+    if headers.get("Origin", origin).lower() != origin:
+        return True
+    return headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin")
 
 
 class SharedIdentity(PasswordIdentityProvider):
