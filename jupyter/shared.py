@@ -131,8 +131,11 @@ class Login(web.RequestHandler):
         self.clear_header("Server")
 
     def get(self) -> None:
-        """Show it."""
-        self.show("")
+        """Show it, to whom it can be of use."""
+        if self.lab.session(self.request.headers):
+            self.redirect(self.lab.inside(self.get_argument("next", "")), status=303)
+        else:
+            self.show("")
 
     async def post(self) -> None:
         """Let in who knows the password."""
@@ -200,6 +203,8 @@ class Caller(Visitor):
             return self._answer(start_line, 403, "Forbidden", b"This server goes by another name.\n")
         if not reads and is_foreign(headers, lab.origin):
             return self._answer(start_line, 403, "Forbidden", b"Another site has asked for this.\n")
+        if start_line.path.partition("?")[0] == "/login":
+            return self._to_login(start_line, headers)
         context.session = lab.session(headers)
         if context.session:
             return self._let_in(start_line, headers, reads)
@@ -214,8 +219,6 @@ class Caller(Visitor):
 
     def _keep_out(self, start_line: RequestStartLine, headers: HTTPHeaders, reads: bool) -> Any:
         path = start_line.path.partition("?")[0]
-        if path == "/login" and start_line.method in ("GET", "HEAD", "POST"):
-            return self._to_login(start_line, headers)
         if reads and not path.startswith("/api/"):
             query = urlencode({"next": start_line.path}, quote_via=quote)
             return self._answer(start_line, 303, "See Other", location=f"/login?{query}")

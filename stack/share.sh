@@ -63,6 +63,7 @@ password() { # asks for it, twice, and keeps its hash alone
   local first second hashed
   check_folders
   alone up write_settings
+  [[ $engine != docker ]] || open_folders
   read_secret first "Password for everybody who comes to the shared stack (12 characters or more): "
   ((${#first} >= 12)) || fail "it has ${#first} characters, and 12 are the least: whoever guesses it may do what you may. Nothing was changed."
   read_secret second "Once more: "

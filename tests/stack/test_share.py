@@ -1,4 +1,4 @@
-"""What `make up SHARE=NAME` and `make password` refuse and write, in front of engines that only seem there."""
+"""What `make up SHARE=NAME` and `make password` refuse and write, in front of engines that are none."""
 
 from __future__ import annotations
 

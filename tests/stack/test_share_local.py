@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 import ssl
 import stat
 import subprocess
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 NAME, PASSWORD = "lab.example.org", "correct horse battery"
+TRAINS = """
+import threading, time, trainlab
+def train():
+    with trainlab.Run("thread", monitor=False):
+        time.sleep({seconds})
+threading.Thread(target=train).start()
+print(1)
+"""
 IDLE = 6  # seconds after which a kernel is culled, in these tests
 
 
@@ -85,17 +94,12 @@ def test_neither_kernels_nor_logs_know_the_password_s_hash(shared, visitor):
 def test_jupyter_s_own_cookies_go_by_https_alone_and_to_its_own_path(visitor):
     base = visitor.enter(PASSWORD)
     given = [line for line in visitor.ask(f"{base}lab").cookies if not line.startswith("__Host-")]
-    given += (
-        Visitor(NAME, visitor.port, visitor.certificate, jar=only_session(visitor)).ask(f"{base}lab").cookies
-    )
+    visitor.jar = {name: value for name, value in visitor.jar.items() if name.startswith("__Host-")}
+    given += visitor.ask(f"{base}lab").cookies
     assert {line.partition("=")[0].partition("-")[0] for line in given} >= {"_xsrf", "username"}
     for line in given:
         assert {"Secure", "SameSite=Lax", f"Path={base}"} <= set(line.split("; "))
         assert "HttpOnly" in line or line.startswith("_xsrf"), "which JupyterLab's own script sends back"
-
-
-def only_session(visitor: Visitor) -> dict[str, str]:
-    return {name: value for name, value in visitor.jar.items() if name.startswith("__Host-")}
 
 
 def test_what_changes_something_needs_the_xsrf_token_too(visitor):
@@ -140,10 +144,7 @@ def test_a_kernel_that_computes_or_trains_is_kept_and_one_that_idles_is_not(visi
     base = visitor.enter(PASSWORD)
     visitor.execute(base, "print(1)")
     visitor.execute(base, f"import time\nprint(1, flush=True)\ntime.sleep({4 * IDLE})")
-    trains = (
-        "import threading, time, trainlab\ndef train():\n    with trainlab.Run('thread', monitor=False):\n"
-    )
-    trains += f"        time.sleep({4 * IDLE})\nthreading.Thread(target=train).start()\nprint(1)"
+    trains = TRAINS.format(seconds=4 * IDLE)
     visitor.execute(base, trains)
     kernels = lambda: re.findall('"execution_state": "(\\w+)"', visitor.ask(f"{base}api/kernels").text)  # noqa: E731
     assert "busy" in until(lambda: len(left := kernels()) == 2 and left, "two are left", 3 * IDLE)
@@ -175,4 +176,4 @@ def test_without_share_there_is_no_entrance_and_the_token_is_in_the_address_agai
     said = shared.make("up", "SHARE=", "SHARE_TLS=").stdout
     assert f"{shared.jupyter}/lab?token={shared.token}" in said
     with pytest.raises(OSError, match="refused"):
-        visitor.connect()
+        socket.create_connection(("127.0.0.1", visitor.port), timeout=5)

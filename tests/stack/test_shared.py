@@ -161,6 +161,12 @@ def test_a_cookie_that_was_not_given_here_opens_nothing(port, lab, cookie, made,
     assert call(port, f"{BASE}lab", Cookie=cookie)[0] == 303
 
 
+def test_who_is_in_is_led_on_by_the_page_and_may_log_in_again(port, cookie):
+    status, _, headers = call(port, "/login?next=/lab", Cookie=cookie)
+    assert (status, headers["Location"]) == (303, f"{BASE}lab")
+    assert log_in(port, Cookie=cookie)[0] == 303, "from a tab that was left open"
+
+
 def test_who_logs_out_is_out_with_every_copy_of_the_cookie(port, lab, cookie):
     session = lab.session(HTTPMessageOf(cookie))
     assert session

@@ -77,9 +77,7 @@ class Visitor:
 
     def log_in(self, password: str, **headers: str) -> Answer:
         form = {"Content_Type": "application/x-www-form-urlencoded", "Origin": f"https://{self.host}"}
-        return self.ask(
-            "/login", "POST", urlencode({"password": password, "next": "/lab"}), **form, **headers
-        )
+        return self.ask("/login", "POST", urlencode({"password": password, "next": "/lab"}), **form | headers)
 
     def enter(self, password: str) -> str:
         """Log in and open JupyterLab; return the path below which it lives."""
