@@ -208,7 +208,7 @@ class Caller(Visitor):
         context.session = lab.session(headers)
         if context.session:
             return self._let_in(start_line, headers, reads)
-        return self._keep_out(start_line, headers, reads)
+        return self._keep_out(start_line, reads)
 
     def _let_in(self, start_line: RequestStartLine, headers: HTTPHeaders, reads: bool) -> Any:
         below = self.door.lab.inside(start_line.path)
@@ -217,7 +217,7 @@ class Caller(Visitor):
             return self._answer(start_line, 302, "Found", location=below)
         return self._pass_on(start_line._replace(path=below), headers)
 
-    def _keep_out(self, start_line: RequestStartLine, headers: HTTPHeaders, reads: bool) -> Any:
+    def _keep_out(self, start_line: RequestStartLine, reads: bool) -> Any:
         path = start_line.path.partition("?")[0]
         if reads and not path.startswith("/api/"):
             query = urlencode({"next": start_line.path}, quote_via=quote)
