@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import ssl
 import subprocess
 import time
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import nbformat
 import pytest
 
 from project import CHECKOUT, Project, clean_environment, copy_checkout, own_image, own_images, status_of
@@ -19,6 +22,8 @@ from waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from playwright.sync_api import Page
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -279,3 +284,62 @@ def test_a_name_that_would_be_more_than_a_name_to_caddy_is_refused():
         command = ["docker", "run", "--rm", f"--env=SHARE={name}", own_image("share")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 2 and "is no name" in done.stderr
+
+
+@pytest.fixture
+def page(visitor: Visitor) -> Iterator[Page]:
+    """A browser that finds the name here; that the certificate is right is the business of other tests."""
+    from playwright.sync_api import sync_playwright
+
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    options = [
+        "--no-sandbox",
+        f"--host-resolver-rules=MAP {NAME} 127.0.0.1",
+        "--disable-background-networking",
+    ]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=options)
+        page = browser.new_page(ignore_https_errors=True, viewport={"width": 1200, "height": 800})
+        page.set_default_timeout(60_000)
+        yield page
+        browser.close()
+
+
+def take_picture(page: Page, name: str) -> None:
+    if folder := os.environ.get("TRAINLAB_SCREENSHOTS"):
+        page.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+@pytest.mark.browser
+def test_a_person_logs_in_where_they_wanted_to_go_runs_a_cell_and_logs_out(shared, visitor, page):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print(6 * 7)")])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, shared.folder / "notebooks/answer.ipynb")
+    page.goto(f"https://{visitor.host}/lab/tree/notebooks/answer.ipynb")
+    assert page.url.startswith(f"https://{visitor.host}/login?next=")
+    take_picture(page, "share-login")
+    page.get_by_label("password").fill("not this one")
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_text("This is not the password.").wait_for()
+    take_picture(page, "share-wrong")
+    with page.expect_websocket(lambda opened: "/channels" in opened.url) as kernel:
+        page.get_by_label("password").fill(PASSWORD)
+        page.keyboard.press("Enter")
+    assert kernel.value.url.startswith(f"wss://{visitor.host}/")
+    kernel.value.wait_for_event("framereceived", lambda frame: b"kernel_info_reply" in as_bytes(frame))
+    cell = page.locator(".jp-Notebook .jp-CodeCell").first
+    cell.locator(".cm-content").click()
+    page.keyboard.press("Shift+Enter")
+    cell.locator(".jp-OutputArea-output").get_by_text("42").wait_for()
+    take_picture(page, "share-jupyterlab")
+    for cookie in page.context.cookies():
+        assert cookie["secure"] and cookie["sameSite"] == "Lax"
+        assert cookie["httpOnly"] or cookie["name"] == "_xsrf"
+    assert page.evaluate("document.cookie.includes('trainlab')") is False
+    page.goto(f"https://{visitor.host}/logout")
+    page.goto(f"https://{visitor.host}/lab")
+    page.get_by_label("password").wait_for()
+
+
+def as_bytes(frame: str | bytes) -> bytes:
+    return frame.encode() if isinstance(frame, str) else frame
