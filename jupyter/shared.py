@@ -49,8 +49,9 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>JupyterLab
 input, button {{ font: inherit }}</style>
 <h1>JupyterLab</h1>
 <form method="post" action="/login"><input type="hidden" name="next" value="{next}">
-<input type="password" name="password" aria-label="password" autocomplete="current-password" required
-autofocus> <button>Log in</button></form>
+<label>Password
+<input type="password" name="password" autocomplete="current-password" required autofocus></label>
+<button>Log in</button></form>
 <p role="status">{words}</p></html>
 """
 
