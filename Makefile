@@ -1,7 +1,7 @@
 # The commands of the stack: `make` alone lists them. The work is done in stack/ (the choice of engine, .env,
 # Docker) and local/ (the same services without Docker). Variables set for make reach them as environment.
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs shell run runs stop demo build test clean sbom publish head unhead serve unserve sweep
+.PHONY: help up down status logs shell run runs stop demo build test clean sbom publish head unhead serve unserve sweep password
 -include develop/targets.mk
 
 help: ## list these targets
@@ -54,6 +54,9 @@ serve: ## answer over HTTP from runs: make serve RUN=last; exports what is not e
 
 unserve: ## stop that; models/ stays
 	@stack/verb unserve
+
+password: ## ask for the password of a shared stack: then make up SHARE=lab.example.org (docs/https.md)
+	@stack/verb password
 
 build: ## build the images, or install the packages
 	@stack/verb build

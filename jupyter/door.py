@@ -14,7 +14,7 @@ import ipaddress
 import json
 import re
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs
 
 from jupyter_server import __version__
@@ -59,6 +59,8 @@ def is_local(host: str) -> bool:
 
 class Door(HTTPServer):
     """Jupyter's HTTP server: `HTTPServer.configure(Door)` puts it in the place of tornado's own."""
+
+    headers: ClassVar[dict[str, str]] = {}  # besides, of what the door itself answers
 
     def initialize(self, app: Any, **options: Any) -> None:
         """Set limits that hold for a stranger; tornado calls this in the place of `__init__`."""
@@ -151,6 +153,7 @@ class Visitor(HTTPMessageDelegate):
                 "Referrer-Policy": "no-referrer",
                 "Cache-Control": "no-store",
             }
+            | self.door.headers
         )
         if location:
             headers["Location"] = location

@@ -14,6 +14,7 @@ from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelMana
 from tornado.httpserver import HTTPServer
 
 sys.path.append(str(Path(__file__).parent))
+import shared
 from door import Door, secret_path
 
 PATIENCE = 7.0  # seconds for the cell at work, beside a training's long step and the checkpoint behind it
@@ -41,18 +42,32 @@ class PatientKernels(AsyncMappingKernelManager):
 
     shutdown_kernel = _async_shutdown_kernel
 
+    async def cull_kernel_if_idle(self, kernel_id):
+        """Shut an idle kernel down (SHARE_CULL), but for one whose training goes on in a thread."""
+        if not runs_of(getattr(self._kernels[kernel_id].provisioner, "pid", None)):
+            await super().cull_kernel_if_idle(kernel_id)
+
 
 def patience(process, seconds, step):
     """Return what tells whether the time is over that a kernel's cell may take, with its `step` or not."""
     try:
-        from trainlab.run import grace, stopping
+        from trainlab.run import grace
 
-        runs = stopping.runs_of(process)
-        deadlines = [grace.Deadline(each, seconds + step * grace.for_step(each)) for each in runs]
+        deadlines = [grace.Deadline(each, seconds + step * grace.for_step(each)) for each in runs_of(process)]
     except Exception:  # src/ is the user's to edit: a server must stop all the same
         deadlines = []
     until = time.monotonic() + seconds
     return lambda: time.monotonic() > until and all(each.over() for each in deadlines)
+
+
+def runs_of(process):
+    """Return the folders of the runs that a kernel logs to."""
+    try:
+        from trainlab.run import stopping
+
+        return stopping.runs_of(process)
+    except Exception:  # as above
+        return []
 
 
 c = get_config()  # noqa: F821
@@ -97,3 +112,5 @@ c.ServerApp.terminado_settings = {"shell_command": [os.environ.get("SHELL") or "
 
 c.ServerApp.kernel_manager_class = PatientKernels
 c.KernelManager.shutdown_wait_time = 1.5  # seconds after that: kernels are gone before a stop's ten are over
+
+shared.settle(c, token)  # what `make up SHARE=NAME` asks for; nothing without

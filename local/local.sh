@@ -13,8 +13,10 @@ engine_build() {
 
 engine_up() {
   [[ -r /proc/self/environ ]] || fail "without Docker the stack needs Linux; start Docker here"
-  check_ports up jupyter tensorboard
-  unprivileged_ports jupyter tensorboard
+  local services=(jupyter tensorboard)
+  ! shared || services+=(share)
+  check_ports up "${services[@]}"
+  unprivileged_ports "${services[@]}"
   engine_build
   if engine_running; then
     wait_until_healthy leave_services
@@ -38,15 +40,60 @@ start_services() {
   NOTIFY=$(setting NOTIFY "")
   (umask 077 && mkdir -p .stack && port_of jupyter >.stack/jupyter.port && port_of tensorboard >.stack/tensorboard.port)
   chmod 700 .stack
+  rm -f .stack/share.{name,port}
+  if shared; then
+    make_certificate
+    setting SHARE "" >.stack/share.name
+    port_of share >.stack/share.port
+  fi
   echo "starting JupyterLab and TensorBoard ... (without Docker nothing limits their memory: JUPYTER_MEMORY is Docker's)"
   (
     export JUPYTER_TOKEN JUPYTER_PORT TENSORBOARD_PORT TENSORBOARD_MEMORY NOTIFY NOTIFIES=false
     [[ -z $NOTIFY ]] || NOTIFIES=true
     JUPYTER_PORT=$(port_of jupyter) TENSORBOARD_PORT=$(port_of tensorboard)
     TENSORBOARD_MEMORY=$(setting TENSORBOARD_MEMORY 2g)
+    if shared; then export_share; fi
     more_open_files
     in_stack .venv/bin/python -m supervisor.supervisord -c local/supervisord.conf
   ) >.stack/start.log 2>&1 </dev/null || { cat .stack/start.log >&2 && fail "supervisord did not start"; }
+}
+
+engine_shared_as() { if engine_running; then cat .stack/share.name 2>/dev/null || true; fi; }
+
+engine_check_share() {
+  [[ -z $(setting SHARE_ACME "") ]] ||
+    fail "SHARE_ACME needs Docker: JupyterLab itself asks no authority. SHARE_TLS names a certificate that you have. Nothing was started."
+  [[ -n $(setting SHARE_TLS "") ]] || command -v openssl >/dev/null ||
+    fail "openssl, which makes a certificate, is missing: sudo apt install openssl, or SHARE_TLS names one that you have. Nothing was started."
+}
+
+share_certificate() { setting SHARE_TLS "$stack/share"; } # the folder with server.crt and server.key
+
+export_share() { # exports what JupyterLab reads (jupyter/shared.py)
+  export SHARE SHARE_PORT SHARE_ADDRESS SHARE_CULL SHARE_PASSWORD_HASH SHARE_CERTIFICATE
+  SHARE=$(setting SHARE "") SHARE_PORT=$(port_of share) SHARE_ADDRESS=$(share_listen) SHARE_CULL=$(setting SHARE_CULL 12h)
+  SHARE_PASSWORD_HASH=$(setting SHARE_PASSWORD_HASH "") SHARE_CERTIFICATE=$(share_certificate)
+}
+
+share_listen() { setting SHARE_ADDRESS 0.0.0.0 | tr -d '[]'; }
+
+make_certificate() { # one that nobody has signed, for this name: where there is none, or it ends within a month
+  local folder=$stack/share name
+  name=$(setting SHARE "")
+  [[ -z $(setting SHARE_TLS "") ]] || return 0
+  if openssl x509 -in "$folder/server.crt" -noout -checkend 2592000 -checkhost "$name" 2>/dev/null | grep -q 'does match'
+  then return; fi
+  (umask 077 && mkdir -p "$folder")
+  # no authority (CA:FALSE): who trusts it trusts this name alone. 397 days are what browsers take
+  (umask 077 && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 397 -sha256 \
+    -keyout "$folder/server.key" -out "$folder/server.crt" -config <(printf '%s\n' '[req]' 'distinguished_name = name' \
+      'x509_extensions = extensions' 'prompt = no' '[name]' "CN = ${name:0:64}" '[extensions]' "subjectAltName = DNS:$name" \
+      'basicConstraints = critical,CA:FALSE' 'keyUsage = critical,digitalSignature' 'extendedKeyUsage = serverAuth')) 2>"$folder/log" ||
+    fail "openssl made no certificate for $name: $(tail -n 1 "$folder/log")"
+}
+
+engine_share_root() {
+  echo "made here, and signed by nobody: install .stack/share/server.crt where people browse (docs/https.md)"
 }
 
 more_open_files() { # as many as the containers have, where this machine allows it: an event file is held open each
@@ -108,6 +155,9 @@ service_healthy() { # service_healthy SERVICE: by the containers' own checks
   port=$(engine_port "$1")
   if [[ $1 == store ]]; then
     (exec 3<>"/dev/tcp/$(head_listen)/$port") 2>/dev/null
+    return
+  elif [[ $1 == share ]]; then
+    (exec 3<>"/dev/tcp/$(share_listen)/$port") 2>/dev/null
     return
   fi
   [[ $1 != head ]] || own=(HEAD_LISTEN="$(head_listen)" PATH="$(postgresql_programs):$PATH")
@@ -285,7 +335,7 @@ engine_down() {
   send TERM "$pids" # they end what they started, and take some seconds to write down how
   await_end "$seconds" || { send TERM "$(members)" && await_end 5; } || { send KILL "$(members)" && await_end 5; } ||
     fail "these processes do not end: $(members | tr '\n' ' ')"
-  rm -f .stack/{supervisord,head,serve}.pid .stack/*.port
+  rm -f .stack/{supervisord,head,serve}.pid .stack/*.port .stack/share.name
   echo "stopped: nothing of the stack runs any more"
 }
 

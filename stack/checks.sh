@@ -32,6 +32,8 @@ default_port() {
     HEAD_PORT) echo 5432 ;;
     SERVE_PORT) echo 8000 ;;
     HEAD_STORE_PORT) echo 29400 ;;
+    SHARE_PORT) echo 443 ;;
+    SHARE_HTTP_PORT) echo 80 ;;
   esac
 }
 
@@ -42,6 +44,7 @@ port_variable() {
     head) echo HEAD_PORT ;;
     serve) echo SERVE_PORT ;;
     store) echo HEAD_STORE_PORT ;;
+    share) echo SHARE_PORT ;;
   esac
 }
 

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # The engine with Docker: the services as containers. Defines engine_*; sourced by stack/verb.
 profiles=head,serve,worker${COMPOSE_PROFILES:+,$COMPOSE_PROFILES}
+unseen=(-u JUPYTER_TOKEN -u NOTIFY -u SHARE_PASSWORD_HASH) # env's words: what commands in a container are not to know
 if ((gpu)); then gib=20 size="about 7 GB"; else gib=6 size="2 GB"; fi
 
 image_of() { # image_of SERVICE
@@ -27,7 +28,7 @@ get_images() {
 get_image() { # get_image SERVICE SIZE: that of a service of a profile, pulled or built where it is not made from what lies here
   if [[ $(cat ".stack/built-$1" 2>/dev/null) == "$(image_inputs "$1")" ]] && docker image inspect "$(image_of "$1")" >/dev/null 2>&1
   then return; fi
-  if [[ $1 == head ]] || ! pull_images "$1"; then # Debian's package alone: built in half a minute, and in no registry
+  if [[ $1 =~ ^(head|share)$ ]] || ! pull_images "$1"; then # Debian's package alone: built in half a minute, and in no registry
     check_disk "$(engine_folder)" 1 "Building the image"
     quietly .stack/build.log "building the image of the service $1 (once; $2 on the disk)" build_image "$1" ||
       fail "the image was not built; what the build said last is above, all of it in .stack/build.log"
@@ -54,9 +55,10 @@ fetch_torch() { # torch's CPU wheel from where this machine's pip is told to loo
 
 engine_up() {
   local before
-  check_ports up jupyter tensorboard
+  if shared; then check_ports up share; else check_ports up jupyter tensorboard; fi
   open_folders
   built || get_images
+  ! shared || get_image share "0.1 GB"
   before=$(running_services)
   if ((podman)); then podman_up; else docker compose up --detach --wait; fi || give_up "$before"
 }
@@ -79,7 +81,7 @@ open_folders() { # started by root, the containers run as another user, who must
 give_up() { # give_up BEFORE: ends what this start has started, never a service that ran before it, and its trainings
   local service left=""
   docker compose logs --tail 20 2>&1 | sed "s/^\x1b\[2K//" >&2 # the escape clears a line, in a terminal
-  for service in jupyter tensorboard; do
+  for service in jupyter tensorboard share; do
     if grep -qx "$service" <<<"$1"; then left+="${left:+ and }$service"
     else docker compose rm --stop --force "$service" >/dev/null 2>&1 || true; fi
   done
@@ -103,6 +105,30 @@ engine_state() {
 
 all_profiles() { # all_profiles COMMAND...: Compose leaves a service of a profile out of what it does, else
   COMPOSE_PROFILES=$profiles docker compose "$@"
+}
+
+engine_shared_as() { # under which name the running stack is shared; nothing where it is not, or does not run
+  container_of jupyter '{{if .State.Running}}{{range .Config.Env}}{{println .}}{{end}}{{end}}' | sed -n 's/^SHARE=//p'
+}
+
+engine_check_share() {
+  local compose
+  ((!podman)) || fail "ENGINE=podman shares nothing: use Docker, or ENGINE=local. Nothing was started."
+  compose=$(docker compose version --short)
+  ! older "${compose#v}" "$minimum_compose_share" ||
+    fail "Compose ${compose#v} is older than $minimum_compose_share, which sharing needs. Update it, or use ENGINE=local. Nothing was started."
+}
+
+engine_share_root() { # copies the root certificate of Caddy's own authority to where it can be handed out
+  local root=.stack/share-root.crt
+  if docker compose exec --no-TTY share cat /var/lib/share/caddy/pki/authorities/local/root.crt >"$root.$$" 2>/dev/null </dev/null; then
+    mv "$root.$$" "$root"
+    give_away "$root"
+    echo "of its own authority: install $root where people browse (docs/https.md)"
+  else
+    rm -f "$root.$$"
+    echo "of its own authority, which is not there yet: \`make logs ARGS=share\`"
+  fi
 }
 
 engine_head_up() {
@@ -188,7 +214,7 @@ engine_logs() { # engine_logs [SERVICE]: goes on with what is added, in a termin
 engine_shell() {
   engine_running || fail "nothing runs; \`make up\` starts it"
   ask_for_terminal
-  exec docker compose exec "${terminal[@]}" jupyter env -u JUPYTER_TOKEN -u NOTIFY bash "$@"
+  exec docker compose exec "${terminal[@]}" jupyter env "${unseen[@]}" bash "$@"
 }
 
 engine_execute() { # engine_execute COMMAND...: in the running container, else in one of its own that goes away afterwards
@@ -197,7 +223,7 @@ engine_execute() { # engine_execute COMMAND...: in the running container, else i
   ask_for_terminal
   how+=("${terminal[@]}")
   if [[ $2 =~ ^(run|sweep)$ && ${terminal[0]} == --no-TTY ]]; then pass_signals_on "$@"
-  else docker compose "${how[@]}" jupyter env -u JUPYTER_TOKEN -u NOTIFY TRAINLAB_MAKE=1 "$@"; fi
+  else docker compose "${how[@]}" jupyter env "${unseen[@]}" TRAINLAB_MAKE=1 "$@"; fi
 }
 
 ask_for_terminal() { # sets terminal; not printed, because in $(...) standard output is a pipe
@@ -207,7 +233,7 @@ ask_for_terminal() { # sets terminal; not printed, because in $(...) standard ou
 pass_signals_on() { # pass_signals_on COMMAND...: where no terminal hands a Ctrl-C on to the container
   local client code mark=TRAINLAB_CALLER=$$.$RANDOM
   set -m # the client in a process group of its own, so that it lives to show how the run ends
-  docker compose "${how[@]}" jupyter env -u JUPYTER_TOKEN -u NOTIFY TRAINLAB_MAKE=1 "$mark" "$@" </dev/null &
+  docker compose "${how[@]}" jupyter env "${unseen[@]}" TRAINLAB_MAKE=1 "$mark" "$@" </dev/null &
   client=$!
   set +m
   # shellcheck disable=SC2064 # the mark of now
@@ -245,5 +271,6 @@ engine_down() {
 
 engine_clean() {
   all_profiles down --remove-orphans --volumes
-  docker image rm --force "trainlab-jupyter:$project-"{cpu,cuda} "trainlab-"{tensorboard,head,serve}":$project" 2>/dev/null || true
+  docker volume rm --force "${project}_share" "${project}_door" >/dev/null # where it is not shared now, but was
+  docker image rm --force "trainlab-jupyter:$project-"{cpu,cuda} "trainlab-"{tensorboard,head,serve,share}":$project" 2>/dev/null || true
 }

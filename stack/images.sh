@@ -9,7 +9,7 @@ image_inputs() { # image_inputs SERVICE: a digest of what its image is made from
   local file files=("$1") chosen=""
   while IFS= read -r file; do
     # a file of the user's counts where it says how to build; another mount, say, needs no other image
-    case $file in docker-compose.yml | docker-compose.gpu.yml) ;; *) grep -qs 'build:' "$file" || continue ;; esac
+    case $file in docker-compose.yml | docker-compose.gpu.yml) ;; docker-compose.share.yml) [[ $1 == share ]] || continue ;; *) grep -qs 'build:' "$file" || continue ;; esac
     files+=("$file")
   done < <(build_files | tr : '\n')
   if [[ $1 == jupyter ]]; then

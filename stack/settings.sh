@@ -111,7 +111,7 @@ processors() {
 compose_files() { # compose_files NOW: the list with or without the GPU's, with the user's override, which Compose
   # itself takes only where nothing sets COMPOSE_FILE; others kept
   local files=:${1:-docker-compose.yml}: name override=""
-  for name in docker-compose.{gpu,podman,podman.gpu}.yml; do files=${files/:$name:/:}; done
+  for name in docker-compose.{gpu,share,podman,podman.gpu}.yml; do files=${files/:$name:/:}; done
   for name in {,docker-}compose.override.{yml,yaml}; do
     if [[ ! -e $name ]]; then files=${files/:$name:/:}
     else override=${override:-$name}; fi
@@ -119,6 +119,7 @@ compose_files() { # compose_files NOW: the list with or without the GPU's, with 
   [[ -z $override || $files == *:$override:* ]] || files+=$override:
   files=${files#:}
   ((gpu)) && files+=docker-compose.gpu.yml:
+  shared && files+=docker-compose.share.yml:
   ((podman)) && files+=docker-compose.podman.yml:
   ((podman && gpu)) && files+=docker-compose.podman.gpu.yml
   echo "${files%:}"

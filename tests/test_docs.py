@@ -38,6 +38,8 @@ RUN_ELSEWHERE = {
     "make down": "it would stop the services that the later commands need",
     "make serve RUN=last": "tests/stack/test_serve.py runs it on both engines",
     "make unserve": "the same",
+    "make password": "asks somebody at a terminal; tests/stack/test_share_local.py types it",
+    "make up SHARE=lab.example.org": "needs that password; tests/stack/test_share_containers.py has one",
     "trainlab serve RUN": "it would serve on; tests/cli/test_serve.py starts it",
     "trainlab stop RUN": "needs a run that trains; tests/run/test_stopping.py has one",
     "make stop RUN=last": "needs a run that trains; tests/stack/test_make.py has one",

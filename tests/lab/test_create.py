@@ -51,6 +51,7 @@ def test_a_lab_holds_the_files_of_this_project_byte_for_byte(tmp_path: Path) -> 
         "logs/.gitignore",
         "models/.gitignore",
         "serve/Dockerfile",
+        "share/Caddyfile",
     } <= files.keys()
     for name, path in files.items():
         copy = made.folder / name
@@ -71,6 +72,7 @@ def test_every_file_of_the_stack_that_git_tracks_goes_into_a_lab() -> None:
             "tensorboard",
             "local",
             "serve",
+            "share",
             "stack",
         ],
         cwd=CHECKOUT,

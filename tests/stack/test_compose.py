@@ -74,6 +74,32 @@ def test_ports_are_published_on_loopback_only(service):
     assert {port["host_ip"] for port in service.get("ports", [])} <= {"127.0.0.1"}
 
 
+@pytest.fixture(scope="module")
+def shared() -> dict[str, Any]:
+    return config("docker-compose.yml", "docker-compose.share.yml", SHARE="lab.example.org")
+
+
+def test_shared_the_door_alone_is_published_and_is_as_hardened_as_the_others(shared, project):
+    assert set(shared["services"]) == {*SERVICES, "share"}
+    door = shared["services"]["share"]
+    assert [(port["published"], port["target"]) for port in door["ports"]] == [("443", 8443), ("80", 8080)]
+    assert not any("ports" in shared["services"][name] for name in SERVICES)
+    hardening = ("user", "read_only", "cap_drop", "security_opt", "init", "restart", "logging", "pull_policy")
+    for name in (*hardening, "healthcheck", "stop_grace_period"):
+        assert door[name] == project["services"]["tensorboard"][name], name
+    assert not PRIVILEGES & set(door) and 0 < door["pids_limit"] <= 4096
+    assert {mount["target"] for mount in door["volumes"]} == {"/run/door", "/var/lib/share", "/tls"}
+    assert not set(door["networks"]) & set(shared["services"]["tensorboard"]["networks"])
+
+
+def test_sharing_changes_of_jupyterlab_its_port_its_settings_and_nothing_else(shared, project):
+    before, after = project["services"]["jupyter"], shared["services"]["jupyter"]
+    differ = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    assert differ == {"ports", "command", "environment", "volumes"}
+    assert before["environment"].items() <= after["environment"].items()
+    assert "--ip=127.0.0.1" in after["command"]
+
+
 def test_ports_can_be_chosen():
     services = config(JUPYTER_PORT="9001", TENSORBOARD_PORT="9002")["services"]
     assert [services[name]["ports"][0]["published"] for name in SERVICES] == ["9001", "9002"]

@@ -29,6 +29,7 @@ FOREIGN = (
     "JUPYTER_",
     "TENSORBOARD_",
     "SERVE_",
+    "SHARE",
     "TRAINLAB_",
     "TRACKERS",
     "TORCH_",
