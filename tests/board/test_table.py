@@ -16,7 +16,7 @@ GIT = {"commit": "c" * 40, "dirty": False}
 
 @pytest.fixture
 def logs(tmp_path):
-    """Three seeds of a setting; a run that failed, one on other data, one of a sweep, one that only looked."""
+    """Three seeds of a setting; a run that failed, one on other data, one of a sweep, one that looked."""
     for number, loss in enumerate((0.3, 0.1, 0.2)):
         add(
             tmp_path,
