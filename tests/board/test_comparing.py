@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from html import unescape
 
@@ -9,7 +10,7 @@ from fastapi.testclient import TestClient
 
 import trainlab
 from compared_runs import record, record_foreign
-from runs_folder import make
+from runs_folder import make, points
 from trainlab.board.app import application
 
 
@@ -185,3 +186,14 @@ def test_pictures_that_runs_have_logged_stand_side_by_side(tmp_path):
     assert len(addresses) == 2
     assert "step 3" in page
     assert client.get(unescape(addresses[0])).headers["content-type"] == "image/png"
+
+
+def test_a_run_whose_name_is_no_text_hides_no_other(tmp_path):
+    made = make(tmp_path, "news/a", last=points(val_loss=1.0), metrics=["val\ud800", "val/loss"])
+    make(tmp_path, "news/b", last=points(val_loss=2.0))
+    os.rename(made, os.fsencode(made.parent) + b"/caf\xe9")  # noqa: PTH104 - no Path has such a name
+    client = TestClient(application(tmp_path))
+    page = client.get("/compare").text
+    assert "caf?" in page
+    assert client.get("/compare/curves.csv").status_code == 200
+    assert client.get("/run/news/caf?".replace("?", "%3F")).status_code == 200

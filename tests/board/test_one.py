@@ -196,3 +196,12 @@ def test_tensorboard_stands_behind_the_door_that_the_board_stands_behind(monkeyp
     monkeypatch.setenv("TENSORBOARD_PORT", "off")
     assert not one.tensorboard("/token", "news/a")
     assert one.tensorboard("/board", "news/a").startswith("/tensorboard/?")
+
+
+def test_letters_that_are_none_hide_no_run(client, tmp_path):
+    folder = make(tmp_path, "news/a", tags=["x"], last=points(val_loss=1.0))
+    text = (folder / "run.json").read_text()
+    text = text.replace('"note": ""', '"note": "\\ud800"').replace('"x"', '"\\ud800"')
+    (folder / "run.json").write_text(text.replace("val/loss", "val/\\ud800"))
+    assert client.get("/run/news/a").status_code == 200
+    assert client.get("/compare").status_code == 200

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from html import unescape
+from types import SimpleNamespace
 
 import pytest
 from fastapi.testclient import TestClient
@@ -16,7 +17,7 @@ GIT = {"commit": "c" * 40, "dirty": False}
 
 @pytest.fixture
 def logs(tmp_path):
-    """Three seeds of a setting; runs that failed, on other data, of a sweep, and that only looked."""
+    """Three seeds of a setting; a run that failed, one on other data, one of a sweep, one that looked."""
     for number, loss in enumerate((0.3, 0.1, 0.2)):
         add(
             tmp_path,
@@ -200,6 +201,14 @@ def test_nothing_is_sent_again_until_something_has_changed(board, logs):
     assert runs(moved.text)[0] == "news/s0"
     assert board.get("/table?by=sweep", headers=seen).status_code == 200  # another choice is another table
     assert "<html" not in moved.text
+
+
+def test_the_table_is_drawn_once_for_all_who_look_at_the_same(board, monkeypatch):
+    monkeypatch.setattr(live, "PAUSE", 1000.0)
+    monkeypatch.setattr(table, "time", SimpleNamespace(time=lambda: 0.0))  # no minute ends in between
+    first = board.get("/table?sort=val/loss")
+    monkeypatch.setattr(table, "_values", None)
+    assert board.get("/table?sort=val/loss").text == first.text
 
 
 def test_the_page_names_what_it_shows_so_that_the_first_refresh_brings_nothing(board):

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
 
+from trainlab.cleaning import printable
 from trainlab.errors import UserError
 from trainlab.run import images
 from trainlab.runs import columns, display
@@ -63,7 +64,9 @@ class Choice(BaseModel):
         """Return the choice as an address's query, with some parts of it changed."""
         known = self.model_copy(update=changed).model_dump(mode="json", exclude_defaults=True)
         return urlencode(
-            {key: str(each) if isinstance(each, bool) else each for key, each in known.items()}, True
+            {key: str(each) if isinstance(each, bool) else each for key, each in known.items()},
+            True,
+            errors="replace",
         )
 
 
@@ -77,9 +80,14 @@ class Asked(BaseModel):
     smooth: Annotated[float, Field(ge=0, lt=1)] = 0.6
 
 
+def known_by(rows: Sequence[Row]) -> dict[str, Row]:
+    """Return runs by label; by what can be written of it where the folder's name is no text."""
+    return {**{printable(row.label): row for row in rows}, **{row.label: row for row in rows}}
+
+
 def labelled(rows: Sequence[Row], label: str) -> Row:
     """Return the run that has a label, 'experiment/run'; raise UserError where there is none any more."""
-    found = next((row for row in rows if row.label == label), None)
+    found = known_by(rows).get(label)
     if found is None:
         raise UserError(f"There is no run {label!r}. It may be in the trash, or have another name by now.")
     return found
@@ -108,19 +116,25 @@ def router(board: Board) -> APIRouter:
         compared = choice.compared(board.live.rows())
         lines = panels.lines_of(compared, choice.seeds)
         names = panels.names_of(lines)
-        pictures = {row.label: pictures_of(row) for row in compared.drawn}
+        pictures = {printable(row.label): pictures_of(row) for row in compared.drawn}
         every = list(dict.fromkeys(name for own in pictures.values() for name in own))
         numbers = [str(number) for number, line in enumerate(lines) for _ in line]
         known = {tag for row in compared.rows for tag in row.last}
-        data = {"run": [row.label for line in lines for row in line], "line": numbers, "tag": compared.tags}
+        data = {
+            "run": [printable(row.label) for line in lines for row in line],
+            "line": numbers,
+            "tag": compared.tags,
+        }
         return board.page(
             request,
             "compare.html",
             choice=choice,
             compared=compared,
             layout=layout(names, compared.tags),
-            data=urlencode({**data, "x": choice.x.value, "smooth": choice.smooth}, True),
-            links=[line[0].label if len(line) == 1 else "" for line in lines] if len(lines) > 1 else [],
+            data=urlencode({**data, "x": choice.x.value, "smooth": choice.smooth}, True, errors="replace"),
+            links=[printable(line[0].label) if len(line) == 1 else "" for line in lines]
+            if len(lines) > 1
+            else [],
             table=display.whole(compared.drawn) if compared.drawn else [],
             apart=report.as_columns(compared.differences()),
             reason=importance.missing(compared.comparable, compared.metric),
@@ -138,7 +152,7 @@ def router(board: Board) -> APIRouter:
         from trainlab.runs.compare.comparison import MOST_CURVES
         from trainlab.runs.compare.panels import drawn
 
-        known = {row.label: row for row in board.live.rows()}
+        known = known_by(board.live.rows())
         lines: dict[int, list[Row]] = {}
         for place, label in zip(asked.line or range(len(asked.run)), asked.run, strict=False):
             lines.setdefault(place, []).extend([known[label]] if label in known else [])

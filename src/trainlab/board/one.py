@@ -64,8 +64,12 @@ def router(board: Board) -> APIRouter:
             {
                 "title": title,
                 "layout": layout([row.run], chosen[:MOST_TAGS]),
-                "data": urlencode({"run": label, "tag": chosen[:MOST_TAGS], "smooth": smooth}, True),
-                "files": urlencode({"run": label, "tags": columns.join(chosen[:MOST_TAGS])}),
+                "data": urlencode(
+                    {"run": label, "tag": chosen[:MOST_TAGS], "smooth": smooth}, True, errors="replace"
+                ),
+                "files": urlencode(
+                    {"run": label, "tags": columns.join(chosen[:MOST_TAGS])}, errors="replace"
+                ),
                 "more": len(chosen[MOST_TAGS:]),
             }
             for title, chosen, smooth in (("Curves", tags, SMOOTH), ("Load of the machine", load, "0"))

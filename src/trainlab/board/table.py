@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from fastapi import APIRouter, Form, Query, Request, Response
@@ -22,10 +22,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from trainlab.board import pages
 from trainlab.errors import UserError
 from trainlab.run import remarks
-from trainlab.runs import columns, display, folding, query, ranking
+from trainlab.runs import columns, display, folding, grouping, query, ranking
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from trainlab.board.pages import Board
     from trainlab.runs.listing import Row
@@ -39,7 +39,7 @@ GROUPS = {
     "settings": "by settings, seeds folded",
 }
 COOKIE, KEPT = "columns", 365 * 86400  # seconds
-FIXED = ("run", "status", "tags", "note", "reason", "folder")  # shown in every table, or in none
+ALWAYS = ("run", "status", "tags", "note")  # shown in every table; the reason stands below the status
 MOST_SETTINGS, MOST_METRICS = 8, 6  # of the columns that nobody has chosen
 TITLES = {"started": "age", "seconds": "duration"}
 MOST_MEMBERS = 30  # runs of a fold that stand below it
@@ -53,7 +53,7 @@ class Choice(BaseModel):
 
     where: str = ""
     sort: str = ""
-    by: Literal["", "experiment", "sweep", "data", "settings"] = ""
+    by: grouping.By = ""
     all: bool = False
     columns: str | None = None
     page: int = Field(1, ge=1, le=10**6)
@@ -71,6 +71,7 @@ class View:
     remarks: list[str] = field(default_factory=list)
     looks: int = 0  # left out
     sizes: Counter[str] = field(default_factory=Counter)  # of the groups
+    drawn: tuple[Any, Any] = None, b""  # the newest table as HTML, with what it was asked by
 
 
 def router(board: Board) -> APIRouter:
@@ -106,10 +107,13 @@ def router(board: Board) -> APIRouter:
         seen, found = viewed(request, choice)
         if request.headers.get("x-seen") == seen:
             return Response(status_code=204)
-        values = _values(request, found, choice) | {"error": "", "editing": ""}
-        response = board.page(request, "runs_table.html", logs=board.logs, **values)
-        response.headers["x-seen"] = seen
-        return response
+        key = request.scope.get("root_path"), request.url.query, seen
+        asked, drawn = found.drawn
+        if asked != key:  # once for all who look at the same
+            values = _values(request, found, choice) | {"error": "", "editing": ""}
+            drawn = board.page(request, "runs_table.html", logs=board.logs, **values).body
+            found.drawn = key, drawn
+        return Response(drawn, media_type="text/html", headers={"x-seen": seen})
 
     @routes.get("/columns")
     def keep(
@@ -153,7 +157,7 @@ def view(rows: Sequence[Row], choice: Choice, kept: str = "") -> View:
     if choice.by == "settings":
         folds = folding.fold(left)
         found.remarks, left = [folding.remark(folds, rows)], [*folds]
-    found.known = [name for name in columns.known(left) if name not in FIXED]
+    found.known = [name for name in columns.known(left) if name not in (*ALWAYS, "reason", "folder")]
     if choice.sort and left:
         found.sorted_by = columns.resolve(choice.sort, left)
         found.rises = columns.rises(left, found.sorted_by)
@@ -161,11 +165,12 @@ def view(rows: Sequence[Row], choice: Choice, kept: str = "") -> View:
         if tag := columns.metric_of(found.sorted_by):
             found.remarks.append(ranking.remark(left, tag))
     if left and choice.columns:
-        found.columns = [columns.resolve(name, left) for name in columns.split(choice.columns)]
+        named = (columns.resolve(name, left) for name in columns.split(choice.columns))
+        found.columns = [name for name in named if name not in ALWAYS]
     elif choice.columns is None:  # of what was kept, no run may have some any more
         found.columns = [name for name in columns.split(kept) if name in found.known]
     found.columns = found.columns or _defaults(left, choice.by)
-    found.rows = list(_placed(left, choice.by, found.sorted_by))
+    found.rows = list(grouping.titled(left, choice.by, found.sorted_by))
     found.sizes = Counter(title for title, _ in found.rows)
     return found
 
@@ -179,27 +184,6 @@ def _defaults(rows: Sequence[Row], by: str) -> list[str]:
     best = [f"{'best' if any(tag in row.best for row in rows) else 'last'}.{tag}" for tag in metrics]
     experiment = ["experiment"] if by != "experiment" and len({row.experiment for row in rows}) > 1 else []
     return [*experiment, *counted, *facts, *settings, *best, "started", "seconds"]
-
-
-def _placed(rows: Sequence[Row], by: str, column: str) -> Iterable[tuple[str, Row]]:
-    """Yield each row with its group's title; where metrics are ranked, other data and splits stand apart."""
-    kinds: dict[str, list[Row]] = {}
-    for row in rows:
-        kind = (getattr(row, by) or f"no {by}") if by in ("experiment", "sweep") else ""
-        kinds.setdefault(kind, []).append(row)
-    ranked = bool(columns.metric_of(column))
-    if not ranked and by != "data":
-        yield from ((kind, row) for kind, own in kinds.items() for row in own)
-        return
-    having = [row for row in rows if not ranked or columns.value(row, column) is not None]
-    grounds = ranking.groups(having)
-    places = {id(row): number for number, ground in enumerate(grounds) for row in ground}
-    names = ranking.names(grounds) if len(grounds) > 1 or by == "data" else [""] * len(grounds)
-    for kind, own in kinds.items():
-        for row in sorted(own, key=lambda row: places.get(id(row), len(names))):
-            place = places.get(id(row))
-            name = f"without {columns.metric_of(column)}" if place is None else names[place]
-            yield " · ".join(filter(None, [kind, name])), row
 
 
 def _values(request: Request, found: View, choice: Choice) -> dict[str, Any]:

@@ -92,10 +92,10 @@ def file(compared: Comparison, seeds: bool, kind: str, form: str, log: bool = Fa
     elif kind == "parallel":
         settings = [f"config.{each}" for each in columns.differing(rows)]
         shown = ["experiment", "run", *settings, f"best.{metric}"] if rows else None
-        return frames.csv_text(rows, shown).encode()
+        return frames.csv_text(rows, shown).encode(errors="replace")
     else:
         frame = importance.table(rows, metric)
     if form != "csv":
         return picture.image(form)
     texts = {name: frame[name].map(cleaning.sheet) for name in ("run", "tag", "setting") if name in frame}
-    return frame.assign(**texts).to_csv(index=False, lineterminator="\n").encode()
+    return frame.assign(**texts).to_csv(index=False, lineterminator="\n").encode(errors="replace")
