@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from trainlab.web.limits import PATIENCE
+
 if TYPE_CHECKING:
     import socket
 
     from trainlab.web.limits import Limits
 
 HEAD = 10  # seconds for a request's first lines; so long, too, may a connection lie idle
-DRAIN = 30  # seconds in which each part of an answer has to be taken, the last one too
+DRAIN = PATIENCE  # seconds in which each part of an answer has to be taken, the last one too
 CONNECTIONS = 512  # that wait for a request; one more closes the one that waits for the longest
 LAST = 0.5  # seconds, at the end, in which connections that are open may still ask
 GRACE = 8  # seconds in which accepted requests are answered then; both together below the 10 of `docker stop`

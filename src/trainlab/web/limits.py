@@ -27,6 +27,7 @@ BODIES = 64 * MIB  # of all requests that are being read; more end the one that 
 READING = 256  # requests that are being read; one more ends the one that is read for the longest
 WAITING = 64  # requests that wait or are worked at; one more is asked to come again
 PATIENCE = 30  # seconds for a request's body, and for each part of an answer to be taken
+CHARSETS = ("utf-8", "us-ascii", "iso-8859-1")  # of forms; Python knows more, some of which are no charsets
 OPEN = ("/health", "/ready")  # what says no more than that it serves, and has to say it under load
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; "
@@ -127,6 +128,9 @@ class Limits:
         )
         if scope["method"] not in ("GET", "HEAD") and not own:
             raise RefusedError(403, "A page of another site asked for this.")
+        charset = re.search(r"charset\s*=\s*\"?([^\s;\"]*)", headers.get("content-type", ""), re.IGNORECASE)
+        if charset and charset[1].lower() not in CHARSETS:
+            raise RefusedError(415, "Text is understood in utf-8 alone.")
         if self._token and scope["path"] not in OPEN and not self._knows(headers.get("authorization", "")):
             raise RefusedError(
                 401,
