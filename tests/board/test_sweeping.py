@@ -6,6 +6,9 @@ import importlib.util
 
 import pytest
 
+pytest.importorskip("fastapi")
+pytest.importorskip("optuna")
+
 from acting import HTMX, SCRIPT, Browser, marked
 from swept import definition, trial
 from trainlab import extras
