@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+pytest.importorskip("fastapi")
+
 from acting import HTMX, SCRIPT, Browser
 from runs_folder import content, make, points
 from trainlab import ending

@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+pytest.importorskip("fastapi")
+
 from acting import SCRIPT, Browser, marked
 from runs_folder import make
 

@@ -6,6 +6,9 @@ import importlib.util
 
 import pytest
 
+pytest.importorskip("fastapi")
+pytest.importorskip("optuna")
+
 from acting import HTMX, SCRIPT, Browser, marked
 from swept import definition, trial
 from trainlab import extras
@@ -106,6 +109,17 @@ def test_settings_that_are_none_and_a_form_without_any_are_told_above_the_fields
         assert answer.status_code == 422
         assert said in answer.text
     assert not (logs / ".sweeps").exists()
+
+
+def test_a_sweep_that_is_stopped_saves_and_its_trials_wait(here, logs, browser):
+    fields = {"of_slope": "1,2", "of_hold": "True", "goal": "val/loss", "name": "slopes"}
+    assert browser.send("sweep", HTMX, program="tiny.py", **fields).status_code == 204
+    until(lambda: list(logs.glob("tiny/*/checkpoints/*.ckpt")), "a checkpoint")
+    until(lambda: 'action="/do/sweep-stop"' in browser.get("/sweep/slopes"), "the button on its page")
+    assert "The sweep slopes has stopped; its trials wait" in browser.told("sweep-stop", sweep="slopes")
+    assert not lock.taken(logs / ".sweeps" / "slopes", LEADER)
+    until(lambda: "0 of 2 done; 2 waiting" in browser.get("/sweep/slopes"), "the page's next look")
+    assert 'action="/do/sweep-stop"' not in browser.get("/sweep/slopes")
 
 
 def test_a_sweep_that_nobody_leads_can_t_be_stopped_and_one_that_is_led_elsewhere_not_from_here(

@@ -88,7 +88,7 @@ def redirected(request: Request, path: str) -> Response:
 
 def toasted(sentence: str) -> Response:
     """Return what lets the page at hand show a sentence (static/board.js), and changes nothing else."""
-    told = json.dumps({"told": printable(sentence[:LONGEST])})
+    told = json.dumps({"told": printable(" ".join(sentence.split())[:LONGEST])})
     return Response(status_code=204, headers={"HX-Trigger": told})
 
 
