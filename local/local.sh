@@ -4,6 +4,7 @@
 # that is how `make down` finds it again, even a run that left its terminal or a kernel that lost its server.
 stack=$PWD/.stack
 patience=60 # seconds for the services to become healthy
+tensorboard_socket=.stack/tensorboard.sock # where it has no port; relative, for a socket's path may have 107 characters
 # shellcheck source=jupyter/grace
 source jupyter/grace
 
@@ -27,7 +28,7 @@ engine_up() {
 unprivileged_ports() { # unprivileged_ports SERVICE...: a port below 1024 is root's
   local service
   for service; do
-    ((EUID == 0 || $(port_of "$service") >= 1024)) ||
+    ((EUID == 0)) || has_no_port "$service" || (($(port_of "$service") >= 1024)) ||
       fail "$(port_variable "$service")=$(port_of "$service"): only root may use a port below 1024"
   done
 }
@@ -39,9 +40,12 @@ start_services() {
   chmod 700 .stack
   echo "starting JupyterLab and TensorBoard ... (without Docker nothing limits their memory: JUPYTER_MEMORY is Docker's)"
   (
-    export JUPYTER_TOKEN JUPYTER_PORT TENSORBOARD_PORT TENSORBOARD_MEMORY
+    export JUPYTER_TOKEN JUPYTER_PORT TENSORBOARD_PORT TENSORBOARD_AT TENSORBOARD_MEMORY SERVE_AT SERVE_TOKEN
     JUPYTER_PORT=$(port_of jupyter) TENSORBOARD_PORT=$(port_of tensorboard)
-    TENSORBOARD_MEMORY=$(setting TENSORBOARD_MEMORY 2g)
+    TENSORBOARD_AT=127.0.0.1:$TENSORBOARD_PORT TENSORBOARD_MEMORY=$(setting TENSORBOARD_MEMORY 2g)
+    ! has_no_port tensorboard || TENSORBOARD_AT=$tensorboard_socket
+    # shellcheck disable=SC2030
+    SERVE_AT=127.0.0.1:$(port_of serve) SERVE_TOKEN=$(setting SERVE_TOKEN "")
     more_open_files
     in_stack .venv/bin/python -m supervisor.supervisord -c local/supervisord.conf
   ) >.stack/start.log 2>&1 </dev/null || { cat .stack/start.log >&2 && fail "supervisord did not start"; }
@@ -106,6 +110,15 @@ service_healthy() { # service_healthy SERVICE: by the containers' own checks
   port=$(engine_port "$1")
   if [[ $1 == store ]]; then
     (exec 3<>"/dev/tcp/$(head_listen)/$port") 2>/dev/null
+    return
+  fi
+  if [[ $1.$port == tensorboard.off ]]; then # bash speaks with no Unix socket
+    .venv/bin/python -c 'import socket, sys
+with socket.socket(socket.AF_UNIX) as asked:
+    asked.settimeout(4)
+    asked.connect(sys.argv[1])
+    asked.sendall(b"GET /data/environment HTTP/1.0\r\nHost: localhost\r\n\r\n")
+    sys.exit(b" 200 " not in asked.recv(64))' "$tensorboard_socket" 2>/dev/null
     return
   fi
   [[ $1 != head ]] || own=(HEAD_LISTEN="$(head_listen)" PATH="$(postgresql_programs):$PATH")
@@ -206,6 +219,7 @@ engine_serve_up() { # sets renewed to 1 where the service runs as it should, and
   (umask 077 && mkdir -p .stack && port_of serve >.stack/serve.port)
   rm -f .stack/serve-supervisord.log
   (
+    # shellcheck disable=SC2031 # the other subshell that sets it is start_services'
     export SERVE_PORT SERVE_TOKEN
     SERVE_PORT=$(port_of serve) SERVE_TOKEN=$(setting SERVE_TOKEN "")
     more_open_files

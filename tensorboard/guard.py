@@ -200,7 +200,8 @@ def arranged(application: Any) -> Any:
         path, query = environ["PATH_INFO"], environ.get("QUERY_STRING", "")
         if environ["REQUEST_METHOD"] == "GET" and path == "/" and "pinnedCards=" not in query:
             pinned = f"pinnedCards={quote(json.dumps(PINNED, separators=(',', ':')))}"
-            start_response("302 Found", [("Location", "/?" + "&".join(filter(None, [query, pinned])))])
+            # not `/?...`: behind JupyterLab's door the page lies below a path
+            start_response("302 Found", [("Location", "?" + "&".join(filter(None, [query, pinned])))])
             return []
         if path != HPARAMS:
             return application(environ, start_response)
@@ -249,8 +250,11 @@ class Server(program.TensorBoardServer):
         await asyncio.Event().wait()
 
     def get_url(self) -> str:
-        """Return the address that a person opens."""
-        return f"http://127.0.0.1:{self.socket.getsockname()[1]}/"
+        """Return where a person finds the page; the port may be another outside than in a container."""
+        port = os.environ.get("TENSORBOARD_SHOWN") or os.environ.get("TENSORBOARD_PORT", "")
+        return (
+            f"http://127.0.0.1:{port}/" if port.isdecimal() else "/tensorboard/, behind JupyterLab's login,"
+        )
 
 
 def end_with_keeper() -> None:
