@@ -25,7 +25,7 @@ from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server_proxy.api import IconHandler, ServersInfoHandler
 from jupyter_server_proxy.config import ServerProcess
 from jupyter_server_proxy.handlers import AddSlashHandler, NamedLocalProxyHandler
-from tornado import web
+from tornado import httpclient, web
 from tornado.httputil import HTTPHeaders, responses
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ ASKED = {  # headers of a request that are handed on
     "range",
     "x-tensorboard-feature-flags",
 }
-ASKED_OF_US = ASKED | {"host", "origin", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site", "x-xsrftoken"}
+ASKED_OF_US = ASKED | {"host", "origin", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site"}
+# htmx's headers, and those of the board's own pages; none that tells of the way here
+BETWEEN_US = re.compile(r"hx-|x-(?!forwarded-|proxycontextpath)")
 ANSWERED = {  # headers of an answer that are handed back: none that sets a cookie or lets another site read
     "cache-control",
     "content-disposition",
@@ -134,6 +136,7 @@ class Beside(NamedLocalProxyHandler):
 
     SUPPORTED_METHODS = ("GET", "HEAD", "POST")
     asked: ClassVar[set[str]] = ASKED
+    between = re.compile(r"(?!)")  # names of headers that are handed on and back as well: none
 
     def __init__(self, *args: Any, name: str, at: str, token: str = "", **options: Any) -> None:
         super().__init__(*args, **options)
@@ -160,6 +163,15 @@ class Beside(NamedLocalProxyHandler):
         if "text/html" in self.request.headers.get("Accept", "") and self.get_query_argument("token", None):
             self.redirect("?".join(filter(None, [self.request.path, self.query])))  # it does its work once
 
+    async def proxy(self, port: int, path: str) -> None:
+        """Hand a request on, or say in a sentence that nobody answers."""
+        try:
+            await super().proxy(port, path)
+        except RefusedError:
+            raise
+        except (OSError, TimeoutError, httpclient.HTTPClientError, web.HTTPError):
+            raise RefusedError(503, ABSENT[self.name]) from None
+
     @property
     def query(self) -> str:
         """The request's query without JupyterLab's token."""
@@ -179,9 +191,10 @@ class Beside(NamedLocalProxyHandler):
         Who asks has been looked at above, by the Host and the Origin that the browser sent; those behind this
         door compare them with their own.
         """
-        known = self.request.headers.get_all()
         headers = HTTPHeaders({"Host": "localhost"})
-        headers.update({name: value for name, value in known if name.lower() in self.asked})
+        for name, value in self.request.headers.get_all():
+            if name.lower() in self.asked or self.between.match(name.lower()):
+                headers[name] = value
         if self.secret:
             headers["Authorization"] = f"Bearer {self.secret}"
         return headers
@@ -196,7 +209,7 @@ class Beside(NamedLocalProxyHandler):
             raise RefusedError(502, CHANGED)
         headers = HTTPHeaders()
         for name, value in response.headers.get_all():
-            if name.lower() in ANSWERED:
+            if name.lower() in ANSWERED or self.between.match(name.lower()):
                 headers.add(name, value)
         place = f"{self.base_url}{self.name}/"
         if location := headers.get("Location"):
@@ -218,14 +231,11 @@ class Beside(NamedLocalProxyHandler):
         """Answer with one sentence."""
         error = (options.get("exc_info") or [None, None])[1]
         sentence = getattr(error, "sentence", responses.get(status_code, "This did not work") + ".")
-        if status_code >= 500 and not isinstance(error, RefusedError):  # the library's: nobody answers
-            self.set_status(503)
-            sentence = ABSENT[self.name]
         for name, value in OWN.items():
             self.set_header(name, value)
         self.set_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
         self.set_header("Cache-Control", "no-store")
-        title = "Not running" if self.get_status() == 503 else "Not answered"
+        title = "Not running" if status_code == 503 else "Not answered"
         self.finish(PAGE.format(title=title, sentence=html.escape(sentence)))
 
 
@@ -233,6 +243,7 @@ class Board(Beside):
     """The board: our own, which checks XSRF as JupyterLab does, and is started with the first request."""
 
     asked = ASKED_OF_US
+    between = BETWEEN_US
 
     def __init__(self, *args: Any, program: Program, **options: Any) -> None:
         super().__init__(*args, name="board", at=program.socket, **options)
@@ -248,10 +259,8 @@ class Board(Beside):
             ) from None
 
     def proxy_request_headers(self) -> HTTPHeaders:
-        """Return the headers to ask with: htmx's too, and of the cookies the one that guards its forms."""
+        """Return the headers to ask with, and of the cookies the one that guards the board's forms."""
         headers = super().proxy_request_headers()
-        known = self.request.headers.get_all()
-        headers.update({name: value for name, value in known if name.lower().startswith("hx-")})
         drawn = self.xsrf_token.decode()  # sets the cookie where there is none yet
         is_new = "_xsrf" in getattr(self, "_new_cookie", {})
         headers["Cookie"] = f"_xsrf={drawn if is_new else self.get_cookie('_xsrf')}"
@@ -284,34 +293,39 @@ class Program:
     async def listens(self) -> bool:
         """Say whether it listens; start it where it does not run."""
         async with self.turn:
-            if self.process is not None and self.process.returncode is None:
+            if self.process is not None and await self._is_there():
                 return True
             if time.monotonic() < self.not_before:
                 return False
             self.not_before = time.monotonic() + PAUSE
+            self._end()
             Path(self.socket).unlink(missing_ok=True)
             self.process = await asyncio.create_subprocess_exec(
                 *self.command, stdin=asyncio.subprocess.DEVNULL
             )
-            if not await self._comes_up(self.process):
-                return False
-            self.not_before = 0.0
-            return True
-
-    async def _comes_up(self, process: asyncio.subprocess.Process) -> bool:
-        """Wait until it listens, or has ended; end it where it does neither."""
-        deadline = time.monotonic() + START
-        while process.returncode is None and time.monotonic() < deadline:
-            try:
-                _, writer = await asyncio.open_unix_connection(self.socket)
-            except OSError:
+            deadline = time.monotonic() + START
+            while self.process.returncode is None and time.monotonic() < deadline:
+                if await self._is_there():
+                    self.not_before = 0.0
+                    return True
                 await asyncio.sleep(0.05)
-            else:
-                writer.close()
-                return True
-        if process.returncode is None:
-            process.kill()
-        return False
+            self._end()
+            return False
+
+    async def _is_there(self) -> bool:
+        """Say whether somebody listens: of a process that has died it is learnt only later."""
+        try:
+            _, writer = await asyncio.open_unix_connection(self.socket)
+        except BlockingIOError:  # so many ask at once that one more has to come again
+            return True
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    def _end(self) -> None:
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
 
 
 def entry(name: str, title: str) -> ServerProcess:
