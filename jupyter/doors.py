@@ -329,9 +329,9 @@ class Program:
 
 
 def entry(name: str, title: str) -> ServerProcess:
-    """Return how the launcher shows one of them."""
+    """Return how the launcher shows one of them: beside notebooks, the one place where it draws pictures."""
     icon = Path(__file__).parent / "icons" / f"{name}.svg"
-    return ServerProcess(name=name, launcher_entry={"title": title, "icon_path": icon, "category": "Other"})
+    return ServerProcess(name=name, launcher_entry={"title": title, "icon_path": icon})
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:

@@ -40,10 +40,10 @@ start_services() {
   chmod 700 .stack
   echo "starting JupyterLab and TensorBoard ... (without Docker nothing limits their memory: JUPYTER_MEMORY is Docker's)"
   (
-    export JUPYTER_TOKEN JUPYTER_PORT TENSORBOARD_PORT TENSORBOARD_AT TENSORBOARD_MEMORY SERVE_AT SERVE_TOKEN
+    export JUPYTER_TOKEN JUPYTER_PORT TENSORBOARD_PORT TENSORBOARD_AT TENSORBOARD_SHOWN TENSORBOARD_MEMORY SERVE_AT SERVE_TOKEN
     JUPYTER_PORT=$(port_of jupyter) TENSORBOARD_PORT=$(port_of tensorboard)
-    TENSORBOARD_AT=127.0.0.1:$TENSORBOARD_PORT TENSORBOARD_MEMORY=$(setting TENSORBOARD_MEMORY 2g)
-    ! has_no_port tensorboard || TENSORBOARD_AT=$tensorboard_socket
+    TENSORBOARD_AT=127.0.0.1:$TENSORBOARD_PORT TENSORBOARD_SHOWN=$TENSORBOARD_PORT TENSORBOARD_MEMORY=$(setting TENSORBOARD_MEMORY 2g)
+    ! has_no_port tensorboard || TENSORBOARD_AT=$tensorboard_socket TENSORBOARD_SHOWN=$JUPYTER_PORT/tensorboard
     # shellcheck disable=SC2030
     SERVE_AT=127.0.0.1:$(port_of serve) SERVE_TOKEN=$(setting SERVE_TOKEN "")
     more_open_files
