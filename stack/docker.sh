@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # The engine with Docker: the services as containers. Defines engine_*; sourced by stack/verb.
 profiles=head,serve,worker${COMPOSE_PROFILES:+,$COMPOSE_PROFILES}
-unseen=(-u JUPYTER_TOKEN -u NOTIFY -u SHARE_PASSWORD_HASH) # env's words: what commands in a container are not to know
+unseen=(-u JUPYTER_TOKEN -u NOTIFY -u SHARE_PASSWORD_HASH -u SERVE_TOKEN) # env's words: what commands in a container are not to know
 if ((gpu)); then gib=20 size="about 7 GB"; else gib=6 size="2 GB"; fi
 
 image_of() { # image_of SERVICE

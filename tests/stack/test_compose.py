@@ -107,6 +107,13 @@ def test_ports_can_be_chosen():
     assert (known["JUPYTER_PORT"], known["TENSORBOARD_PORT"]) == ("9001", "9002")
 
 
+def test_tensorboard_s_port_can_be_taken_away_and_jupyter_finds_it_all_the_same():
+    services = config("docker-compose.yml", "docker-compose.door.yml", TENSORBOARD_PORT="off")["services"]
+    assert not services["tensorboard"].get("ports")
+    assert services["tensorboard"]["environment"]["TENSORBOARD_SHOWN"] == "8888/tensorboard"
+    assert services["jupyter"]["environment"]["TENSORBOARD_AT"] == "tensorboard:6006"
+
+
 def test_a_service_runs_as_the_caller_with_no_privileges(service):
     assert service["user"] == "1000:1000"
     assert service["cap_drop"] == ["ALL"]
@@ -181,7 +188,9 @@ def test_serve_has_the_port_and_the_token_that_the_settings_name():
     plain = config(COMPOSE_PROFILES="serve")["services"]["serve"]
     assert plain["environment"]["SERVE_TOKEN"] == ""
     assert int(plain["mem_limit"]) == 2 * 2**30
-    assert "hush" not in json.dumps([services["jupyter"], services["serve"]["build"]])
+    assert services["jupyter"]["environment"]["SERVE_AT"] == "serve:9004", "behind its login, too"
+    others = [services["tensorboard"], services["serve"]["build"], services["jupyter"]["build"]]
+    assert "hush" not in json.dumps(others)
 
 
 def test_jupyter_writes_to_five_folders_of_the_project_and_its_home(project):
