@@ -10,14 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
-from torch import Tensor
 
 from experiments.news.config import NewsConfig
 from experiments.news.metrics import Vectors, mean_reciprocal_rank, precision_at, triplet_metrics
@@ -25,6 +22,11 @@ from trainlab import paths
 from trainlab.cleaning import text_key
 from trainlab.errors import UserError, some
 from trainlab.files import decode, parted_otherwise, read_bytes, separator, unpacked
+
+if TYPE_CHECKING:  # torch takes seconds to load, and data are checked before each run
+    import torch
+    from tokenizers import Tokenizer
+    from torch import Tensor
 
 COLUMNS = ("id", "category", "subcategory", "title", "abstract", "url", "title entities", "abstract entities")
 KEPT = COLUMNS[:6]
@@ -311,6 +313,8 @@ class TokenTable:
 
     def rows(self, items: Tensor | NDArray[Any] | Sequence[int]) -> Tokens:
         """Return the tokens of some items [N], padded to the longest text among them."""
+        import torch
+
         wanted = np.asarray(items)[:, None] * self.texts + np.arange(self.texts)
         starts = np.where(wanted > 0, self.ends[wanted - 1], 0)
         lengths = self.ends[wanted] - starts
@@ -349,7 +353,7 @@ def tokenize(tokenizer: Tokenizer, items: Sequence[Sequence[str]]) -> TokenTable
     Returns:
         Their ids, in 16 bits where the vocabulary has at most 65,536 tokens, else in 32.
     """
-    plain = Tokenizer.from_str(tokenizer.to_str())
+    plain = type(tokenizer).from_str(tokenizer.to_str())
     plain.no_padding()
     kind = np.uint16 if plain.get_vocab_size() <= 2**16 else np.uint32
     parts: list[NDArray[Any]] = []
