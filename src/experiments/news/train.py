@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from experiments.news.config import NewsConfig
 from experiments.news.data import Examples, News, Tokens, TokenTable, draw, tokens_of
 from experiments.news.metrics import distances, triplet_distances
 from experiments.news.model import Batch, Group, NewsModel
-from experiments.news.recommend import check_query, nearest
+from experiments.news.recommend import check_query, embed, nearest, save_vectors
 from trainlab import Run, Trainer, scalars
 from trainlab.cleaning import markdown, markdown_table
 from trainlab.errors import UserError
@@ -80,7 +81,7 @@ class Result:
         """Return the k nearest news to each title (see `recommend`); without titles, to a few unseen ones."""
         titles = self.titles() if titles is None else titles
         check_query(titles, k)
-        return nearest(self.model, self.examples.news, self.vectors, titles, k)
+        return nearest(partial(embed, self.model), self.examples.news, self.vectors, titles, k)
 
     def unseen(self) -> NDArray[Any]:
         """Return the embeddings [U, D] of the unseen items."""
@@ -155,7 +156,10 @@ def _record(run: Run, config: NewsConfig, examples: Examples) -> Result:
         state = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
         checkpoint.save(state, run.folder / BEST)
         steps = 0
-    vectors = model.embed(tokens).double().numpy()
+    embedded = model.embed(tokens).numpy()
+    if not config.fast_dev_run and (run.folder / BEST).is_file():
+        save_vectors(run.folder, examples.news, embedded)
+    vectors = embedded.astype(np.float64)
     if config.trained:
         metrics["trained"] = examples.measure(vectors[examples.unseen], config.margin)
     result = Result(run.folder, config, examples, metrics, model, vectors)
