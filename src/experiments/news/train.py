@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, default_convert
 
 from experiments.news.config import NewsConfig
 from experiments.news.data import Examples, News, Tokens, TokenTable, draw, tokens_of
-from experiments.news.metrics import distances, triplet_distances
+from experiments.news.metrics import mean_distances, sampling, triplet_distances
 from experiments.news.model import Batch, Group, NewsModel
 from experiments.news.recommend import check_query, embed, nearest, save_vectors
 from trainlab import Run, Trainer, scalars
@@ -131,7 +131,7 @@ def _record(run: Run, config: NewsConfig, examples: Examples) -> Result:
     torch.manual_seed(config.seed)  # the head's first weights
     model = NewsModel.pretrained(config).to(config.device)
     backbone, count = Path(config.backbone).name, len(examples.unseen)
-    print(f"measuring {backbone}, untrained, and TF-IDF on the {count:,} items", flush=True)
+    print(f"measuring {backbone}, untrained, and TF-IDF on the {count:,} items{sampling(count)}", flush=True)
     tokens = tokens_of(examples.news, config.text, model.tokenizer)
     data = NewsData(examples, tokens, config)
     raw = model.embed(data.unseen(), raw=True).double().numpy()
@@ -309,14 +309,8 @@ def category_distances(examples: Examples, vectors: NDArray[Any]) -> pd.DataFram
     """Return the mean distance between unseen items of each two categories, never an item and itself."""
     categories = examples.news.table["category"].to_numpy()[examples.unseen]
     names, codes = np.unique(categories.astype(str), return_inverse=True)
-    members = np.eye(len(names))[codes]  # [U, C]
-    sizes = members.sum(axis=0)
-    pairs = np.outer(sizes, sizes) - np.diag(sizes)
-    near = distances(vectors, vectors)
-    np.fill_diagonal(near, 0)
-    with np.errstate(invalid="ignore"):  # a single item has no distance within its category: NaN, left blank
-        mean = (members.T @ near @ members) / pairs
-    return pd.DataFrame(mean, index=names, columns=names)
+    # a single item has no distance within its category: NaN, left blank
+    return pd.DataFrame(mean_distances(vectors, codes), index=names, columns=names)
 
 
 def as_markdown(table: pd.DataFrame) -> str:
