@@ -1,7 +1,7 @@
 """What the news experiment's own work costs as the number of items grows: 1,000 to 1,000,000 made-up titles.
 
 `benchmarks/growth.py` measures each size in a process of its own and writes benchmarks/growth.md. The network
-is left out: its time is that of its texts (see news_step.py), each once.
+is left out: its time is that of its texts (see news_step.py), each once; news_metrics.py has the measuring.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.news.data import MOST_UNSEEN, Examples, News, draw_triplets, load_tokens, tokenize
+from experiments.news.data import draw_triplets, load_tokens, tokenize
 from experiments.news.train import TripletSet
 from trainlab.hub import load_tokenizer, locate
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
-CATEGORIES, WORDS_A_TITLE, TRIPLETS_PER_ITEM, BATCH, WIDTH = 17, 11, 5, 256, 256
+CATEGORIES, WORDS_A_TITLE, TRIPLETS_PER_ITEM, BATCH = 17, 11, 5, 256
 BATCHES = 200
 STEPS = {
     "triplets": "draw triplets, 5 an item",
@@ -33,7 +33,6 @@ STEPS = {
     "load": "load tokens made before",
     "shuffle": "order an epoch",
     "batches": f"make {BATCHES} batches of {BATCH} triplets",
-    "validation": f"metrics of a fifth of the items, {MOST_UNSEEN:,} at most",
 }
 
 
@@ -92,10 +91,6 @@ def measure(size: int) -> dict[str, float]:
         timed(
             "batches", lambda: [dataset.__getitems__(order[each : each + BATCH].tolist()) for each in starts]
         )
-    vectors = rng.standard_normal((size, WIDTH), np.float32)
-    unseen = np.sort(rng.permutation(size)[: min(size // 5, MOST_UNSEEN)])
-    examples = Examples(as_news(labels), triplets, unseen, draw_triplets(labels[unseen], size, 5, seed=0))
-    timed("validation", lambda: examples.measure(vectors[unseen], margin=3.0))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     return seconds | {"memory": memory, "disk": disk / 1e6}
 
@@ -106,13 +101,6 @@ def made_up(size: int, rng: np.random.Generator) -> tuple[list[list[str]], np.nd
     chosen = words[rng.integers(len(words), size=(size, WORDS_A_TITLE))]
     labels = np.minimum(rng.geometric(0.25, size=size) - 1, CATEGORIES - 1)
     return [[" ".join(row)] for row in chosen.tolist()], labels
-
-
-def as_news(labels: np.ndarray) -> News:
-    import pandas as pd
-
-    names = labels.astype(str)
-    return News(Path("made-up"), pd.DataFrame({"category": names, "subcategory": names}), "")
 
 
 if __name__ == "__main__":

@@ -88,3 +88,19 @@ def test_the_tool_imports_no_experiment_by_name() -> None:
         f"{path}: {line}" for path in own for line in path.read_text().splitlines() if named.search(line)
     ]
     assert not found
+
+
+@pytest.mark.parametrize("name", ["news", "sentiment", "captions"])
+def test_an_example_is_checked_before_its_run_without_loading_torch(name: str) -> None:
+    code = (
+        "import sys; from pathlib import Path; from trainlab.headless import notebook, parameters\n"
+        f"path = Path({str(SRC.parents[1] / 'notebooks')!r}, {name + '.ipynb'!r})\n"
+        "nb = notebook.read(path)\n"
+        "settings = parameters.settings_class(nb, path.parent)\n"
+        "values = {'accelerator': 'cpu', 'seed': '1'}\n"
+        "known = parameters.resolve(settings, parameters.notebook_defaults(nb), values)\n"
+        "notebook.filled(nb, known.injected)\n"
+        "print(*{'torch', 'lightning', 'transformers', 'papermill'} & set(sys.modules))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not answer.stdout.strip(), "a headless run would wait for that before it starts"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from experiments.attention.capture import Reader
 from experiments.attention.config import OWN, AttentionConfig
 from experiments.sentiment.config import SentimentConfig
 from experiments.sentiment.data import draw
 from trainlab import find, hub
 from trainlab.run import record
 from trainlab.run.restoring import BEST
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from experiments.attention.capture import Reader
 
 
 def backbone(config: AttentionConfig) -> str:
@@ -29,6 +33,7 @@ def readers(config: AttentionConfig) -> list[Reader]:
     """
     from transformers import AutoModel  # here: it takes seconds, and wrong settings are refused without it
 
+    from experiments.attention.capture import Reader
     from experiments.sentiment import model
 
     hub.quiet()

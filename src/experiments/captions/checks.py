@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from experiments.captions import train
+from experiments.captions.batches import Batch, CaptionsData
 from experiments.captions.config import CaptionsConfig
-from experiments.captions.data import Batch, CaptionsData, Vocabulary, draw_corpus
+from experiments.captions.data import Vocabulary, draw_corpus
 from experiments.captions.model import CaptionsModel
 from trainlab.checks.subject import Items, Subject
 

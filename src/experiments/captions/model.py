@@ -16,8 +16,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torchmetrics.text import BLEUScore
 from transformers import AutoConfig, ResNetConfig, ResNetModel
 
+from experiments.captions.batches import Batch
 from experiments.captions.config import CaptionsConfig, locate
-from experiments.captions.data import END, PAD, START, Batch, Vocabulary
+from experiments.captions.data import END, PAD, START, Vocabulary
 from trainlab import hub
 from trainlab.errors import UserError
 

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.text import BLEUScore
 
+from experiments.captions.batches import CaptionsData, crop
 from experiments.captions.config import CaptionsConfig
-from experiments.captions.data import CaptionsData, Corpus, Vocabulary, crop, draw_corpus, words_of
+from experiments.captions.data import Corpus, Vocabulary, draw_corpus, words_of
 from experiments.captions.model import CaptionsModel
 from trainlab import Run, Trainer, files, scalars
 from trainlab.errors import UserError

@@ -10,14 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
-from torch import Tensor
 
 from experiments.news.config import NewsConfig
 from experiments.news.metrics import Vectors, mean_reciprocal_rank, precision_at, triplet_metrics
@@ -26,11 +23,15 @@ from trainlab.cleaning import text_key
 from trainlab.errors import UserError, some
 from trainlab.files import decode, parted_otherwise, read_bytes, separator, unpacked
 
+if TYPE_CHECKING:  # torch takes seconds to load, and data are checked before each run
+    import torch
+    from tokenizers import Tokenizer
+    from torch import Tensor
+
 COLUMNS = ("id", "category", "subcategory", "title", "abstract", "url", "title entities", "abstract entities")
 KEPT = COLUMNS[:6]
 TEXTS = {"title": 1, "title+abstract": 2}  # of an item that are read
 LISTED = 20  # unreadable rows listed by number; the rest are counted
-MOST_UNSEEN = 10_000  # items measured each epoch; more would cost minutes and change the third digit
 AT_ONCE = 20_000  # texts that the tokenizer is given in one call: its own form of them takes 1 kB each
 FILES = ("ids", "ends")
 
@@ -244,13 +245,12 @@ def draw(config: NewsConfig) -> Examples:
     news = read(config.data)
     sizes = news.table.groupby("category")["category"].transform("size")
     kept = np.flatnonzero(sizes >= config.min_class_items)
-    rng = np.random.default_rng(config.seed)
     if config.split == "item":
         seen, unseen = split_items(news, config.validation, config.seed)
-        unseen = np.sort(rng.permutation(np.intersect1d(unseen, kept))[:MOST_UNSEEN])
+        unseen = np.intersect1d(unseen, kept)
         training, held = (_triplets(news, rows, config) for rows in (np.intersect1d(seen, kept), unseen))
     else:
-        drawn = rng.permutation(_triplets(news, kept, config))
+        drawn = np.random.default_rng(config.seed).permutation(_triplets(news, kept, config))
         held, training = np.split(drawn, [round(len(drawn) * config.validation)])
         unseen = np.unique(held)
     if not len(training) or not len(held):
@@ -311,6 +311,8 @@ class TokenTable:
 
     def rows(self, items: Tensor | NDArray[Any] | Sequence[int]) -> Tokens:
         """Return the tokens of some items [N], padded to the longest text among them."""
+        import torch
+
         wanted = np.asarray(items)[:, None] * self.texts + np.arange(self.texts)
         starts = np.where(wanted > 0, self.ends[wanted - 1], 0)
         lengths = self.ends[wanted] - starts
@@ -349,7 +351,7 @@ def tokenize(tokenizer: Tokenizer, items: Sequence[Sequence[str]]) -> TokenTable
     Returns:
         Their ids, in 16 bits where the vocabulary has at most 65,536 tokens, else in 32.
     """
-    plain = Tokenizer.from_str(tokenizer.to_str())
+    plain = type(tokenizer).from_str(tokenizer.to_str())
     plain.no_padding()
     kind = np.uint16 if plain.get_vocab_size() <= 2**16 else np.uint32
     parts: list[NDArray[Any]] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from torch.utils.data import DataLoader, Dataset, default_convert
 
 from experiments.news.config import NewsConfig
 from experiments.news.data import Examples, News, Tokens, TokenTable, draw, tokens_of
-from experiments.news.metrics import distances, triplet_distances
+from experiments.news.metrics import mean_distances, sampling, triplet_distances
 from experiments.news.model import Batch, Group, NewsModel
-from experiments.news.recommend import check_query, nearest
+from experiments.news.recommend import check_query, embed, nearest, save_vectors
 from trainlab import Run, Trainer, scalars
 from trainlab.cleaning import markdown, markdown_table
 from trainlab.errors import UserError
@@ -80,7 +81,7 @@ class Result:
         """Return the k nearest news to each title (see `recommend`); without titles, to a few unseen ones."""
         titles = self.titles() if titles is None else titles
         check_query(titles, k)
-        return nearest(self.model, self.examples.news, self.vectors, titles, k)
+        return nearest(partial(embed, self.model), self.examples.news, self.vectors, titles, k)
 
     def unseen(self) -> NDArray[Any]:
         """Return the embeddings [U, D] of the unseen items."""
@@ -130,7 +131,7 @@ def _record(run: Run, config: NewsConfig, examples: Examples) -> Result:
     torch.manual_seed(config.seed)  # the head's first weights
     model = NewsModel.pretrained(config).to(config.device)
     backbone, count = Path(config.backbone).name, len(examples.unseen)
-    print(f"measuring {backbone}, untrained, and TF-IDF on the {count:,} items", flush=True)
+    print(f"measuring {backbone}, untrained, and TF-IDF on the {count:,} items{sampling(count)}", flush=True)
     tokens = tokens_of(examples.news, config.text, model.tokenizer)
     data = NewsData(examples, tokens, config)
     raw = model.embed(data.unseen(), raw=True).double().numpy()
@@ -155,7 +156,10 @@ def _record(run: Run, config: NewsConfig, examples: Examples) -> Result:
         state = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
         checkpoint.save(state, run.folder / BEST)
         steps = 0
-    vectors = model.embed(tokens).double().numpy()
+    embedded = model.embed(tokens).numpy()
+    if not config.fast_dev_run and (run.folder / BEST).is_file():
+        save_vectors(run.folder, examples.news, embedded)
+    vectors = embedded.astype(np.float64)
     if config.trained:
         metrics["trained"] = examples.measure(vectors[examples.unseen], config.margin)
     result = Result(run.folder, config, examples, metrics, model, vectors)
@@ -305,14 +309,8 @@ def category_distances(examples: Examples, vectors: NDArray[Any]) -> pd.DataFram
     """Return the mean distance between unseen items of each two categories, never an item and itself."""
     categories = examples.news.table["category"].to_numpy()[examples.unseen]
     names, codes = np.unique(categories.astype(str), return_inverse=True)
-    members = np.eye(len(names))[codes]  # [U, C]
-    sizes = members.sum(axis=0)
-    pairs = np.outer(sizes, sizes) - np.diag(sizes)
-    near = distances(vectors, vectors)
-    np.fill_diagonal(near, 0)
-    with np.errstate(invalid="ignore"):  # a single item has no distance within its category: NaN, left blank
-        mean = (members.T @ near @ members) / pairs
-    return pd.DataFrame(mean, index=names, columns=names)
+    # a single item has no distance within its category: NaN, left blank
+    return pd.DataFrame(mean_distances(vectors, codes), index=names, columns=names)
 
 
 def as_markdown(table: pd.DataFrame) -> str:

@@ -23,6 +23,7 @@ from nbformat.corpus.words import generate_corpus_id  # noqa: E402
 
 from trainlab import files, literals  # noqa: E402
 from trainlab.errors import UserError  # noqa: E402
+from trainlab.headless.parameters import TAG  # noqa: E402
 from trainlab.run import record  # noqa: E402
 
 if TYPE_CHECKING:
@@ -80,22 +81,29 @@ def way_back(path: Path) -> str:
 
 
 def filled(notebook: NotebookNode, values: dict[str, Any]) -> NotebookNode:
-    """Return the notebook with a cell that sets `values` behind its own defaults.
+    """Return the notebook with a cell that sets `values` behind its own defaults, at the top without these.
 
-    papermill finds the place; what it would write there is JSON's kinds of value alone.
+    It is tagged as papermill tags it, and takes the place of an earlier one. papermill's own function for
+    that takes half a second to import, and knows JSON's kinds of value alone.
     """
-    from papermill.parameterize import parameterize_notebook
-
     if not values:
         return notebook
-    notebook.metadata.setdefault("papermill", {})  # papermill counts on both
-    for cell in notebook.cells:
-        cell.metadata.setdefault("tags", [])
     lines = ["# Parameters", *(f"{name} = {literals.written(value)}" for name, value in values.items())]
-    noted = record.plain(values)  # papermill keeps them in the notebook's metadata, which are JSON
-    notebook = parameterize_notebook(notebook, noted, kernel_name="python3", language="python")
-    next(cell for cell in notebook.cells if INJECTED in cell.metadata.tags).source = "\n".join(lines)
+    cell = nbformat.v4.new_code_cell("\n".join(lines), metadata={"tags": [INJECTED]})
+    before, defaults = (_tagged(notebook, tag) for tag in (INJECTED, TAG))
+    if before is None:
+        notebook.cells.insert(0 if defaults is None else defaults + 1, cell)
+    else:
+        notebook.cells[before] = cell
+    # where others look for them
+    notebook.metadata.setdefault("papermill", NotebookNode())["parameters"] = record.plain(values)
     return notebook
+
+
+def _tagged(notebook: NotebookNode, tag: str) -> int | None:
+    """Return the number of the first cell with a tag."""
+    tagged = (at for at, cell in enumerate(notebook.cells) if tag in cell.metadata.get("tags", []))
+    return next(tagged, None)
 
 
 def filled_with(folder: Path) -> str:

@@ -119,27 +119,35 @@ class CommonConfig(Config):
         return "cpu" if self.accelerator == "tpu" else self.accelerator
 
     def check_machine(self) -> None:
-        """Check that this machine has device, precision and trackers; raise UserError otherwise."""
+        """Check that this machine has device, precision and trackers; raise UserError otherwise.
+
+        torch is loaded where a setting needs it alone: it takes seconds, and `trainlab run` waits for this.
+        """
+        trackers.require(trackers.parse(self.tracker))
+        if self.accelerator not in ("auto", "cpu"):
+            self._check_accelerator()
+        if self.accelerator == "tpu" and self.precision not in ("32-true", "auto"):
+            raise UserError(f"precision={self.precision}: on a TPU use precision=32-true.")
+        if self.precision == "16-mixed" and self.device == "cpu":
+            raise UserError(
+                "precision=16-mixed needs a GPU. On the CPU use precision=32-true or precision=bf16-mixed."
+            )
+
+    def _check_accelerator(self) -> None:
+        """Raise UserError unless the accelerator that is asked for is there."""
         import torch
 
-        trackers.require(trackers.parse(self.tracker))
         no_xla = "PyTorch needs torch_xla for a TPU, which is not installed: pip install 'torch_xla[tpu]'"
         missing = {
             "cuda": (torch.cuda.is_available(), "torch sees no GPU here"),
             "mps": (torch.backends.mps.is_available(), "torch sees no GPU of Apple's here"),
             "tpu": (find_spec("torch_xla"), no_xla),
         }
-        found, what = missing.get(self.accelerator, (True, ""))
+        found, what = missing[self.accelerator]
         if not found:
             raise UserError(
                 f"accelerator={self.accelerator}: {what}. Or use accelerator=auto or accelerator=cpu; "
                 "trainlab doctor says more."
-            )
-        if self.accelerator == "tpu" and self.precision not in ("32-true", "auto"):
-            raise UserError(f"precision={self.precision}: on a TPU use precision=32-true.")
-        if self.device == "cpu" and self.precision == "16-mixed":
-            raise UserError(
-                "precision=16-mixed needs a GPU. On the CPU use precision=32-true or precision=bf16-mixed."
             )
 
 
@@ -177,10 +185,12 @@ class TrainingConfig(CommonConfig):
 
     def check_machine(self) -> None:
         """Check that this machine has the devices and their precision; raise UserError otherwise."""
-        import torch
-
         super().check_machine()
         self.check_nodes()
+        if self.devices == 1:  # which is there
+            return
+        import torch
+
         known = {"cuda": torch.cuda.device_count(), "mps": 1}.get(self.device, self.devices)
         if self.devices > known:
             raise UserError(

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from experiments.captions.batches import CaptionsData
 from experiments.captions.checks import CaptionsSubject, subject
-from experiments.captions.data import SPECIAL, CaptionsData, Vocabulary
+from experiments.captions.data import SPECIAL, Vocabulary
 from experiments.captions.model import CaptionsModel
 from trainlab.checks.harness import Finding
 from trainlab.checks.run import run_all

@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from experiments.captions.batches import CaptionsData, crop
 from experiments.captions.coco import SIDE, cache_folder, prepare, side_of
 from experiments.captions.config import CaptionsConfig
-from experiments.captions.data import CaptionsData, Vocabulary, crop, draw_corpus
+from experiments.captions.data import Vocabulary, draw_corpus
 from experiments.captions.train import caption, train
 from full_disk import largest_file
 from trainlab.errors import UserError

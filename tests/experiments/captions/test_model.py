@@ -11,8 +11,9 @@ from transformers import ResNetConfig, ResNetModel
 
 from experiments.captions import model as encoder
 from experiments.captions import train
+from experiments.captions.batches import Batch, CaptionsData
 from experiments.captions.config import CaptionsConfig
-from experiments.captions.data import END, PAD, START, Batch, CaptionsData, Corpus, Vocabulary, draw_corpus
+from experiments.captions.data import END, PAD, START, Corpus, Vocabulary, draw_corpus
 from experiments.captions.model import CaptionsModel
 from trainlab.errors import UserError
 from trainlab.run import checkpoint

@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from experiments.news import data
 from experiments.news.config import NewsConfig
 from experiments.news.data import draw
 from trainlab.errors import UserError
@@ -42,13 +41,6 @@ def test_small_categories_are_left_out_on_request() -> None:
     used = np.concatenate([drawn.training.ravel(), drawn.unseen])
     assert set(drawn.news.table["category"].iloc[used]).isdisjoint({"kids", "middleeast", "northamerica"})
     assert "kids" in set(drawn.news.table["category"].iloc[draw(NewsConfig()).training.ravel()])
-
-
-def test_very_many_unseen_items_are_measured_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "MOST_UNSEEN", 50)
-    drawn = draw(NewsConfig())
-    assert len(drawn.unseen) == 50
-    assert drawn.validation.max() < 50
 
 
 @pytest.mark.parametrize(

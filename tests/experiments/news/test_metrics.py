@@ -107,3 +107,38 @@ def test_ties_count_one_half() -> None:
         "loss": 3.0,
         "triplet_accuracy": 0.5,
     }
+
+
+def test_of_very_many_items_a_sample_is_asked_among_all_and_its_error_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    vectors, labels = rng.normal(size=(400, 3)), rng.integers(4, size=400)
+    vectors[:, 0] += labels  # so that neighbours are alike more often than not
+    assert not metrics.sampling(len(labels)), "all are asked"
+    exact = metrics.precision_at(vectors, labels), metrics.mean_reciprocal_rank(vectors, labels)
+    monkeypatch.setattr(metrics, "ALL", 100)
+    monkeypatch.setattr(metrics, "SAMPLE", 100)
+    sampled = metrics.precision_at(vectors, labels), metrics.mean_reciprocal_rank(vectors, labels)
+    said = float(metrics.sampling(len(labels)).partition("±")[2].split()[0])
+    assert said == pytest.approx(1.96 * 0.5 * math.sqrt(0.75 / 100), abs=1e-3)
+    for one, other in zip(exact, sampled, strict=True):
+        assert 0 < abs(one - other) < said
+
+
+def test_memory_does_not_grow_with_the_square_of_the_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "DISTANCES", 1000)
+    asked = []
+    measured = metrics.distances
+    monkeypatch.setattr(
+        metrics,
+        "distances",
+        lambda queries, all_: asked.append((len(queries), len(all_))) or measured(queries, all_),
+    )
+    rng = np.random.default_rng(0)
+    vectors, labels = rng.normal(size=(300, 3)), rng.integers(4, size=300)
+    in_parts = metrics.precision_at(vectors, labels), metrics.mean_distances(vectors, labels)
+    assert asked and all(some * among <= 1000 for some, among in asked)
+    monkeypatch.undo()
+    assert in_parts[0] == metrics.precision_at(vectors, labels)
+    np.testing.assert_allclose(in_parts[1], metrics.mean_distances(vectors, labels))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ import trainlab
 from experiments.news import train as report
 from experiments.news.config import NewsConfig
 from experiments.news.model import NewsModel
-from experiments.news.recommend import recommend
+from experiments.news.recommend import VECTORS, recommend, saved_vectors
 from experiments.news.train import METRICS, Result, as_markdown, category_distances, train
 from trainlab.errors import UserError
-from trainlab.run.restoring import restore
+from trainlab.run import checkpoint
+from trainlab.run.restoring import BEST, restore
 from trainlab.runs import columns, listing
 
 SYSTEMS = ("val", "untrained", "tfidf")
@@ -199,6 +201,39 @@ def test_recommendations_use_the_distance_of_training(result: Result) -> None:
     found = recommend(result.run, "win in the cup", k=1).iloc[0]
     query, answer = best.embed(best.tokenize([["win in the cup"], [found["title"]]]))
     assert found["distance"] == pytest.approx(torch.dist(query, answer).item(), abs=1e-4)
+
+
+def test_a_title_that_is_news_itself_is_answered_without_the_network(
+    result: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    title = result.examples.news.table["title"].iloc[3]
+    expected = result.recommendations(title, k=4)
+    monkeypatch.delattr("experiments.news.recommend.restore")
+    pd.testing.assert_frame_equal(recommend(result.run, title, k=4), expected)
+
+
+@pytest.mark.parametrize("content", [None, b"PK no zip"])
+def test_vectors_of_all_news_that_are_missing_or_damaged_are_made_again(
+    content: bytes | None, result: Result, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(result.run, tmp_path / "run"))
+    (run / VECTORS).unlink()
+    if content is not None:
+        (run / VECTORS).write_bytes(content)
+    title = result.examples.news.table["title"].iloc[3]
+    pd.testing.assert_frame_equal(recommend(run, title, k=4), result.recommendations(title, k=4))
+    assert saved_vectors(run, result.examples.news) == pytest.approx(result.vectors, abs=1e-5)
+
+
+def test_vectors_of_another_network_are_not_taken(result: Result, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(result.run, tmp_path / "run"))
+    assert saved_vectors(run, result.examples.news) is not None
+    state = checkpoint.load(run / BEST)
+    state["state_dict"]["head.0.bias"] += 1
+    checkpoint.save(state, run / BEST)
+    assert saved_vectors(run, result.examples.news) is None
+    recommend(run, "win in the cup", k=1)
+    assert saved_vectors(run, result.examples.news) != pytest.approx(result.vectors, abs=1e-2)
 
 
 def test_a_known_title_is_not_recommended_to_itself(result: Result) -> None:
