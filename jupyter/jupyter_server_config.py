@@ -103,7 +103,11 @@ c.LabApp.news_url = None
 c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
 c.LabApp.extension_manager = "readonly"
 c.LabApp.app_settings_dir = str(Path(__file__).parent / "settings")  # no question about news
-c.ServerApp.jpserver_extensions = {"jupyter_lsp": False}  # no language server is installed; starts sooner
+c.ServerApp.jpserver_extensions = {
+    "doors": True,  # doors.py: the board, TensorBoard and the service of exported runs, and no other port
+    "jupyter_server_proxy": False,  # which opens every port of this machine
+    "jupyter_lsp": False,  # no language server is installed; starts sooner
+}
 
 # Not a login shell, which would reset PATH and lose `trainlab`
 c.ServerApp.terminado_settings = {"shell_command": [os.environ.get("SHELL") or "/bin/bash"]}

@@ -4,6 +4,7 @@
 # that is how `make down` finds it again, even a run that left its terminal or a kernel that lost its server.
 stack=$PWD/.stack
 patience=60 # seconds for the services to become healthy
+tensorboard_socket=.stack/tensorboard.sock # where it has no port; relative, for a socket's path may have 107 characters
 # shellcheck source=jupyter/grace
 source jupyter/grace
 
@@ -29,7 +30,7 @@ engine_up() {
 unprivileged_ports() { # unprivileged_ports SERVICE...: a port below 1024 is root's
   local service
   for service; do
-    ((EUID == 0 || $(port_of "$service") >= 1024)) ||
+    ((EUID == 0)) || has_no_port "$service" || (($(port_of "$service") >= 1024)) ||
       fail "$(port_variable "$service")=$(port_of "$service"): only root may use a port below 1024"
   done
 }
@@ -47,9 +48,12 @@ start_services() {
   fi
   echo "starting JupyterLab and TensorBoard ... (without Docker nothing limits their memory: JUPYTER_MEMORY is Docker's)"
   (
-    export JUPYTER_TOKEN JUPYTER_PORT TENSORBOARD_PORT TENSORBOARD_MEMORY
+    export JUPYTER_TOKEN JUPYTER_PORT TENSORBOARD_PORT TENSORBOARD_AT TENSORBOARD_SHOWN TENSORBOARD_MEMORY SERVE_AT SERVE_TOKEN
     JUPYTER_PORT=$(port_of jupyter) TENSORBOARD_PORT=$(port_of tensorboard)
-    TENSORBOARD_MEMORY=$(setting TENSORBOARD_MEMORY 2g)
+    TENSORBOARD_AT=127.0.0.1:$TENSORBOARD_PORT TENSORBOARD_SHOWN=$TENSORBOARD_PORT TENSORBOARD_MEMORY=$(setting TENSORBOARD_MEMORY 2g)
+    ! has_no_port tensorboard || TENSORBOARD_AT=$tensorboard_socket TENSORBOARD_SHOWN=$JUPYTER_PORT/tensorboard
+    # shellcheck disable=SC2030
+    SERVE_AT=127.0.0.1:$(port_of serve) SERVE_TOKEN=$(setting SERVE_TOKEN "")
     if shared; then export_share; fi
     more_open_files
     in_stack .venv/bin/python -m supervisor.supervisord -c local/supervisord.conf
@@ -158,6 +162,15 @@ service_healthy() { # service_healthy SERVICE: by the containers' own checks
     (exec 3<>"/dev/tcp/$(share_listen)/$port") 2>/dev/null
     return
   fi
+  if [[ $1.$port == tensorboard.off ]]; then # bash speaks with no Unix socket
+    .venv/bin/python -c 'import socket, sys
+with socket.socket(socket.AF_UNIX) as asked:
+    asked.settimeout(4)
+    asked.connect(sys.argv[1])
+    asked.sendall(b"GET /data/environment HTTP/1.0\r\nHost: localhost\r\n\r\n")
+    sys.exit(b" 200 " not in asked.recv(64))' "$tensorboard_socket" 2>/dev/null
+    return
+  fi
   [[ $1 != head ]] || own=(HEAD_LISTEN="$(head_listen)" PATH="$(postgresql_programs):$PATH")
   env "$(port_variable "$1")=$port" "${own[@]}" bash "$1/health" 2>/dev/null
 }
@@ -256,6 +269,7 @@ engine_serve_up() { # sets renewed to 1 where the service runs as it should, and
   (umask 077 && mkdir -p .stack && port_of serve >.stack/serve.port)
   rm -f .stack/serve-supervisord.log
   (
+    # shellcheck disable=SC2031 # the other subshell that sets it is start_services'
     export SERVE_PORT SERVE_TOKEN
     SERVE_PORT=$(port_of serve) SERVE_TOKEN=$(setting SERVE_TOKEN "")
     more_open_files

@@ -4,6 +4,8 @@
 check_settings() { # refuses values that would fail later with a worse message
   local name
   for name in JUPYTER_PORT TENSORBOARD_PORT; do check_port_number "$name"; done
+  ! has_no_port tensorboard || [[ $engine != docker ]] || ! older "$(compose_version)" 2.18 ||
+    fail "TENSORBOARD_PORT=off needs Compose 2.18, which can take a port away, and this is $(compose_version)"
   [[ $(port_of jupyter) != "$(port_of tensorboard)" ]] ||
     fail "JUPYTER_PORT and TENSORBOARD_PORT are both $(port_of jupyter); each service needs its own port"
   for name in TRAINLAB_UID TRAINLAB_GID; do
@@ -20,8 +22,9 @@ check_settings() { # refuses values that would fail later with a worse message
 check_port_number() { # check_port_number VARIABLE
   local value
   value=$(setting "$1" "$(default_port "$1")")
+  [[ $1.$value != TENSORBOARD_PORT.off ]] || return 0
   if ! [[ $value =~ ^[1-9][0-9]{0,4}$ ]] || ((value > 65535)); then
-    fail "$1=$value is not a port: a number from 1 to 65535; see .env"
+    fail "$1=$value is not a port: a number from 1 to 65535$([[ $1 != TENSORBOARD_PORT ]] || echo ", or off"); see .env"
   fi
 }
 
@@ -54,11 +57,14 @@ port_of() { # port_of SERVICE: the port that the settings give it
   setting "$name" "$(default_port "$name")"
 }
 
+has_no_port() { [[ $(port_of "$1") == off ]]; } # has_no_port SERVICE: it is reached through JupyterLab's door alone
+
 port_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 check_ports() { # check_ports VERB SERVICE...: refuses a port that another program listens on; our own running services are fine
   local service port free name
   for service in "${@:2}"; do
+    ! has_no_port "$service" || continue
     port=$(port_of "$service") name=$(port_variable "$service")
     [[ $(engine_port "$service") != "$port" ]] || continue
     port_taken "$port" || continue

@@ -34,9 +34,14 @@ docker_problem() { # prints why Docker cannot be used, or nothing
   if ! command -v docker >/dev/null; then echo "Docker is not installed"
   elif [[ $docker_info == *"permission denied"* ]]; then echo "the Docker engine refuses this user (permission denied)"
   elif [[ -z $(docker_version) ]]; then echo "no Docker engine answers"
-  elif ! compose=$(docker compose version --short 2>/dev/null); then echo "Docker has no Compose plugin"
-  elif older "${compose#v}" "$minimum_compose"; then echo "Compose ${compose#v} is older than $minimum_compose"
+  elif ! compose=$(compose_version); then echo "Docker has no Compose plugin"
+  elif older "$compose" "$minimum_compose"; then echo "Compose $compose is older than $minimum_compose"
   fi
+}
+
+compose_version() { # prints 2.26.1 for v2.26.1
+  local version
+  version=$(docker compose version --short 2>/dev/null) && echo "${version#v}"
 }
 
 docker_version() { # prints 26.1 for 26.1.5+dfsg1, nothing where no engine answers

@@ -213,7 +213,7 @@ engine_logs() { # engine_logs [SERVICE]: goes on with what is added, in a termin
 engine_shell() {
   engine_running || fail "nothing runs; \`make up\` starts it"
   ask_for_terminal
-  exec docker compose exec "${terminal[@]}" jupyter env -u JUPYTER_TOKEN -u SHARE_PASSWORD_HASH bash "$@"
+  exec docker compose exec "${terminal[@]}" jupyter env -u JUPYTER_TOKEN -u SERVE_TOKEN -u SHARE_PASSWORD_HASH bash "$@"
 }
 
 engine_execute() { # engine_execute COMMAND...: in the running container, else in one of its own that goes away afterwards
@@ -222,7 +222,7 @@ engine_execute() { # engine_execute COMMAND...: in the running container, else i
   ask_for_terminal
   how+=("${terminal[@]}")
   if [[ $2 =~ ^(run|sweep)$ && ${terminal[0]} == --no-TTY ]]; then pass_signals_on "$@"
-  else docker compose "${how[@]}" jupyter env -u JUPYTER_TOKEN -u SHARE_PASSWORD_HASH TRAINLAB_MAKE=1 "$@"; fi
+  else docker compose "${how[@]}" jupyter env -u JUPYTER_TOKEN -u SERVE_TOKEN -u SHARE_PASSWORD_HASH TRAINLAB_MAKE=1 "$@"; fi
 }
 
 ask_for_terminal() { # sets terminal; not printed, because in $(...) standard output is a pipe
@@ -232,7 +232,7 @@ ask_for_terminal() { # sets terminal; not printed, because in $(...) standard ou
 pass_signals_on() { # pass_signals_on COMMAND...: where no terminal hands a Ctrl-C on to the container
   local client code mark=TRAINLAB_CALLER=$$.$RANDOM
   set -m # the client in a process group of its own, so that it lives to show how the run ends
-  docker compose "${how[@]}" jupyter env -u JUPYTER_TOKEN -u SHARE_PASSWORD_HASH TRAINLAB_MAKE=1 "$mark" "$@" </dev/null &
+  docker compose "${how[@]}" jupyter env -u JUPYTER_TOKEN -u SERVE_TOKEN -u SHARE_PASSWORD_HASH TRAINLAB_MAKE=1 "$mark" "$@" </dev/null &
   client=$!
   set +m
   # shellcheck disable=SC2064 # the mark of now

@@ -109,16 +109,17 @@ processors() {
   if ((${count:-0})); then echo "$count"; else getconf _NPROCESSORS_ONLN; fi
 }
 
-compose_files() { # compose_files NOW: the list with or without the GPU's, with the user's override, which Compose
-  # itself takes only where nothing sets COMPOSE_FILE; others kept
+compose_files() { # compose_files NOW: the list with or without the GPU's and the door's, with the user's override, which
+  # Compose itself takes only where nothing sets COMPOSE_FILE; others kept
   local files=:${1:-docker-compose.yml}: name override=""
-  for name in docker-compose.{gpu,share,podman,podman.gpu}.yml; do files=${files/:$name:/:}; done
+  for name in docker-compose.{gpu,podman,podman.gpu,door,share}.yml; do files=${files/:$name:/:}; done
   for name in {,docker-}compose.override.{yml,yaml}; do
     if [[ ! -e $name ]]; then files=${files/:$name:/:}
     else override=${override:-$name}; fi
   done
   [[ -z $override || $files == *:$override:* ]] || files+=$override:
   files=${files#:}
+  [[ $(setting TENSORBOARD_PORT "") != off ]] || files+=docker-compose.door.yml:
   ((gpu)) && files+=docker-compose.gpu.yml:
   shared && files+=docker-compose.share.yml:
   ((podman)) && files+=docker-compose.podman.yml:

@@ -53,6 +53,7 @@ OPTIONS = (
 PINNED = [{"plugin": "scalars", "tag": tag} for tag in ("train/loss", "val/loss")]  # where a run has them
 HPARAMS = "/data/plugin/hparams/experiment"  # what the hparams tab asks for its columns
 RATES = ("learning_rate", "lr")  # stand first among the settings that have one value in all runs
+FONTS = b"url(/font-roboto/"  # in its pages, the one address that is wrong below a path
 METRICS = ("val/loss", "val/", "test/", "train/")  # the order of its metrics by what their names begin with
 
 
@@ -200,9 +201,10 @@ def arranged(application: Any) -> Any:
         path, query = environ["PATH_INFO"], environ.get("QUERY_STRING", "")
         if environ["REQUEST_METHOD"] == "GET" and path == "/" and "pinnedCards=" not in query:
             pinned = f"pinnedCards={quote(json.dumps(PINNED, separators=(',', ':')))}"
-            start_response("302 Found", [("Location", "/?" + "&".join(filter(None, [query, pinned])))])
+            # not `/?...`: behind JupyterLab's door the page lies below a path
+            start_response("302 Found", [("Location", "?" + "&".join(filter(None, [query, pinned])))])
             return []
-        if path != HPARAMS:
+        if path not in ("/", HPARAMS) and not path.endswith(".html"):
             return application(environ, start_response)
         started: list[Any] = []
         chunks = application(
@@ -210,7 +212,9 @@ def arranged(application: Any) -> Any:
         )
         body = b"".join(chunks)
         status, headers = started[:2]
-        if status.startswith("200"):
+        if path != HPARAMS:
+            body = body.replace(FONTS, b"url(" + b"../" * (path.count("/") - 1) + b"font-roboto/")
+        elif status.startswith("200"):
             columns = json.loads(body)
             columns.get("metricInfos", []).sort(key=place)
             columns.get("hparamInfos", []).sort(
@@ -249,8 +253,9 @@ class Server(program.TensorBoardServer):
         await asyncio.Event().wait()
 
     def get_url(self) -> str:
-        """Return the address that a person opens."""
-        return f"http://127.0.0.1:{self.socket.getsockname()[1]}/"
+        """Return where a person finds the page: at another port than in the container, or at JupyterLab's."""
+        shown = os.environ.get("TENSORBOARD_SHOWN") or self.socket.getsockname()[1]
+        return f"http://127.0.0.1:{shown}/"
 
 
 def end_with_keeper() -> None:

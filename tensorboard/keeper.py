@@ -1,4 +1,6 @@
-"""Holds TensorBoard's port and keeps TensorBoard going: keeper.py HOST PORT LOGS.
+"""Holds TensorBoard's port and keeps TensorBoard going: keeper.py HOST:PORT LOGS.
+
+In the place of HOST:PORT stands a path with a slash in it, of a Unix socket, where it has no port of its own.
 
 The port is never free while this runs, whatever becomes of TensorBoard: nobody else can take its place.
 TensorBoard's data server dies of a single record with an impossible length, or loses the thread that looks
@@ -245,6 +247,22 @@ def say(sentence: str) -> None:
     print(f"trainlab: {sentence}", file=sys.stderr, flush=True)
 
 
+def listening(address: str) -> socket.socket:
+    """Return a socket that listens at an address; what an earlier one has left of a Unix socket goes."""
+    if "/" not in address:
+        host, _, port = address.rpartition(":")
+        return socket.create_server((host, int(port)), backlog=LINE)
+    path = Path(address)
+    if path.is_socket():
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX)
+    mask = os.umask(0o177)  # nobody else's to ask, whatever the folder is open to
+    listener.bind(address)
+    os.umask(mask)
+    listener.listen(LINE)
+    return listener
+
+
 def limit_memory(setting: str) -> None:
     """Limit what each process may take, where no container does: `2g` as in .env, '' for no limit."""
     if not setting:
@@ -318,13 +336,13 @@ def end(board: subprocess.Popen[bytes]) -> None:
 
 def main() -> None:
     """Hold the port until somebody stops us."""
-    host, port, logs = sys.argv[1:]
+    address, logs = sys.argv[1:]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        listener = socket.create_server((host, int(port)), backlog=LINE)
+        listener = listening(address)
     except OSError as error:
         sys.exit(
-            f"error: port {port} cannot be had ({error.strerror}). Choose another: TENSORBOARD_PORT in .env"
+            f"error: {address} cannot be had ({error.strerror}). Choose another: TENSORBOARD_PORT in .env"
         )
     limit_memory(os.environ.get("TENSORBOARD_MEMORY", ""))
     view = View(Path(logs), raise_open_files() - SPARE_FILES)

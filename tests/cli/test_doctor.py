@@ -184,6 +184,23 @@ def test_a_port_comes_from_the_environment_or_the_running_stack_or_the_settings_
     assert port() == "9002"
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "subject"),
+    [
+        ("TENSORBOARD_AT", "tensorboard:6006", "port 6006"),
+        ("TENSORBOARD_AT", ".stack/tensorboard.sock", "TensorBoard"),
+        ("TENSORBOARD_PORT", "off", "TensorBoard"),
+        ("TENSORBOARD_PORT", "7000", "port 7000"),
+    ],
+)
+def test_tensorboard_is_asked_where_it_is_and_may_have_no_port(monkeypatch, variable, value, subject):
+    for name in ("TENSORBOARD_AT", "TENSORBOARD_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, value)
+    _, line = doctor.ports()
+    assert (line.subject, line.level) == (subject, "ok")
+
+
 def test_folders_that_are_missing_or_closed_are_told_with_the_command_that_mends(monkeypatch, tmp_path):
     monkeypatch.setenv("TRAINLAB_ROOT", str(tmp_path))
     for name in ("LOGS", "DATA", "MODELS", "NOTEBOOKS"):

@@ -278,6 +278,12 @@ def test_a_notebook_s_cell_that_is_interrupted_shows_no_traceback(tmp_path):
     assert shown == ["KeyboardInterrupt"]
 
 
+def test_a_tensorboard_without_a_port_is_shown_behind_the_login(monkeypatch):
+    monkeypatch.setenv("TENSORBOARD_PORT", "off")
+    monkeypatch.setenv("JUPYTER_PORT", "9001")
+    assert stopping.page("news/one").startswith("http://127.0.0.1:9001/tensorboard/?runFilter=news/one")
+
+
 def test_a_port_that_only_another_user_may_read_stops_no_run(tmp_path, monkeypatch):
     monkeypatch.setenv("TRAINLAB_ROOT", str(tmp_path))
     monkeypatch.delenv("TENSORBOARD_PORT", raising=False)

@@ -107,6 +107,13 @@ def test_ports_can_be_chosen():
     assert (known["JUPYTER_PORT"], known["TENSORBOARD_PORT"]) == ("9001", "9002")
 
 
+def test_tensorboard_s_port_can_be_taken_away_and_jupyter_finds_it_all_the_same():
+    services = config("docker-compose.yml", "docker-compose.door.yml", TENSORBOARD_PORT="off")["services"]
+    assert not services["tensorboard"].get("ports")
+    assert services["tensorboard"]["environment"]["TENSORBOARD_SHOWN"] == "8888/tensorboard"
+    assert services["jupyter"]["environment"]["TENSORBOARD_AT"] == "tensorboard:6006"
+
+
 def test_a_service_runs_as_the_caller_with_no_privileges(service):
     assert service["user"] == "1000:1000"
     assert service["cap_drop"] == ["ALL"]

@@ -34,6 +34,8 @@ def application(environ: dict, start_response: object) -> list[bytes]:
         return [body]
     start_response("200 OK", [("Content-Type", "text/plain")])
     length = len(environ["wsgi.input"].read())
+    if environ["PATH_INFO"] in ("/", "/data/plugin/x/page.html") and environ["REQUEST_METHOD"] == "GET":
+        return [b"<style>@font-face { src: url(/font-roboto/a.woff2) }</style>"]
     if environ["PATH_INFO"] == "/broken":
         raise RuntimeError("the data server is gone")
     return [f"served {environ['REQUEST_METHOD']} {environ['PATH_INFO']} {length}".encode()]
@@ -138,10 +140,12 @@ def test_half_open_connections_stop_nobody_and_are_bounded(port, monkeypatch):
 )
 def test_the_page_opens_with_the_two_losses_pinned(port, asked, kept):
     status, _, headers = tornado_server.ask(port, asked, Host="localhost")
-    assert (status, headers["Location"][: len(kept) + 2]) == (302, f"/?{kept}")
+    assert (status, headers["Location"][: len(kept) + 1]) == (302, f"?{kept}"), "right below any path"
     pinned = json.loads(unquote(headers["Location"]).partition("pinnedCards=")[2])
     assert [each["tag"] for each in pinned] == ["train/loss", "val/loss"]
-    assert ask(port, path=headers["Location"])[1] == "served GET / 0"
+    shown = ask(port, path=f"/{headers['Location']}")
+    assert shown == (200, "<style>@font-face { src: url(font-roboto/a.woff2) }</style>")
+    assert "url(../../../font-roboto/" in ask(port, path="/data/plugin/x/page.html")[1]
 
 
 def test_what_somebody_else_pinned_stays(port):

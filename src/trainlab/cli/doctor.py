@@ -169,12 +169,14 @@ def shared_memory(folder: Path) -> Line:
 
 def ports() -> Iterator[Line]:
     """See whether the two ports are free, served by these services, or taken."""
-    tensorboard = "tensorboard" if paths.in_stack_container() else "127.0.0.1"
-    for variable, default, host, path, expected in (
-        ("JUPYTER_PORT", "8888", "127.0.0.1", "/api", b"version"),
-        ("TENSORBOARD_PORT", "6006", tensorboard, "/data/environment", b"data_location"),
-    ):
-        yield port(variable, host, int(_setting(variable, default)), path, expected)
+    yield port("JUPYTER_PORT", "127.0.0.1", int(_setting("JUPYTER_PORT", "8888")), "/api", b"version")
+    # as the services are told: in a container TensorBoard has another host and, maybe, another port
+    at = os.environ.get("TENSORBOARD_AT") or f"127.0.0.1:{_setting('TENSORBOARD_PORT', '6006')}"
+    host, _, number = at.rpartition(":")
+    if number.isdecimal():
+        yield port("TENSORBOARD_PORT", host, int(number), "/data/environment", b"data_location")
+    else:
+        yield Line("TensorBoard", "ok", "no port of its own: behind JupyterLab's login, at /tensorboard/")
 
 
 def port(variable: str, host: str, number: int, path: str, expected: bytes) -> Line:

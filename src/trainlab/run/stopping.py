@@ -44,6 +44,8 @@ def page(label: str) -> str:
         with suppress(OSError):  # not the local engine's, or another user's
             port = (paths.root() / ".stack" / "tensorboard.port").read_text().strip()
     port = port or "6006"
+    if port == "off":  # reached through JupyterLab's login alone; the token is in no address that is kept
+        port = f"{os.environ.get('JUPYTER_PORT', '8888')}/tensorboard"
     return f"http://127.0.0.1:{port}/?runFilter={quote(label.replace('+', '.'))}#timeseries"
 
 
