@@ -47,7 +47,6 @@ write_settings() { # makes .env where there is none, then keeps its COMPOSE_FILE
     [[ $(compose_files "") != *override* ]] || echo "COMPOSE_FILE in .env has $(compose_files "")"
     read_env
   fi
-  keep_share
   [[ -r .env ]] || fail ".env cannot be read by $(id -un); its owner is $(owner_of .env). sudo chown $(id -un) .env"
   for name in JUPYTER_PORT TENSORBOARD_PORT; do
     [[ -z ${!name:-} || ${!name} == "$(in_file "$name")" ]] ||

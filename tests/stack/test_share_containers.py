@@ -279,6 +279,41 @@ def test_caddy_takes_what_the_entry_makes_of_the_settings(settings, words):
     assert all(word in policies for word in words)
 
 
+def test_a_given_certificate_is_shown_and_one_that_cannot_be_read_is_reported(tmp_path, free_port):
+    pair = ["-keyout", tmp_path / "server.key", "-out", tmp_path / "server.crt"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=lab", *pair]
+    subprocess.run([*made, "-addext", f"subjectAltName=DNS:{NAME}"], check=True, capture_output=True)
+    start = ["docker", "run", "--rm", "--user=12345", f"--env=SHARE={NAME}", f"--volume={tmp_path}:/tls:ro"]
+    start.append("--tmpfs=/var/lib/share:mode=1777")
+    for path, mode, words in (
+        (tmp_path, 0o700, "cannot be looked into by user 12345"),
+        (tmp_path / "server.key", 0o600, "be readable by user 12345"),
+    ):
+        path.chmod(mode)
+        done = subprocess.run([*start, own_image("share")], capture_output=True, text=True, check=False)
+        path.chmod(0o755)
+        assert done.returncode == 2 and words in done.stderr
+    port = free_port()
+    container = [*start, "--detach", f"--publish=127.0.0.1:{port}:8443", own_image("share")]
+    name = subprocess.check_output(container, text=True).strip()
+    try:
+        visitor = Visitor(NAME, port, tmp_path / "server.crt")
+        until(lambda: is_open(visitor), "the given certificate", 30)
+    finally:
+        subprocess.run(["docker", "rm", "--force", name], check=True, capture_output=True)
+
+
+def is_open(visitor: Visitor) -> bool:
+    """Say whether the door answers; with another certificate than the one that is trusted it fails."""
+    try:
+        visitor.connect().close()
+    except ssl.SSLCertVerificationError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
 def test_a_name_that_would_be_more_than_a_name_to_caddy_is_refused():
     for name in ("", "lab {\n}", "*", "a b", "{env.HOME}"):
         command = ["docker", "run", "--rm", f"--env=SHARE={name}", own_image("share")]
