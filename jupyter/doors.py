@@ -222,7 +222,7 @@ class Beside(NamedLocalProxyHandler):
         policy, kind = headers.get("Content-Security-Policy"), headers.get("Content-Type", "")
         if policy:
             headers["Content-Security-Policy"] = scoped(policy, folder)
-        elif "javascript" not in kind:  # a worker's script would be bound by it
+        elif "javascript" not in kind and response.code != 304:  # a worker's script would be bound by it
             headers["Content-Security-Policy"] = INERT
         headers.update(OWN)
         response.headers = headers

@@ -188,7 +188,9 @@ def test_serve_has_the_port_and_the_token_that_the_settings_name():
     plain = config(COMPOSE_PROFILES="serve")["services"]["serve"]
     assert plain["environment"]["SERVE_TOKEN"] == ""
     assert int(plain["mem_limit"]) == 2 * 2**30
-    assert "hush" not in json.dumps([services["jupyter"], services["serve"]["build"]])
+    assert services["jupyter"]["environment"]["SERVE_AT"] == "serve:9004", "behind its login, too"
+    others = [services["tensorboard"], services["serve"]["build"], services["jupyter"]["build"]]
+    assert "hush" not in json.dumps(others)
 
 
 def test_jupyter_writes_to_five_folders_of_the_project_and_its_home(project):

@@ -37,6 +37,8 @@ class Hostile(web.RequestHandler):
     """A service that somebody has taken over: it answers, and tries what it can."""
 
     def answer(self) -> None:
+        if self.get_query_argument("known", None):
+            return self.set_status(304)
         if self.get_query_argument("to", None):
             self.set_status(302)
             return self.set_header("Location", self.get_query_argument("to"))
@@ -240,8 +242,9 @@ def test_a_page_may_load_and_ask_nothing_but_its_own_folder(lab):
 def test_what_has_no_policy_of_its_own_runs_no_script_as_a_page(lab, kind):
     _, text, headers = lab.browse(f"serve/picture?kind={kind}")
     assert "sandbox" in headers["Content-Security-Policy"] and text
-    script = lab.browse("serve/worker.js?kind=text/javascript")[2]
-    assert "Content-Security-Policy" not in script, "a worker's script would be bound by it"
+    for script in ("kind=text/javascript", "known=1"):  # the second is answered with 304
+        _, _, headers = lab.browse(f"serve/worker.js?{script}")
+        assert "Content-Security-Policy" not in headers, "a worker's script would be bound by it"
 
 
 @pytest.mark.parametrize(
@@ -355,7 +358,7 @@ def test_tensorboard_s_guard_takes_what_the_door_hands_on(lab):
     asked = lab.browse("tensorboard/data/x", "POST", b"abc", Origin=f"http://127.0.0.1:{lab.port}")
     assert asked[1] == "served POST /data/x 3"
     large = lab.browse("tensorboard/data/x", "POST", b"x" * (guard.BODY + 1))
-    assert large[0] == 413
+    assert large[0] in (413, 503), "its answer comes before the end of the question, and may be lost"
 
 
 def test_what_does_not_run_is_told_in_a_sentence(lab, tmp_path, free_port):

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -40,6 +41,18 @@ def write(folder: Path) -> Path:
 def header(length: int) -> bytes:
     """Return what precedes a record's data."""
     return struct.pack("<QI", length, keeper.masked_crc(struct.pack("<Q", length)))
+
+
+def test_a_socket_that_an_earlier_one_has_left_is_taken_over_and_is_nobody_else_s(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # its path may have 107 characters
+    keeper.listening("./board.sock").close()
+    with keeper.listening("./board.sock"), socket.socket(socket.AF_UNIX) as asked:
+        asked.connect("board.sock")
+    assert stat.S_IMODE((tmp_path / "board.sock").stat().st_mode) == 0o600
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OSError, match="in use"):
+        keeper.listening("./file")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize("length", [2**63 - 1, 2**40, 5 * 2**30, keeper.LARGEST + 1])
@@ -103,7 +116,7 @@ def test_links_that_lead_in_circles_end(tmp_path):
 @contextmanager
 def kept(logs: Path, port: int) -> Iterator[subprocess.Popen[str]]:
     """TensorBoard, kept going, on a folder of runs."""
-    command = [sys.executable, str(KEEPER), "127.0.0.1", str(port), str(logs)]
+    command = [sys.executable, str(KEEPER), f"127.0.0.1:{port}", str(logs)]
     log = (logs.parent / "log").open("w")
     with log, subprocess.Popen(command, stderr=log, text=True) as process:
         try:
