@@ -111,7 +111,7 @@ processors() {
 compose_files() { # compose_files NOW: the list with or without the GPU's and the door's, with the user's override, which
   # Compose itself takes only where nothing sets COMPOSE_FILE; others kept
   local files=:${1:-docker-compose.yml}: name override=""
-  for name in docker-compose.{gpu,share,podman,podman.gpu,door}.yml; do files=${files/:$name:/:}; done
+  for name in docker-compose.{gpu,podman,podman.gpu,door,share}.yml; do files=${files/:$name:/:}; done
   for name in {,docker-}compose.override.{yml,yaml}; do
     if [[ ! -e $name ]]; then files=${files/:$name:/:}
     else override=${override:-$name}; fi

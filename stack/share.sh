@@ -96,6 +96,7 @@ say_share() {
   elif [[ -n $(setting SHARE_ACME "") ]]; then certificate="by ACME; \`make logs ARGS=share\` tells whether it came"
   else certificate=$(engine_share_root); fi
   echo "JupyterLab   $(share_address)/lab (asks for the password that \`make password\` has set)"
+  echo "Board        $(share_address)/board/"
   echo "TensorBoard  $(share_address)/tensorboard/"
   echo "certificate  $certificate"
 }

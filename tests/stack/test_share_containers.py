@@ -378,3 +378,15 @@ def test_a_person_logs_in_where_they_wanted_to_go_runs_a_cell_and_logs_out(share
 
 def as_bytes(frame: str | bytes) -> bytes:
     return frame.encode() if isinstance(frame, str) else frame
+
+
+def test_the_board_and_tensorboard_are_reached_through_the_same_door(visitor):
+    base = visitor.enter(PASSWORD)
+    for place, words in (("tensorboard/", "TensorBoard"), ("board/", "<html")):
+        page = visitor.ask(f"/{place}")
+        assert (page.status, page.headers["Location"]) == (302, f"{base}{place}")
+        seen = visitor.ask(f"{base}{place}?pinnedCards=")
+        assert seen.status == 200 and words in seen.text, seen
+    assert visitor.ask(f"{base}tensorboard/data/environment").status == 200
+    stranger = Visitor(NAME, visitor.port, visitor.certificate)
+    assert stranger.ask(f"{base}tensorboard/data/environment").status == 303
