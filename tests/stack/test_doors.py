@@ -180,6 +180,18 @@ def test_the_board_is_told_of_the_cookies_the_one_that_guards_its_forms(lab):
     assert "authorization" not in echo(lab.with_token("/board/", X_Forwarded_Host="evil"))["headers"]
 
 
+def test_the_columns_of_the_board_s_table_are_kept_and_nothing_else_is(lab):
+    headers = lab.browse("board/columns")[2]
+    assert "columns=run%2Cmargin; Path=/of-the-board/; HttpOnly" in headers.get_all("Set-Cookie")
+    lab.cookies.pop("columns")
+    kept = lab.cookies | {"columns": "run%2Cmargin", "username": "me"}
+    fresh = Lab(lab.process, lab.port, lab.folder, lab.base, kept)
+    told = echo(fresh.browse("board/"))
+    assert told["headers"]["cookie"] == f"_xsrf={fresh.cookies['_xsrf']}; columns=run%2Cmargin"
+    fresh.cookies["columns"] = "a\\073b"
+    assert "columns" not in echo(fresh.browse("board/"))["headers"]["cookie"]
+
+
 def test_what_a_browser_says_of_the_way_here_is_not_believed(lab):
     told = echo(lab.browse("board/", X_Forwarded_Context="/evil", X_Forwarded_Host="evil.example"))["headers"]
     assert told["x-forwarded-context"] == f"{lab.base}board"

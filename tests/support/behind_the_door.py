@@ -43,6 +43,8 @@ class Echo(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(answer)))
         self.send_header("X-Seen", "a1")
         self.send_header("Set-Cookie", "username=somebody; Path=/")
+        if self.path == "/columns":
+            self.send_header("Set-Cookie", "columns=run%2Cmargin; Path=/of-the-board/; HttpOnly")
         self.end_headers()
         self.wfile.write(b"" if self.command == "HEAD" else answer)
 
