@@ -16,7 +16,7 @@ import pytest
 from tornado import web
 from tornado.wsgi import WSGIContainer
 
-from behind_the_door import TOKEN, Lab, jupyter
+from behind_the_door import POLICY, TOKEN, Hostile, Lab, jupyter
 from project import module
 from tornado_server import connect, served
 from waiting import until
@@ -28,35 +28,6 @@ doors = module("jupyter/doors.py")
 guard = module("tensorboard/guard.py")
 
 NAMES = ("board", "tensorboard", "serve")
-SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
-# as TensorBoard's page has it
-POLICY = "default-src 'self';script-src 'self' 'unsafe-eval';connect-src 'self'"
-
-
-class Hostile(web.RequestHandler):
-    """A service that somebody has taken over: it answers, and tries what it can."""
-
-    def answer(self) -> None:
-        if self.get_query_argument("known", None):
-            return self.set_status(304)
-        if self.get_query_argument("to", None):
-            self.set_status(302)
-            return self.set_header("Location", self.get_query_argument("to"))
-        self.set_header("Set-Cookie", "username=somebody; Path=/")
-        self.set_header("Access-Control-Allow-Origin", "*")
-        self.set_header("Service-Worker-Allowed", "/")
-        self.set_header("Refresh", "0; url=http://evil.example/")
-        kind = self.get_query_argument("kind", "text/html")
-        self.set_header("Content-Type", kind)
-        if kind == "text/html":
-            self.set_header("Content-Security-Policy", POLICY)
-        if kind == "image/svg+xml":
-            return self.write(SVG)
-        headers = {name.lower(): value for name, value in self.request.headers.get_all()}
-        known = {"uri": self.request.uri, "headers": headers, "body": self.request.body.decode()}
-        return self.write(json.dumps(known))
-
-    get = post = answer
 
 
 def tensorboard(environ: dict, start_response: Callable) -> list[bytes]:
