@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.news.data import MOST_UNSEEN, Examples, News, draw_triplets, load_tokens, tokenize
+from experiments.news.config import NewsConfig
+from experiments.news.data import MOST_UNSEEN, Examples, Held, News, draw_triplets
+from experiments.news.tokens import load_tokens, tokenize
 from experiments.news.train import TripletSet
 from trainlab.hub import load_tokenizer, locate
 
@@ -94,8 +96,9 @@ def measure(size: int) -> dict[str, float]:
         )
     vectors = rng.standard_normal((size, WIDTH), np.float32)
     unseen = np.sort(rng.permutation(size)[: min(size // 5, MOST_UNSEEN)])
-    examples = Examples(as_news(labels), triplets, unseen, draw_triplets(labels[unseen], size, 5, seed=0))
-    timed("validation", lambda: examples.measure(vectors[unseen], margin=3.0))
+    held = Held(unseen, draw_triplets(labels[unseen], size, 5, seed=0))
+    examples, config = Examples(as_news(labels), triplets, held), NewsConfig(loss="triplet")
+    timed("validation", lambda: examples.measure(vectors[unseen], config))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     return seconds | {"memory": memory, "disk": disk / 1e6}
 

@@ -47,6 +47,21 @@ def triplet_metrics(vectors: Vectors, triplets: NDArray[np.integer], margin: flo
     }
 
 
+def contrastive_loss(vectors: Vectors, labels: NDArray[Any], temperature: float) -> float:
+    """Return the loss of `model.contrastive` of all items at once; vectors of length 1, NaN without any pair.
+
+    It rises with the logarithm of the number of items: it compares among the same items.
+    """
+    losses = []
+    for ranked, same in _queries(vectors, labels):
+        products = np.where(np.isfinite(ranked), 1 - ranked * ranked / 2, -np.inf) / temperature
+        largest = products.max(axis=1, keepdims=True)
+        shares = products - largest - np.log(np.exp(products - largest).sum(axis=1, keepdims=True))
+        means = np.where(same, shares, 0).sum(axis=1) / np.maximum(same.sum(axis=1), 1)
+        losses.append(-means[same.any(axis=1)])
+    return _mean(losses)
+
+
 def precision_at(vectors: Vectors, labels: NDArray[Any], k: int = 10) -> float:
     """Return the mean share of relevant items among the k nearest candidates.
 
