@@ -62,7 +62,7 @@ class NewsConfig(TrainingConfig):
     temperature: float = Field(0.2, gt=0)
     margin: float = Field(3.0, gt=0)
     epochs: int = Field(5, ge=1)
-    learning_rate: float = Field(3e-4, gt=0)
+    learning_rate: float = Field(2e-4, gt=0)
     head_learning_rate: float = Field(1e-3, gt=0)
     batch_size: int = Field(256, ge=1)
     mining: Literal["sampled", "all", "hard"] = "sampled"
