@@ -2,8 +2,8 @@
 
 `pip install sentence-transformers datasets && benchmarks/news_quality.py` trains each way with five seeds on
 the sample; with the path of a news.tsv behind it on that, and the names of ways after it train these alone.
-Figures are of the test part, the same for all seeds; the epoch, and the rival's learning rate, is chosen on the
-validation part, which is another for each seed. Outcomes are kept in benchmarks/news_quality.json, and
+Figures are of the test part, the same for all seeds; the epoch, and the rival's learning rate, is chosen on
+the validation part, which is another for each seed. Outcomes are kept in benchmarks/news_quality.json, and
 the table is benchmarks/news_quality.md. On two idle cores the sample takes half an hour.
 
 A row's p says how probable so great a difference to the untrained backbone by cosine would be if there were

@@ -15,6 +15,8 @@ PathOrName = Annotated[str, Field(min_length=1), path_or("sample", "mind-small",
 Pooling = Literal["mean", "cls"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
+TRIPLET_ALONE = ("margin", "head_learning_rate", "batch_size", "mining", "average")  # settings of that loss
+
 
 class NewsConfig(TrainingConfig):
     """Settings of the news experiment (after V. Visheratin, "Deep learning with containers", 2021).
@@ -75,6 +77,11 @@ class NewsConfig(TrainingConfig):
 
     # Like another device: the same network is learned, with other random numbers in dropout.
     MAY_CHANGE: ClassVar[frozenset[str]] = TrainingConfig.MAY_CHANGE | {"fast"}
+
+    def without_effect(self) -> list[str]:
+        """Return the settings that differ from their defaults and are another loss's."""
+        others = TRIPLET_ALONE if self.loss == "contrastive" else ("temperature",)
+        return [name for name in self.changes() if name in others]
 
     def check_machine(self) -> None:
         """Check that this machine has the device and can get the backbone, with layers enough to freeze.

@@ -151,6 +151,8 @@ def train(config: NewsConfig) -> Result:
     """
     examples = draw(config)
     config.check_machine()
+    if idle := config.without_effect():
+        print(f"warning: with loss={config.loss} this changes nothing: {', '.join(idle)}", flush=True)
     print(f"{examples.news.summary()}\n{examples.summary()}", flush=True)
     with Run("news", config, seed=config.seed, data=examples.news.fingerprint(), metrics=METRICS) as run:
         print(f"run: {run.folder}", flush=True)

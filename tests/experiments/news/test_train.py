@@ -346,3 +346,10 @@ def test_a_run_on_a_gpu_that_stopped_in_an_epoch_is_resumed_to_the_same_curves(
     steps = sorted(path.stem for path in (whole.run / "checkpoints").glob("step-*.ckpt"))
     train(config.model_copy(update={"resume": str(whole.run / "checkpoints" / f"{steps[0]}.ckpt")}))
     pd.testing.assert_frame_equal(curves(whole), before, check_exact=True)
+
+
+def test_settings_of_another_loss_are_named(tiny: NewsConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    train(tiny.model_copy(update={"trained": False, "batch_size": 256, "margin": 5.0, "mining": "all"}))
+    assert "warning: with loss=contrastive this changes nothing: margin, mining\n" in capsys.readouterr().out
+    train(tiny.model_copy(update={"trained": False, "loss": "triplet", "margin": 5.0}))
+    assert "changes nothing" not in capsys.readouterr().out
