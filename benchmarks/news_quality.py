@@ -13,11 +13,8 @@ none: a paired t-test over the test's items, each item's figures being the mean 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +22,15 @@ import numpy as np
 import torch
 from scipy.stats import ttest_rel
 
+import trainlab
 from experiments.news import metrics
 from experiments.news.config import NewsConfig
 from experiments.news.data import Examples, draw
 from experiments.news.model import NewsModel
-from experiments.news.train import tfidf, train, unit
+from experiments.news.train import Evaluation, NewsData, tfidf, unit
 from trainlab.hub import locate
+from trainlab.run.restoring import restore
+from trainlab.training.trainer import Trainer
 from trainlab.training.workers import set_threads
 
 if TYPE_CHECKING:
@@ -69,11 +69,7 @@ def measured(way: str, config: NewsConfig) -> dict[str, Any]:
     examples = draw(config)
     items = examples.held("test").items
     if way in OURS:
-        with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
-            os.environ["TRAINLAB_LOGS"] = folder
-            result = train(NewsConfig.parse(config.model_dump() | OURS[way]))
-        validated = result.metrics["validation"]["trained"]["precision_at_10"]
-        vectors = result.vectors[items]
+        validated, vectors = ours(examples, NewsConfig.parse(config.model_dump() | OURS[way]))
         return {"validated": validated} | figures(examples, vectors, unit(vectors), config)
     if way == RIVAL:
         found = [rival(examples, config, rate) for rate in RATES]
@@ -108,6 +104,26 @@ def figures(
         "mrr": metrics.reciprocal_ranks(vectors, categories),
     }
     return {name: np.round(values, DIGITS).tolist() for name, values in found.items()}
+
+
+def ours(examples: Examples, config: NewsConfig) -> tuple[float, NDArray[np.float64]]:
+    """Train as the experiment does, without its pictures; return what `rival` returns."""
+    with tempfile.TemporaryDirectory() as folder, trainlab.Run("quality", config, logs=folder) as run:
+        torch.manual_seed(config.seed)
+        model = NewsModel.pretrained(config)
+        table = model.tokenize(examples.news.texts(config.text))
+        data = NewsData(examples, model.cache_frozen_layers(table), config)
+        trainer = Trainer(run, config, callbacks=[Evaluation(run, examples, config)])
+        trainer.fit(model, data)
+        assert trainer.best_checkpoint is not None, "each epoch has one"
+        best = restore(NewsModel, trainer.best_checkpoint)
+        validated, tested = (best.embed(table.rows(rows)).double().numpy() for rows in parts(examples))
+    codes = examples.news.codes("category")[examples.unseen]
+    return metrics.precision_at(validated, codes), tested
+
+
+def parts(examples: Examples) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    return examples.unseen, examples.held("test").items
 
 
 def rival(examples: Examples, config: NewsConfig, rate: float) -> tuple[float, NDArray[np.float64]]:

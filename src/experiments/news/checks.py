@@ -167,10 +167,11 @@ class NewsSubject(Subject):
         ]
 
     def items(self, data: NewsData, split: str) -> Items | None:  # type: ignore[override]  # noqa: ARG002
-        """Return the items of training triplets, or the unseen ones; equal titles are the same item."""
-        rows = {"train": np.unique(self.examples.training), "validation": self.examples.unseen}.get(split)
-        if rows is None:
+        """Return the items of training triplets, or those held out; equal titles are the same item."""
+        held = {"validation": self.examples.validation, "test": self.examples.test}.get(split)
+        if split != "train" and held is None:
             return None
+        rows = np.unique(self.examples.training) if held is None else held.items
         table = self.examples.news.table.iloc[rows]
         return Items(
             table["title"].map(text_key).tolist(),

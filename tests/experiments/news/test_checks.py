@@ -138,3 +138,7 @@ def test_settings_win_over_the_small_ones() -> None:
 def test_another_loss_is_refused() -> None:
     with pytest.raises(UserError, match="loss=contrastive"):
         subject({"loss": "contrastive"})
+
+
+def test_all_three_parts_are_looked_through_for_duplicates(findings: dict[int, Finding]) -> None:
+    assert [f"{part}: " in findings[1].found for part in ("train", "validation", "test")] == [True] * 3
