@@ -1,11 +1,12 @@
 """What an export costs and saves, and what its server can take.
 
-    trainlab run news && trainlab export-model last
-    .venv/bin/python benchmarks/serving.py --run last --output benchmarks/serving.md
+    for each in news sentiment captions; do trainlab run $each && trainlab export-model last; done
+    .venv/bin/python benchmarks/serving.py --output benchmarks/serving.md
 
-First bytes, and CPU time and time of one text, torch in fp32 beside onnxruntime. One thread each; the ways
-take turns, so that whatever else runs on the machine slows all of them. Of each way the least time of all
-rounds counts, and the CPU time of a whole round.
+First bytes, the gate's figures, and CPU time and time of one text or picture, torch in fp32 beside
+onnxruntime, for the newest exported run of each experiment. One thread each; the ways take turns, so that
+whatever else runs on the machine slows all of them. Of each way the least time of all rounds counts, and the
+CPU time of a whole round.
 
 Then a server of the same network with 160,000 items, in a process of its own: from its start to its first
 answer, and requests that come at a steady rate, whether those before are answered or not. A request's time
@@ -30,6 +31,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -38,12 +40,15 @@ import torch
 from experiments.news.model import NewsModel
 from experiments.news.tokens import Tokens
 from trainlab import paths
-from trainlab.run import find, record
+from trainlab.run import record
 from trainlab.run.restoring import BEST, restore
 from trainlab.serving import bundle
+from trainlab.serving.pictures import Pictures
 from trainlab.serving.texts import Texts
 from trainlab.system import hardware
 
+Way = Callable[[Any], object]
+TORCH, ONNX = "torch fp32", "onnxruntime fp32"
 ROUNDS, TEXTS = 5, 40
 ITEMS, CONNECTIONS = 160_000, 32
 STARTS = 3
@@ -51,30 +56,81 @@ STARTS = 3
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", default="last", help="a run of news")
     parser.add_argument("--output", type=Path, help="where the table goes; default: printed")
     parser.add_argument("--rates", default="25,50,100", help="requests a second")
     parser.add_argument("--seconds", type=float, default=20, help="at each rate")
     options = parser.parse_args()
     rates = [int(each) for each in options.rates.split(",")]
-    run = find.find(options.run, experiment="news", having=BEST)
-    noted = record.read(run).exports[-1]  # type: ignore[attr-defined]
-    exported = bundle.read(paths.models() / noted["folder"])
-    texts, model = Texts(exported), restore(NewsModel, run / BEST)
     torch.set_num_threads(1)
+    table = (
+        f"One thread of {platform.machine()} ({hardware().get('cpu', 'CPU not known')}), torch "
+        f"{torch.__version__}; the machine's load was {os.getloadavg()[0]:.0f}.\n"
+    )
+    for experiment, ways_of in (("sentiment", ways_of_sentiment), ("captions", ways_of_captions)):
+        run, exported = newest(experiment)
+        table += text_of(experiment, exported, measured(*ways_of(run, exported)))
+    run, exported = newest("news")
+    table += text_of("news", exported, measured(*ways_of_news(run, exported)))
     titles = exported.json("items.json")["title"][:TEXTS]
-    ways: dict[str, Callable[[list[str]], object]] = {
-        "torch fp32": lambda item: model.embed(tokens_of(model, item)),
-        "onnxruntime fp32": lambda item: texts.run([item]),
-    }
-    times = measured(ways, [texts.item(title) for title in titles])
-    sizes = {name: len(content) for name, content in exported.content.items()}
-    table = text_of(times, sizes, exported.json("card.json")["gate"])
     with tempfile.TemporaryDirectory() as folder:
         table += served_text(*served(exported, Path(folder), titles, rates, options.seconds), options.seconds)
     if options.output:
         options.output.write_text(table)
     print(table)
+
+
+def newest(experiment: str) -> tuple[Path, bundle.Bundle]:
+    """Return the newest run of an experiment that is exported, and its bundle."""
+    for run in sorted((paths.logs() / experiment).iterdir(), reverse=True):
+        if exports := getattr(record.read(run), "exports", None):
+            return run, bundle.read(paths.models() / exports[-1]["folder"])
+    raise SystemExit(
+        f"No run of {experiment} is exported: trainlab run {experiment} && trainlab export-model last"
+    )
+
+
+def ways_of_news(run: Path, exported: bundle.Bundle) -> tuple[dict[str, Way], list[Any]]:
+    """Return how torch and onnxruntime embed a title, and titles."""
+    texts, model = Texts(exported), restore(NewsModel, run / BEST)
+    titles = exported.json("items.json")["title"][:TEXTS]
+    ways: dict[str, Way] = {
+        TORCH: lambda item: model.embed(tokens_of(model, item)),
+        ONNX: lambda item: texts.run([item]),
+    }
+    return ways, [texts.item(title) for title in titles]
+
+
+def ways_of_sentiment(run: Path, exported: bundle.Bundle) -> tuple[dict[str, Way], list[Any]]:
+    """Return how torch and onnxruntime judge a review, and reviews."""
+    from experiments.sentiment.config import SentimentConfig
+    from experiments.sentiment.data import draw
+    from experiments.sentiment.export import Scores, reference
+    from experiments.sentiment.model import load
+
+    texts, classifier = Texts(exported), load(run)
+    scores = Scores(classifier).eval()
+    ways: dict[str, Way] = {
+        TORCH: lambda item: reference(classifier, scores, item),
+        ONNX: lambda item: texts.run([item]),
+    }
+    parts = draw(SentimentConfig.parse(record.read(run).config)).parts()
+    return ways, [[text] for text in list(parts["test"]["text"])[:TEXTS]]
+
+
+def ways_of_captions(run: Path, exported: bundle.Bundle) -> tuple[dict[str, Way], list[Any]]:
+    """Return how torch and onnxruntime write a caption, by the run's own beam, and pictures."""
+    from experiments.captions.config import CaptionsConfig
+    from experiments.captions.data import draw_corpus
+    from experiments.captions.model import CaptionsModel
+    from experiments.captions.train import seen
+
+    corpus = draw_corpus(CaptionsConfig.parse(record.read(run).config))
+    model, writer = restore(CaptionsModel, run / BEST), Pictures(exported)
+    ways: dict[str, Way] = {
+        TORCH: model.caption,
+        ONNX: lambda picture: writer.caption(picture.numpy()),
+    }
+    return ways, list(seen(corpus, corpus.test[:TEXTS]).split(1))
 
 
 def tokens_of(model: NewsModel, item: list[str]) -> Tokens:
@@ -86,9 +142,7 @@ def tokens_of(model: NewsModel, item: list[str]) -> Tokens:
     )
 
 
-def measured(
-    ways: dict[str, Callable[[list[str]], object]], items: list[list[str]]
-) -> dict[str, tuple[float, float]]:
+def measured(ways: dict[str, Way], items: list[Any]) -> dict[str, tuple[float, float]]:
     """Return each way's least milliseconds, and least CPU milliseconds, a text."""
     found = dict.fromkeys(ways, (float("inf"), float("inf")))
     for way in ways.values():
@@ -106,18 +160,17 @@ def measured(
     return found
 
 
-def text_of(times: dict[str, tuple[float, float]], sizes: dict[str, int], figures: dict[str, float]) -> str:
-    base = times["torch fp32"][1]
+def text_of(experiment: str, exported: bundle.Bundle, times: dict[str, tuple[float, float]]) -> str:
+    base = times[TORCH][1]
     rows = "\n".join(
         f"| {name} | {least:.1f} | {cpu:.1f} | {cpu / base:.2f} |" for name, (least, cpu) in times.items()
     )
-    held = ", ".join(f"{name} {size / 1e6:.2f} MB" for name, size in sizes.items())
-    shown = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in figures.items() if value)
+    held = ", ".join(f"{name} {len(content) / 1e6:.2f} MB" for name, content in exported.content.items())
+    figures = exported.json("card.json")["gate"]
+    shown = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in figures.items())
     return (
-        f"One news title through a network of news, one thread of {platform.machine()} "
-        f"({hardware().get('cpu', 'CPU not known')}), torch {torch.__version__}; "
-        f"the machine's load was {os.getloadavg()[0]:.0f}:\n\n"
-        "| | least ms | CPU ms | of torch's CPU |\n|---|---|---|---|\n"
+        f"\n## {experiment}\n\n"
+        "| one at a time | least ms | CPU ms | of torch's CPU |\n|---|---|---|---|\n"
         f"{rows}\n\nThe bundle: {held}.\n\nThe gate: {shown}.\n"
     )
 

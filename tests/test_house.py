@@ -23,8 +23,10 @@ MAY_IMPORT = {
     "hosts": {GROUND, "run", "headless"},
     "training": {GROUND, "trackers", "run"},
     "checks": {GROUND, "run", "runs", "training"},
-    "serving": {GROUND, "run", "runs"},
+    "web": {GROUND},
+    "serving": {GROUND, "web", "run", "runs"},
     "sweeps": {GROUND, "trackers", "run", "runs", "headless"},
+    "board": {GROUND, "web", "run", "runs", "headless", "sweeps", "serving"},
 }
 # cli imports everything, and the package what it hands on
 FREE = {"cli", "experiments", "the package itself"}

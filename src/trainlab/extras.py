@@ -35,10 +35,13 @@ _INSTALLED_BY = {  # a module, by what pip is to be told
 }
 
 
-def need(module: str, what: str) -> None:
-    """Raise UserError, with what to type, where a module is not installed that `what` needs."""
+def need(module: str, what: str, package: str = "") -> None:
+    """Raise UserError, with what to type, where a module is not installed that `what` needs.
+
+    `package` is what pip is to be told, where it is not the module's usual one.
+    """
     if find_spec(module) is None:
-        raise _missing(module, what)
+        raise _missing(module, what, package)
 
 
 def explained(error: ModuleNotFoundError, what: str) -> UserError | ModuleNotFoundError:
@@ -47,5 +50,6 @@ def explained(error: ModuleNotFoundError, what: str) -> UserError | ModuleNotFou
     return _missing(module, what) if module in _INSTALLED_BY and find_spec(module) is None else error
 
 
-def _missing(module: str, what: str) -> UserError:
-    return UserError(f'{what} needs {module}, which is not installed: pip install "{_INSTALLED_BY[module]}"')
+def _missing(module: str, what: str, package: str = "") -> UserError:
+    package = package or _INSTALLED_BY[module]
+    return UserError(f'{what} needs {module}, which is not installed: pip install "{package}"')

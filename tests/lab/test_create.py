@@ -146,6 +146,33 @@ def test_here_adds_the_stack_and_keeps_every_byte_that_is_there(repository: Path
     assert 'demo = "first"' in made.add["pyproject.toml"]
 
 
+@pytest.mark.parametrize("ignoring", [True, False])
+def test_here_lets_git_ignore_nothing_of_a_folder_that_has_the_project_s_own_files(
+    repository: Path, ignoring: bool
+) -> None:
+    if not ignoring:
+        (repository / ".gitignore").unlink()
+    (repository / "models").mkdir()
+    (repository / "models/net.py").write_text("layers = 3\n")
+    made = create.add_here(repository)
+    assert "models/" in made.kept
+    assert "/logs/*" in made.add.get(".gitignore", (repository / ".gitignore").read_text())
+    if ignoring:
+        (repository / ".gitignore").write_text(made.add[".gitignore"])
+    subprocess.run(["git", "init", "-q"], cwd=repository, check=True)
+    (repository / "models/new.py").write_text("layers = 4\n")
+    ignored = [
+        "git",
+        "check-ignore",
+        "models/net.py",
+        "models/new.py",
+        "data/mine.csv",
+        "logs/news/a/run.json",
+    ]
+    found = subprocess.run(ignored, cwd=repository, capture_output=True, text=True, check=False).stdout
+    assert found.split() == ["data/mine.csv", "logs/news/a/run.json"]
+
+
 def test_here_names_the_lines_that_a_gitattributes_of_one_s_own_lacks(repository: Path) -> None:
     (repository / ".gitattributes").write_text("*.csv binary\n/stack/** text=auto eol=lf\n")
     made = create.add_here(repository)

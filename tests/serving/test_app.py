@@ -28,8 +28,8 @@ pytest.importorskip("fastapi")
 from trainlab.serving.app import application
 from trainlab.serving.counts import Counts
 from trainlab.serving.engine import Engine, Loaded
-from trainlab.serving.limits import BODY
 from trainlab.serving.questions import CaptionAnswer
+from trainlab.web.limits import BODY
 
 NEAREST, SENTIMENT, CAPTION = "/api/nearest", "/api/sentiment", "/api/caption"
 MIB = 1 << 20
@@ -310,10 +310,18 @@ def test_the_page_answers_without_a_script(server: RunningServer) -> None:
     assert np.asarray(Image.open(io.BytesIO(shown))).mean().round() == 128
 
 
-def test_a_form_in_a_strange_charset_is_a_form(server: RunningServer) -> None:
+@pytest.mark.parametrize("charset", ["unicode_escape", "punycode", "idna", '"base64"', "no-such"])
+def test_a_form_in_a_strange_charset_is_refused(server: RunningServer, charset: str) -> None:
     body, headers = multipart("picture", b"", ask="sentiment", text=r"good \ud800", **{r"\ud800": "a"})
-    headers["Content-Type"] += "; charset=unicode_escape"
-    assert server.ask("/", body=body, headers=headers).status == 422
+    headers["Content-Type"] += f"; charset={charset}"
+    answer = server.ask("/", body=body, headers=headers)
+    assert (answer.status, answer.json["detail"]) == (415, "Text is understood in utf-8 alone.")
+
+
+def test_a_form_in_a_usual_charset_is_answered(server: RunningServer) -> None:
+    for charset in ("utf-8", "UTF-8", '"utf-8"'):
+        told = {"Content-Type": f"application/x-www-form-urlencoded; charset={charset}"}
+        assert server.ask("/", body=b"ask=sentiment&text=good", headers=told).status == 200
 
 
 def test_a_form_that_is_filled_in_wrongly_says_what_was_expected(server: RunningServer) -> None:

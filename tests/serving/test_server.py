@@ -22,8 +22,6 @@ import pytest
 import served_bundles
 from running_server import RunningServer
 from terminal import in_terminal
-from trainlab.errors import UserError
-from trainlab.serving import server as module
 from waiting import until
 
 if TYPE_CHECKING:
@@ -95,30 +93,6 @@ def test_a_port_that_is_taken_ends_it_with_a_sentence(server: RunningServer, mod
     told = refused(models, server.port)
     assert f"127.0.0.1:{server.port}: Address already in use" in told
     assert f"--port {server.port + 1}" in told
-
-
-@pytest.mark.parametrize("told", ["http", "-1", "65536", "80 80", "\u0665"])
-def test_what_is_no_port_is_told_with_its_source(monkeypatch: pytest.MonkeyPatch, told: str) -> None:
-    with pytest.raises(UserError, match=f"--port={told}: expected the number of a port"):
-        module.port_of(told)
-    monkeypatch.setenv("SERVE_PORT", told)
-    with pytest.raises(UserError, match=f"SERVE_PORT={told}: expected"):
-        module.port_of(None)
-
-
-def test_the_port_is_the_one_told_or_the_environment_s_or_the_usual_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("SERVE_PORT", "81")
-    assert (module.port_of("80"), module.port_of(None)) == (80, 81)
-    monkeypatch.setenv("SERVE_PORT", " ")
-    assert module.port_of(None) == 8000
-
-
-def test_an_address_that_is_not_this_machine_s_is_told() -> None:
-    for host in ("no.such.host.invalid", "192.0.2.1"):
-        with pytest.raises(UserError, match="address"):
-            module.bound(host, 8000)
 
 
 def test_a_hangup_loads_what_is_chosen_by_then(server: RunningServer, models: Path, names: list[str]) -> None:

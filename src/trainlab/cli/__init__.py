@@ -13,7 +13,7 @@ import typer
 import trainlab
 from trainlab import experiments, extras
 from trainlab.cleaning import lines, printable
-from trainlab.cli import data, lab, models, runs, serve, sweep
+from trainlab.cli import board, data, lab, models, runs, serve, sweep
 from trainlab.cli.options import Logs, Reference, WithArguments, row
 from trainlab.errors import UserError
 from trainlab.secrets import without_secrets
@@ -36,6 +36,7 @@ app.command()(lab.update)
 app.command()(models.export_model)
 app.command()(models.check_model)
 app.command()(serve.serve)
+app.command()(board.board)
 for _name in experiments.with_file("commands.py"):
     try:
         app.add_typer(experiments.load(_name, "commands").app)

@@ -33,11 +33,12 @@ def serve(
 ) -> None:
     """Serve exported runs: a page, and JSON for programs. A run that has no bundle yet is exported first."""
     from trainlab.serving import engine, served, server
+    from trainlab.web import binding
 
-    number = server.port_of(port)
+    number = binding.port_of(port, "SERVE_PORT", server.PORT)
     if not choose:
         check_open(host)
-        server.bound(host, number).close()
+        binding.bound(host, number).close()
     chosen = [name_of(each, logs) for each in names]
     loaded = engine.load(chosen)
     served.choose(chosen)

@@ -27,6 +27,7 @@ RESERVED = {"trainlab", "experiments", "tests", "src", "site", "test"}
 # Of the stack as well, which the lock files call otherwise, or which TORCH_EXTRAS brings
 IMPORTED_AS = {"ipython", "pil", "sklearn", "torchaudio", "torchvision", "yaml"}
 LISTS = {".gitignore", ".gitattributes"}  # of git's, which can be completed by hand
+FILLED = ("data", "logs", "models")  # folders of a lab that git is to ignore, but for what trainlab brings
 SPARE = "first_experiment"  # the small experiment's package where the project's own has its name already
 
 
@@ -110,6 +111,8 @@ def add_here(folder: Path, examples: Iterable[str] = ()) -> Made:
             "bring it to this one: trainlab update"
         )
     files = dict(sorted((needed if wheels else needed | _template(name, package)).items()))
+    tracked = [] if wheels else [each for each in FILLED if _has_others(folder / each, each, files)]
+    files = _without_ignoring(tracked, files)
     there = {each for each in files if os.path.lexists(folder / each)}
     same = {each for each in there if _holds(folder / each, files[each])}
     # files whose folder is none, or leads elsewhere, and what is there in its place
@@ -125,10 +128,30 @@ def add_here(folder: Path, examples: Iterable[str] = ()) -> Made:
             f"These stand in the way in {folder}: {some(sorted(in_the_way), 20)}. Nothing was changed. Move "
             "or rename them, or make a lab beside this one: trainlab new NAME"
         )
-    kept = sorted((there - same) | in_folders.keys())
+    kept = sorted((there - same) | in_folders.keys() | {f"{each}/" for each in tracked})
     add = _missing_lines(folder, files, sorted(there - same - in_folders.keys()))
     count = _add(folder, {each: files[each] for each in files.keys() - there - in_folders.keys()})
     return Made(folder, count, "" if wheels else package, kept, add)
+
+
+def _has_others(place: Path, name: str, files: Iterable[str]) -> bool:
+    """Tell whether a folder of the project has anything in it that trainlab does not bring."""
+    ours = {each.split("/")[1] for each in files if each.startswith(f"{name}/")}
+    try:
+        return any(each.name not in ours for each in place.iterdir())
+    except OSError:
+        return False
+
+
+def _without_ignoring(folders: Iterable[str], files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return files of which none lets git ignore some folders: what is in them is the project's own."""
+    left = {
+        name: body for name, body in files.items() if name not in {f"{each}/.gitignore" for each in folders}
+    }
+    kept = left[".gitignore"].decode().splitlines(keepends=True)
+    for each in folders:
+        kept = [line for line in kept if not re.match(rf"!?/{each}/", line)]
+    return left | {".gitignore": "".join(kept).encode()}
 
 
 def _add(folder: Path, files: Mapping[str, bytes]) -> int:

@@ -12,8 +12,9 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.datastructures import UploadFile as Upload
 from starlette.formparsers import MultiPartParser
 
-from trainlab.serving import limits, page, questions, uploads
+from trainlab.serving import page, questions, uploads
 from trainlab.serving.engine import NotServed
+from trainlab.web import limits
 
 if TYPE_CHECKING:
     from trainlab.serving.counts import Counts

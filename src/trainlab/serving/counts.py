@@ -26,7 +26,7 @@ class Counts:
             buckets=SECONDS,
             registry=self._all,
         )
-        self.waiting = Gauge("serve_waiting", "Requests that wait or are worked at", registry=self._all)
+        self._waiting = Gauge("serve_waiting", "Requests that wait or are worked at", registry=self._all)
         loads = Gauge("serve_loads", "Loads that have ended, refused ones too", registry=self._all)
         loads.set_function(lambda: engine.loads)
 
@@ -35,6 +35,10 @@ class Counts:
         path = path if path in PATHS else "other"
         self._answers.labels(path, str(status)).inc()
         self._seconds.labels(path).observe(seconds)
+
+    def wait(self, requests: int) -> None:
+        """Note how many requests wait or are worked at."""
+        self._waiting.set(requests)
 
     def text(self) -> bytes:
         """Return all of it, as Prometheus reads it."""

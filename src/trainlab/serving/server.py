@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import errno
 import logging
 import os
 import resource
 import signal
-import socket
 import sys
 from contextlib import suppress
 from typing import Any
 
 from trainlab.errors import UserError
+from trainlab.web.binding import port_of
 
 HOST, PORT = "127.0.0.1", 8000
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")  # one each: requests are the threads
-BACKLOG = 128  # connections that may come before the first load has ended
 FILES = 4096  # descriptors, where the system lets us have them
 
 log = logging.getLogger("trainlab.serving")
@@ -41,7 +39,7 @@ def main() -> None:
     log.setLevel(logging.INFO)
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of each request that is none
     try:
-        serve(options.host, port_of(options.port))
+        serve(options.host, port_of(options.port, "SERVE_PORT", PORT))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except UserError as error:
@@ -65,10 +63,11 @@ def serve(host: str, port: int) -> None:
     from trainlab import system
     from trainlab.serving import page
     from trainlab.serving.app import application
-    from trainlab.serving.connections import Server, has_terminal
     from trainlab.serving.counts import Counts
     from trainlab.serving.engine import Engine
-    from trainlab.serving.limits import Limits
+    from trainlab.serving.reloading import ReloadingServer, has_terminal
+    from trainlab.web.binding import bound
+    from trainlab.web.limits import Limits
 
     _more_files()
     terminal = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and has_terminal()
@@ -85,7 +84,7 @@ def serve(host: str, port: int) -> None:
             os.environ.get("SERVE_TOKEN", "").strip(),
             [host],
         )
-        server = Server(limits, engine, early, terminal)
+        server = ReloadingServer(limits, engine, early, terminal)
 
         async def answer() -> None:
             current_default_thread_limiter().total_tokens = max(1, int(system.cpus()))
@@ -104,43 +103,6 @@ def serve(host: str, port: int) -> None:
         if server.loading:
             logging.shutdown()
             os._exit(0)  # an end in order would tear down libraries that the load is in the midst of
-
-
-def port_of(told: str | None) -> int:
-    """Return the port to serve at: the one told, the environment's, or the usual one.
-
-    Raises UserError for what is no port.
-    """
-    source, text = ("--port", told) if told is not None else ("SERVE_PORT", os.environ.get("SERVE_PORT", ""))
-    if not (text or "").strip():
-        return PORT
-    if not (text.isascii() and text.isdigit() and int(text) < 1 << 16):
-        raise UserError(f"{source}={text}: expected the number of a port, 1 to 65535.")
-    return int(text)
-
-
-def bound(host: str, port: int) -> socket.socket:
-    """Return a socket that listens at an address; raise UserError where there can't be one."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise UserError(f"--host {host}: {error.strerror}. Expected an address of this machine.") from None
-    sock = socket.socket(family, kind, protocol)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind(address)
-        sock.listen(BACKLOG)  # whoever comes during the load is answered after it; no second server comes
-    except OSError as error:
-        sock.close()
-        ways_out = {
-            errno.EADDRINUSE: f"Is a server running there already? Another port: --port {port % 65535 + 1}",
-            errno.EADDRNOTAVAIL: "--host takes an address of this machine.",
-            errno.EACCES: "Ports below 1024 are the system's. Another port: --port 8000",
-        }
-        raise UserError(
-            f"{host}:{port}: {error.strerror}. {ways_out.get(error.errno or 0, '')}".strip()
-        ) from None
-    return sock
 
 
 def _more_files() -> None:

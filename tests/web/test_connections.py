@@ -13,12 +13,12 @@ import pytest
 
 pytest.importorskip("fastapi")
 
-from trainlab.serving import connections
-from trainlab.serving.connections import Server
 from trainlab.serving.counts import Counts
 from trainlab.serving.engine import Engine
-from trainlab.serving.limits import Limits
-from trainlab.serving.server import bound
+from trainlab.serving.reloading import ReloadingServer as Server
+from trainlab.web import connections
+from trainlab.web.binding import bound
+from trainlab.web.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -9,10 +9,10 @@ import pytest
 
 pytest.importorskip("prometheus_client")
 
-from trainlab.serving import limits
 from trainlab.serving.counts import Counts
 from trainlab.serving.engine import Engine
-from trainlab.serving.limits import WAITING, Limits
+from trainlab.web import limits
+from trainlab.web.limits import WAITING, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

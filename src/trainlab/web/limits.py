@@ -14,14 +14,12 @@ import ipaddress
 import json
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, MutableMapping
+    from collections.abc import Callable, Iterable, Mapping, MutableMapping
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from trainlab.serving.counts import Counts
 
 MIB = 1 << 20
 BODY = 4 * MIB  # bytes of a request
@@ -29,6 +27,7 @@ BODIES = 64 * MIB  # of all requests that are being read; more end the one that 
 READING = 256  # requests that are being read; one more ends the one that is read for the longest
 WAITING = 64  # requests that wait or are worked at; one more is asked to come again
 PATIENCE = 30  # seconds for a request's body, and for each part of an answer to be taken
+CHARSETS = ("utf-8", "us-ascii", "iso-8859-1")  # of forms; Python knows more, some of which are no charsets
 OPEN = ("/health", "/ready")  # what says no more than that it serves, and has to say it under load
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; "
@@ -39,6 +38,16 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
+
+
+class Counting(Protocol):
+    """What is told of each answer."""
+
+    def answered(self, path: str, status: int, seconds: float) -> None:
+        """Count an answer."""
+
+    def wait(self, requests: int) -> None:
+        """Note how many requests wait or are worked at."""
 
 
 class RefusedError(Exception):
@@ -58,19 +67,23 @@ class Limits:
         counts: What is told of each answer.
         page: Makes a page of a status and a sentence, for browsers.
         token: What whoever asks has to know; empty where anybody may ask.
-        hosts: Names of this machine, besides localhost and addresses of numbers.
+        hosts: Names of this machine, besides localhost and addresses of numbers; None where whoever hands
+            requests on has looked at them.
+        headers: Of each answer that has none of the name itself.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917
         self,
         app: ASGIApp,
-        counts: Counts,
+        counts: Counting,
         page: Callable[[int, str], str],
         token: str = "",
-        hosts: Iterable[str] = (),
+        hosts: Iterable[str] | None = (),
+        headers: Mapping[str, str] = HEADERS,
     ) -> None:
         self._app, self._counts, self._page = app, counts, page
-        self._token, self._hosts = token.encode(), {"localhost", *hosts}
+        self._token, self._own_headers = token.encode(), headers
+        self._hosts = None if hosts is None else {"localhost", *hosts}
         self._waiting = self._bytes = 0
         self._reading: dict[asyncio.Timeout, bytearray] = {}  # what is held of each, the longest first
         self.closing = False  # from then on each answer ends its connection
@@ -115,6 +128,9 @@ class Limits:
         )
         if scope["method"] not in ("GET", "HEAD") and not own:
             raise RefusedError(403, "A page of another site asked for this.")
+        charset = re.search(r"charset\s*=\s*\"?([^\s;\"]*)", headers.get("content-type", ""), re.IGNORECASE)
+        if charset and charset[1].lower() not in CHARSETS:
+            raise RefusedError(415, "Text is understood in utf-8 alone.")
         if self._token and scope["path"] not in OPEN and not self._knows(headers.get("authorization", "")):
             raise RefusedError(
                 401,
@@ -129,7 +145,7 @@ class Limits:
         try:
             ipaddress.ip_address(name)
         except ValueError:
-            return name in self._hosts
+            return self._hosts is None or name in self._hosts
         return True
 
     def _knows(self, authorization: str) -> bool:
@@ -193,12 +209,12 @@ class Limits:
         if self._waiting >= WAITING:
             raise RefusedError(503, "Too many ask at once. Try again in a second.", retry_after="1")
         self._waiting += 1
-        self._counts.waiting.set(self._waiting)
+        self._counts.wait(self._waiting)
         try:
             await self._app(scope, _told(body, receive), answer)
         finally:
             self._waiting -= 1
-            self._counts.waiting.set(self._waiting)
+            self._counts.wait(self._waiting)
         return None
 
     async def _refuse(self, error: RefusedError, scope: Scope, headers: dict[str, str], answer: Send) -> None:
@@ -216,7 +232,7 @@ class Limits:
     def _headers(self, known: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """Return an answer's headers with ours, where it has none of the name itself."""
         found = list(known)
-        own = {**HEADERS, **({"connection": "close"} if self.closing else {})}
+        own = {**self._own_headers, **({"connection": "close"} if self.closing else {})}
         names = {name for name, _ in found}
         return [
             *found,

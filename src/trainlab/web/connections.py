@@ -1,35 +1,30 @@
-"""Connections that wait for nobody for long, and a server that loads anew at SIGHUP and ends in order."""
+"""Connections that wait for nobody for long, and a server that ends in order."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import logging
-import os
-import signal
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from trainlab.errors import UserError
+from trainlab.web.limits import PATIENCE
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
 
-    from trainlab.serving.engine import Engine
-    from trainlab.serving.limits import Limits
+    from trainlab.web.limits import Limits
 
 HEAD = 10  # seconds for a request's first lines; so long, too, may a connection lie idle
-DRAIN = 30  # seconds in which each part of an answer has to be taken, the last one too
+DRAIN = PATIENCE  # seconds in which each part of an answer has to be taken, the last one too
 CONNECTIONS = 512  # that wait for a request; one more closes the one that waits for the longest
 LAST = 0.5  # seconds, at the end, in which connections that are open may still ask
 GRACE = 8  # seconds in which accepted requests are answered then; both together below the 10 of `docker stop`
 
-log = logging.getLogger("trainlab.serving")
+log = logging.getLogger("trainlab.web")
 
 
 class Protocol(H11Protocol):
@@ -89,24 +84,15 @@ class Protocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, with an end to patience, loads at SIGHUP, and a last moment for whoever is connected.
+    """uvicorn's, with an end to patience, and a last moment for whoever is connected.
 
     Args:
         limits: What is served.
-        engine: What loads anew at SIGHUP.
-        early: Signals that came before it listened to them itself.
-        terminal: Whether to end at a SIGHUP by which the terminal of the start is gone.
-
-    Attributes:
-        loading: Whether a load is under way.
     """
 
-    def __init__(
-        self, limits: Limits, engine: Engine, early: Sequence[int] = (), terminal: bool = False
-    ) -> None:
+    def __init__(self, limits: Limits) -> None:
         self._waiting: dict[Protocol, float] = {}
-        self._limits, self._engine, self._terminal = limits, engine, terminal
-        self._early, self._asked, self.loading = early, threading.Event(), False
+        self._limits = limits
         super().__init__(
             uvicorn.Config(
                 limits,
@@ -120,15 +106,6 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=GRACE,
             )
         )
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen to clients, and to SIGHUP."""
-        await super().startup(sockets)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._asked.set)
-        if self._early:
-            self._asked.set()
-        # a daemon: a load may take a minute, and nothing waits for it at the end
-        threading.Thread(target=self._load_at_hangup, daemon=True).start()
 
     async def on_tick(self, counter: int) -> bool:
         """End connections that have waited for too long; uvicorn calls this ten times a second."""
@@ -149,31 +126,3 @@ class Server(uvicorn.Server):
             each.close()
         await asyncio.sleep(LAST)
         await super().shutdown(sockets)
-
-    def _load_at_hangup(self) -> None:
-        """Load what is chosen at each SIGHUP; end where that means that the terminal is gone."""
-        while self._asked.wait():
-            self._asked.clear()
-            if self._terminal and not has_terminal():
-                self.should_exit = True
-                return
-            self.loading = True
-            try:
-                self._engine.load()
-            except UserError as error:
-                log.error("refused, and what was served is served on: %s", error)
-            except Exception:
-                log.exception("not loaded, and what was served is served on")
-            else:
-                log.info("loaded: %s", ", ".join(self._engine.now.names.values()))
-            finally:
-                self.loading = False
-
-
-def has_terminal() -> bool:
-    """Say whether this process has a terminal, whose end SIGHUP may tell."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True

@@ -1,0 +1,1 @@
+"""The board: pages over all runs, behind Jupyter's login or alone."""

@@ -1,0 +1,102 @@
+"""What all pages share: templates, static files, the cookie of forms.
+
+Every text of a run is escaped and made printable: a name is never markup.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import mimetypes
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from fastapi import Request, Response
+from fastapi.responses import HTMLResponse
+
+from trainlab.board.live import Live
+from trainlab.cleaning import printable
+from trainlab.errors import UserError
+from trainlab.runs import display
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+XSRF = "_xsrf"  # the cookie, Jupyter's own where it stands before us, and the field of each form
+
+
+@dataclass(frozen=True)
+class Board:
+    """What each page is made of: the folder of runs, its rows as they are now, and templates."""
+
+    logs: Path
+    live: Live
+
+    def page(self, request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+        """Return a page; `values` are what its template names. Sets the cookie of forms."""
+        known = request.cookies.get(XSRF, "")
+        token = known or secrets.token_urlsafe(24)
+        root = request.scope.get("root_path", "")
+        html = rendered(template, {"root": root, "xsrf": token, "at": request.url.path, **values})
+        response = HTMLResponse(html, status)
+        if not known:
+            response.set_cookie(XSRF, token, path=f"{root}/", httponly=True, samesite="strict")
+        return response
+
+    def fragment(self, request: Request, template: str, **values: Any) -> Response:
+        """Return a part of a page, or 204 where the browser shows it already (see static/board.js)."""
+        response = self.page(request, template, **values)
+        seen = hashlib.sha256(response.body).hexdigest()[:16]
+        if request.headers.get("x-seen") == seen:
+            return Response(status_code=204)
+        response.headers["x-seen"] = seen
+        return response
+
+
+def query(request: Request, **changed: str | None) -> str:
+    """Return a page's query with some of its parts changed, or left out where None."""
+    kept: Mapping[str, str] = {
+        **dict(request.query_params),
+        **{name: value or "" for name, value in changed.items()},
+    }
+    return urlencode({name: value for name, value in kept.items() if value})
+
+
+def rendered(template: str, values: Mapping[str, Any]) -> str:
+    """Return a template filled with values."""
+    return _environment().get_template(template).render(values)
+
+
+def static(name: str) -> tuple[bytes, str]:
+    """Return a static file and its kind; raise UserError for a name that is none of ours."""
+    found = {each.name: each for each in resources.files("trainlab.board").joinpath("static").iterdir()}
+    if name not in found:
+        raise UserError(f"There is no file {name!r}.")
+    return found[name].read_bytes(), mimetypes.guess_type(name)[0] or "text/plain"
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=PackageLoader("trainlab.board"),
+        undefined=StrictUndefined,
+        auto_reload=False,
+    )
+    made.filters |= {
+        "printable": printable,
+        "short": display.short,
+        "duration": display.duration,
+        "age": display.age,
+    }
+    return made
