@@ -31,13 +31,13 @@ logs: ## show what the services say (ARGS=jupyter, tensorboard or serve for one)
 shell: ## open a shell where the notebooks run
 	@stack/verb shell $(ARGS)
 
-run: ## run a notebook headless: make run ARGS="news margin=5"
+run: ## run a notebook headless: make run ARGS="news temperature=0.1"
 	@stack/verb run $(ARGS)
 
 runs: ## list all runs: make runs ARGS="--sort val/loss"
 	@stack/verb runs $(ARGS)
 
-sweep: ## try many settings: make sweep ARGS="news margin=1,3,5 --goal val/loss" (docs/sweeps.md)
+sweep: ## try many settings: make sweep ARGS="news temperature=0.1,0.2 --goal val/mrr" (docs/sweeps.md)
 	@stack/verb sweep $(ARGS)
 
 stop: ## stop a run; it saves a checkpoint first: make stop RUN=NAME

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.news.data import draw_triplets, load_tokens, tokenize
+from experiments.news.data import draw_triplets
+from experiments.news.tokens import load_tokens, tokenize
 from experiments.news.train import TripletSet
 from trainlab.hub import load_tokenizer, locate
 

@@ -29,10 +29,12 @@ from trainlab.training.workers import set_threads
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from experiments.news.data import Examples, Tokens, TokenTable
+    from experiments.news.data import Examples
+    from experiments.news.tokens import Tokens, TokenTable
 
 DEVICE = (sys.argv[1:2] or ["cpu"])[0] if __name__ == "__main__" else "cpu"
 GPU = DEVICE == "cuda"
+TRIPLETS = {"loss": "triplet", "freeze": 0, "test": 0}  # the article's loss, all layers trained
 REPEATS = 30 if GPU else 5  # after one more, to warm up
 STEPS = (  # backbone, triplets, bfloat16
     ("minilm", 32, False),
@@ -96,7 +98,8 @@ def main() -> None:
 def step_row(backbone: str, triplets: int, half: bool) -> str:
     """Measure the variants of a step, and the peak between them."""
     with tempfile.TemporaryDirectory() as folder:
-        config = NewsConfig(backbone=_distilbert(folder) if backbone == "distilbert" else backbone)
+        source = _distilbert(folder) if backbone == "distilbert" else backbone
+        config = NewsConfig.parse(TRIPLETS | {"backbone": source})
         examples = draw(config)
         models = [
             NewsModel.pretrained(config.model_copy(update={"fast": fast})) for fast in (False, False, True)
@@ -129,7 +132,7 @@ def step_row(backbone: str, triplets: int, half: bool) -> str:
 
 def frozen_rows() -> list[str]:
     """Measure the step without frozen layers, and with four of them, computed each time or remembered."""
-    config = NewsConfig()
+    config = NewsConfig.parse(TRIPLETS)
     examples = draw(config)
     free, frozen = (NewsModel.pretrained(config.model_copy(update={"freeze": each})) for each in (0, 4))
     table = free.tokenize(examples.news.texts(config.text))

@@ -41,8 +41,11 @@ HERE = Path(__file__)
 DEVICE = os.environ.get("DEVICE", "cpu")
 KEPT = HERE.with_name(f"news_training{'_cuda' if DEVICE == 'cuda' else ''}.json")
 PROTOCOLS = {
-    "loss": NewsConfig(margin=5, class_size=60, triplets_per_item=20, split="triplet"),
-    "precision": NewsConfig(margin=5, class_size=60, triplets_per_item=20),
+    split: NewsConfig.parse(
+        {"margin": 5, "class_size": 60, "triplets_per_item": 20, "split": chosen}
+        | {"loss": "triplet", "freeze": 0, "test": 0}
+    )
+    for split, chosen in (("loss", "triplet"), ("precision", "item"))
 }
 TARGET = 0.1  # of the margin
 MOST = (
@@ -93,7 +96,7 @@ class Watch:
         if now - last < max(2 if DEVICE == "cpu" else 0.2, 0.05 * now):
             return
         self.seconds = now
-        found = self.examples.measure(embed(), self.config.margin)
+        found = self.examples.measure(embed(), self.config)
         self.looks.append({"seconds": now, **{name: found[name] for name in ("loss", "precision_at_10")}})
         print(", ".join(f"{name} {value:.3f}" for name, value in self.looks[-1].items()), flush=True)
         reached = self.protocol == "loss" and found["loss"] <= TARGET * self.config.margin

@@ -37,8 +37,8 @@ import numpy as np
 import psutil
 import torch
 
-from experiments.news.data import Tokens
 from experiments.news.model import NewsModel
+from experiments.news.tokens import Tokens
 from trainlab import paths
 from trainlab.run import record
 from trainlab.run.restoring import BEST, restore

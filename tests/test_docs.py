@@ -85,10 +85,8 @@ def runnable(command: str, project: Project) -> str:
     command = re.sub(r"\bRUN\b(?!=)", names[0], command) if names else command
     command = command.replace("restore run.zip", "restore run.zip --logs elsewhere")  # as on another machine
     command = command.replace("check news", "check news --only 1")
-    command = command.replace("margin=1,3,5 --goal", f"margin=1,3 {QUICK} --goal")
-    return command.replace("margin=5 --seed", f"margin=5 {QUICK} --seed").replace(
-        'margin=5"', f'margin=5 {QUICK}"'
-    )
+    command = command.replace("0.1,0.2,0.4 --goal", f"0.1,0.2 {QUICK} --goal")
+    return command.replace("=0.1 --seed", f"=0.1 {QUICK} --seed").replace('=0.1"', f'=0.1 {QUICK}"')
 
 
 def test_the_readme_leads_to_every_page() -> None:

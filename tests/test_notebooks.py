@@ -108,14 +108,15 @@ def test_the_news_notebook_runs_whole_from_the_command_line(tmp_path: Path) -> N
     words = ["class_size=4", "triplets_per_item=1", "epochs=1", "batch_size=16", "max_tokens=8"]
     done = trainlab(tmp_path, "run", str(ROOT / "notebooks" / "news.ipynb"), *words)
     assert done.returncode == 0, done.stdout + done.stderr
-    for shown in ("860 news in 17 categories", "epoch 1/1 100%", "untrained", "nDCG@10", "tfidf", "distance"):
+    systems = ("untrained, Euclidean (mean)", "untrained, cosine (mean)", "TF-IDF", "trained")
+    for shown in ("860 news in 17 categories", "epoch 1/1 100%", *systems, "nDCG@10", "distance"):
         assert shown in done.stdout + done.stderr, shown
     assert "Warning" not in done.stdout + done.stderr
     (folder,) = (tmp_path / "news").iterdir()
     record = json.loads((folder / "run.json").read_text())
     assert record["status"] == "finished"
     assert record["config"]["class_size"] == 4
-    assert {"train/loss", "val/precision_at_10", "val_untrained/mrr"} <= set(scalars(folder)["tag"])
+    assert {"train/loss", "val/precision_at_10", "val_untrained_cosine/mrr"} <= set(scalars(folder)["tag"])
     executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
     kinds = [kind for cell in code(executed) for output in cell.outputs for kind in output.get("data", {})]
     assert kinds.count("image/png") == 2
@@ -146,7 +147,10 @@ def test_the_articles_series_trains_each_setting_with_both_splits(tmp_path: Path
     done = trainlab(tmp_path / "logs", "run", str(ROOT / "notebooks" / "article.ipynb"), *words)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Warning" not in done.stdout + done.stderr
-    for shown in ("M=3 untrained, split by triplet: loss", "M=3 CS=30 TI=10 title, split by item: loss"):
+    for shown in (
+        "M=3 untrained, Euclidean, split by triplet: loss",
+        "M=3 CS=30 TI=10 title, split by item: loss",
+    ):
         assert shown in done.stdout, shown
     (folder,) = (tmp_path / "logs" / "article").iterdir()
     record = json.loads((folder / "run.json").read_text())

@@ -4,7 +4,7 @@ from experiments.news.config import NewsConfig
 from experiments.news.recommend import recommend
 from experiments.news.train import train
 
-config = NewsConfig(margin=5)
+config = NewsConfig(temperature=0.1)
 result = train(config)
 recommend(result.run, ["Ten easy pasta dinners"])
 """

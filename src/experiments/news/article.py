@@ -35,6 +35,8 @@ LOSSES: dict[str, Direction] = {f"val/loss_{split}": "min" for split in SPLITS}
 
 PATIENCE = 180.0  # seconds for another process to get as far as its first checkpoint
 LOOK_EVERY = 0.05  # seconds
+# The article's loss, whose steps are as many as there are triplets for
+TOUR = {"loss": "triplet", "learning_rate": 1e-4, "freeze": 0}
 TRAIN = (
     "import sys; from experiments.news.config import NewsConfig; from experiments.news.train import train; "
     "train(NewsConfig.model_validate_json(sys.argv[1]))"
@@ -55,7 +57,7 @@ class Setting(NamedTuple):
     def name(self) -> str:
         """A name such as 'M=5 CS=60 TI=20 title'."""
         if not self.trained:
-            return f"M={self.margin:g} untrained"
+            return f"M={self.margin:g} untrained, Euclidean"
         return f"M={self.margin:g} CS={self.class_size} TI={self.triplets_per_item} {self.text}"
 
 
@@ -94,7 +96,8 @@ class ArticleConfig(Config):
         """Return the news experiment's settings for one row of the table."""
         own = setting._asdict()
         del own["published"]
-        own |= {"split": split, "monitor": "val/loss"}  # of one margin, losses compare: the article's choice
+        own |= {"split": split, "test": 0, "loss": "triplet", "freeze": 0}
+        own |= {"monitor": "val/loss"}  # of one margin, losses compare: the article's choice
         return NewsConfig.parse(self.model_dump(exclude={"only"}) | own)
 
     def preflight(self) -> None:
@@ -164,7 +167,7 @@ def series(config: ArticleConfig) -> Series:
     Raises:
         UserError: Before there is a run, where data or backbone can't be used.
     """
-    from experiments.news.train import train
+    from experiments.news.train import EUCLIDEAN, TRAINED, train
 
     config.preflight()
     found = Series()
@@ -174,14 +177,14 @@ def series(config: ArticleConfig) -> Series:
             began = time.monotonic()
             with redirect_stdout(StringIO()):  # what each prints on the way would fill the screen
                 trained = train(config.news(setting, split))
-            examples, metrics = trained.examples, trained.metrics
-            validated = len(examples.validation) if split == "triplet" else 0
+            examples, metrics = trained.examples, trained.metrics["validation"]
+            validated = len(examples.validation.triplets) if split == "triplet" else 0
             result = SettingResult(
                 setting,
                 split,
                 trained.run,
                 len(examples.training) + validated,
-                metrics["trained" if setting.trained else "untrained"],
+                metrics[TRAINED if setting.trained else EUCLIDEAN],
                 time.monotonic() - began,
             )
             found.results.append(result)
@@ -209,7 +212,7 @@ class TourConfig(Config):
 
     def news(self, **changes: Any) -> NewsConfig:
         """Return the news experiment's settings of this size, with some of them changed."""
-        return NewsConfig.parse(self.model_dump() | changes)
+        return NewsConfig.parse(self.model_dump() | TOUR | changes)
 
 
 def train_and_kill(config: NewsConfig, step: int) -> Path:
@@ -272,8 +275,9 @@ def overlay(runs: Mapping[str, Path], tags: Sequence[str]) -> Figure:
 
 def worker_rates(config: NewsConfig, candidates: Sequence[int] = (0, 1, 2)) -> pd.DataFrame:
     """Measure how many batches of training triplets so many workers make in a second."""
-    from experiments.news.data import draw, tokens_of
+    from experiments.news.data import draw
     from experiments.news.model import NewsModel
+    from experiments.news.tokens import tokens_of
     from experiments.news.train import NewsData
     from trainlab.training.workers import measure_workers
 

@@ -12,8 +12,9 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from experiments.news.config import NewsConfig
-from experiments.news.data import TEXTS, Examples, Tokens, draw, tokens_of
+from experiments.news.data import TEXTS, Examples, draw
 from experiments.news.model import Batch, NewsModel, pool
+from experiments.news.tokens import Tokens, tokens_of
 from experiments.news.train import NewsData, tfidf
 from trainlab.checks.subject import Items, Subject
 from trainlab.cleaning import text_key
@@ -21,7 +22,11 @@ from trainlab.errors import UserError
 from trainlab.hub import load_tokenizer, locate
 
 # Enough to learn from, and little enough for all checks together to take a minute or so on two cores.
-SMALL = {"class_size": 8, "triplets_per_item": 2, "batch_size": 12, "max_tokens": 24}
+# The loss is the one whose value at first is known, and all layers learn.
+SMALL = {
+    **{"class_size": 8, "triplets_per_item": 2, "batch_size": 12, "max_tokens": 24},
+    **{"loss": "triplet", "learning_rate": 1e-4, "freeze": 0},
+}
 SMALLER_WIDTH = 2  # of the smaller network's embeddings
 
 
@@ -33,6 +38,8 @@ def subject(settings: Mapping[str, Any]) -> NewsSubject:
     config = NewsConfig.parse(SMALL | NewsConfig.named(settings))
     if not config.trained:
         raise UserError("trained=false: nothing is trained, so there is nothing to check. Leave it out.")
+    if config.loss != "triplet":
+        raise UserError(f"loss={config.loss}: the checks look at triplets one by one. Leave it out.")
     if config.mining != "sampled":
         raise UserError(f"mining={config.mining}: the checks look at triplets one by one. Leave it out.")
     config.check_machine()
@@ -160,10 +167,11 @@ class NewsSubject(Subject):
         ]
 
     def items(self, data: NewsData, split: str) -> Items | None:  # type: ignore[override]  # noqa: ARG002
-        """Return the items of training triplets, or the unseen ones; equal titles are the same item."""
-        rows = {"train": np.unique(self.examples.training), "validation": self.examples.unseen}.get(split)
-        if rows is None:
+        """Return the items of training triplets, or those held out; equal titles are the same item."""
+        held = {"validation": self.examples.validation, "test": self.examples.test}.get(split)
+        if split != "train" and held is None:
             return None
+        rows = np.unique(self.examples.training) if held is None else held.items
         table = self.examples.news.table.iloc[rows]
         return Items(
             table["title"].map(text_key).tolist(),
@@ -189,7 +197,7 @@ class NewsSubject(Subject):
         }
 
     def _precision(self, vectors: Any) -> float:
-        return self.examples.measure(vectors, self.config.margin)["precision_at_10"]
+        return self.examples.measure(vectors, self.config)["precision_at_10"]
 
     def _distances(self, module: NewsModel, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return how far the anchors are from their positives and from their negatives, both [B]."""

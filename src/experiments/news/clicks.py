@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from experiments.news import behaviors as files
 from experiments.news.behaviors import Behaviors
 from experiments.news.config import NewsConfig
-from experiments.news.data import TokenTable
 from experiments.news.metrics import Vectors, distances
 from experiments.news.model import NewsModel
+from experiments.news.tokens import TokenTable
 from experiments.news.train import Result, tfidf
 from trainlab.cleaning import json_of
 from trainlab.errors import UserError
@@ -201,7 +201,8 @@ def tell(text: str) -> None:
 
 def embedded(model: NewsModel, items: TokenTable, *, raw: bool = False) -> NDArray[np.float64]:
     """Return the vectors [N, D] of items, made on a GPU where there is one; raise UserError for NaN."""
-    vectors = model.to(NewsConfig.parse({}).device).embed(items, raw=raw).double().numpy()
+    model = model.to(NewsConfig.parse({}).device)
+    vectors = (model.embed_raw(items) if raw else model.embed(items)).double().numpy()
     if not np.isfinite(vectors).all():
         raise UserError("The network's vectors are no numbers: its training went astray. Choose another run.")
     return vectors

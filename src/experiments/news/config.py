@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -12,23 +12,34 @@ from trainlab.training.config import TrainingConfig
 
 PathOrName = Annotated[str, Field(min_length=1), path_or("sample", "mind-small", "minilm")]
 
+Pooling = Literal["mean", "cls"]
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+
+TRIPLET_ALONE = ("margin", "head_learning_rate", "batch_size", "mining", "average")  # settings of that loss
+
 
 class NewsConfig(TrainingConfig):
     """Settings of the news experiment (after V. Visheratin, "Deep learning with containers", 2021).
 
     Data: `data` is sample, mind-small or the path of a news.tsv; `text` says what of an item is read;
     `class_size` items of a category at most are drawn, each the anchor of `triplets_per_item` triplets;
-    categories with fewer than `min_class_items` items are left out. `split=item` holds out the share
-    `validation` of the items; `split=triplet` holds out triplets, as the original did.
+    categories with fewer than `min_class_items` items are left out. `split=item` makes three parts: the share
+    `test` of the items, the same whatever the seed, is measured once, at the end; the share `validation`
+    chooses the epoch, and settings; the network learns from the rest. `split=triplet` holds out triplets, as
+    the original did, and has no test part.
 
     Network: `backbone` is minilm, a Hub id or a folder; `pooling` makes one vector of its tokens, at most
     `max_tokens` of them. `trained=false` measures the backbone as it is.
 
-    Training: AdamW with `learning_rate` for the backbone and `head_learning_rate` for the head. A step takes
-    `batch_size` of the triplets drawn with `mining=sampled`, such as share items; with `all` and `hard` it
-    takes `items_per_class` of the same items from each of `classes_per_batch` categories, and either every
-    triplet among them, `average` being over all or over those that violate the margin, or each anchor's
-    hardest.
+    Training: AdamW with `learning_rate`. A step takes `items_per_class` items from each of
+    `classes_per_batch` categories. With `loss=contrastive` vectors have length 1, and each item is drawn to
+    those of its category against all others of the step, the nearer the more, as the `temperature` falls.
+
+    `loss=triplet` is the original's: a head on the backbone, with a `head_learning_rate` of its own, and
+    Euclidean distances that keep a `margin`. A step takes `batch_size` of the triplets drawn with
+    `mining=sampled`, such as share items; with `all` and `hard` it takes the items that a contrastive one
+    does, and either every triplet among them, `average` being over all or over those that violate the margin,
+    or each anchor's hardest.
 
     With `freeze=4` the backbone's token embeddings and its lowest four layers stay as published, without
     dropout; with `fast` they are computed once for all epochs.
@@ -44,24 +55,33 @@ class NewsConfig(TrainingConfig):
     min_class_items: int = Field(1, ge=1)
     split: Literal["item", "triplet"] = "item"
     validation: float = Field(0.2, gt=0, lt=1)
+    test: float = Field(0.2, ge=0, lt=1)
     backbone: PathOrName = "minilm"
-    pooling: Literal["mean", "cls"] = "mean"
+    pooling: Pooling = "mean"
     max_tokens: int = Field(40, ge=3, le=512)
     trained: bool = True
+    loss: Literal["contrastive", "triplet"] = "contrastive"
+    temperature: float = Field(0.2, gt=0)
     margin: float = Field(3.0, gt=0)
-    learning_rate: float = Field(1e-4, gt=0)
+    epochs: int = Field(5, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
     head_learning_rate: float = Field(1e-3, gt=0)
     batch_size: int = Field(256, ge=1)
     mining: Literal["sampled", "all", "hard"] = "sampled"
     average: Literal["all", "violating"] = "all"
     classes_per_batch: int = Field(16, ge=2)
     items_per_class: int = Field(8, ge=2)
-    freeze: int = Field(0, ge=0)
+    freeze: int = Field(2, ge=0)
     fast: bool = True
     monitor: str = Field("val/precision_at_10", min_length=1)  # the loss grows with the margin
 
     # Like another device: the same network is learned, with other random numbers in dropout.
     MAY_CHANGE: ClassVar[frozenset[str]] = TrainingConfig.MAY_CHANGE | {"fast"}
+
+    def without_effect(self) -> list[str]:
+        """Return the settings that differ from their defaults and are another loss's."""
+        others = TRIPLET_ALONE if self.loss == "contrastive" else ("temperature",)
+        return [name for name in self.changes() if name in others]
 
     def check_machine(self) -> None:
         """Check that this machine has the device and can get the backbone, with layers enough to freeze.

@@ -1,39 +1,34 @@
-"""News in MIND's layout: read, split by item, drawn as triplets; their tokens, made once for all runs."""
+"""News in MIND's layout: read, split into parts, drawn as triplets."""
 
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from experiments.news.config import NewsConfig
-from experiments.news.metrics import Vectors, mean_reciprocal_rank, precision_at, triplet_metrics
+from experiments.news.metrics import (
+    Vectors,
+    contrastive_loss,
+    mean_reciprocal_rank,
+    precision_at,
+    triplet_metrics,
+)
 from trainlab import paths
 from trainlab.cleaning import text_key
 from trainlab.errors import UserError, some
 from trainlab.files import decode, parted_otherwise, read_bytes, separator, unpacked
 
-if TYPE_CHECKING:  # torch takes seconds to load, and data are checked before each run
-    import torch
-    from tokenizers import Tokenizer
-    from torch import Tensor
-
 COLUMNS = ("id", "category", "subcategory", "title", "abstract", "url", "title entities", "abstract entities")
 KEPT = COLUMNS[:6]
 TEXTS = {"title": 1, "title+abstract": 2}  # of an item that are read
 LISTED = 20  # unreadable rows listed by number; the rest are counted
-AT_ONCE = 20_000  # texts that the tokenizer is given in one call: its own form of them takes 1 kB each
-FILES = ("ids", "ends")
+TEST_SEED = 2021  # of every run: what one run's test has, no other run of the same shares has chosen by
 
 
 @dataclass(frozen=True)
@@ -134,22 +129,34 @@ def _parse(path: Path, text: str) -> tuple[pd.DataFrame, dict[int, str]]:
     return table, faults
 
 
-def split_items(news: News, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split the rows into seen (training) and unseen (validation) ones; the same seed gives the same split.
+def split_items(
+    news: News, share: float, seed: int, among: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split rows into those that stay and those held out; the same seed gives the same split.
 
-    Items with equal titles go to the same side. Each category gives `share` of its titles, rounded, to the
-    unseen side, but keeps two for training: an anchor and a positive. Tiny categories stay in training whole.
+    Items with equal titles go to the same side. Each category holds out `share` of its titles, rounded, but
+    keeps two for training: an anchor and a positive. Tiny categories stay whole.
+
+    Args:
+        news: The items.
+        share: Of each category's titles.
+        seed: Of the draw.
+        among: The rows that are split, in ascending order; all unless given.
+
+    Returns:
+        The rows that stay and the rows held out, both in ascending order.
     """
     rng = np.random.default_rng(seed)
-    keys = news.table["title"].map(text_key)
-    heads = news.table.loc[~keys.duplicated()]
+    table = news.table if among is None else news.table.iloc[among]
+    keys = table["title"].map(text_key)
+    heads = table.loc[~keys.duplicated()]
     unseen: list[str] = []
     for _, group in heads.groupby("category", sort=True):
         rows = rng.permutation(group.index.to_numpy())
         count = max(0, min(round(len(rows) * share), len(rows) - 2))
         unseen.extend(keys.loc[rows[:count]])
-    held = keys.isin(unseen).to_numpy()
-    return np.flatnonzero(~held), np.flatnonzero(held)
+    held, rows = keys.isin(unseen).to_numpy(), table.index.to_numpy()
+    return rows[~held], rows[held]
 
 
 def draw_triplets(
@@ -204,63 +211,110 @@ def _distinct(rows: int, population: int, size: int, rng: np.random.Generator) -
     return drawn
 
 
+Part = Literal["validation", "test"]
+
+
+class Held(NamedTuple):
+    """Items held out: rows of the news [U], and triplets among them [V, 3] as indices into these rows."""
+
+    items: NDArray[np.int64]
+    triplets: NDArray[np.int64]
+
+
 @dataclass(frozen=True)
 class Examples:
-    """`training` [T, 3] and `unseen` [U] are rows of the news; `validation` [V, 3] are indices into `unseen`.
+    """Triplets [T, 3] of rows of the news to train on, and what is held out: to choose by, and to report.
 
-    With `split=item` no unseen item, nor one of the same title, is part of a training triplet. With
-    `split=triplet` no validation triplet is a training triplet, but the articles are the same: their
-    figures say how well training is remembered, not how well it carries over.
+    With `split=item` no item held out, nor one of the same title, is part of a training triplet, and none of
+    the `test` part is in `validation`; the test part is the same whatever the seed, and None with `test=0`.
+    With `split=triplet` no validation triplet is a training triplet, but the articles are the same: their
+    figures say how well training is remembered, not how well it carries over; there is no test part.
     """
 
     news: News
     training: NDArray[np.int64]
-    unseen: NDArray[np.int64]
-    validation: NDArray[np.int64]
+    validation: Held
+    test: Held | None = None
 
-    def measure(self, vectors: Vectors, margin: float) -> dict[str, float]:
-        """Return all metrics of the unseen items' vectors [U, D]; those that are not defined are left out."""
-        categories = self.news.codes("category")[self.unseen]
-        subcategories = self.news.codes("subcategory")[self.unseen]
-        metrics = triplet_metrics(vectors, self.validation, margin) | {
+    @property
+    def unseen(self) -> NDArray[np.int64]:
+        """The rows [U] of the validation part."""
+        return self.validation.items
+
+    def measure(self, vectors: Vectors, config: NewsConfig, part: Part = "validation") -> dict[str, float]:
+        """Return all metrics of a part's vectors [U, D]; those that are not defined are left out.
+
+        The loss is the one that the settings train by; the contrastive one is of vectors of length 1.
+        """
+        items, triplets = self.held(part)
+        categories = self.news.codes("category")[items]
+        subcategories = self.news.codes("subcategory")[items]
+        metrics = triplet_metrics(vectors, triplets, config.margin) | {
             "precision_at_10": precision_at(vectors, categories),
             "precision_at_10_subcategory": precision_at(vectors, subcategories),
             "mrr": mean_reciprocal_rank(vectors, categories),
         }
+        if config.loss == "contrastive":
+            metrics["loss"] = contrastive_loss(vectors, categories, config.temperature)
         return {name: value for name, value in metrics.items() if not np.isnan(value)}
 
+    def held(self, part: Part) -> Held:
+        """Return a part that is there."""
+        found = self.validation if part == "validation" else self.test
+        assert found is not None, "asked for where there is one"
+        return found
+
     def summary(self) -> str:
-        """Return a line for people: how much there is to learn from and to be measured by."""
+        """Return a line for people: how much there is to learn from, to choose by and to report."""
+        reported = "" if self.test is None else f"; {len(self.test.items):,} items for the test"
         return (
-            f"  {len(self.training):,} triplets to learn from; {len(self.validation):,} to be measured by, "
-            f"among {len(self.unseen):,} items held out"
+            f"  {len(self.training):,} triplets to learn from; {len(self.validation.triplets):,} to choose "
+            f"by, among {len(self.unseen):,} items held out{reported}"
         )
 
 
 def draw(config: NewsConfig) -> Examples:
     """Read the news, split them and draw the triplets; the same settings and file give the same examples.
 
-    Raises UserError when the file can't be used (see `read`), or one side is left without triplets.
+    Raises UserError when the file can't be used (see `read`), or one part is left without triplets.
     """
+    if config.validation + config.test >= 1:
+        raise UserError(
+            f"validation={config.validation:g} test={config.test:g}: nothing is left to train on. "
+            "Expected shares of less than 1 together."
+        )
     news = read(config.data)
     sizes = news.table.groupby("category")["category"].transform("size")
     kept = np.flatnonzero(sizes >= config.min_class_items)
+    parts: dict[str, NDArray[np.int64]] = {}
+    tested = None
     if config.split == "item":
-        seen, unseen = split_items(news, config.validation, config.seed)
+        rest = news.table.index.to_numpy()
+        if config.test:
+            rest, tested = split_items(news, config.test, TEST_SEED)
+            tested = np.intersect1d(tested, kept)
+        seen, unseen = split_items(news, config.validation / (1 - config.test), config.seed, rest)
         unseen = np.intersect1d(unseen, kept)
-        training, held = (_triplets(news, rows, config) for rows in (np.intersect1d(seen, kept), unseen))
-    else:
-        drawn = np.random.default_rng(config.seed).permutation(_triplets(news, kept, config))
-        held, training = np.split(drawn, [round(len(drawn) * config.validation)])
-        unseen = np.unique(held)
-    if not len(training) or not len(held):
-        side = "training" if not len(training) else "validation"
-        raise UserError(
-            f"{news.path}: no triplets are left for {side} with class_size={config.class_size}, "
-            f"min_class_items={config.min_class_items}, validation={config.validation}. Expected on each "
-            "side two categories, one of them with two items: allow smaller categories, or change the share."
+        parts["training"], parts["validation"] = (
+            _triplets(news, rows, config, config.seed) for rows in (np.intersect1d(seen, kept), unseen)
         )
-    return Examples(news, training, unseen, np.searchsorted(unseen, held))
+    else:
+        drawn = np.random.default_rng(config.seed).permutation(_triplets(news, kept, config, config.seed))
+        parts["validation"], parts["training"] = np.split(drawn, [round(len(drawn) * config.validation)])
+        unseen = np.unique(parts["validation"])
+    if tested is not None:
+        parts["test"] = _triplets(news, tested, config, TEST_SEED)
+    for part, triplets in parts.items():
+        if not len(triplets):
+            raise UserError(
+                f"{news.path}: no triplets are left for {part} with class_size={config.class_size}, "
+                f"min_class_items={config.min_class_items}, validation={config.validation:g} "
+                f"test={config.test:g}. Expected in each part two categories, one of them with two items: "
+                "allow smaller categories, or change the shares."
+            )
+    held = Held(unseen, np.searchsorted(unseen, parts["validation"]))
+    test = None if tested is None else Held(tested, np.searchsorted(tested, parts["test"]))
+    return Examples(news, parts["training"], held, test)
 
 
 def preflight(config: NewsConfig) -> None:
@@ -272,132 +326,6 @@ def preflight(config: NewsConfig) -> None:
     config.check_machine()
 
 
-def _triplets(news: News, rows: NDArray[np.int64], config: NewsConfig) -> NDArray[np.int64]:
+def _triplets(news: News, rows: NDArray[np.int64], config: NewsConfig, seed: int) -> NDArray[np.int64]:
     codes = news.codes("category")[rows]
-    return rows[draw_triplets(codes, config.class_size, config.triplets_per_item, config.seed)]
-
-
-class Tokens(NamedTuple):
-    """Token ids and their mask, both [N, T, L]: N items of T texts, padded to L tokens.
-
-    `hidden` [S, H] are the states of the S real tokens behind the layers that are not trained, if known.
-    """
-
-    ids: Tensor
-    mask: Tensor
-    hidden: Tensor | None = None
-
-    def to(self, device: torch.device) -> Tokens:
-        """Return the same tokens on another device."""
-        return Tokens(*(None if each is None else each.to(device) for each in self))  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class TokenTable:
-    """The tokens of N items of `texts` texts each, one after the other, without padding.
-
-    `ids` [S] are unsigned, of 16 bits where the vocabulary allows; `ends` [N·T] say where each text ends.
-    `padding` is the id that fills up a batch, `hidden` [S, H] what `Tokens` says.
-    """
-
-    ids: NDArray[Any]
-    ends: NDArray[np.int64]
-    texts: int
-    padding: int
-    hidden: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.ends) // self.texts
-
-    def rows(self, items: Tensor | NDArray[Any] | Sequence[int]) -> Tokens:
-        """Return the tokens of some items [N], padded to the longest text among them."""
-        import torch
-
-        wanted = np.asarray(items)[:, None] * self.texts + np.arange(self.texts)
-        starts = np.where(wanted > 0, self.ends[wanted - 1], 0)
-        lengths = self.ends[wanted] - starts
-        columns = np.arange(lengths.max(initial=1))
-        mask = columns < lengths[..., None]
-        indices = (starts[..., None] + columns)[mask]
-        ids = np.full(mask.shape, self.padding, np.int64)
-        ids[mask] = self.ids[indices]
-        hidden = None if self.hidden is None else self.hidden[torch.from_numpy(indices)]
-        return Tokens(torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64)), hidden)
-
-    def batches(self, size: int) -> Iterator[Tokens]:
-        """Yield the tokens of all items in turn, so many items at once."""
-        for start in range(0, len(self), size):
-            yield self.rows(np.arange(start, min(start + size, len(self))))
-
-    def save(self, folder: Path) -> None:
-        """Write the table so that its folder is either whole or not there, whoever else writes it."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as temporary:
-            half = Path(temporary) / folder.name
-            half.mkdir()
-            for name in FILES:
-                np.save(half / f"{name}.npy", getattr(self, name))
-            half.rename(folder)
-
-
-def tokenize(tokenizer: Tokenizer, items: Sequence[Sequence[str]]) -> TokenTable:
-    """Tokenize texts without padding.
-
-    Args:
-        tokenizer: Its truncation applies, its padding does not.
-        items: N items of T texts each; T is the first item's.
-
-    Returns:
-        Their ids, in 16 bits where the vocabulary has at most 65,536 tokens, else in 32.
-    """
-    plain = type(tokenizer).from_str(tokenizer.to_str())
-    plain.no_padding()
-    kind = np.uint16 if plain.get_vocab_size() <= 2**16 else np.uint32
-    parts: list[NDArray[Any]] = []
-    lengths: list[int] = []
-    texts = list(chain.from_iterable(items))
-    for start in range(0, len(texts), AT_ONCE):
-        encoded = [each.ids for each in plain.encode_batch_fast(texts[start : start + AT_ONCE])]
-        lengths += map(len, encoded)
-        parts.append(np.fromiter(chain.from_iterable(encoded), kind))
-    ids = np.concatenate(parts) if parts else np.empty(0, kind)
-    padding = (tokenizer.padding or {}).get("pad_id", 0)
-    return TokenTable(ids, np.cumsum(lengths), len(items[0]) if items else 1, padding)
-
-
-def load_tokens(folder: Path, tokenizer: Tokenizer, texts: int) -> TokenTable:
-    """Map a saved table into memory; raise OSError or ValueError for files that are missing or damaged."""
-    ids, ends = (np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in FILES)
-    if len(ends) % texts or len(ids) != (ends[-1] if len(ends) else 0):
-        raise ValueError(f"{folder}: its files don't belong together")
-    return TokenTable(ids, ends, texts, (tokenizer.padding or {}).get("pad_id", 0))
-
-
-def tokens_folder() -> Path:
-    """Return where the tokens of all data sets are kept."""
-    return paths.data() / "tokens"
-
-
-def tokens_of(news: News, text: str, tokenizer: Tokenizer) -> TokenTable:
-    """Tokenize all news, or load what an earlier call made of the same data with the same tokenizer.
-
-    Args:
-        news: The items; their file's SHA-256 is part of the cache's key.
-        text: Which texts of an item: "title" or "title+abstract".
-        tokenizer: The backbone's.
-
-    Returns:
-        The tokens, mapped from the cache in data/tokens/; in memory where that can't be written.
-    """
-    key = "\0".join((tokenizer.to_str(), news.sha256, text))
-    folder = tokens_folder() / hashlib.sha256(key.encode()).hexdigest()[:16]
-    with suppress(OSError, ValueError):
-        return load_tokens(folder, tokenizer, TEXTS[text])
-    made = tokenize(tokenizer, news.texts(text))
-    with suppress(
-        OSError, ValueError
-    ):  # a full disk, a folder of somebody else's: next time they are made again
-        made.save(folder)
-        return load_tokens(folder, tokenizer, TEXTS[text])
-    return made
+    return rows[draw_triplets(codes, config.class_size, config.triplets_per_item, seed)]

@@ -42,7 +42,6 @@ LISTED = ("id", "title", "category", "subcategory", "url")  # of each item, for 
 HEAD = "head.safetensors"  # in a folder for the Hub: linear layers with GELU between them, `0`, `2` ...
 USAGE = """
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
 folder = "."
@@ -50,6 +49,11 @@ tokenizer, backbone = AutoTokenizer.from_pretrained(folder), AutoModel.from_pret
 tokens = tokenizer(["Ten easy pasta dinners"], padding=True, truncation=True, return_tensors="pt")
 states, mask = backbone(**tokens).last_hidden_state, tokens["attention_mask"][..., None]
 vectors = (states * mask).sum(1) / mask.sum(1)  # pooling=mean; with text=title+abstract both side by side
+"""
+UNIT_USAGE = """vectors = torch.nn.functional.normalize(vectors, dim=-1)
+"""
+HEAD_USAGE = """from safetensors.torch import load_file
+
 head = load_file(f"{folder}/head.safetensors")
 places = sorted({int(name.split(".")[0]) for name in head})
 for place in places:
@@ -101,10 +105,12 @@ def recipe(folder: Path) -> Recipe:
 
     def hub_files(folder: Path, gate: Gate) -> str:
         hubfolder.write(folder, model.backbone, model.tokenizer)
-        save_file(model.head.state_dict(), folder / HEAD)
+        layers = model.head.state_dict()
+        if layers:
+            save_file(layers, folder / HEAD)
         gate.note("items", len(items))
         gate.close("loaded_again", vectors, loaded_again(folder, model, items))
-        return USAGE
+        return USAGE + (HEAD_USAGE if layers else UNIT_USAGE)
 
     return Recipe(
         "nearest",
@@ -130,7 +136,8 @@ def loaded_again(folder: Path, model: NewsModel, items: list[list[str]]) -> NDAr
     """Return the items' vectors [N, D] by what Transformers loads from a folder, and the head beside."""
     tokenizer, backbone = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
     head = copy.deepcopy(model.head)
-    head.load_state_dict(load_file(folder / HEAD))
+    if head.state_dict():
+        head.load_state_dict(load_file(folder / HEAD))
     found = []
     for start in range(0, len(items), AT_ONCE):
         part = items[start : start + AT_ONCE]

@@ -52,18 +52,43 @@ def triplet_metrics(vectors: Vectors, triplets: NDArray[np.integer], margin: flo
     }
 
 
+def contrastive_loss(vectors: Vectors, labels: NDArray[Any], temperature: float) -> float:
+    """Return the loss of `model.contrastive` of all items at once; vectors of length 1, NaN without any pair.
+
+    It rises with the logarithm of the number of items: it compares among the same items.
+    """
+    return _mean(contrastive_losses(vectors, labels, temperature))
+
+
+def contrastive_losses(vectors: Vectors, labels: NDArray[Any], temperature: float) -> NDArray[np.float64]:
+    """Return each answerable query's part [Q] of `contrastive_loss`."""
+    losses = []
+    for ranked, same in _queries(vectors, labels):
+        products = np.where(np.isfinite(ranked), 1 - ranked * ranked / 2, -np.inf) / temperature
+        largest = products.max(axis=1, keepdims=True)
+        shares = products - largest - np.log(np.exp(products - largest).sum(axis=1, keepdims=True))
+        means = np.where(same, shares, 0).sum(axis=1) / np.maximum(same.sum(axis=1), 1)
+        losses.append(-means[same.any(axis=1)])
+    return _all(losses)
+
+
 def precision_at(vectors: Vectors, labels: NDArray[Any], k: int = 10) -> float:
     """Return the mean share of relevant items among the k nearest candidates.
 
     With fewer than k candidates, all of them count and the share is of that number. NaN where no query has
     a relevant candidate.
     """
+    return _mean(precisions_at(vectors, labels, k))
+
+
+def precisions_at(vectors: Vectors, labels: NDArray[Any], k: int = 10) -> NDArray[np.float64]:
+    """Return the share of relevant items among the k nearest candidates of each answerable query [Q]."""
     k = min(k, len(labels) - 1)
     shares = []
     for ranked, same in _queries(vectors, labels):
         nearest = np.argpartition(ranked, k - 1, axis=1)[:, :k] if k > 0 else np.empty((len(ranked), 0), int)
         shares.append(np.take_along_axis(same, nearest, axis=1).sum(axis=1)[same.any(axis=1)] / max(k, 1))
-    return _mean(shares)
+    return _all(shares)
 
 
 def mean_reciprocal_rank(vectors: Vectors, labels: NDArray[Any]) -> float:
@@ -71,6 +96,11 @@ def mean_reciprocal_rank(vectors: Vectors, labels: NDArray[Any]) -> float:
 
     Equal distances rank by row, as a stable sort would.
     """
+    return _mean(reciprocal_ranks(vectors, labels))
+
+
+def reciprocal_ranks(vectors: Vectors, labels: NDArray[Any]) -> NDArray[np.float64]:
+    """Return 1 / (rank of the nearest relevant candidate) of each answerable query [Q]."""
     reciprocals = []
     for ranked, same in _queries(vectors, labels):
         relevant = np.where(same, ranked, np.inf)
@@ -79,7 +109,7 @@ def mean_reciprocal_rank(vectors: Vectors, labels: NDArray[Any]) -> float:
         before = np.arange(len(labels)) < first
         ahead = (ranked < nearest) | ((ranked == nearest) & before)
         reciprocals.append(1 / (1 + ahead.sum(axis=1))[same.any(axis=1)])
-    return _mean(reciprocals)
+    return _all(reciprocals)
 
 
 def mean_distances(vectors: Vectors, codes: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -144,6 +174,9 @@ def _squares(vectors: Vectors) -> NDArray[np.float64]:
     return np.asarray(squares.sum(axis=1)).ravel()
 
 
-def _mean(parts: list[NDArray[np.float64]]) -> float:
-    values = np.concatenate(parts) if parts else np.empty(0)
+def _all(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
     return float(values.mean()) if len(values) else float("nan")

@@ -1,9 +1,9 @@
-"""The siamese network: a transformer, its texts' vectors, and a head that places news by distance."""
+"""The siamese network: a transformer, its texts' vectors, and what places news by their distance."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple, Self
@@ -18,7 +18,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from experiments.news.config import NewsConfig
-from experiments.news.data import TEXTS, Tokens, TokenTable, tokenize
+from experiments.news.data import TEXTS
+from experiments.news.tokens import Tokens, TokenTable, tokenize
 from trainlab import hub
 from trainlab.system import memory_limit
 
@@ -60,10 +61,18 @@ class Batch(NamedTuple):
 
 
 class Group(NamedTuple):
-    """A batch whose triplets are mined: its items' tokens, and their categories as codes [N]."""
+    """A batch of items of several categories: their tokens, and their categories as codes [N]."""
 
     tokens: Tokens
     labels: Tensor
+
+
+class UnitLength(nn.Module):
+    """Scales vectors [..., D] to length 1: Euclidean distance then orders them as the cosine does."""
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Return them in fp32: in 16 bits the distances of near ones would be mostly rounding."""
+        return functional.normalize(vectors.float(), dim=-1)
 
 
 def pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
@@ -90,6 +99,9 @@ def build_head(width: int, texts: int) -> nn.Sequential:
 class NewsModel(lightning.LightningModule):
     """Embeds news; trained so that news of one category lie closer together than news of two.
 
+    With `loss=contrastive` an item's vector is the backbone's, scaled to length 1; with `loss=triplet` it is
+    what the article's head makes of it.
+
     Its checkpoint holds everything: the backbone's architecture, the tokenizer and the settings, so
     `restore(NewsModel, path)` needs no hub and no further argument.
     """
@@ -105,6 +117,8 @@ class NewsModel(lightning.LightningModule):
         learning_rate: float,  # noqa: ARG002
         head_learning_rate: float,  # noqa: ARG002
         trained: bool = True,
+        loss: str = "triplet",  # of checkpoints from before there was another
+        temperature: float = 0.2,  # noqa: ARG002
         mining: str = "sampled",  # noqa: ARG002
         average: str = "all",  # noqa: ARG002
         freeze: int = 0,  # noqa: ARG002
@@ -120,7 +134,11 @@ class NewsModel(lightning.LightningModule):
         )
         for each in self.frozen():
             each.requires_grad_(False).eval()
-        self.head = build_head(config.hidden_size, TEXTS[text]) if trained else nn.Identity()
+        self.head: nn.Module = nn.Identity()
+        if loss == "contrastive":
+            self.head = UnitLength()
+        elif trained:
+            self.head = build_head(config.hidden_size, TEXTS[text])
         self.tokenizer = hub.tokenizer(tokenizer)
 
     @classmethod
@@ -134,7 +152,7 @@ class NewsModel(lightning.LightningModule):
         backbone = hub.load(AutoModel, source)
         names = (
             *("pooling", "text", "margin", "learning_rate", "head_learning_rate"),
-            *("trained", "mining", "average", "freeze", "fast"),
+            *("trained", "loss", "temperature", "mining", "average", "freeze", "fast"),
         )
         tokenizer = hub.load_tokenizer(source, config.max_tokens).to_str()
         model = cls(backbone.config.to_dict(), tokenizer, **{name: getattr(config, name) for name in names})
@@ -157,11 +175,16 @@ class NewsModel(lightning.LightningModule):
         """Return the tokens of N items of T texts each."""
         return tokenize(self.tokenizer, items)
 
-    def pooled(self, tokens: Tokens) -> Tensor:
-        """Return the backbone's vectors [N, T·H] of N items, their texts side by side."""
+    def pooled(self, tokens: Tokens, pooling: str | None = None) -> Tensor:
+        """Return the backbone's vectors [N, T·H] of N items, their texts side by side.
+
+        Args:
+            tokens: The items'.
+            pooling: What makes one vector of a text's tokens, `mean` or `cls`; the settings' unless given.
+        """
         ids, mask = tokens.ids.flatten(0, 1), tokens.mask.flatten(0, 1)
         order, indices = mask.sum(-1).argsort(stable=True), token_indices(mask)
-        pooling, trained = self.hparams["pooling"], slice(self.hparams["freeze"], None)
+        pooling, trained = pooling or self.hparams["pooling"], slice(self.hparams["freeze"], None)
         vectors = []
         at_once = PACKED_AT_ONCE if self.attention else PADDED_AT_ONCE
         if mask.device.type in PADDED_ON:
@@ -208,10 +231,17 @@ class NewsModel(lightning.LightningModule):
         """Return the embeddings [N, D] of N items."""
         return self.head(self.pooled(tokens))
 
+    def embed(self, tokens: Tokens | TokenTable) -> Tensor:
+        """Return embeddings [N, D] on the CPU; no dropout."""
+        return self._embed(tokens, self.forward)
+
+    def embed_raw(self, tokens: Tokens | TokenTable, pooling: str | None = None) -> Tensor:
+        """Return the backbone's own vectors [N, T·H] on the CPU (see `pooled`); no dropout."""
+        return self._embed(tokens, lambda part: self.pooled(part, pooling))
+
     @torch.inference_mode()
-    def embed(self, tokens: Tokens | TokenTable, *, raw: bool = False) -> Tensor:
-        """Return embeddings [N, D] on the CPU, or with `raw` the backbone's own vectors; no dropout."""
-        training, network = self.training, self.pooled if raw else self.forward
+    def _embed(self, tokens: Tokens | TokenTable, network: Callable[[Tokens], Tensor]) -> Tensor:
+        training = self.training
         parts = tokens.batches(EMBEDDED_AT_ONCE) if isinstance(tokens, TokenTable) else [tokens]
         self.eval()
         vectors = [network(part.to(self.device)).cpu() for part in parts]
@@ -219,11 +249,13 @@ class NewsModel(lightning.LightningModule):
         return torch.cat(vectors)
 
     def training_step(self, batch: Batch | Group) -> Tensor:
-        """Return the batch's triplet loss: mean of max(0, ‖a-p‖ - ‖a-n‖ + margin)."""
+        """Return the batch's loss: the contrastive one, or the mean of max(0, ‖a-p‖ - ‖a-n‖ + margin)."""
         vectors, margin = self(batch.tokens), self.hparams["margin"]
         if isinstance(batch, Batch):
             anchor, positive, negative = vectors[batch.indices].unbind(1)
             loss = functional.triplet_margin_loss(anchor, positive, negative, margin=margin)
+        elif self.hparams["loss"] == "contrastive":
+            loss = contrastive(vectors, batch.labels, self.hparams["temperature"])
         elif self.hparams["mining"] == "hard":
             loss = batch_hard(vectors, batch.labels, margin)
         else:
@@ -238,12 +270,11 @@ class NewsModel(lightning.LightningModule):
         return self(tokens)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return AdamW, its step one pass over the weights if `fast`; the fresh head learns faster."""
+        """Return AdamW, its step one pass over the weights if `fast`; a fresh head learns faster."""
         trained = [each for each in self.backbone.parameters() if each.requires_grad]
-        groups = [
-            {"params": trained, "lr": self.hparams["learning_rate"]},
-            {"params": self.head.parameters(), "lr": self.hparams["head_learning_rate"]},
-        ]
+        groups: list[dict[str, Any]] = [{"params": trained, "lr": self.hparams["learning_rate"]}]
+        if head := list(self.head.parameters()):
+            groups.append({"params": head, "lr": self.hparams["head_learning_rate"]})
         return torch.optim.AdamW(groups, fused=self.hparams["fast"] or None)  # False would be the slowest
 
 
@@ -342,6 +373,22 @@ def _blocks(packed: Tensor, runs: Runs) -> list[Tensor]:
 # here, not where a model is built: another process may get one that was built already
 AttentionInterface.register(ATTENTION, attend)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+def contrastive(vectors: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Return the supervised contrastive loss of vectors [N, D] of length 1; `labels` [N].
+
+    P. Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, L_out: the mean over anchors a of
+    the mean over their positives p of -log(exp(a·p / temperature) / Σ exp(a·o / temperature)), o being all
+    others. Items without a positive are no anchors; 0 without any.
+    """
+    products = (vectors @ vectors.T).float() / temperature
+    alone = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    positive = (labels[:, None] == labels[None, :]) & ~alone
+    shares = torch.log_softmax(products.masked_fill(alone, -torch.inf), 1)
+    count = positive.sum(1)
+    means = torch.where(positive, shares, 0).sum(1) / count.clamp(min=1)
+    return -means.sum() / (count > 0).sum().clamp(min=1)
 
 
 def batch_all(vectors: Tensor, labels: Tensor, margin: float, average: str = "all") -> Tensor:

@@ -20,7 +20,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from experiments.news.config import NewsConfig
-from experiments.news.data import News, read, tokens_of
+from experiments.news.data import News, read
+from experiments.news.tokens import tokens_of
 from trainlab import files
 from trainlab.cleaning import text_key
 from trainlab.errors import UserError

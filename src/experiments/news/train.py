@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,14 +18,17 @@ from lightning.pytorch.callbacks import Callback
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_convert
+from transformers.utils.hub import cached_file
 
-from experiments.news.config import NewsConfig
-from experiments.news.data import Examples, News, Tokens, TokenTable, draw, tokens_of
+from experiments.news.config import POOLINGS, NewsConfig, Pooling
+from experiments.news.data import Examples, News, Part, draw
 from experiments.news.metrics import mean_distances, sampling, triplet_distances
 from experiments.news.model import Batch, Group, NewsModel
 from experiments.news.recommend import check_query, embed, nearest, save_vectors
-from trainlab import Run, Trainer, scalars
+from experiments.news.tokens import Tokens, TokenTable, tokens_of
+from trainlab import Run, Trainer, hub, scalars
 from trainlab.cleaning import markdown, markdown_table
 from trainlab.errors import UserError
 from trainlab.run import checkpoint
@@ -41,37 +45,65 @@ METRICS: dict[str, Direction] = {  # the loss grows with the margin: what comes 
     "val/triplet_accuracy": "max",
     "val/loss": "min",
 }
+# Of the test, among the curves; run.json has the others
+TESTED = ("precision_at_10", "mrr")
 QUERIES = 3  # titles that recommendations are shown for
 SHOWN = ("val/loss", "val/precision_at_10")  # on the progress bar
 PROJECTED = 5_000  # points the projector in a browser still turns smoothly
+TRAINED = "trained"
+COSINE, EUCLIDEAN, TFIDF = BASELINES = ("untrained_cosine", "untrained_euclidean", "tfidf")
 CURVES = {
-    "triplet loss": ("train/loss_epoch", "val/loss"),
-    "precision at 10": ("val/precision_at_10", "val_untrained/precision_at_10", "val_tfidf/precision_at_10"),
-    "mean reciprocal rank": ("val/mrr", "val_untrained/mrr", "val_tfidf/mrr"),
+    "loss": ("train/loss_epoch", "val/loss"),
+    "precision at 10": (
+        "val/precision_at_10",
+        *(f"val_{each}/precision_at_10" for each in BASELINES),
+    ),
+    "mean reciprocal rank": ("val/mrr", *(f"val_{each}/mrr" for each in BASELINES)),
 }
 
 
 @dataclass
 class Result:
-    """What a run gave: folder, examples, metrics of each system, network, embeddings [N, D] of all news."""
+    """What a run gave: folder, examples, metrics by part and system, network, embeddings [N, D] of all news.
+
+    `pooling` is the one that the untrained backbone is compared by cosine with.
+    """
 
     run: Path
     config: NewsConfig
     examples: Examples
-    metrics: dict[str, dict[str, float]]
+    metrics: dict[Part, dict[str, dict[str, float]]]
     model: NewsModel
     vectors: NDArray[Any]
+    pooling: Pooling
+
+    @property
+    def reported(self) -> Part:
+        """The part that figures are reported of: the test where there is one."""
+        return "validation" if self.examples.test is None else "test"
 
     def table(self) -> pd.DataFrame:
-        """Return the metrics on unseen items, one column a system: untrained, trained, TF-IDF.
+        """Return the metrics on the part that is reported, one column a system.
 
-        All of `trained` is of one epoch, the best by the settings' `monitor`; in `trainlab runs` each metric
-        has its own best epoch. Losses compare within a column's own scale only; all other rows compare across
-        columns.
+        `untrained, cosine` is the backbone's vectors as their makers compare them: scaled to length 1, pooled
+        as they say or, where they don't, by the mean or the first token, whichever has the higher precision
+        at 10 on the validation part. `untrained, Euclidean` is what the article compared with: vectors as
+        they come. All of `trained` is of
+        one epoch, the best by the settings' `monitor`; in `trainlab runs` each metric has its own best epoch.
+        Contrastive losses compare, being of vectors of length 1; a triplet loss depends on its system's
+        scale.
         """
-        columns = [name for name in ("untrained", "trained", "tfidf") if name in self.metrics]
+        names = {
+            EUCLIDEAN: f"untrained, Euclidean ({self.config.pooling})",
+            COSINE: f"untrained, cosine ({self.pooling})",
+            TFIDF: "TF-IDF",
+            TRAINED: TRAINED,
+        }
+        found = self.metrics[self.reported]
+        columns = {name: found[key] for key, name in names.items() if key in found}
         rows = [tag.removeprefix("val/") for tag in METRICS]
-        return pd.DataFrame(self.metrics).loc[rows, columns].rename_axis("unseen items")
+        count = len(self.examples.held(self.reported).items)
+        return pd.DataFrame(columns).reindex(rows).rename_axis(f"{self.reported}, {count:,} items")
 
     def history(self) -> pd.DataFrame:
         """Return every point of the run's curves: tag, step, wall_time, value."""
@@ -120,6 +152,8 @@ def train(config: NewsConfig) -> Result:
     """
     examples = draw(config)
     config.check_machine()
+    if idle := config.without_effect():
+        print(f"warning: with loss={config.loss} this changes nothing: {', '.join(idle)}", flush=True)
     print(f"{examples.news.summary()}\n{examples.summary()}", flush=True)
     with Run("news", config, seed=config.seed, data=examples.news.fingerprint(), metrics=METRICS) as run:
         print(f"run: {run.folder}", flush=True)
@@ -134,25 +168,25 @@ def _record(run: Run, config: NewsConfig, examples: Examples) -> Result:
     print(f"measuring {backbone}, untrained, and TF-IDF on the {count:,} items{sampling(count)}", flush=True)
     tokens = tokens_of(examples.news, config.text, model.tokenizer)
     data = NewsData(examples, tokens, config)
-    raw = model.embed(data.unseen(), raw=True).double().numpy()
-    metrics = {
-        "untrained": examples.measure(raw, config.margin),
-        "tfidf": examples.measure(tfidf(examples.news, config.text)[examples.unseen], config.margin),
+    pooling, metrics = baselines(model, data)
+    print(f"  untrained, cosine: pooling={pooling}", flush=True)
+    validated = {
+        f"val_{key}/{name}": each[name] for key, each in metrics["validation"].items() for name in each
     }
-    baselines = {f"val_{key}/{name}": each[name] for key, each in metrics.items() for name in each}
-    if not config.fast_dev_run and not run.has("val_untrained/loss", 0):  # a resumed run has logged them
-        run.log(baselines, 0)
+    if not config.fast_dev_run and not run.has(f"val_{COSINE}/mrr", 0):  # a resumed run has logged them
+        run.log(validated, 0)
     if config.trained:
         if config.devices == 1:  # other processes would each get a copy
             data.tokens = model.cache_frozen_layers(data.tokens)
-        trainer = Trainer(run, config, callbacks=[Evaluation(run, examples, config.margin)])
+        trainer = Trainer(run, config, callbacks=[Evaluation(run, examples, config)])
         trainer.fit(model, data)
         if trainer.best_checkpoint is not None:
             model = restore(NewsModel, trainer.best_checkpoint)
             print(f"trained, below: the weights with the best {config.monitor}", flush=True)
         model, steps = model.to(config.device).eval(), trainer.global_step
     else:  # recorded as it is, so that it can recommend like any other
-        run.log({f"val/{name}": value for name, value in metrics["untrained"].items()}, 0)
+        own = examples.measure(as_array(model.embed(data.unseen())), config)
+        run.log({f"val/{name}": value for name, value in own.items()}, 0)
         state = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
         checkpoint.save(state, run.folder / BEST)
         steps = 0
@@ -160,19 +194,84 @@ def _record(run: Run, config: NewsConfig, examples: Examples) -> Result:
     if not config.fast_dev_run and (run.folder / BEST).is_file():
         save_vectors(run.folder, examples.news, embedded)
     vectors = embedded.astype(np.float64)
-    if config.trained:
-        metrics["trained"] = examples.measure(vectors[examples.unseen], config.margin)
-    result = Result(run.folder, config, examples, metrics, model, vectors)
+    for part in metrics if config.trained else ():
+        metrics[part][TRAINED] = examples.measure(vectors[examples.held(part).items], config, part)
+    result = Result(run.folder, config, examples, metrics, model, vectors, pooling)
     if config.fast_dev_run:
         print("fast_dev_run: all of it works. No curves, no checkpoint: leave fast_dev_run out to train.")
         return result
     if steps:
-        run.log(baselines, steps)  # a second point makes a line of them
+        run.log(validated, steps)  # a second point makes a line of them
     else:
         log_distances(run, examples, result.unseen(), steps)
+    if "test" in metrics:
+        run.update(tested=metrics["test"], untrained_pooling=pooling)
+        if config.trained:
+            run.log({f"test/{name}": metrics["test"][TRAINED][name] for name in TESTED}, steps)
     log_embeddings(run, result, steps)
     run.log_text("recommendations", as_markdown(result.recommendations()), steps)
     return result
+
+
+def baselines(model: NewsModel, data: NewsData) -> tuple[Pooling, dict[Part, dict[str, dict[str, float]]]]:
+    """Measure the backbone as it is, and TF-IDF, on what is held out.
+
+    Returns:
+        The pooling that the cosine is taken with, and the metrics by part and system: the makers' own, or the
+        one that finds more on the validation part. Vectors as they come have no contrastive loss: it is one
+        of cosines.
+    """
+    examples, config = data.examples, data.config
+    words = tfidf(examples.news, config.text)
+    parts: list[Part] = ["validation"] if examples.test is None else ["validation", "test"]
+    tokens = {part: data.tokens.rows(examples.held(part).items) for part in parts}
+    published = published_pooling(config.backbone)
+    choice = POOLINGS if published is None else (published,)
+    plain = {
+        (part, pooling): as_array(model.embed_raw(tokens[part], pooling))
+        for part in parts
+        for pooling in {*choice, config.pooling}
+    }
+    by_cosine = {
+        (part, pooling): examples.measure(unit(plain[part, pooling]), config, part)
+        for part in parts
+        for pooling in choice
+    }
+    best = max(choice, key=lambda each: by_cosine["validation", each].get("precision_at_10", 0.0))
+    metrics: dict[Part, dict[str, dict[str, float]]] = {}
+    for part in parts:
+        euclidean = examples.measure(plain[part, config.pooling], config, part)
+        if config.loss == "contrastive":
+            del euclidean["loss"]
+        metrics[part] = {
+            COSINE: by_cosine[part, best],
+            EUCLIDEAN: euclidean,
+            TFIDF: examples.measure(words[examples.held(part).items], config, part),
+        }
+    return best, metrics
+
+
+def published_pooling(backbone: str) -> Pooling | None:
+    """Return how a backbone's makers pool its tokens, where they say so in sentence-transformers' file."""
+    source = hub.locate(backbone)
+    try:
+        path = cached_file(source.name, "1_Pooling/config.json", local_files_only=source.local)
+        known = json.loads(Path(path or "").read_text())
+    except (OSError, ValueError):  # no such file, out of reach, or something else
+        return None
+    if known.get("pooling_mode_mean_tokens"):
+        return "mean"
+    return "cls" if known.get("pooling_mode_cls_token") else None
+
+
+def unit(vectors: NDArray[Any]) -> NDArray[Any]:
+    """Return vectors [N, D] at length 1."""
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def as_array(vectors: Tensor) -> NDArray[np.float64]:
+    """Return vectors in double precision: what is measured must not depend on their rounding."""
+    return vectors.double().numpy()
 
 
 class TripletSet(Dataset):
@@ -258,7 +357,7 @@ class NewsData(lightning.LightningDataModule):
         """Return batches, shuffled; order, and workers where they pay, are the Trainer's."""
         config, codes = self.config, self.examples.news.codes("category")
         chosen: TripletSet | GroupSet
-        if config.mining == "sampled":
+        if config.loss == "triplet" and config.mining == "sampled":
             chosen, size = TripletSet(self.tokens, self.examples.training, codes), config.batch_size
         else:
             items = np.unique(self.examples.training)
@@ -274,15 +373,15 @@ class NewsData(lightning.LightningDataModule):
 class Evaluation(Callback):
     """Measures the unseen items' embeddings after each epoch: `val/...` and the histograms of distances."""
 
-    def __init__(self, run: Run, examples: Examples, margin: float) -> None:
-        self._run, self._examples, self._margin = run, examples, margin
+    def __init__(self, run: Run, examples: Examples, config: NewsConfig) -> None:
+        self._run, self._examples, self._config = run, examples, config
 
     def on_validation_batch_end(
         self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, *_: Any
     ) -> None:
         """Measure the one batch of validation: all unseen items."""
-        vectors = outputs.double().cpu().numpy()
-        for name, value in self._examples.measure(vectors, self._margin).items():
+        vectors = as_array(outputs.cpu())
+        for name, value in self._examples.measure(vectors, self._config).items():
             tag = f"val/{name}"
             module.log(tag, value, prog_bar=tag in SHOWN, batch_size=len(vectors))
         if not (trainer.sanity_checking or trainer.fast_dev_run):  # type: ignore[attr-defined]
@@ -291,7 +390,7 @@ class Evaluation(Callback):
 
 def log_distances(run: Run, examples: Examples, vectors: NDArray[Any], step: int) -> None:
     """Write histograms of the unseen triplets' distances; vectors [U, D]."""
-    positive, negative = triplet_distances(vectors, examples.validation)
+    positive, negative = triplet_distances(vectors, examples.validation.triplets)
     run.log_histogram(f"{VIEWS}distances_positive", positive, step)
     run.log_histogram(f"{VIEWS}distances_negative", negative, step)
 

@@ -291,7 +291,9 @@ def _ordered(words: Sequence[str], module: bool) -> Order:
 
     first = words[0] if words else ""
     if not first or "=" in first:
-        raise UserError("Train what? Name a notebook or a script first: trainlab sweep news margin=1,3,5 ...")
+        raise UserError(
+            "Train what? Name a notebook or a script first: trainlab sweep news temperature=0.1,0.2 ..."
+        )
     if first.endswith(".toml"):
         return orders.from_file(Path(first))
     return orders.Order(first, module=module or finding.is_function(first))

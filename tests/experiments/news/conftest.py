@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import tiny_models
-from experiments.news import data
+from experiments.news import tokens
 from experiments.news.config import NewsConfig
 from experiments.news.train import Result, train
 
@@ -52,8 +52,18 @@ def tiny(tiny_bert: Path, news_tsv: Path) -> NewsConfig:
         class_size=8,
         triplets_per_item=3,
         batch_size=16,
+        classes_per_batch=2,
+        items_per_class=3,
+        learning_rate=1e-4,
+        freeze=0,
         epochs=2,
     )
+
+
+@pytest.fixture(scope="session")
+def article(tiny: NewsConfig) -> NewsConfig:
+    """The same with the article's loss and head."""
+    return tiny.model_copy(update={"loss": "triplet"})
 
 
 @pytest.fixture(scope="module")
@@ -69,5 +79,5 @@ def result(tiny: NewsConfig, tmp_path_factory: pytest.TempPathFactory) -> Result
 def own_tokens(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Tokens that the user has kept are none of the tests' business."""
     folder = tmp_path_factory.mktemp("data") / "tokens"
-    monkeypatch.setattr(data, "tokens_folder", lambda: folder)
+    monkeypatch.setattr(tokens, "tokens_folder", lambda: folder)
     return folder

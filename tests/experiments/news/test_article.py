@@ -35,7 +35,7 @@ def test_each_setting_is_a_run_of_its_own_and_the_table_holds_both_splits(
 ) -> None:
     found = series(small(tiny, epochs=1, only=2))
     table = found.table()
-    assert list(table.index) == ["M=3 untrained", "M=3 CS=30 TI=10 title"]
+    assert list(table.index) == ["M=3 untrained, Euclidean", "M=3 CS=30 TI=10 title"]
     configs = [json.loads((each.run / "run.json").read_text())["config"] for each in found.results]
     assert [(each["trained"], each["split"]) for each in configs] == [
         (False, "triplet"),

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from experiments.news.checks import NewsSubject, subject
 from experiments.news.config import NewsConfig
-from experiments.news.data import Tokens
 from experiments.news.model import NewsModel, pool
+from experiments.news.tokens import Tokens
 from experiments.news.train import NewsData
 from trainlab.checks.harness import Finding
 from trainlab.checks.run import run_all
@@ -26,8 +26,8 @@ class Quick(NewsSubject):
 
 
 @pytest.fixture(scope="module")
-def findings(tiny: NewsConfig) -> dict[int, Finding]:
-    return {each.number: each for each in run_all(Quick(tiny), [1, 2, 3, 4, 9, 10, 11, 12, 13])}
+def findings(article: NewsConfig) -> dict[int, Finding]:
+    return {each.number: each for each in run_all(Quick(article), [1, 2, 3, 4, 9, 10, 11, 12, 13])}
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 9, 10, 11, 12, 13])
@@ -40,8 +40,8 @@ def test_a_triplet_loss_has_no_class_prior(findings: dict[int, Finding]) -> None
     assert findings[4].found.startswith("not applicable: a triplet loss has no classes")
 
 
-def test_title_and_abstract_pass_too(tiny: NewsConfig) -> None:
-    both = tiny.model_copy(update={"text": "title+abstract"})
+def test_title_and_abstract_pass_too(article: NewsConfig) -> None:
+    both = article.model_copy(update={"text": "title+abstract"})
     for finding in run_all(Quick(both), [9, 11, 13]):
         assert finding.status == "passed", finding.found
 
@@ -72,8 +72,8 @@ class AnotherMargin(NewsModel):
 
 
 @pytest.mark.parametrize("kind", [TenTimes, AnotherMargin])
-def test_another_scale_of_the_loss_is_found(tiny: NewsConfig, kind: type[NewsModel]) -> None:
-    planted = Planted(tiny)
+def test_another_scale_of_the_loss_is_found(article: NewsConfig, kind: type[NewsModel]) -> None:
+    planted = Planted(article)
     planted.kind = kind
     assert one(planted, 3).status == "failed"
 
@@ -96,8 +96,8 @@ class OutOfOrder(NewsModel):
 
 
 @pytest.mark.parametrize("kind", [SeesPadding, OutOfOrder])
-def test_a_fast_path_that_differs_is_found(tiny: NewsConfig, kind: type[NewsModel]) -> None:
-    planted = Planted(tiny.model_copy(update={"text": "title+abstract"}))  # of different lengths
+def test_a_fast_path_that_differs_is_found(article: NewsConfig, kind: type[NewsModel]) -> None:
+    planted = Planted(article.model_copy(update={"text": "title+abstract"}))  # of different lengths
     planted.kind = kind
     assert one(planted, 13).status == "failed"
 
@@ -109,14 +109,14 @@ class ShiftedIds(Quick):
         return NewsData(data.examples, shifted, data.config)
 
 
-def test_ids_shifted_by_one_are_found(tiny: NewsConfig) -> None:
-    finding = one(ShiftedIds(tiny), 9)
+def test_ids_shifted_by_one_are_found(article: NewsConfig) -> None:
+    finding = one(ShiftedIds(article), 9)
     assert finding.status == "failed"
     assert "for instance" in finding.found
 
 
-def test_a_split_by_triplet_is_found_to_share_its_items(tiny: NewsConfig) -> None:
-    finding = one(Quick(tiny.model_copy(update={"split": "triplet"})), 1)
+def test_a_split_by_triplet_is_found_to_share_its_items(article: NewsConfig) -> None:
+    finding = one(Quick(article.model_copy(update={"split": "triplet"})), 1)
     assert finding.status == "failed"
 
 
@@ -133,3 +133,12 @@ def test_mined_triplets_are_refused() -> None:
 def test_settings_win_over_the_small_ones() -> None:
     assert subject({"margin": "5", "max_tokens": "12"}).config.max_tokens == 12
     assert subject({"margin": "5"}).margin == 5
+
+
+def test_another_loss_is_refused() -> None:
+    with pytest.raises(UserError, match="loss=contrastive"):
+        subject({"loss": "contrastive"})
+
+
+def test_all_three_parts_are_looked_through_for_duplicates(findings: dict[int, Finding]) -> None:
+    assert [f"{part}: " in findings[1].found for part in ("train", "validation", "test")] == [True] * 3

@@ -27,9 +27,9 @@ from trainlab.serving.texts import Texts
 pytest.importorskip("onnxscript")
 
 
-@pytest.fixture
-def trained(tiny: NewsConfig) -> Result:
-    return train(tiny.model_copy(update={"epochs": 1}))
+@pytest.fixture(params=["contrastive", "triplet"])
+def trained(tiny: NewsConfig, request: pytest.FixtureRequest) -> Result:
+    return train(tiny.model_copy(update={"epochs": 1, "loss": request.param}))
 
 
 def test_the_command_exports_a_run_and_its_bundle_answers_as_the_network_does(
@@ -61,15 +61,19 @@ def test_the_command_exports_a_run_and_its_bundle_answers_as_the_network_does(
     assert noted["digest"] == found.digest
 
 
-def test_a_network_of_titles_and_abstracts_with_frozen_layers_and_the_first_token(tiny: NewsConfig) -> None:
-    settings = {"text": "title+abstract", "pooling": "cls", "freeze": 1, "epochs": 1}
+@pytest.mark.parametrize("loss", ["contrastive", "triplet"])
+def test_a_network_of_titles_and_abstracts_with_frozen_layers_and_the_first_token(
+    tiny: NewsConfig, loss: str
+) -> None:
+    settings = {"text": "title+abstract", "pooling": "cls", "freeze": 1, "epochs": 1, "loss": loss}
     run = train(tiny.model_copy(update=settings)).run
     made = export(run, recipe(run))
     assert made.figures["largest_difference_in_batches"] < 1e-4
     assert Texts(bundle.read(made.folder)).item("a", "") == ["a", "a"]
 
 
-def test_an_export_that_answers_otherwise_is_deleted_and_the_figures_are_told(trained: Result) -> None:
+def test_an_export_that_answers_otherwise_is_deleted_and_the_figures_are_told(article: NewsConfig) -> None:
+    trained = train(article.model_copy(update={"epochs": 1}))
     made = recipe(trained.run)
     network = made.networks["text.onnx"]
     network.module.head[-1].bias.data += 0.01  # type: ignore[index,union-attr]

@@ -22,9 +22,9 @@ ITEMS = [
 
 
 @pytest.fixture(scope="module")
-def model(tiny: NewsConfig) -> NewsModel:
+def model(article: NewsConfig) -> NewsModel:
     torch.manual_seed(0)
-    return NewsModel.pretrained(tiny).eval()
+    return NewsModel.pretrained(article).eval()
 
 
 def widths(head: torch.nn.Sequential) -> list[tuple[int, int]]:
@@ -57,10 +57,10 @@ def test_tokens_are_the_backbones_own_and_cut(tiny: NewsConfig, tiny_bert: Path)
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 @pytest.mark.parametrize("text", ["title", "title+abstract"])
 def test_many_at_once_equal_one_by_one(
-    tiny: NewsConfig, pooling: str, text: str, monkeypatch: pytest.MonkeyPatch
+    article: NewsConfig, pooling: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("experiments.news.model.PADDED_AT_ONCE", 3)
-    model = NewsModel.pretrained(tiny.model_copy(update={"pooling": pooling, "text": text})).eval()
+    model = NewsModel.pretrained(article.model_copy(update={"pooling": pooling, "text": text})).eval()
     items = ITEMS if text == "title" else [[title, "the day"] for (title,) in ITEMS]
     together = model.embed(model.tokenize(items))
     alone = torch.cat([model.embed(model.tokenize([item])) for item in items])
@@ -114,10 +114,19 @@ def test_a_checkpoint_restores_without_backbone_and_hub(
     assert torch.equal(model.embed(model.tokenize(ITEMS)), restored.embed(restored.tokenize(ITEMS)))
 
 
-def test_an_untrained_model_embeds_as_its_backbone(tiny: NewsConfig) -> None:
-    model = NewsModel.pretrained(tiny.model_copy(update={"trained": False}))
+@pytest.mark.parametrize("loss", ["contrastive", "triplet"])
+def test_an_untrained_model_embeds_as_its_backbone(tiny: NewsConfig, loss: str) -> None:
+    model = NewsModel.pretrained(tiny.model_copy(update={"trained": False, "loss": loss}))
     tokens = model.tokenize(ITEMS)
-    assert torch.equal(model.embed(tokens), model.embed(tokens, raw=True))
+    raw = model.embed_raw(tokens)
+    expected = raw / raw.norm(dim=1, keepdim=True) if loss == "contrastive" else raw
+    assert torch.allclose(model.embed(tokens), expected, atol=1e-6)
+
+
+def test_a_checkpoint_of_before_there_was_another_loss_keeps_its_head(article: NewsConfig) -> None:
+    known = dict(NewsModel.pretrained(article).hparams)
+    del known["loss"], known["temperature"]
+    assert isinstance(NewsModel(**known).head, torch.nn.Sequential)
 
 
 def test_the_head_has_its_own_learning_rate(model: NewsModel) -> None:

@@ -82,9 +82,9 @@ def test_a_training_with_a_cache_gives_the_losses_of_one_that_does_not(
     tiny: NewsConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny.model_copy(update={"freeze": 1})
-    cached = train(config).metrics["trained"]
+    cached = train(config).metrics["test"]["trained"]
     monkeypatch.setattr(NewsModel, "cache_frozen_layers", lambda _, table: table)
-    assert train(config).metrics["trained"] == pytest.approx(cached, abs=1e-4)
+    assert train(config).metrics["test"]["trained"] == pytest.approx(cached, abs=1e-4)
 
 
 def test_a_frozen_run_that_is_resumed_equals_one_that_did_not_stop(tiny: NewsConfig) -> None:

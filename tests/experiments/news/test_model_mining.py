@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from experiments.news.model import batch_all, batch_hard
+from experiments.news.metrics import contrastive_loss
+from experiments.news.model import batch_all, batch_hard, contrastive
 
 MARGIN = 2.0
 LOSSES = [batch_all, partial(batch_all, average="violating"), batch_hard]
@@ -83,3 +84,33 @@ def test_items_at_the_same_place_leave_gradients_finite(loss: Callable[..., Tens
 def test_the_memory_of_a_batch_of_two_thousand_items_is_far_from_a_cube_s() -> None:
     vectors, labels = batch(2000, 10)  # the cube would take 32 GB
     assert gradient(batch_all(vectors, labels, MARGIN), vectors).isfinite().all()
+
+
+def test_the_contrastive_loss_is_the_mean_of_each_pairs_computed_alone() -> None:
+    vectors, labels = batch(14, 3)
+    scaled = vectors / vectors.norm(dim=1, keepdim=True)
+    means = []
+    for anchor in range(14):
+        others = [each for each in range(14) if each != anchor]
+        scores = (scaled[others] @ scaled[anchor] / 0.2).exp()
+        shares = [
+            -(score / scores.sum()).log()
+            for each, score in zip(others, scores, strict=True)
+            if labels[each] == labels[anchor]
+        ]
+        means.append(torch.stack(shares).mean())
+    found, expected = contrastive(scaled, labels, 0.2), torch.stack(means).mean()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient(found, vectors), gradient(expected, vectors))
+    measured = contrastive_loss(scaled.detach().double().numpy(), labels.numpy(), 0.2)
+    assert measured == pytest.approx(found.item(), rel=1e-5)
+
+
+def test_an_item_alone_in_its_category_is_only_pushed_away() -> None:
+    vectors, labels = batch(4, 1)
+    labels = torch.tensor([0, 0, 0, 1])
+    scaled = vectors / vectors.norm(dim=1, keepdim=True)
+    loss = contrastive(scaled, labels, 0.2)
+    assert gradient(loss, vectors)[3].abs().sum() > 0
+    assert contrastive(scaled[2:], labels[2:], 0.2) == 0
+    assert gradient(contrastive(scaled[:1], labels[:1], 0.2), vectors).isfinite().all()

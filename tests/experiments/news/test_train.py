@@ -16,13 +16,12 @@ from experiments.news import train as report
 from experiments.news.config import NewsConfig
 from experiments.news.model import NewsModel
 from experiments.news.recommend import VECTORS, recommend, saved_vectors
-from experiments.news.train import METRICS, Result, as_markdown, category_distances, train
+from experiments.news.train import BASELINES, METRICS, Result, as_markdown, category_distances, train
 from trainlab.errors import UserError
 from trainlab.run import checkpoint
 from trainlab.run.restoring import BEST, restore
 from trainlab.runs import columns, listing
 
-SYSTEMS = ("val", "untrained", "tfidf")
 NOT_REPEATABLE = ("vitals/",)
 
 
@@ -52,9 +51,10 @@ def test_every_curve_is_there_over_global_steps(result: Result) -> None:
     assert steps["train/loss_epoch"] == [4, 9]
     assert steps["train/lr"] == steps["vitals/samples_per_second"] == list(range(10))
     assert all(steps[tag] == [4, 9] for tag in METRICS)
-    for system in ("untrained", "tfidf"):
-        names = [tag.replace("val", f"val_{system}") for tag in METRICS]
+    for system in BASELINES:
+        names = {tag.replace("val", f"val_{system}") for tag in METRICS} - {"val_untrained_euclidean/loss"}
         assert all(steps[name] == [0, 10] for name in names)
+    assert steps["test/precision_at_10"] == steps["test/mrr"] == [10]
 
 
 def test_tensorboard_gets_histograms_pictures_texts_and_the_projector(
@@ -70,28 +70,65 @@ def test_tensorboard_gets_histograms_pictures_texts_and_the_projector(
     assert len(next(result.run.rglob("tensors.tsv")).read_text().splitlines()) == len(result.examples.unseen)
 
 
-def test_tensorboard_opens_on_the_training_and_the_validation(events: EventAccumulator) -> None:
+def test_tensorboard_shows_what_was_learned_before_baselines_and_pictures(events: EventAccumulator) -> None:
     tags = events.Tags()
     known = {tag.partition("/")[0] for kind in ("scalars", "images", "distributions") for tag in tags[kind]}
-    assert sorted(known) == ["train", "val", "val_tfidf", "val_untrained", "views", "vitals"], "it opens two"
+    baselines = ["val_tfidf", "val_untrained_cosine", "val_untrained_euclidean"]
+    assert sorted(known) == ["test", "train", "val", *baselines, "views", "vitals"]
 
 
-def test_the_table_shows_the_three_side_by_side(result: Result) -> None:
+def test_the_table_says_what_each_column_is_and_reports_the_test(result: Result) -> None:
     table = result.table()
-    assert list(table.columns) == ["untrained", "trained", "tfidf"]
+    cosine = f"untrained, cosine ({result.pooling})"
+    assert list(table.columns) == ["untrained, Euclidean (mean)", cosine, "TF-IDF", "trained"]
     assert list(table.index) == [tag.removeprefix("val/") for tag in METRICS]
-    assert table.loc["loss", "trained"] < table.loc["loss", "untrained"]
+    assert table.index.name == "test, 9 items"
+    assert table.loc["loss", "trained"] < table.loc["loss", cosine]
+    assert np.isnan(table.loc["loss", "untrained, Euclidean (mean)"]), "no loss of cosines"
+    assert json.loads((result.run / "run.json").read_text())["tested"] == result.metrics["test"]
+
+
+def test_the_untrained_backbone_is_pooled_as_its_makers_say_or_by_the_better_way(
+    tiny: NewsConfig, result: Result, tmp_path: Path
+) -> None:
+    backbone = Path(shutil.copytree(tiny.backbone, tmp_path / "bert"))
+    (backbone / "1_Pooling").mkdir()
+    measured = {}
+    for pooling in ("mean", "cls"):
+        said = {"pooling_mode_mean_tokens": pooling == "mean", "pooling_mode_cls_token": pooling == "cls"}
+        (backbone / "1_Pooling" / "config.json").write_text(json.dumps(said))
+        found = train(tiny.model_copy(update={"backbone": str(backbone), "trained": False}))
+        assert found.pooling == pooling
+        measured[pooling] = found.metrics["validation"]["untrained_cosine"]
+    assert measured[result.pooling] == result.metrics["validation"]["untrained_cosine"]
+    assert measured[result.pooling]["precision_at_10"] == max(
+        each["precision_at_10"] for each in measured.values()
+    )
+
+
+def test_cosine_and_euclidean_distance_are_the_untrained_backbones_two_ways(
+    tiny: NewsConfig, result: Result
+) -> None:
+    plain = train(tiny.model_copy(update={"trained": False, "loss": "triplet", "pooling": result.pooling}))
+    model = NewsModel.pretrained(plain.config)
+    titles = plain.examples.news.texts("title")
+    vectors = model.embed_raw(model.tokenize([titles[row] for row in plain.examples.unseen])).double()
+    scaled = (vectors / vectors.norm(dim=1, keepdim=True)).numpy()
+    found = plain.metrics["validation"]
+    assert found["untrained_euclidean"] == plain.examples.measure(vectors.numpy(), plain.config)
+    assert found["untrained_cosine"] == pytest.approx(plain.examples.measure(scaled, plain.config))
+    assert found["untrained_cosine"]["mrr"] == result.metrics["validation"]["untrained_cosine"]["mrr"]
 
 
 def test_all_of_the_trained_column_is_of_the_epoch_with_the_best_precision(result: Result) -> None:
     curves = result.history().pivot_table(index="step", columns="tag", values="value")
     step = curves["val/precision_at_10"].idxmax()
     for tag in METRICS:
-        found = result.table().loc[tag.removeprefix("val/"), "trained"]
+        found = result.metrics["validation"]["trained"][tag.removeprefix("val/")]
         assert found == pytest.approx(curves.loc[step, tag], abs=1e-5)
     (row,) = [each for each in listing.rows(result.run.parents[1]) if each.folder == result.run]
     assert row.best["val/precision_at_10"] == pytest.approx(
-        result.table().loc["precision_at_10", "trained"], abs=1e-5
+        result.metrics["validation"]["trained"]["precision_at_10"], abs=1e-5
     )
     assert row.best_steps["val/precision_at_10"] == step
     assert columns.main_metrics([row])[0] == "val/precision_at_10"
@@ -141,10 +178,9 @@ def test_a_resumed_run_equals_one_that_did_not_stop(tiny: NewsConfig, result: Re
     pd.testing.assert_frame_equal(curves(resumed), curves(result), check_exact=True)
 
 
-def test_mined_batches_are_resumed_in_the_middle_of_an_epoch(tiny: NewsConfig) -> None:
-    mined = tiny.model_copy(
-        update={"mining": "all", "classes_per_batch": 2, "items_per_class": 2, "epochs": 2}
-    )
+@pytest.mark.parametrize("changes", [{}, {"loss": "triplet", "mining": "all"}])
+def test_batches_of_groups_are_resumed_in_the_middle_of_an_epoch(tiny: NewsConfig, changes: dict) -> None:
+    mined = tiny.model_copy(update={"items_per_class": 2} | changes)
     whole = train(mined.model_copy(update={"checkpoint_every": "5", "keep": 9}))
     steps = sorted(path.stem for path in (whole.run / "checkpoints").glob("step-*.ckpt"))
     before = curves(whole)
@@ -177,14 +213,14 @@ def test_a_fast_development_run_goes_through_everything_and_records_nothing(
     assert "fast_dev_run: all of it works" in capsys.readouterr().out
     assert tried.history().empty
     assert not list(tried.run.rglob("*.ckpt"))
-    assert set(tried.metrics) == {"untrained", "tfidf", "trained"}
+    assert set(tried.metrics["test"]) == {*BASELINES, "trained"}
     assert tried.curves() is not None
     assert len(tried.recommendations("win in the cup", k=3)) == 3
 
 
 def test_another_seed_gives_other_curves(tiny: NewsConfig, result: Result) -> None:
     other = train(tiny.model_copy(update={"seed": 1}))
-    assert other.table().loc["loss", "trained"] != result.table().loc["loss", "trained"]
+    assert other.metrics["test"]["trained"]["loss"] != result.metrics["test"]["trained"]["loss"]
 
 
 def test_recommending_from_the_folder_equals_recommending_at_once(result: Result) -> None:
@@ -229,7 +265,9 @@ def test_vectors_of_another_network_are_not_taken(result: Result, tmp_path: Path
     run = Path(shutil.copytree(result.run, tmp_path / "run"))
     assert saved_vectors(run, result.examples.news) is not None
     state = checkpoint.load(run / BEST)
-    state["state_dict"]["head.0.bias"] += 1
+    weights = state["state_dict"]
+    words = max(weights, key=lambda name: weights[name].numel())
+    weights[words] = weights[words].flip(0)
     checkpoint.save(state, run / BEST)
     assert saved_vectors(run, result.examples.news) is None
     recommend(run, "win in the cup", k=1)
@@ -270,11 +308,9 @@ def test_changed_data_is_warned_about_by_name(tiny: NewsConfig, tmp_path: Path) 
 
 def test_an_untrained_run_is_measured_and_can_recommend(tiny: NewsConfig) -> None:
     result = train(tiny.model_copy(update={"trained": False}))
-    assert list(result.table().columns) == ["untrained", "tfidf"]
-    history = result.history()
-    assert history.query("tag == 'val/loss'")["value"].tolist() == pytest.approx(
-        [result.table().loc["loss", "untrained"]]
-    )
+    assert "trained" not in result.table()
+    validated = result.history().query("tag == 'val/mrr'")["value"].tolist()
+    assert validated == pytest.approx([result.examples.measure(result.unseen(), result.config)["mrr"]])
     assert len(recommend(result.run, "win in the cup", k=3)) == 3
 
 
@@ -304,13 +340,15 @@ def test_a_bad_setting_leaves_no_run(tiny: NewsConfig, own_logs: Path) -> None:
         {"text": "title+abstract", "pooling": "cls"},
         {"split": "triplet", "min_class_items": 2},
         {"precision": "bf16-mixed"},
-        {"mining": "all", "average": "violating", "items_per_class": 3},
-        {"mining": "hard", "classes_per_batch": 2},
+        {"loss": "triplet", "split": "triplet", "min_class_items": 2},
+        {"loss": "triplet", "text": "title+abstract", "pooling": "cls", "precision": "bf16-mixed"},
+        {"loss": "triplet", "mining": "all", "average": "violating"},
+        {"loss": "triplet", "mining": "hard", "test": 0},
     ],
 )
 def test_the_other_settings_train_too(tiny: NewsConfig, changes: dict) -> None:
     table = train(tiny.model_copy(update={"epochs": 1} | changes)).table()
-    assert np.isfinite(table.to_numpy()).all()
+    assert np.isfinite(table["trained"].to_numpy()).all()
 
 
 def test_markdown_keeps_strange_titles_in_their_cells() -> None:
@@ -323,20 +361,31 @@ def test_markdown_keeps_strange_titles_in_their_cells() -> None:
 def test_a_gpu_measures_what_the_cpu_measures_and_trains(tiny: NewsConfig, result: Result) -> None:
     on_gpu = train(tiny.model_copy(update={"accelerator": "cuda"}))
     assert next(on_gpu.model.parameters()).is_cuda
-    assert on_gpu.metrics["untrained"] == pytest.approx(result.metrics["untrained"], rel=1e-2)
+    for system in BASELINES:
+        expected = result.metrics["validation"][system]
+        assert on_gpu.metrics["validation"][system] == pytest.approx(expected, rel=1e-2)
     losses = on_gpu.history().query("tag == 'train/loss'")["value"]
     assert losses.iloc[-1] < losses.iloc[0]
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("mining", ["sampled", "all"])
+@pytest.mark.parametrize(
+    "batches",
+    [{"items_per_class": 2}, {"loss": "triplet"}, {"loss": "triplet", "mining": "all", "items_per_class": 2}],
+)
 def test_a_run_on_a_gpu_that_stopped_in_an_epoch_is_resumed_to_the_same_curves(
-    tiny: NewsConfig, mining: str
+    tiny: NewsConfig, batches: dict
 ) -> None:
-    batches = {"mining": mining, "classes_per_batch": 2, "items_per_class": 2}
     config = tiny.model_copy(update={"accelerator": "cuda", "checkpoint_every": "3", "keep": 9} | batches)
     whole = train(config)
     before = curves(whole)
     steps = sorted(path.stem for path in (whole.run / "checkpoints").glob("step-*.ckpt"))
     train(config.model_copy(update={"resume": str(whole.run / "checkpoints" / f"{steps[0]}.ckpt")}))
     pd.testing.assert_frame_equal(curves(whole), before, check_exact=True)
+
+
+def test_settings_of_another_loss_are_named(tiny: NewsConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    train(tiny.model_copy(update={"trained": False, "batch_size": 256, "margin": 5.0, "mining": "all"}))
+    assert "warning: with loss=contrastive this changes nothing: margin, mining\n" in capsys.readouterr().out
+    train(tiny.model_copy(update={"trained": False, "loss": "triplet", "margin": 5.0}))
+    assert "changes nothing" not in capsys.readouterr().out

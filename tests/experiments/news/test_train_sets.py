@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.news.data import TokenTable, draw_triplets
+from experiments.news.data import draw_triplets
+from experiments.news.tokens import TokenTable
 from experiments.news.train import GroupSet, TripletSet
 
 LABELS = np.array([4, 0, 4, 4, 2, 4, 0, 4])

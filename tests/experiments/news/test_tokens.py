@@ -8,9 +8,9 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from experiments.news import data
 from experiments.news.config import NewsConfig
-from experiments.news.data import News, TokenTable, read, tokenize, tokens_of
+from experiments.news.data import News, read
+from experiments.news.tokens import TokenTable, tokenize, tokens_of
 from trainlab.hub import load_tokenizer, locate
 
 ITEMS = [
@@ -63,7 +63,7 @@ def test_padding_is_the_tokenizers_own(tokenizer: Tokenizer) -> None:
 
 def test_many_texts_take_several_calls(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = tokenize(tokenizer, ITEMS)
-    monkeypatch.setattr(data, "AT_ONCE", 4)
+    monkeypatch.setattr("experiments.news.tokens.AT_ONCE", 4)
     parts = tokenize(tokenizer, ITEMS)
     np.testing.assert_array_equal(whole.ids, parts.ids)
     np.testing.assert_array_equal(whole.ends, parts.ends)
@@ -79,7 +79,7 @@ def test_tokens_are_made_once(
     news: News, tokenizer: Tokenizer, own_tokens: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = tokens_of(news, "title", tokenizer)
-    monkeypatch.setattr(data, "tokenize", None)
+    monkeypatch.setattr("experiments.news.tokens.tokenize", None)
     again = tokens_of(news, "title", tokenizer)
     assert isinstance(again.ids, np.memmap)
     np.testing.assert_array_equal(first.ids, again.ids)
