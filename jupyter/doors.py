@@ -48,6 +48,7 @@ ASKED = {  # headers of a request that are handed on
     "x-tensorboard-feature-flags",
 }
 ASKED_OF_US = ASKED | {"host", "origin", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site"}
+OWN_COOKIE = "columns"  # of the board, which keeps there what its table shows
 # htmx's headers, and those of the board's own pages; none that tells of the way here
 BETWEEN_US = re.compile(r"hx-|x-(?!forwarded-|proxycontextpath)")
 ANSWERED = {  # headers of an answer that are handed back: none that sets a cookie or lets another site read
@@ -259,12 +260,22 @@ class Board(Beside):
             ) from None
 
     def proxy_request_headers(self) -> HTTPHeaders:
-        """Return the headers to ask with, and of the cookies the one that guards the board's forms."""
+        """Return the headers to ask with; of the cookies what guards the board's forms, and its own one."""
         headers = super().proxy_request_headers()
         drawn = self.xsrf_token.decode()  # sets the cookie where there is none yet
         is_new = "_xsrf" in getattr(self, "_new_cookie", {})
         headers["Cookie"] = f"_xsrf={drawn if is_new else self.get_cookie('_xsrf')}"
+        chosen = self.get_cookie(OWN_COOKIE, "")
+        if chosen and re.fullmatch(r"[^\s;,\"\\]+", chosen):  # one cookie, and no second one within it
+            headers["Cookie"] += f"; {OWN_COOKIE}={chosen}"
         return headers
+
+    def narrow(self, response: RewritableResponse) -> None:
+        """Let through of an answer what any other may have, and the board's own cookie."""
+        own = [each for each in response.headers.get_list("Set-Cookie") if each.startswith(f"{OWN_COOKIE}=")]
+        super().narrow(response)
+        for each in own:
+            response.headers.add("Set-Cookie", each)
 
     async def proxy(self, port: int, path: str) -> None:
         """Hand a request on, to a board that runs."""

@@ -16,9 +16,9 @@ import pytest
 from tornado import web
 from tornado.wsgi import WSGIContainer
 
-from behind_the_door import TOKEN, Lab, jupyter
+from behind_the_door import TOKEN, Lab, jupyter, upgrade
 from project import module
-from tornado_server import connect, served
+from tornado_server import served
 from waiting import until
 
 if TYPE_CHECKING:
@@ -100,21 +100,6 @@ def echo(answer: tuple) -> dict:
     return json.loads(answer[1])
 
 
-def upgrade(lab: Lab, path: str, **headers: str) -> int:
-    """Return the status by which a WebSocket is answered."""
-    told = {
-        "Upgrade": "websocket",
-        "Connection": "Upgrade",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
-        "Host": f"127.0.0.1:{lab.port}",
-    } | {name.replace("_", "-"): value for name, value in headers.items()}
-    lines = "".join(f"{name}: {value}\r\n" for name, value in told.items())
-    with connect(lab.port) as client:
-        client.sendall(f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode())
-        return int(client.recv(1000).split()[1])
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_handed_on_without_the_login(lab, name):
     stranger, knows_the_path = f"/{name}/", f"{lab.base}{name}/"
@@ -178,6 +163,15 @@ def test_the_board_is_told_of_the_cookies_the_one_that_guards_its_forms(lab):
     assert (told["headers"]["x-seen"], told["headers"]["hx-request"]) == ("a1", "true")
     assert not {"authorization", "referer"} & told["headers"].keys()
     assert "authorization" not in echo(lab.with_token("/board/", X_Forwarded_Host="evil"))["headers"]
+
+
+def test_the_board_keeps_a_cookie_of_its_own_and_no_second_one_within_it(lab):
+    assert "somebody" not in str(lab.browse("board/columns")[2])
+    told = echo(lab.browse("board/"))["headers"]["cookie"]
+    assert told == f"_xsrf={lab.cookies['_xsrf']}; columns=best.val%2Floss"
+    lab.cookies["columns"] = '"a\\073 _xsrf=forged"'  # as a quoted value may hold a semicolon
+    assert echo(lab.browse("board/"))["headers"]["cookie"] == f"_xsrf={lab.cookies['_xsrf']}"
+    del lab.cookies["columns"]
 
 
 def test_what_a_browser_says_of_the_way_here_is_not_believed(lab):

@@ -14,7 +14,7 @@ from http.cookies import SimpleCookie
 from typing import TYPE_CHECKING
 
 from project import CHECKOUT, clean_environment
-from tornado_server import ask
+from tornado_server import ask, connect
 from waiting import until
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class Echo(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(answer)))
         self.send_header("X-Seen", "a1")
         self.send_header("Set-Cookie", "username=somebody; Path=/")
+        if "columns" in self.path:
+            self.send_header("Set-Cookie", "columns=best.val%2Floss; Path=/")
         self.end_headers()
         self.wfile.write(b"" if self.command == "HEAD" else answer)
 
@@ -158,3 +160,18 @@ def answers(lab: Lab) -> bool:
     except OSError:
         time.sleep(0.1)
         return False
+
+
+def upgrade(lab: Lab, path: str, **headers: str) -> int:
+    """Return the status by which a WebSocket is answered."""
+    told = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+        "Host": f"127.0.0.1:{lab.port}",
+    } | {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in told.items())
+    with connect(lab.port) as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode())
+        return int(client.recv(1000).split()[1])
