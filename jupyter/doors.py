@@ -48,7 +48,6 @@ ASKED = {  # headers of a request that are handed on
     "x-tensorboard-feature-flags",
 }
 ASKED_OF_US = ASKED | {"host", "origin", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site"}
-OWN_COOKIE = "columns"  # of the board, which keeps there what its table shows
 # htmx's headers, and those of the board's own pages; none that tells of the way here
 BETWEEN_US = re.compile(r"hx-|x-(?!forwarded-|proxycontextpath)")
 ANSWERED = {  # headers of an answer that are handed back: none that sets a cookie or lets another site read
@@ -66,6 +65,7 @@ ANSWERED = {  # headers of an answer that are handed back: none that sets a cook
     "retry-after",
     "vary",
 }
+COLUMNS = "columns"  # the cookie of the board's table
 OWN = {  # and ours: neither framed nor read elsewhere, and with no handle on the window that opened it
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -241,7 +241,10 @@ class Beside(NamedLocalProxyHandler):
 
 
 class Board(Beside):
-    """The board: our own, which checks XSRF as JupyterLab does, and is started with the first request."""
+    """The board: our own, which checks XSRF as JupyterLab does, and is started with the first request.
+
+    Two cookies pass: the one that guards its forms, and the one in which it keeps the columns of its table.
+    """
 
     asked = ASKED_OF_US
     between = BETWEEN_US
@@ -260,21 +263,21 @@ class Board(Beside):
             ) from None
 
     def proxy_request_headers(self) -> HTTPHeaders:
-        """Return the headers to ask with; of the cookies what guards the board's forms, and its own one."""
+        """Return the headers to ask with, and of the cookies the board's two."""
         headers = super().proxy_request_headers()
         drawn = self.xsrf_token.decode()  # sets the cookie where there is none yet
         is_new = "_xsrf" in getattr(self, "_new_cookie", {})
         headers["Cookie"] = f"_xsrf={drawn if is_new else self.get_cookie('_xsrf')}"
-        chosen = self.get_cookie(OWN_COOKIE, "")
-        if chosen and re.fullmatch(r"[^\s;,\"\\]+", chosen):  # one cookie, and no second one within it
-            headers["Cookie"] += f"; {OWN_COOKIE}={chosen}"
+        kept = self.get_cookie(COLUMNS, "")
+        if kept and re.fullmatch(r"[\w%.~/-]*", kept):
+            headers["Cookie"] += f"; {COLUMNS}={kept}"
         return headers
 
     def narrow(self, response: RewritableResponse) -> None:
-        """Let through of an answer what any other may have, and the board's own cookie."""
-        own = [each for each in response.headers.get_list("Set-Cookie") if each.startswith(f"{OWN_COOKIE}=")]
+        """Let through what all may, and the columns."""
+        kept = [each for each in response.headers.get_list("Set-Cookie") if each.startswith(f"{COLUMNS}=")]
         super().narrow(response)
-        for each in own:
+        for each in kept:
             response.headers.add("Set-Cookie", each)
 
     async def proxy(self, port: int, path: str) -> None:

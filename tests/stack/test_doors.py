@@ -16,9 +16,9 @@ import pytest
 from tornado import web
 from tornado.wsgi import WSGIContainer
 
-from behind_the_door import TOKEN, Lab, jupyter, upgrade
+from behind_the_door import POLICY, TOKEN, Hostile, Lab, jupyter
 from project import module
-from tornado_server import served
+from tornado_server import connect, served
 from waiting import until
 
 if TYPE_CHECKING:
@@ -28,35 +28,6 @@ doors = module("jupyter/doors.py")
 guard = module("tensorboard/guard.py")
 
 NAMES = ("board", "tensorboard", "serve")
-SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
-# as TensorBoard's page has it
-POLICY = "default-src 'self';script-src 'self' 'unsafe-eval';connect-src 'self'"
-
-
-class Hostile(web.RequestHandler):
-    """A service that somebody has taken over: it answers, and tries what it can."""
-
-    def answer(self) -> None:
-        if self.get_query_argument("known", None):
-            return self.set_status(304)
-        if self.get_query_argument("to", None):
-            self.set_status(302)
-            return self.set_header("Location", self.get_query_argument("to"))
-        self.set_header("Set-Cookie", "username=somebody; Path=/")
-        self.set_header("Access-Control-Allow-Origin", "*")
-        self.set_header("Service-Worker-Allowed", "/")
-        self.set_header("Refresh", "0; url=http://evil.example/")
-        kind = self.get_query_argument("kind", "text/html")
-        self.set_header("Content-Type", kind)
-        if kind == "text/html":
-            self.set_header("Content-Security-Policy", POLICY)
-        if kind == "image/svg+xml":
-            return self.write(SVG)
-        headers = {name.lower(): value for name, value in self.request.headers.get_all()}
-        known = {"uri": self.request.uri, "headers": headers, "body": self.request.body.decode()}
-        return self.write(json.dumps(known))
-
-    get = post = answer
 
 
 def tensorboard(environ: dict, start_response: Callable) -> list[bytes]:
@@ -98,6 +69,21 @@ def listener() -> Iterator[tuple[int, list[str]]]:
 def echo(answer: tuple) -> dict:
     assert answer[0] == 200, answer[1]
     return json.loads(answer[1])
+
+
+def upgrade(lab: Lab, path: str, **headers: str) -> int:
+    """Return the status by which a WebSocket is answered."""
+    told = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+        "Host": f"127.0.0.1:{lab.port}",
+    } | {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in told.items())
+    with connect(lab.port) as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode())
+        return int(client.recv(1000).split()[1])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -165,13 +151,16 @@ def test_the_board_is_told_of_the_cookies_the_one_that_guards_its_forms(lab):
     assert "authorization" not in echo(lab.with_token("/board/", X_Forwarded_Host="evil"))["headers"]
 
 
-def test_the_board_keeps_a_cookie_of_its_own_and_no_second_one_within_it(lab):
-    assert "somebody" not in str(lab.browse("board/columns")[2])
-    told = echo(lab.browse("board/"))["headers"]["cookie"]
-    assert told == f"_xsrf={lab.cookies['_xsrf']}; columns=best.val%2Floss"
-    lab.cookies["columns"] = '"a\\073 _xsrf=forged"'  # as a quoted value may hold a semicolon
-    assert echo(lab.browse("board/"))["headers"]["cookie"] == f"_xsrf={lab.cookies['_xsrf']}"
-    del lab.cookies["columns"]
+def test_the_columns_of_the_board_s_table_are_kept_and_nothing_else_is(lab):
+    headers = lab.browse("board/columns")[2]
+    assert "columns=run%2Cmargin; Path=/of-the-board/; HttpOnly" in headers.get_all("Set-Cookie")
+    lab.cookies.pop("columns")
+    kept = lab.cookies | {"columns": "run%2Cmargin", "username": "me"}
+    fresh = Lab(lab.process, lab.port, lab.folder, lab.base, kept)
+    told = echo(fresh.browse("board/"))
+    assert told["headers"]["cookie"] == f"_xsrf={fresh.cookies['_xsrf']}; columns=run%2Cmargin"
+    fresh.cookies["columns"] = "a\\073b"
+    assert "columns" not in echo(fresh.browse("board/"))["headers"]["cookie"]
 
 
 def test_what_a_browser_says_of_the_way_here_is_not_believed(lab):

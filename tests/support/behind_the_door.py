@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -13,8 +14,10 @@ from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
 from typing import TYPE_CHECKING
 
+from tornado import web
+
 from project import CHECKOUT, clean_environment
-from tornado_server import ask, connect
+from tornado_server import ask
 from waiting import until
 
 if TYPE_CHECKING:
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TOKEN = "a-given-token"
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+# as TensorBoard's page has it
+POLICY = "default-src 'self';script-src 'self' 'unsafe-eval';connect-src 'self'"
 # in the place of `trainlab`: answers each request of its socket with what it was asked, as JSON
 ECHO = """#!{python}
 import json, os, socketserver, sys
@@ -43,8 +49,8 @@ class Echo(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(answer)))
         self.send_header("X-Seen", "a1")
         self.send_header("Set-Cookie", "username=somebody; Path=/")
-        if "columns" in self.path:
-            self.send_header("Set-Cookie", "columns=best.val%2Floss; Path=/")
+        if self.path == "/columns":
+            self.send_header("Set-Cookie", "columns=run%2Cmargin; Path=/of-the-board/; HttpOnly")
         self.end_headers()
         self.wfile.write(b"" if self.command == "HEAD" else answer)
 
@@ -59,6 +65,32 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 assert sys.argv[1:3] == ["board", "--socket"]
 Server(sys.argv[3], Echo).serve_forever()
 """
+
+
+class Hostile(web.RequestHandler):
+    """A service that somebody has taken over: it answers, and tries what it can."""
+
+    def answer(self) -> None:
+        if self.get_query_argument("known", None):
+            return self.set_status(304)
+        if self.get_query_argument("to", None):
+            self.set_status(302)
+            return self.set_header("Location", self.get_query_argument("to"))
+        self.set_header("Set-Cookie", "username=somebody; Path=/")
+        self.set_header("Access-Control-Allow-Origin", "*")
+        self.set_header("Service-Worker-Allowed", "/")
+        self.set_header("Refresh", "0; url=http://evil.example/")
+        kind = self.get_query_argument("kind", "text/html")
+        self.set_header("Content-Type", kind)
+        if kind == "text/html":
+            self.set_header("Content-Security-Policy", POLICY)
+        if kind == "image/svg+xml":
+            return self.write(SVG)
+        headers = {name.lower(): value for name, value in self.request.headers.get_all()}
+        known = {"uri": self.request.uri, "headers": headers, "body": self.request.body.decode()}
+        return self.write(json.dumps(known))
+
+    get = post = answer
 
 
 @dataclass
@@ -160,18 +192,3 @@ def answers(lab: Lab) -> bool:
     except OSError:
         time.sleep(0.1)
         return False
-
-
-def upgrade(lab: Lab, path: str, **headers: str) -> int:
-    """Return the status by which a WebSocket is answered."""
-    told = {
-        "Upgrade": "websocket",
-        "Connection": "Upgrade",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
-        "Host": f"127.0.0.1:{lab.port}",
-    } | {name.replace("_", "-"): value for name, value in headers.items()}
-    lines = "".join(f"{name}: {value}\r\n" for name, value in told.items())
-    with connect(lab.port) as client:
-        client.sendall(f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode())
-        return int(client.recv(1000).split()[1])

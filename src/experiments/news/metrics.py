@@ -85,17 +85,19 @@ def mean_reciprocal_rank(vectors: Vectors, labels: NDArray[Any]) -> float:
 def mean_distances(vectors: Vectors, codes: NDArray[np.integer]) -> NDArray[np.float64]:
     """Return the mean distances [C, C] between items of each two groups, never of an item and itself.
 
-    `codes` [N] say each item's group. NaN within a group of one.
+    `codes` [N] say each item's group. NaN within a group of one. Of very many items
+    those that are queries are measured, each to all.
     """
     members = np.eye(codes.max() + 1)[codes]  # [N, C]
-    sizes = members.sum(axis=0)
-    sums = np.zeros((len(sizes), len(sizes)))
-    for rows in _blocks(np.arange(len(codes)), len(codes)):
+    asked = _asked(len(codes))
+    sums = np.zeros((members.shape[1], members.shape[1]))
+    for rows in _blocks(asked, len(codes)):
         near = distances(vectors[rows], vectors)
         near[np.arange(len(rows)), rows] = 0
         sums += members[rows].T @ (near @ members)
+    sizes = members[asked].sum(axis=0)
     with np.errstate(invalid="ignore"):
-        return sums / (np.outer(sizes, sizes) - np.diag(sizes))
+        return sums / (np.outer(sizes, members.sum(axis=0)) - np.diag(sizes))
 
 
 def sampling(items: int) -> str:
@@ -114,15 +116,19 @@ def _queries(
     vectors: Vectors, labels: NDArray[Any]
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.bool_]]]:
     """Yield some queries' distances [Q, N], infinite to themselves, and who is relevant to them [Q, N]."""
-    asked = np.arange(len(labels))
-    if len(asked) > ALL:
-        asked = np.sort(np.random.default_rng(0).choice(asked, SAMPLE, replace=False))
-    for rows in _blocks(asked, len(labels)):
+    for rows in _blocks(_asked(len(labels)), len(labels)):
         ranked = distances(vectors[rows], vectors)
         ranked[np.arange(len(rows)), rows] = np.inf
         same = labels[rows][:, None] == labels[None, :]
         same[np.arange(len(rows)), rows] = False
         yield ranked, same
+
+
+def _asked(count: int) -> NDArray[np.int64]:
+    """Return which of so many items are queries."""
+    if count <= ALL:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).choice(count, SAMPLE, replace=False))
 
 
 def _blocks(rows: NDArray[np.int64], count: int) -> Iterator[NDArray[np.int64]]:
