@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+import served_bundles
 import trainlab
+from behind_the_door import TOKEN, jupyter
 from project import status_of
+from running_server import RunningServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from playwright.sync_api import Page
 
@@ -132,6 +135,24 @@ def test_a_script_in_tensorboard_s_page_reaches_nothing_of_jupyterlab(stack: Pro
         browser.close()
 
 
+def test_the_page_of_exported_runs_answers_below_a_path(
+    tmp_path: Path, free_port: Callable[[], int], page: Page
+) -> None:
+    models, port = tmp_path / "models", free_port()
+    served_bundles.choose(models, served_bundles.write("nearest", "nearest", models=models))
+    at = {"SERVE_AT": f"127.0.0.1:{port}", "SERVE_TOKEN": "of-the-service"}
+    with (
+        RunningServer(models, port, SERVE_TOKEN=at["SERVE_TOKEN"]),
+        jupyter(tmp_path, free_port(), **at) as lab,
+    ):
+        page.goto(f"http://127.0.0.1:{lab.port}/serve/?token={TOKEN}")
+        page.get_by_label("Title", exact=True).fill("rain")
+        page.keyboard.press("Enter")
+        page.locator("ol.items li").first.wait_for()
+        assert page.url.partition("#")[0] == f"http://127.0.0.1:{lab.port}{lab.base}serve/"
+        assert page.evaluate("getComputedStyle(document.body).maxWidth") != "none", "its style is found"
+
+
 def test_the_launcher_opens_the_board_in_a_tab_of_its_own(stack: Project, page: Page) -> None:
     page.goto(f"{stack.jupyter}/lab/workspaces/door?reset&token={stack.token}")
     page.get_by_role("menuitem", name="File", exact=True).click()
@@ -145,7 +166,7 @@ def test_the_launcher_opens_the_board_in_a_tab_of_its_own(stack: Project, page: 
     with page.context.expect_page() as opened:
         card.click()
     board = opened.value
-    board.get_by_text("drawn").first.wait_for()
+    board.locator("a[href*='/board/run/drawn/']").first.wait_for()
     assert re.fullmatch(rf"{stack.jupyter}/[0-9a-f]{{32}}/board/", board.url)
     take_picture(board, "door-board")
 
@@ -153,6 +174,6 @@ def test_the_launcher_opens_the_board_in_a_tab_of_its_own(stack: Project, page: 
 def test_the_address_of_the_board_that_make_prints_opens_it(stack: Project, page: Page) -> None:
     (address,) = re.findall(r"^Board +(\S+)", stack.make("status", **OFF).stdout, re.MULTILINE)
     page.goto(address)
-    page.get_by_text("drawn").first.wait_for()
+    page.locator("a[href*='/board/run/drawn/']").first.wait_for()
     assert "token" not in page.url
     assert {cookie["name"] for cookie in page.context.cookies()} >= {"_xsrf"}
