@@ -33,7 +33,8 @@ class NewsConfig(TrainingConfig):
 
     Training: AdamW with `learning_rate`. A step takes `items_per_class` items from each of
     `classes_per_batch` categories. With `loss=contrastive` vectors have length 1, and each item is drawn to
-    those of its category against all others of the step, the nearer the more, as the `temperature` falls.
+    those of its category against all others of the step, the nearer the more, as the `temperature` falls;
+    the share `subcategories` of the loss is that of the second label, the rest that of the category.
 
     `loss=triplet` is the original's: a head on the backbone, with a `head_learning_rate` of its own, and
     Euclidean distances that keep a `margin`. A step takes `batch_size` of the triplets drawn with
@@ -62,6 +63,7 @@ class NewsConfig(TrainingConfig):
     trained: bool = True
     loss: Literal["contrastive", "triplet"] = "contrastive"
     temperature: float = Field(0.2, gt=0)
+    subcategories: float = Field(0.0, ge=0, le=1)
     margin: float = Field(3.0, gt=0)
     epochs: int = Field(5, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
@@ -80,7 +82,7 @@ class NewsConfig(TrainingConfig):
 
     def without_effect(self) -> list[str]:
         """Return the settings that differ from their defaults and are another loss's."""
-        others = TRIPLET_ALONE if self.loss == "contrastive" else ("temperature",)
+        others = TRIPLET_ALONE if self.loss == "contrastive" else ("temperature", "subcategories")
         return [name for name in self.changes() if name in others]
 
     def check_machine(self) -> None:

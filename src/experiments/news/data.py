@@ -255,7 +255,12 @@ class Examples:
             "mrr": mean_reciprocal_rank(vectors, categories),
         }
         if config.loss == "contrastive":
-            metrics["loss"] = contrastive_loss(vectors, categories, config.temperature)
+            share, temperature = config.subcategories, config.temperature
+            coarse, fine = (
+                contrastive_loss(vectors, each, temperature) for each in (categories, subcategories)
+            )
+            known = share and not np.isnan(fine)  # NaN where no two items have one in common
+            metrics["loss"] = (1 - share) * coarse + share * fine if known else coarse
         return {name: value for name, value in metrics.items() if not np.isnan(value)}
 
     def held(self, part: Part) -> Held:

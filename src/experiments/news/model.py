@@ -61,10 +61,11 @@ class Batch(NamedTuple):
 
 
 class Group(NamedTuple):
-    """A batch of items of several categories: their tokens, and their categories as codes [N]."""
+    """A batch of items of several categories: their tokens; as codes [N] categories and subcategories."""
 
     tokens: Tokens
     labels: Tensor
+    finer: Tensor
 
 
 class UnitLength(nn.Module):
@@ -119,6 +120,7 @@ class NewsModel(lightning.LightningModule):
         trained: bool = True,
         loss: str = "triplet",  # of checkpoints from before there was another
         temperature: float = 0.2,  # noqa: ARG002
+        subcategories: float = 0.0,  # noqa: ARG002
         mining: str = "sampled",  # noqa: ARG002
         average: str = "all",  # noqa: ARG002
         freeze: int = 0,  # noqa: ARG002
@@ -152,7 +154,7 @@ class NewsModel(lightning.LightningModule):
         backbone = hub.load(AutoModel, source)
         names = (
             *("pooling", "text", "margin", "learning_rate", "head_learning_rate"),
-            *("trained", "loss", "temperature", "mining", "average", "freeze", "fast"),
+            *("trained", "loss", "temperature", "subcategories", "mining", "average", "freeze", "fast"),
         )
         tokenizer = hub.load_tokenizer(source, config.max_tokens).to_str()
         model = cls(backbone.config.to_dict(), tokenizer, **{name: getattr(config, name) for name in names})
@@ -255,7 +257,13 @@ class NewsModel(lightning.LightningModule):
             anchor, positive, negative = vectors[batch.indices].unbind(1)
             loss = functional.triplet_margin_loss(anchor, positive, negative, margin=margin)
         elif self.hparams["loss"] == "contrastive":
-            loss = contrastive(vectors, batch.labels, self.hparams["temperature"])
+            loss, share = (
+                contrastive(vectors, batch.labels, self.hparams["temperature"]),
+                self.hparams["subcategories"],
+            )
+            if share:
+                finer = contrastive(vectors, batch.finer, self.hparams["temperature"])
+                loss = (1 - share) * loss + share * finer
         elif self.hparams["mining"] == "hard":
             loss = batch_hard(vectors, batch.labels, margin)
         else:

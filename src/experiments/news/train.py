@@ -312,12 +312,16 @@ class GroupSet(Dataset):
     """Groups of up to `size` items of one category, drawn again each time one is fetched.
 
     A category of n items has n / size of them, rounded up: an epoch takes each item once, on the average.
-    `items` [N] are rows of `tokens`, `labels` [N] their categories as codes. A group that a batch holds
-    twice is one of more items.
+    `items` [N] are rows of `tokens`, `labels` [N] their categories as codes, `finer` [N] their
+    subcategories. A group that a batch holds twice is one of more items.
     """
 
-    def __init__(self, tokens: TokenTable, items: NDArray[Any], labels: NDArray[Any], size: int) -> None:
+    def __init__(
+        self, tokens: TokenTable, items: NDArray[Any], labels: NDArray[Any], finer: NDArray[Any], size: int
+    ) -> None:
         self.tokens, self.size = tokens, size
+        self.finer = torch.zeros(len(tokens), dtype=torch.long)  # of each row of the tokens
+        self.finer[torch.from_numpy(items)] = torch.from_numpy(finer)
         order = np.argsort(labels, kind="stable")
         starts = np.unique(labels[order], return_index=True)[1]
         self.pools = [torch.from_numpy(pool) for pool in np.split(items[order], starts[1:])]
@@ -339,7 +343,8 @@ class GroupSet(Dataset):
             order = torch.randperm(len(pool))  # by torch's random numbers, which the Trainer seeds
             drawn.append(pool[order[: count * self.size]])
         labels = torch.tensor(list(wanted)).repeat_interleave(torch.tensor([len(each) for each in drawn]))
-        return Group(self.tokens.rows(torch.cat(drawn)), labels)
+        items = torch.cat(drawn)
+        return Group(self.tokens.rows(items), labels, self.finer[items])
 
 
 class NewsData(lightning.LightningDataModule):
@@ -361,7 +366,8 @@ class NewsData(lightning.LightningDataModule):
             chosen, size = TripletSet(self.tokens, self.examples.training, codes), config.batch_size
         else:
             items = np.unique(self.examples.training)
-            chosen = GroupSet(self.tokens, items, codes[items], config.items_per_class)
+            finer = self.examples.news.codes("subcategory")
+            chosen = GroupSet(self.tokens, items, codes[items], finer[items], config.items_per_class)
             size = config.classes_per_batch
         return DataLoader(chosen, batch_size=size, shuffle=True, collate_fn=default_convert)
 

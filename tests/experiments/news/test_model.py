@@ -8,7 +8,7 @@ import torch
 from transformers import AutoTokenizer
 
 from experiments.news.config import NewsConfig
-from experiments.news.model import Batch, NewsModel, build_head, pool
+from experiments.news.model import Batch, Group, NewsModel, build_head, contrastive, pool
 from experiments.news.train import TripletSet
 from trainlab.run import checkpoint
 from trainlab.run.restoring import restore
@@ -125,7 +125,7 @@ def test_an_untrained_model_embeds_as_its_backbone(tiny: NewsConfig, loss: str) 
 
 def test_a_checkpoint_of_before_there_was_another_loss_keeps_its_head(article: NewsConfig) -> None:
     known = dict(NewsModel.pretrained(article).hparams)
-    del known["loss"], known["temperature"]
+    del known["loss"], known["temperature"], known["subcategories"]
     assert isinstance(NewsModel(**known).head, torch.nn.Sequential)
 
 
@@ -145,3 +145,17 @@ def test_the_bundled_minilm_knows_what_is_alike() -> None:
     storm, hurricane, bank = model.embed(model.tokenize([[title] for title in titles]))
     assert storm.shape == (384,)
     assert torch.dist(storm, hurricane) < torch.dist(storm, bank)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_the_second_label_has_its_share_of_the_loss(
+    tiny: NewsConfig, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = NewsModel.pretrained(tiny.model_copy(update={"subcategories": share})).eval()
+    monkeypatch.setattr(model, "log", lambda *args, **kwargs: None)
+    tokens = model.tokenize(ITEMS).rows(range(4))
+    labels, finer = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 1, 0])
+    vectors = model(tokens)
+    parts = [contrastive(vectors, each, tiny.temperature) for each in (labels, finer)]
+    expected = (1 - share) * parts[0] + share * parts[1]
+    torch.testing.assert_close(model.training_step(Group(tokens, labels, finer)), expected)

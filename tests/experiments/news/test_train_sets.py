@@ -16,7 +16,7 @@ ITEMS = np.arange(8) + 10
 
 @pytest.fixture
 def groups() -> GroupSet:
-    return GroupSet(TokenTable(np.arange(20), 1 + np.arange(20), 1, 0), ITEMS, LABELS, size=2)
+    return GroupSet(TokenTable(np.arange(20), 1 + np.arange(20), 1, 0), ITEMS, LABELS, LABELS + 7, size=2)
 
 
 def test_a_category_has_as_many_groups_as_its_items_fill(groups: GroupSet) -> None:
@@ -35,6 +35,14 @@ def test_a_batch_holds_different_items_of_the_categories_asked_for(groups: Group
 def test_two_groups_of_one_category_share_no_item(groups: GroupSet) -> None:
     found = groups.__getitems__([2, 3, 4]).tokens.ids.flatten().tolist()
     assert sorted(found) == [10, 12, 13, 15, 17]
+
+
+def test_each_item_brings_both_of_its_labels(groups: GroupSet) -> None:
+    found, known = (
+        groups.__getitems__([0, 1, 2]),
+        dict(zip(ITEMS.tolist(), (LABELS + 7).tolist(), strict=True)),
+    )
+    assert found.finer.tolist() == [known[item] for item in found.tokens.ids.flatten().tolist()]
 
 
 def test_a_category_of_one_item_is_a_group_of_one(groups: GroupSet) -> None:
