@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from html import unescape
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from runs_folder import make, points
-from trainlab.board import live, table
+from trainlab.board import audit, live, table
 from trainlab.board.app import application
 from trainlab.run import record
 
@@ -246,6 +247,14 @@ def test_tags_and_a_note_are_edited_in_their_place(board, logs):
     assert record.read(logs / "news/s0").tags == ["good"]
     assert record.read(logs / "news/s0").note == "two\nlines"
     assert "two lines" in text(board)
+    done = post(board, "/do/note", run="news/s0", note="of its page", to="run")
+    assert done.headers["location"] == "/run/news/s0"
+    lines = [json.loads(each) for each in (logs / ".board" / audit.FILE).read_text().splitlines()]
+    assert [(each["action"], each["runs"], each["outcome"]) for each in lines] == [
+        ("note", ["news/s0"], "kept"),
+        ("tag", ["news/s0"], "kept"),
+        ("note", ["news/s0"], "kept"),
+    ]
 
 
 def test_a_tag_that_can_be_none_changes_nothing_and_says_why(board, logs):

@@ -49,6 +49,7 @@ def router(board: Board) -> APIRouter:
             board.logs, action, [*map(str, form.getlist("run") + form.getlist("sweep"))]
         ) as line:
             answer = ACTIONS[action](Asked(board, request, form, line))
+            board.live.look_again()  # the page that comes next shows what was done
             if isinstance(answer, Response):
                 return answer
             line.outcome = answer.sentence

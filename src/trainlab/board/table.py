@@ -15,11 +15,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import FormData
 
-from trainlab.board import pages
+from trainlab.board import asking, audit, pages
+from trainlab.board.asking import Asked
 from trainlab.errors import UserError
 from trainlab.run import remarks
 from trainlab.runs import columns, display, folding, grouping, query, ranking
@@ -127,24 +129,22 @@ def router(board: Board) -> APIRouter:
 
     @routes.post("/do/tag")
     @routes.post("/do/note")
-    def say(
-        request: Request,
-        run: Annotated[str, Form()],
-        tags: Annotated[str | None, Form()] = None,
-        note: Annotated[str | None, Form()] = None,
-        back: Annotated[str, Form()] = "",
-    ) -> Response:
-        folder = next((row.folder for row in board.live.rows() if row.label == run), None)
-        if folder is None:
-            raise UserError(f"There is no run {run!r} any more. Load the page again.")
-        if tags is not None:
-            given = remarks.tag(folder, tags.split()).tags
-            if gone := [each for each in given if each not in tags.split()]:
-                remarks.untag(folder, gone)
-        if note is not None:
-            remarks.note(folder, note)
+    def say(request: Request, form: Annotated[FormData, Depends(asking.posted)]) -> Response:
+        with audit.noted(board.logs, "note" if "note" in form else "tag", [str(form.get("run", ""))]) as line:
+            asked = Asked(board, request, form, line)
+            row = asked.row()
+            if "tags" in form:
+                wanted = asked.text("tags").split()
+                given = remarks.tag(row.folder, wanted).tags
+                if gone := [each for each in given if each not in wanted]:
+                    remarks.untag(row.folder, gone)
+            if "note" in form:
+                remarks.note(row.folder, asked.text("note"))
+            line.outcome = "kept"
         board.live.look_again()
-        return _back(request, back, edit="")
+        if asked.text("to") == "run":
+            return asking.redirected(request, asking.page_of(row.label))
+        return _back(request, asked.text("back"), edit="")
 
     return routes
 
