@@ -162,7 +162,7 @@ def rival(examples: Examples, config: NewsConfig, rate: float) -> tuple[float, N
             per_device_train_batch_size=RIVAL_BATCH,
             learning_rate=rate,
             num_train_epochs=1,
-            warmup_ratio=0.1,
+            warmup_steps=0.1,  # a share of all
             seed=config.seed,
             use_cpu=True,
             batch_sampler="no_duplicates",
