@@ -63,7 +63,7 @@ class NewsConfig(TrainingConfig):
     trained: bool = True
     loss: Literal["contrastive", "triplet"] = "contrastive"
     temperature: float = Field(0.2, gt=0)
-    subcategories: float = Field(0.0, ge=0, le=1)
+    subcategories: float = Field(0.5, ge=0, le=1)
     margin: float = Field(3.0, gt=0)
     epochs: int = Field(5, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
