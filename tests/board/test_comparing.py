@@ -197,3 +197,6 @@ def test_a_run_whose_name_is_no_text_hides_no_other(tmp_path):
     assert "caf?" in page
     assert client.get("/compare/curves.csv").status_code == 200
     assert client.get("/run/news/caf?".replace("?", "%3F")).status_code == 200
+    page = client.get("/").text
+    assert 'href="/run/news/caf%3F"' in page
+    assert 'value="news/b"' in page

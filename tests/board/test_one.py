@@ -53,7 +53,7 @@ def test_a_run_s_page_says_all_that_is_recorded(client, tmp_path):
         assert word in page
     assert "sk-0123456789abcdef" not in page
     assert re.search(r'runFilter=%5Enews/[^"]+%24', page)
-    for path in ("resume", "export", "serve", "delete", "tag", "note"):
+    for path in ("resume", "export", "serve", "delete", "note"):
         assert f'action="/do/{path}"' in page
     assert 'action="/do/stop"' not in page
     assert f'href="/start?run={label.replace("/", "%2F")}"' in page

@@ -184,7 +184,8 @@ from experiments.news.config import NewsConfig
 from experiments.news.export import recipe
 from experiments.news.train import train
 from trainlab.serving.export import export
-tiny = {"backbone": "data/tiny", "class_size": 4, "triplets_per_item": 2, "max_tokens": 16, "epochs": 1}
+tiny = {"backbone": "data/tiny", "freeze": 0, "class_size": 4}
+tiny |= {"triplets_per_item": 2, "max_tokens": 16, "epochs": 1}
 for seed in (1, 2):
     run = train(NewsConfig(**tiny, seed=seed)).run
 export(run, recipe(run))

@@ -99,3 +99,9 @@ class NewsConfig(TrainingConfig):
             raise UserError(
                 f"freeze={self.freeze}: {self.backbone} has {layers} layers. Expected that many at most."
             )
+        if self.trained and self.freeze and self.freeze == layers and self.loss == "contrastive":
+            raise UserError(
+                f"freeze={self.freeze}: {self.backbone} has {layers} layers, and without a head "
+                "(loss=contrastive) nothing would be left to train. Expected fewer: "
+                f"freeze={layers - 1}"
+            )

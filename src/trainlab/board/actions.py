@@ -88,7 +88,7 @@ def router(board: Board) -> APIRouter:
     def download(name: str) -> FileResponse:
         if name not in _archives(board.logs):
             raise UserError("There is no such archive.")
-        return FileResponse(board.logs / audit.FOLDER / "archives" / name, filename=name)
+        return FileResponse(board.logs / audit.FOLDER / ARCHIVES / name, filename=name)
 
     return routes
 
@@ -97,7 +97,7 @@ def stop(asked: Asked) -> Told:
     """End runs; each saves a checkpoint first."""
     folders = [row.folder for row in asked.rows()]
     said = ending.ended({folder: partial(stopping.stop, folder) for folder in folders})
-    return Told(said, "/", leave=False)
+    return Told(said, asking.page_of(asked.row().label) if len(folders) == 1 else "/", leave=False)
 
 
 def clone(asked: Asked) -> Response:
@@ -136,8 +136,7 @@ def archive(asked: Asked) -> Told:
     place, name = logs / audit.FOLDER / ARCHIVES, jobs.named("archive")
     with telling(logs):
         place.mkdir(parents=True, exist_ok=True)
-    few = ["--weights-only"] if asked.text("weights_only") else []
-    return _begun(asked, name, ["runs", "archive", *folders, "-o", place / f"{name}.zip", *few])
+    return _begun(asked, name, ["runs", "archive", *folders, "-o", place / f"{name}.zip"])
 
 
 def export(asked: Asked) -> Told:

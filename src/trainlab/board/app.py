@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse
+from starlette.exceptions import HTTPException
 
 from trainlab.board import actions, comparing, forms, one, pages, sweeping, table
 from trainlab.board.live import Live
@@ -62,13 +63,15 @@ def application(logs: Path) -> FastAPI:
         wrong = "; ".join(f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors())
         return _told(board, request, wrong, 422)
 
-    @app.exception_handler(404)
-    async def missing(request: Request, _: Exception) -> Response:
-        return _told(board, request, "There is no such page.", 404)
+    @app.exception_handler(HTTPException)
+    async def missing(request: Request, error: HTTPException) -> Response:
+        there = "There is no such page." if error.status_code in (404, 405) else f"{error.detail}"
+        return _told(board, request, there, error.status_code)
 
     @app.exception_handler(Exception)
     async def failed(request: Request, _: Exception) -> Response:
-        return _told(board, request, "The board failed here. Its log says why: make logs ARGS=jupyter", 500)
+        why = "The board failed here. What it prints says why; in the stack: make logs"
+        return _told(board, request, why, 500)
 
     return app
 

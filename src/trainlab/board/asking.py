@@ -11,6 +11,7 @@ from fastapi import Request, Response
 from starlette.datastructures import FormData
 
 from trainlab.board.audit import Line
+from trainlab.board.live import known_by
 from trainlab.board.pages import FORM, Board
 from trainlab.cleaning import printable
 from trainlab.errors import UserError
@@ -61,7 +62,7 @@ def found(board: Board, labels: Sequence[str]) -> list[Row]:
     """Return runs of the table, each once; raise UserError for none, and for a label that it doesn't have."""
     if not labels:
         raise UserError("Which runs? Choose some first.")
-    known = {row.label: row for row in board.live.rows()}
+    known = known_by(board.live.rows())
     for label in labels:
         if label not in known:
             raise UserError(f"There is no run {printable(label[:200])!r} any more. Load the page again.")
@@ -75,7 +76,7 @@ async def posted(request: Request) -> FormData:
 
 def page_of(label: str) -> str:
     """Return the path of a run's page."""
-    return f"/run/{quote(label)}"
+    return f"/run/{quote(printable(label))}"
 
 
 def redirected(request: Request, path: str) -> Response:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import partial
+from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlencode
 
@@ -13,6 +14,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
 
+from trainlab.board.live import known_by
 from trainlab.cleaning import printable
 from trainlab.errors import UserError
 from trainlab.run import images
@@ -34,6 +36,7 @@ KINDS = {"svg": images.SVG, "png": "image/png", "csv": "text/csv; charset=utf-8"
 
 
 CURVES, IMAGES, DRAWN = Kept(32), Kept(64), Kept(16)
+AT_ONCE = BoundedSemaphore(8)  # pictures that are drawn or waited for
 
 
 class Choice(BaseModel):
@@ -78,11 +81,6 @@ class Asked(BaseModel):
     tag: list[str] = []
     x: XAxis = XAxis.step
     smooth: Annotated[float, Field(ge=0, lt=1)] = 0.6
-
-
-def known_by(rows: Sequence[Row]) -> dict[str, Row]:
-    """Return runs by label; by what can be written of it where the folder's name is no text."""
-    return {**{printable(row.label): row for row in rows}, **{row.label: row for row in rows}}
 
 
 def labelled(rows: Sequence[Row], label: str) -> Row:
@@ -180,7 +178,12 @@ def router(board: Board) -> APIRouter:
         compared = choice.compared(board.live.rows())
         key = (kind, form, choice.address())
         make = partial(apart, panels.file, compared, choice.seeds, kind, form, choice.log)
-        content: bytes = DRAWN.get(key, compared.rows, make)
+        if not AT_ONCE.acquire(blocking=False):  # else pictures would leave no thread for anything else
+            raise UserError("Too many pictures are drawn at once. Ask again in a minute.")
+        try:
+            content: bytes = DRAWN.get(key, compared.rows, make)
+        finally:
+            AT_ONCE.release()
         name = f'inline; filename="{kind}.{form}"'
         return Response(content, media_type=KINDS[form], headers={**MARKUP, "content-disposition": name})
 

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainlab.cleaning import printable
 from trainlab.run import events, record
 from trainlab.run.find import run_folders
 from trainlab.runs import listing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from trainlab.runs.listing import Row
 
@@ -153,3 +154,8 @@ def _holds(marks: Marks) -> bool:
 
 def _old(marks: Marks, begun: float) -> bool:
     return all(changed < (begun - YOUNG) * 1e9 for _, changed in marks.values())
+
+
+def known_by(rows: Sequence[Row]) -> dict[str, Row]:
+    """Return runs by label; by what can be written of it where the folder's name is no text."""
+    return {**{printable(row.label): row for row in rows}, **{row.label: row for row in rows}}

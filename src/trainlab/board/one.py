@@ -6,6 +6,7 @@ for, and what a browser could obey, a notebook or an SVG, is shown where nothing
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlencode
@@ -47,6 +48,12 @@ def tensorboard(root: str, label: str) -> str:
     return "" if os.environ.get("TENSORBOARD_PORT") == "off" else address
 
 
+def parts_of(row: Row) -> str:
+    """Return what tells which parts the page of a run has by now: its curves, pictures and notebook."""
+    parts = [sorted(row.last), sorted(pictures_of(row)), (row.folder / NOTEBOOK).is_file()]
+    return hashlib.sha256(repr(parts).encode(errors="replace")).hexdigest()[:16]
+
+
 def router(board: Board) -> APIRouter:
     """Return the routes of this page."""
     routes = APIRouter()
@@ -85,13 +92,14 @@ def router(board: Board) -> APIRouter:
             outputs=output.tails(row.folder),
             progress=display.progress(row),
             pictures=pictures_of(row),
+            shown=parts_of(row),
             states=checkpoint.listed(row.folder),
             notebook=(row.folder / NOTEBOOK).is_file(),
             tensorboard=tensorboard(request.scope.get("root_path", ""), label),
         )
 
     @routes.get("/part/{name}")
-    def part(request: Request, name: str, run: str) -> Response:
+    def part(request: Request, name: str, run: str, shown: str = "") -> Response:
         row = row_of(run)
         if name == "state":
             known = {
@@ -99,7 +107,10 @@ def router(board: Board) -> APIRouter:
                 "progress": display.progress(row),
                 "tensorboard": tensorboard(request.scope.get("root_path", ""), run),
             }
-            return board.fragment(request, "run_state.html", row=row, **known)
+            answer = board.fragment(request, "run_state.html", row=row, **known)
+            if shown != parts_of(row):
+                answer.headers["x-grown"] = "true"  # static/board.js loads the page again
+            return answer
         if name == "output":
             return board.fragment(request, "run_output.html", row=row, outputs=output.tails(row.folder))
         if name == "notebook":

@@ -45,7 +45,7 @@ class Board:
         token = known or secrets.token_urlsafe(24)
         root = request.scope.get("root_path", "")
         html = rendered(template, {"root": root, "xsrf": token, "at": request.url.path, **values})
-        response = HTMLResponse(html, status)
+        response = HTMLResponse(html.encode(errors="replace"), status)  # a note may hold what is no text
         if not known:
             response.set_cookie(XSRF, token, path=f"{root}/", httponly=True, samesite="strict")
         return response

@@ -51,6 +51,9 @@ def router(board: Board) -> APIRouter:
     @routes.get("/sweep/{name}", response_class=HTMLResponse)
     def show(request: Request, name: str, weigh: bool = False) -> Response:
         known = next((each for each in lately() if each.name == name), None)
+        if known is None:  # it may have begun since
+            lately.look_again()
+            known = next((each for each in lately() if each.name == name), None)
         if known is None:
             sweeps.load(name, board.logs)  # says that there is none, and what is near
         if known is None or known.definition is None or known.fault:
@@ -112,7 +115,8 @@ def start(asked: Asked) -> Told | Response:
         asked.line.outcome = f"refused: {' '.join(faults.values())}"
         return _form(asked.board, asked.request, 422, form, faults)
     _led(asked, made.name, count)
-    return Told(" ".join([f"The sweep {made.name} has started.", *remarks]), _page(made.name))
+    said = " ".join([f"The sweep {made.name} has started.", *remarks])
+    return Told(said, _page(made.name), leave=not remarks)
 
 
 def stop(asked: Asked) -> Told:

@@ -107,7 +107,9 @@ def stop(folder: Path) -> str:
             where = f"process {known.pid} on {known.host or 'another host'}, {where}"
         raise UserError(f"The run {folder.name} is running, but not here: {where}. Stop it there.")
     tell_why(folder, BY_HAND)
-    kernel = "ipykernel_launcher" in " ".join(psutil.Process(number).cmdline())
+    kernel = False
+    with suppress(psutil.Error):  # it may have ended meanwhile
+        kernel = "ipykernel_launcher" in " ".join(psutil.Process(number).cmdline())
     if signalled(folder, number, signal.SIGINT if kernel else signal.SIGTERM):
         _wait(folder, number, kernel)
     try:

@@ -89,6 +89,10 @@ class Lately:
         self._found: list[Listed] = []
         self._looked = -math.inf
 
+    def look_again(self) -> None:
+        """Let the next call read them anew."""
+        self._looked = -math.inf
+
     def __call__(self) -> list[Listed]:
         """Return them, the newest first; none where there is no folder of runs."""
         extras.need("optuna", "A sweep")

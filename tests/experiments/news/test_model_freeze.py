@@ -100,3 +100,12 @@ def test_more_layers_than_there_are_is_refused_before_there_is_a_run(
     with pytest.raises(UserError, match="has 2 layers"):
         train(tiny.model_copy(update={"freeze": 3}))
     assert not own_logs.exists()
+
+
+def test_freezing_all_layers_of_a_network_without_a_head_is_refused(tmp_path: Path) -> None:
+    backbone = tiny_models.bert(tmp_path, ["game"])
+    with pytest.raises(UserError, match=r"nothing would be left to train.*freeze=1"):
+        NewsConfig(backbone=str(backbone), freeze=2).check_machine()
+    NewsConfig(backbone=str(backbone), freeze=2, loss="triplet").check_machine()
+    NewsConfig(backbone=str(backbone), freeze=2, trained=False).check_machine()
+    NewsConfig(backbone=str(backbone), freeze=1).check_machine()
