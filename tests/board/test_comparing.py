@@ -63,7 +63,7 @@ def test_without_a_choice_the_newest_experiments_runs_are_compared(client, logs)
 def test_the_runs_that_an_address_names_are_compared_in_any_browser(client, logs):
     named = labels(logs)
     page = client.get("/compare", params={"run": [named["m2s0"], named["m1s1"]], "x": "time", "log": 1}).text
-    assert "2 runs were ticked" in page
+    assert "Ticked: 2" in page
     assert "data-log" in page
     assert "minutes running" in page
     assert {each["line"] for each in curves(client, page)} == {0, 1}

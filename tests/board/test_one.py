@@ -14,6 +14,7 @@ from runs_folder import make, points
 from trainlab.board import one
 from trainlab.board.app import application
 from trainlab.run import record
+from waiting import until
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
 
@@ -67,6 +68,24 @@ def test_a_run_that_died_says_why_and_a_running_one_can_be_stopped(client, tmp_p
         page = client.get(f"/run/news/{run.folder.name}").text
         assert 'action="/do/stop"' in page
         assert 'action="/do/delete"' not in page
+
+
+def test_a_page_is_told_when_its_run_has_got_more_to_show(client, tmp_path):
+    with trainlab.Run("news", logs=tmp_path, name="now", monitor=False) as run:
+        label = f"news/{run.folder.name}"
+        shown = re.search(r'part/state[^"]*shown=(\w+)', client.get(f"/run/{label}").text)[1]
+        address = f"/part/state?run={label}&shown={shown}"
+        assert "x-grown" not in client.get(address).headers
+        run.log({"val/loss": 1.0}, 0)
+        until(lambda: "x-grown" in client.get(address).headers, "the new curve")
+    assert 'id="do-stop"' not in client.get(f"/part/actions?run={label}").text
+
+
+def test_a_note_of_several_lines_comes_back_as_it_was(client, tmp_path):
+    make(tmp_path, "news/a", note="two\nlines", tags=["good"])
+    page = client.get("/run/news/a").text
+    assert "two\nlines</textarea>" in page
+    assert page.count('name="note"') == page.count('name="tags"') == 1
 
 
 def test_the_state_moves_and_is_not_sent_twice(client, tmp_path):

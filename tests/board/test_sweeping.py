@@ -66,6 +66,28 @@ def test_a_sweep_is_started_from_a_form_and_its_page_shows_trials_and_the_best(h
     assert "has all of its combinations" in browser.refused("sweep-resume", sweep="slopes", trials="3")
 
 
+PLAIN = """
+import argparse, trainlab
+parser = argparse.ArgumentParser()
+parser.add_argument("--slope", type=float)
+settings = vars(parser.parse_args())
+with trainlab.Run("plain", settings, monitor=False) as run:
+    run.log({"val/loss": settings["slope"]}, 0)
+"""
+
+
+def test_of_a_script_without_a_class_of_settings_what_varies_is_written_in_lines(here, logs, browser):
+    (here.root / "notebooks" / "plain.py").write_text(PLAIN)
+    assert 'name="others"' in browser.get("/sweeps/new?notebook=plain.py")
+    told = {"program": "plain.py", "name": "plain", "goal": "val/loss"}
+    again = browser.send("sweep", **told, others="slope")
+    assert again.status_code == 422
+    assert ">\nslope</textarea>" in again.text, "what was typed is lost"
+    browser.send("sweep", HTMX, **told, others="slope=1,2\r\n")
+    assert load("plain", logs).trials == 2
+    until(lambda: "2 of 2 done" in browser.get("/sweep/plain"), "its end")
+
+
 def test_every_mistake_stands_beside_its_field_and_nothing_is_started(logs, browser):
     answer = browser.send(
         "sweep", program="tiny.py", goal="", trials="many", slots="-1", of_slope="1..", of_steps="1,,2"

@@ -50,7 +50,8 @@ def tensorboard(root: str, label: str) -> str:
 
 def parts_of(row: Row) -> str:
     """Return what tells which parts the page of a run has by now: its curves, pictures and notebook."""
-    parts = [sorted(row.last), sorted(pictures_of(row)), (row.folder / NOTEBOOK).is_file()]
+    ended = row.status != "running"
+    parts = [sorted(row.last), sorted(pictures_of(row)), (row.folder / NOTEBOOK).is_file(), ended]
     return hashlib.sha256(repr(parts).encode(errors="replace")).hexdigest()[:16]
 
 
@@ -105,12 +106,14 @@ def router(board: Board) -> APIRouter:
             known = {
                 "metrics": display.metrics_table(row) if row.last else [],
                 "progress": display.progress(row),
-                "tensorboard": tensorboard(request.scope.get("root_path", ""), run),
             }
             answer = board.fragment(request, "run_state.html", row=row, **known)
             if shown != parts_of(row):
                 answer.headers["x-grown"] = "true"  # static/board.js loads the page again
             return answer
+        if name == "actions":
+            address = tensorboard(request.scope.get("root_path", ""), run)
+            return board.fragment(request, "run_actions.html", row=row, tensorboard=address)
         if name == "output":
             return board.fragment(request, "run_output.html", row=row, outputs=output.tails(row.folder))
         if name == "notebook":

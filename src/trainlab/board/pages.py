@@ -20,7 +20,7 @@ from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 
 from trainlab.board.live import Live
-from trainlab.cleaning import printable
+from trainlab.cleaning import lines, printable
 from trainlab.errors import UserError
 from trainlab.runs import display
 
@@ -95,6 +95,7 @@ def _environment() -> Environment:
         auto_reload=False,
     )
     made.filters |= {
+        "lines": lines,
         "printable": printable,
         "short": display.short,
         "duration": display.duration,

@@ -91,12 +91,15 @@ def start(asked: Asked) -> Told | Response:
         name: asked.text(name).strip() for name in ("program", "name", "slots", *order.OPTIONS)
     }
     values = {name: each.strip() for name, each in forms.settings_of(asked).items()}
-    form["values"] = asked.line.settings = {name: each for name, each in values.items() if each}
+    form["values"] = {name: each for name, each in values.items() if each}
+    form["others"] = asked.text("others")
+    lines = [each.partition("=") for each in map(str.strip, form["others"].split("\n")) if each]
+    asked.line.settings = form["values"] | {name.strip(): each.strip() for name, _, each in lines}
     path, logs, faults = finding.named_below(form["program"]), asked.board.logs, {}
     try:
         told = order.from_form(
             str(path),
-            form["values"],
+            asked.line.settings,
             {name: form[name] for name in order.OPTIONS if form[name]},
             name=form["name"] or None,
             working_folder=str(paths.root()),
@@ -110,7 +113,7 @@ def start(asked: Asked) -> Told | Response:
     except UserError as error:
         said = str(error)
         option = "--mode" if "--mode" in said else said.split(maxsplit=1)[0].rstrip(":")
-        faults = {option if option.startswith("--") else starting.at(said, list(values)): said}
+        faults = {option if option.startswith("--") else starting.at(said, list(asked.line.settings)): said}
     if faults:
         asked.line.outcome = f"refused: {' '.join(faults.values())}"
         return _form(asked.board, asked.request, 422, form, faults)

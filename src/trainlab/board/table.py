@@ -169,6 +169,8 @@ def view(rows: Sequence[Row], choice: Choice, kept: str = "") -> View:
         found.columns = [name for name in named if name not in ALWAYS]
     elif choice.columns is None:  # of what was kept, no run may have some any more
         found.columns = [name for name in columns.split(kept) if name in found.known]
+        if found.columns and choice.by == "settings" and "n" not in found.columns:
+            found.columns.insert(0, "n")  # what was kept was chosen where no seeds are folded
     found.columns = found.columns or _defaults(left, choice.by)
     found.rows = list(grouping.titled(left, choice.by, found.sorted_by))
     found.sizes = Counter(title for title, _ in found.rows)

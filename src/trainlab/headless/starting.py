@@ -84,7 +84,8 @@ def answered(  # noqa: PLR0913
             answer["fields"] = fields.of(found)
             usual = {each["name"]: each["default"] for each in answer["fields"]}
             changed = {key: value for key, value in (values or {}).items() if value != usual.get(key)}
-            answer["changed"] = changed
+            told = [each.partition("=") for each in words or []]  # of a script without fields
+            answer["changed"] = changed | {name: value for name, _, value in told}
             words = [*(f"{key}={value}" for key, value in changed.items()), *(words or [])]
             if start and path.endswith(SCRIPT):  # a notebook's settings are read before its folder is made
                 found.read(given(words), True)
