@@ -147,7 +147,7 @@ class Login(web.RequestHandler):
             self.set_header("Retry-After", str(int(seconds) + 1))
             self.show(f"Too many wrong passwords. Wait {int(seconds) + 1} s, then try again.")
         elif await self.lab.is_password(self.get_body_argument("password", "", strip=False)):
-            self.lab.throttle.right(who)
+            self.lab.throttle.right(who, bool(known))
             self.give(SESSION, SESSION_DAYS)
             if not known:
                 self.give(KNOWN, KNOWN_DAYS)

@@ -216,9 +216,7 @@ def test_a_page_of_another_origin_posts_nothing_and_opens_no_websocket(port, lab
     upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
     assert call(port, f"{BASE}api/kernels/1/channels", Cookie=cookie, **upgrade, **page)[0] == 403
     assert lab.throttle.ask("127.0.0.1") == 0
-    assert lab.throttle._strangers.wrong == 2, (
-        "a foreign page makes nobody wait: these two are the tests' own"
-    )
+    assert lab.throttle._strangers.wrong == 1, "a foreign page makes nobody wait: this one is the test's own"
 
 
 def test_a_stranger_s_websocket_is_refused_and_not_led_to_the_page(port):
