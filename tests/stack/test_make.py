@@ -350,33 +350,6 @@ def test_without_docker_a_failed_start_ends_only_what_it_has_started(
     assert ("Both were stopped" in done.stdout) is not ran_before
 
 
-SERVICES_START = """
-set -euo pipefail
-source stack/settings.sh
-source stack/checks.sh
-source stack/share.sh
-source local/local.sh
-in_stack() { env | grep -E '^(JUPYTER_TOKEN|NOTIFY|NOTIFIES)=' | sort >told; }
-start_services
-"""
-
-
-@pytest.mark.parametrize(
-    ("shell", "told"),
-    [
-        ({}, ["JUPYTER_TOKEN=of-the-file", "NOTIFIES=true", "NOTIFY=ntfy://of-the-file"]),
-        ({"JUPYTER_TOKEN": "mine", "NOTIFY": ""}, ["JUPYTER_TOKEN=mine", "NOTIFIES=false", "NOTIFY="]),
-    ],
-)
-def test_without_docker_the_services_are_given_the_shell_s_settings_before_those_of_env(
-    machine: Machine, shell: dict[str, str], told: list[str]
-) -> None:
-    (machine.folder / ".env").write_text("JUPYTER_TOKEN=of-the-file\nNOTIFY=ntfy://of-the-file\n")
-    environment = clean_environment() | shell
-    subprocess.run(["bash", "-c", SERVICES_START], cwd=machine.folder, env=environment, check=True)
-    assert (machine.folder / "told").read_text().splitlines() == told
-
-
 def test_settings_are_read_as_compose_reads_them_and_printed_for_a_browser(machine: Machine) -> None:
     ports = [machine.environment.pop(name) for name in ("JUPYTER_PORT", "TENSORBOARD_PORT")]
     (machine.folder / ".env").write_text(

@@ -41,8 +41,8 @@ def page(label: str) -> str:
     """Return the address of TensorBoard's page of one run, 'experiment/run'."""
     below = f"?runFilter={quote(label.replace('+', '.'))}#timeseries"
     if name := os.environ.get("SHARE"):  # a shared stack: with Docker no other address leads there
-        port = os.environ.get("SHARE_PORT") or "443"
-        return f"https://{name}{'' if port == '443' else f':{port}'}/tensorboard/{below}"
+        at = f":{os.environ.get('SHARE_PORT') or 443}"
+        return f"https://{name}{'' if at == ':443' else at}/tensorboard/{below}"
     port = os.environ.get("TENSORBOARD_PORT")
     if not port:
         with suppress(OSError):  # not the local engine's, or another user's
