@@ -84,6 +84,8 @@ ABSENT = {
     "tensorboard": "TensorBoard does not answer. `make status` says whether it runs, `make up` starts it.",
     "serve": "No exported run is served. `make serve RUN=last` starts that.",
 }
+SLOW = f"It runs, and its answer took longer than {ANSWER:.0f} s, after which nothing is waited for here."
+CUT = "Its answer broke off, or has more than the 100 MB that are handed on here: ask for less at once."
 CHANGED = "The service asks for another token than the SERVE_TOKEN with which JupyterLab was started."
 
 
@@ -146,6 +148,7 @@ class Beside(NamedLocalProxyHandler):
         self.unix_socket = at if "/" in at else None
         # a function with this one argument: a method's `self` the library would want to fill in, too
         self.rewrite_response = [lambda response: self.narrow(response)]  # noqa: PLW0108
+        self.begun = False
         self.update_last_activity = False  # a page that is left open is nobody at work
 
     async def prepare(self) -> None:
@@ -165,13 +168,22 @@ class Beside(NamedLocalProxyHandler):
             self.redirect("?".join(filter(None, [self.request.path, self.query])))  # it does its work once
 
     async def proxy(self, port: int, path: str) -> None:
-        """Hand a request on, or say in a sentence that nobody answers."""
+        """Hand a request on, or say in a sentence why it has no answer."""
+        since = time.monotonic()
         try:
             await super().proxy(port, path)
         except RefusedError:
             raise
         except (OSError, TimeoutError, httpclient.HTTPClientError, web.HTTPError):
+            if time.monotonic() - since >= ANSWER:
+                raise RefusedError(504, SLOW) from None
+            if self.begun:
+                raise RefusedError(502, CUT) from None
             raise RefusedError(503, ABSENT[self.name]) from None
+
+    def begin(self, _: str) -> None:
+        """Note that an answer has begun; called with each line of its headers."""
+        self.begun = True
 
     @property
     def query(self) -> str:
@@ -202,7 +214,8 @@ class Beside(NamedLocalProxyHandler):
 
     def proxy_request_options(self) -> dict[str, Any]:
         """Return the limits to ask with."""
-        return {"follow_redirects": False, "connect_timeout": CONNECT, "request_timeout": ANSWER}
+        times = {"connect_timeout": CONNECT, "request_timeout": ANSWER}
+        return {"follow_redirects": False, "header_callback": self.begin, **times}
 
     def narrow(self, response: RewritableResponse) -> None:
         """Let through of an answer what can do no harm in JupyterLab's origin."""
@@ -236,6 +249,10 @@ class Beside(NamedLocalProxyHandler):
             self.set_header(name, value)
         self.set_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
         self.set_header("Cache-Control", "no-store")
+        if "HX-Request" in self.request.headers:  # the board's script, which shows it as it is
+            self.set_header("Content-Type", "text/plain; charset=utf-8")
+            self.finish(sentence)
+            return
         title = "Not running" if status_code == 503 else "Not answered"
         self.finish(PAGE.format(title=title, sentence=html.escape(sentence)))
 
@@ -278,7 +295,8 @@ class Board(Beside):
         kept = [each for each in response.headers.get_list("Set-Cookie") if each.startswith(f"{COLUMNS}=")]
         super().narrow(response)
         for each in kept:
-            response.headers.add("Set-Cookie", each)
+            secure = "; Secure" if self.request.protocol == "https" else ""
+            response.headers.add("Set-Cookie", each + secure)
 
     async def proxy(self, port: int, path: str) -> None:
         """Hand a request on, to a board that runs."""

@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import json
 import os
 import re
 import secrets
 import socket
 import ssl
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
@@ -25,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from door import POLICY, Door, Visitor
+from jupyter_core.paths import jupyter_data_dir
 from jupyter_server.auth.identity import PasswordIdentityProvider
 from jupyter_server.auth.security import passwd_check
 from throttle import Throttle, caller
@@ -64,18 +67,22 @@ class Lab:
         port: Of HTTPS, as seen by visitors.
         hashed: The password, hashed by argon2 (`make password`).
         secret: What cookies are signed with, besides the hash: another password makes every one of them void.
+        ended: The file that keeps which sessions were logged out: it outlives a restart as their cookies do.
+            Where it is missing or damaged, cookies of before it are void.
     """
 
-    def __init__(self, name: str, port: int, hashed: str, secret: str) -> None:
+    def __init__(self, name: str, port: int, hashed: str, secret: str, ended: Path) -> None:
         self.host = name if port == 443 else f"{name}:{port}"
         self.origin = f"https://{self.host}"
         self.throttle = Throttle()
         self.base = "/"
         self.login = web.Application([("/login", Login, {"lab": self})])
         self._hash = hashed
+        self._file = ended
+        self._drawn, self._ended = read_ended(ended)
+        self._keep()
         key = (secret or secrets.token_hex()).encode()
-        self._secret = hmac.digest(key, hashed.encode(), hashlib.sha256).hex()
-        self._ended: dict[str, float] = {}  # sessions that were logged out, and when they would have ended
+        self._secret = hmac.digest(key, f"{self._drawn}{hashed}".encode(), hashlib.sha256).hex()
         self._checks = ThreadPoolExecutor(1)  # one at a time: argon2 takes all processors for a moment
 
     def __deepcopy__(self, memo: Any) -> Lab:
@@ -105,10 +112,38 @@ class Lab:
         now = time.time()
         self._ended = {each: end for each, end in self._ended.items() if end > now}
         self._ended[session] = now + SESSION_DAYS * 86400
+        self._keep()
+
+    def _keep(self) -> None:
+        try:
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=self._file.parent, delete=False) as file:  # mode 600
+                json.dump({"drawn": self._drawn, "ended": self._ended}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(file.name).replace(self._file)
+        except OSError as error:
+            app_log.error("who logs out is out until the next restart alone, for it can't be kept: %s", error)
 
     def inside(self, path: str) -> str:
         """Return where a path leads behind the entrance: never to another name."""
         return self.base + path.removeprefix(self.base).lstrip("/\\")
+
+
+def read_ended(path: Path) -> tuple[str, dict[str, float]]:
+    """Return what was drawn when a file was made, which cookies are signed with, and the sessions in it.
+
+    With each session stands when it would have ended, in seconds since the epoch. Where the file does not
+    tell, something new is drawn: nobody who has logged out is let in because of that.
+    """
+    try:
+        known = json.loads(path.read_text())
+        return str(known["drawn"]), {str(each): float(end) for each, end in known["ended"].items()}
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        app_log.warning("%s does not tell who has logged out: everybody has to log in again", path)
+    return secrets.token_hex(16), {}
 
 
 class Login(web.RequestHandler):
@@ -147,7 +182,7 @@ class Login(web.RequestHandler):
             self.set_header("Retry-After", str(int(seconds) + 1))
             self.show(f"Too many wrong passwords. Wait {int(seconds) + 1} s, then try again.")
         elif await self.lab.is_password(self.get_body_argument("password", "", strip=False)):
-            self.lab.throttle.right(who)
+            self.lab.throttle.right(who, bool(known))
             self.give(SESSION, SESSION_DAYS)
             if not known:
                 self.give(KNOWN, KNOWN_DAYS)
@@ -291,7 +326,8 @@ def settle(config: Any, token: str) -> None:
         return
     if not hashed.startswith("argon2:"):
         sys.exit("error: SHARE is set and SHARE_PASSWORD_HASH is not: `make password` sets it")
-    lab = Lab(name, int(os.environ.get("SHARE_PORT") or 443), hashed, token)
+    ended = Path(jupyter_data_dir(), "trainlab-logged-out.json")
+    lab = Lab(name, int(os.environ.get("SHARE_PORT") or 443), hashed, token, ended)
     server = config.ServerApp
     server.identity_provider_class = SharedIdentity
     server.local_hostnames = [*server.local_hostnames, name]

@@ -40,6 +40,10 @@ class Count:
         """Count one more."""
         self.wrong, self.last = self.wrong + 1, now
 
+    def take_back(self) -> None:
+        """Count one less."""
+        self.wrong = max(0, self.wrong - 1)
+
 
 class Throttle:
     """Counts wrong passwords: by address and in all; and apart from both by browser that was let in before.
@@ -72,9 +76,16 @@ class Throttle:
             self._remember(caller, count)
         return seconds
 
-    def right(self, caller: str) -> None:
-        """Forget what a caller got wrong: the password was right."""
+    def right(self, caller: str, known: bool = False) -> None:
+        """Forget what a caller got wrong, and that `ask` counted this password: it was right.
+
+        Args:
+            caller: As it was given to `ask`.
+            known: The same.
+        """
         self._callers.pop(caller, None)
+        if not known:
+            self._strangers.take_back()
 
     def _remember(self, caller: str, count: Count) -> None:
         self._callers.pop(caller, None)

@@ -36,9 +36,6 @@ unprivileged_ports() { # unprivileged_ports SERVICE...: a port below 1024 is roo
 }
 
 start_services() {
-  local JUPYTER_TOKEN NOTIFY
-  JUPYTER_TOKEN=$(setting JUPYTER_TOKEN "")
-  NOTIFY=$(setting NOTIFY "")
   (umask 077 && mkdir -p .stack && port_of jupyter >.stack/jupyter.port && port_of tensorboard >.stack/tensorboard.port)
   chmod 700 .stack
   rm -f .stack/share.{name,port}
@@ -51,6 +48,7 @@ start_services() {
   (
     export JUPYTER_TOKEN JUPYTER_PORT TENSORBOARD_PORT TENSORBOARD_AT TENSORBOARD_SHOWN TENSORBOARD_MEMORY SERVE_AT SERVE_TOKEN
     export NOTIFY NOTIFIES=false
+    JUPYTER_TOKEN=$(setting JUPYTER_TOKEN "") NOTIFY=$(setting NOTIFY "")
     [[ -z $NOTIFY ]] || NOTIFIES=true
     JUPYTER_PORT=$(port_of jupyter) TENSORBOARD_PORT=$(port_of tensorboard)
     TENSORBOARD_AT=127.0.0.1:$TENSORBOARD_PORT TENSORBOARD_SHOWN=$TENSORBOARD_PORT TENSORBOARD_MEMORY=$(setting TENSORBOARD_MEMORY 2g)

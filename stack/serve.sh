@@ -7,7 +7,7 @@ serve_up() { # exports what is not exported, chooses it, then starts the service
   ((${#runs[@]})) || fail 'what? For example: make serve RUN=last, or two of different kinds: make serve RUN="FIRST SECOND"'
   check_settings
   check_serve
-  check_ports serve serve
+  behind_door || check_ports serve serve
   check_folders
   write_settings
   [[ $engine != docker ]] || open_folders
@@ -43,10 +43,18 @@ refused() { # what goes on being served is what the next start finds, too
   exit 2
 }
 
+behind_door() { [[ $engine == docker ]] && shared; } # it has no port then (docker-compose.share.yml)
+
+serves() { if behind_door; then [[ $(engine_state serve) != down ]]; else [[ -n $(engine_port serve) ]]; fi; } # whether it is up
+
+serve_address() { if behind_door; then echo "$(share_address)/serve/"; else address serve ""; fi; }
+
 say_serve() { # say_serve WHAT: a line for each kind
   echo
-  echo "Serving      $(address serve "")"
+  echo "Serving      $(serve_address)"
   while IFS= read -r line; do echo "             $line"; done <<<"$1"
-  [[ -z $(setting SERVE_TOKEN "") ]] || echo "             Callers send SERVE_TOKEN of .env: \`Authorization: Bearer ...\`"
+  if behind_door; then engine_running || echo "             The way there is open with the stack: \`make up\`"
+  elif [[ -n $(setting SERVE_TOKEN "") ]]; then echo "             Callers send SERVE_TOKEN of .env: \`Authorization: Bearer ...\`"
+  fi
   echo "\`make unserve\` stops it."
 }

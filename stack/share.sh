@@ -12,7 +12,7 @@ check_share() { # refuses what would share nothing, or more than meant
   if engine_running; then
     running=$(engine_shared_as)
     [[ $running == "$name" ]] ||
-      fail "the stack runs already, ${running:+shared as $running}${running:-not shared}, and to change that is to start it anew. Nothing was changed.
+      fail "the stack runs already, $([[ -n $running ]] && echo "shared as $running" || echo "not shared"), and to change that is to start it anew. Nothing was changed.
        First \`make down\`, which stops trainings (they save a checkpoint), then \`make up SHARE=$name\`"
   fi
   shared || return 0

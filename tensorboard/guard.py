@@ -253,9 +253,9 @@ class Server(program.TensorBoardServer):
         await asyncio.Event().wait()
 
     def get_url(self) -> str:
-        """Return where a person finds the page: at another port than in the container, or at JupyterLab's."""
+        """Return where a person finds the page: at another port than in the container, or at another name."""
         shown = os.environ.get("TENSORBOARD_SHOWN") or self.socket.getsockname()[1]
-        return f"http://127.0.0.1:{shown}/"
+        return f"{shown}/" if "://" in str(shown) else f"http://127.0.0.1:{shown}/"
 
 
 def end_with_keeper() -> None:

@@ -284,6 +284,15 @@ def test_a_tensorboard_without_a_port_is_shown_behind_the_login(monkeypatch):
     assert stopping.page("news/one").startswith("http://127.0.0.1:9001/tensorboard/?runFilter=news/one")
 
 
+@pytest.mark.parametrize(("port", "shown"), [("443", ""), ("", ""), ("8443", ":8443")])
+def test_in_a_shared_stack_tensorboard_is_shown_at_the_one_address(monkeypatch, port, shown):
+    monkeypatch.setenv("TENSORBOARD_PORT", "6006")
+    monkeypatch.setenv("SHARE", "lab.example.org")
+    monkeypatch.setenv("SHARE_PORT", port)
+    wanted = f"https://lab.example.org{shown}/tensorboard/?runFilter=news/a.b#timeseries"
+    assert stopping.page("news/a+b") == wanted
+
+
 def test_a_port_that_only_another_user_may_read_stops_no_run(tmp_path, monkeypatch):
     monkeypatch.setenv("TRAINLAB_ROOT", str(tmp_path))
     monkeypatch.delenv("TENSORBOARD_PORT", raising=False)

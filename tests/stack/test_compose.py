@@ -76,14 +76,17 @@ def test_ports_are_published_on_loopback_only(service):
 
 @pytest.fixture(scope="module")
 def shared() -> dict[str, Any]:
-    return config("docker-compose.yml", "docker-compose.share.yml", SHARE="lab.example.org")
+    names = ("docker-compose.yml", "docker-compose.share.yml")
+    return config(*names, SHARE="lab.example.org", SHARE_PORT="8443", COMPOSE_PROFILES="serve")
 
 
 def test_shared_the_door_alone_is_published_and_is_as_hardened_as_the_others(shared, project):
-    assert set(shared["services"]) == {*SERVICES, "share"}
+    assert set(shared["services"]) == {*SERVICES, "serve", "share"}
     door = shared["services"]["share"]
-    assert [(port["published"], port["target"]) for port in door["ports"]] == [("443", 8443), ("80", 8080)]
-    assert not any("ports" in shared["services"][name] for name in SERVICES)
+    assert [(port["published"], port["target"]) for port in door["ports"]] == [("8443", 8443), ("80", 8080)]
+    assert not any("ports" in shared["services"][name] for name in (*SERVICES, "serve"))
+    shown = shared["services"]["tensorboard"]["environment"]["TENSORBOARD_SHOWN"]
+    assert shown == "https://lab.example.org:8443/tensorboard"
     hardening = ("user", "read_only", "cap_drop", "security_opt", "init", "restart", "logging", "pull_policy")
     for name in (*hardening, "healthcheck", "stop_grace_period"):
         assert door[name] == project["services"]["tensorboard"][name], name

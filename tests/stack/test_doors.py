@@ -180,7 +180,10 @@ def test_a_form_reaches_the_board_with_the_cookie_s_value_alone(lab):
     lab.browse("board/")
     kind = {"Content_Type": "application/x-www-form-urlencoded"}
     status, text, _ = lab.browse("board/do/delete", "POST", b"run=x", **kind)
-    assert (status, "load it again" in text) == (403, True)
+    assert (status, "load it again" in text, "<h1>" in text) == (403, True, True)
+    status, text, headers = lab.browse("board/do/delete", "POST", b"run=x", **kind, HX_Request="true")
+    assert (status, text) == (403, "No page of the board has sent this, or an old one: load it again.")
+    assert headers["Content-Type"] == "text/plain; charset=utf-8"
     assert lab.browse("board/do/delete", "POST", b"_xsrf=2|a|b|1", **kind)[0] == 403
     right = f"_xsrf={lab.cookies['_xsrf']}&run=x".encode()
     told = echo(lab.browse("board/do/delete", "POST", right, **kind))

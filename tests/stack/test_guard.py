@@ -159,3 +159,16 @@ def test_the_hparams_tab_has_validation_first_and_the_machine_s_load_last(port):
     tags = [each["name"]["tag"] for each in columns["metricInfos"]]
     wanted = ["val/loss", "val/f1", "test/f1", "train/loss", "train/lr", "val_tfidf/f1", "zeal", "vitals/cpu"]
     assert (status, tags) == (200, wanted)
+
+
+@pytest.mark.parametrize(
+    ("shown", "address"),
+    [
+        ("9001", "http://127.0.0.1:9001/"),
+        ("8888/tensorboard", "http://127.0.0.1:8888/tensorboard/"),
+        ("https://lab.example.org:443/tensorboard", "https://lab.example.org:443/tensorboard/"),
+    ],
+)
+def test_the_address_that_tensorboard_prints_is_the_one_that_people_reach(monkeypatch, shown, address):
+    monkeypatch.setenv("TENSORBOARD_SHOWN", shown)
+    assert guard.Server.get_url(None) == address

@@ -26,7 +26,7 @@ from terminal import CTRL_C, in_terminal
 from waiting import until
 
 if TYPE_CHECKING:
-    pass
+    from fake_machine import Machine
 
 pytestmark = pytest.mark.slow
 
@@ -254,3 +254,30 @@ def test_whom_env_names_is_told_of_a_run_and_no_other_process_knows_of_it(up: Pr
     assert len(knowing) == 2, knowing  # supervisord and the watcher
     assert "T0pSecret99" not in said
     assert not processes(up, "bin/trainlab notify"), "nobody to tell, nobody who watches"
+
+
+SERVICES_START = """
+set -euo pipefail
+source stack/settings.sh
+source stack/checks.sh
+source stack/share.sh
+source local/local.sh
+in_stack() { env | grep -E '^(JUPYTER_TOKEN|NOTIFY|NOTIFIES)=' | sort >told; }
+start_services
+"""
+
+
+@pytest.mark.parametrize(
+    ("shell", "told"),
+    [
+        ({}, ["JUPYTER_TOKEN=of-the-file", "NOTIFIES=true", "NOTIFY=ntfy://of-the-file"]),
+        ({"JUPYTER_TOKEN": "mine", "NOTIFY": ""}, ["JUPYTER_TOKEN=mine", "NOTIFIES=false", "NOTIFY="]),
+    ],
+)
+def test_without_docker_the_services_are_given_the_shell_s_settings_before_those_of_env(
+    machine: Machine, shell: dict[str, str], told: list[str]
+) -> None:
+    (machine.folder / ".env").write_text("JUPYTER_TOKEN=of-the-file\nNOTIFY=ntfy://of-the-file\n")
+    environment = clean_environment() | shell
+    subprocess.run(["bash", "-c", SERVICES_START], cwd=machine.folder, env=environment, check=True)
+    assert (machine.folder / "told").read_text().splitlines() == told

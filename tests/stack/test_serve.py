@@ -68,6 +68,18 @@ def test_a_service_that_runs_is_told_to_read_anew_and_is_not_built_again(serving
     ]
 
 
+def test_in_a_shared_stack_it_has_no_port_and_is_shown_at_the_one_address(serving: Machine) -> None:
+    shared = {"SHARE_PASSWORD_HASH": "argon2:a-hash", "SHARE_PORT": "18443", "SERVE_TOKEN": "a-token"}
+    address = "Serving      https://lab.example.org:18443/serve/\n"
+    with socket.create_server(("127.0.0.1", int(serving.environment["SERVE_PORT"]))):
+        serving.make("up", "SHARE=lab.example.org", **shared)
+        said = serving.make("serve", "RUN=first", **shared).stdout
+        assert address in said and "SERVE_TOKEN" not in said and "make up" not in said
+        assert re.search(rf"serve +healthy\n(.*\n)*{address}", serving.make("status").stdout)
+        serving.make("down")
+        assert "open with the stack: `make up`" in serving.make("serve", "RUN=first", **shared).stdout
+
+
 def test_without_a_run_nothing_is_done(serving: Machine) -> None:
     done = serving.make("serve", "RUN= ", check=False)
     assert done.returncode == 2

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from project import CHECKOUT, module
 from terminal import in_terminal
 
 if TYPE_CHECKING:
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 HASH = "argon2:$argon2id$v=19$m=10240,t=10,p=8$c2FsdHNhbHQ$aGFzaA"
 NAME = "SHARE=lab.example.org"
 WITH_HASH = {"SHARE_PASSWORD_HASH": HASH, "SHARE_PORT": "18443", "SHARE_HTTP_PORT": "18080"}
+# what docker says of a JupyterLab that runs shared
+RUNS_SHARED = """  "compose ps --all --quiet jupyter") echo a-jupyter ;;
+  "inspect --format"*a-jupyter) printf 'PATH=/bin\\nSHARE=lab.example.org\\n' ;;
+"""
 
 
 def refused(machine: Machine, *words: str, **settings: str) -> str:
@@ -95,6 +100,21 @@ def test_a_running_stack_is_not_started_anew_to_share_it(machine: Machine) -> No
     assert "First `make down`" in done.stdout
     assert machine.calls().count("compose up") == before
     assert "SHARE" not in machine.settings
+
+
+def test_a_running_stack_is_not_shared_under_another_name(machine: Machine) -> None:
+    machine.make("up", NAME, **WITH_HASH)
+    docker = (machine.tools / "docker").read_text()
+    machine.tool("docker", docker.replace('case "$*" in\n', 'case "$*" in\n' + RUNS_SHARED, 1))
+    done = machine.make("up", "SHARE=other.example.org", check=False)
+    assert done.returncode == 2
+    assert "the stack runs already, shared as lab.example.org, and to change that" in done.stdout
+    assert machine.settings["SHARE"] == "lab.example.org"
+
+
+def test_caddy_takes_headers_as_large_as_the_door_behind_it_does() -> None:
+    limits = re.findall(r"max_header_size (\d+)KiB\n", (CHECKOUT / "share/Caddyfile").read_text())
+    assert limits == [str(module("jupyter/door.py").HEADERS // 1024)]
 
 
 def hashing(machine: Machine) -> None:

@@ -153,7 +153,7 @@ def test_a_kernel_that_computes_or_trains_is_kept_and_one_that_idles_is_not(visi
 
 def test_a_running_stack_is_shared_under_another_name_only_after_a_stop(shared):
     done = shared.make("up", "SHARE=other.example.org", check=False)
-    assert done.returncode == 2 and f"shared as {NAME}" in done.stdout
+    assert done.returncode == 2 and f", shared as {NAME}, and" in done.stdout
     assert shared.settings["SHARE"] == NAME
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
+import shutil
+import stat
 import sys
 import time
 from http.client import HTTPMessage
@@ -21,6 +24,7 @@ from tornado_server import ask, connect, half_open, served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 sys.path.append(str(CHECKOUT / "jupyter"))
 shared = importlib.import_module("shared")
@@ -46,8 +50,14 @@ def hashed() -> str:
 
 
 @pytest.fixture
-def lab(hashed: str) -> shared.Lab:
-    return shared.Lab(NAME, 443, hashed, TOKEN)
+def ended(tmp_path: Path) -> Path:
+    """The file that keeps who has logged out."""
+    return tmp_path / "data/ended.json"
+
+
+@pytest.fixture
+def lab(hashed: str, ended: Path) -> shared.Lab:
+    return shared.Lab(NAME, 443, hashed, TOKEN, ended)
 
 
 @pytest.fixture
@@ -149,7 +159,7 @@ def test_a_cookie_that_was_not_given_here_opens_nothing(port, lab, cookie, made,
     if made == "forged":
         cookie = cookie.replace("|", "x")
     elif made == "of another password":
-        other = shared.Lab(NAME, 443, passwd("another password"), TOKEN)
+        other = shared.Lab(NAME, 443, passwd("another password"), TOKEN, lab._file)
         cookie = f"{shared.SESSION}={other.signed(shared.SESSION)}"
     elif made == "of another name":
         cookie = f"{shared.SESSION}={lab.signed(shared.KNOWN)}"
@@ -172,6 +182,40 @@ def test_who_logs_out_is_out_with_every_copy_of_the_cookie(port, lab, cookie):
     assert session
     lab.end(session)
     assert call(port, f"{BASE}lab", Cookie=cookie)[0] == 303
+
+
+def test_who_has_logged_out_is_out_after_a_restart_too_and_others_are_in(lab, hashed, ended, monkeypatch):
+    gone, stays = (f"{shared.SESSION}={lab.signed(shared.SESSION)}" for _ in range(2))
+    lab.end(lab.session(HTTPMessageOf(gone)))
+    assert stat.S_IMODE(ended.stat().st_mode) == 0o600
+    anew = shared.Lab(NAME, 443, hashed, TOKEN, ended)
+    assert not anew.session(HTTPMessageOf(gone)) and anew.session(HTTPMessageOf(stays))
+    late = time.time() + shared.SESSION_DAYS * 86400 + 60
+    monkeypatch.setattr(shared.time, "time", lambda: late)
+    anew.end("another")
+    assert list(json.loads(ended.read_text())["ended"]) == ["another"], "what no cookie outlives is not kept"
+    assert [path.name for path in ended.parent.iterdir()] == [ended.name]
+
+
+def test_where_a_log_out_cannot_be_kept_it_counts_until_a_restart(lab, ended):
+    shutil.rmtree(ended.parent)
+    ended.parent.write_text("no folder")
+    session = f"{shared.SESSION}={lab.signed(shared.SESSION)}"
+    lab.end(lab.session(HTTPMessageOf(session)))
+    assert not lab.session(HTTPMessageOf(session))
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"ended": {}}', '{"drawn": "a", "ended": {"b": null}}'])
+def test_a_file_that_does_not_tell_who_has_logged_out_lets_nobody_in(lab, hashed, ended, text):
+    session = f"{shared.SESSION}={lab.signed(shared.SESSION)}"
+    before = ended.read_text()
+    ended.write_text(text)
+    for _ in range(2):  # nor after one more restart
+        anew = shared.Lab(NAME, 443, hashed, TOKEN, ended)
+        assert not anew.session(HTTPMessageOf(session))
+        assert anew.session(HTTPMessageOf(f"{shared.SESSION}={anew.signed(shared.SESSION)}"))
+    ended.write_text(before)
+    assert shared.Lab(NAME, 443, hashed, TOKEN, ended).session(HTTPMessageOf(session)), "the file did it"
 
 
 class HTTPMessageOf(dict):
@@ -200,8 +244,8 @@ def test_another_name_is_refused_whoever_asks(port, cookie, host):
     assert log_in(port, Host=host)[0] == 403
 
 
-def test_another_port_than_443_is_part_of_the_name(hashed):
-    assert shared.Lab(NAME, 8443, hashed, "").host == f"{NAME}:8443"
+def test_another_port_than_443_is_part_of_the_name(hashed, ended):
+    assert shared.Lab(NAME, 8443, hashed, "", ended).host == f"{NAME}:8443"
 
 
 FOREIGN = [{"Origin": "https://evil.example"}, {"Origin": f"http://{NAME}"}, {"Origin": "null"}]
@@ -216,9 +260,7 @@ def test_a_page_of_another_origin_posts_nothing_and_opens_no_websocket(port, lab
     upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
     assert call(port, f"{BASE}api/kernels/1/channels", Cookie=cookie, **upgrade, **page)[0] == 403
     assert lab.throttle.ask("127.0.0.1") == 0
-    assert lab.throttle._strangers.wrong == 2, (
-        "a foreign page makes nobody wait: these two are the tests' own"
-    )
+    assert lab.throttle._strangers.wrong == 1, "a foreign page makes nobody wait: this one is the test's own"
 
 
 def test_a_stranger_s_websocket_is_refused_and_not_led_to_the_page(port):

@@ -70,6 +70,16 @@ def test_the_right_password_and_an_hour_end_every_wait(waits, clock):
     assert guess(waits, "10.0.0.2", FREE + 1, clock) == [0] * FREE + [1]
 
 
+def test_right_passwords_make_no_stranger_wait(waits):
+    for number in range(60):
+        assert waits.ask(f"10.1.0.{number}") == 0
+        waits.right(f"10.1.0.{number}")
+    for number in range(49):
+        assert waits.ask(f"10.2.0.{number}") == 0
+    waits.right("a-browser", known=True)
+    assert [waits.ask("10.3.0.1"), waits.ask("10.3.0.2")] == [0, 1], "a known browser's takes no guess back"
+
+
 def test_guesses_from_everywhere_slow_strangers_down_by_seconds_and_a_known_browser_not_at_all(waits, clock):
     for number in range(50):
         assert waits.ask(f"10.1.0.{number}") == 0

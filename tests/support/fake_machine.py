@@ -61,7 +61,7 @@ case "$*" in
   "compose ps --format"*" serve") [[ ! -e $FAKE/serving || -e $FAKE/unhealthy ]] || echo healthy ;;
   "inspect --format {{.RestartCount}}"*) if [[ -e $FAKE/unhealthy ]]; then echo 1; else echo 0; fi ;;
   "inspect --format"*) echo the-same-container ;;
-  "ps --filter"*service=serve*) [[ ! -e $FAKE/serving ]] || published SERVE_PORT ;;
+  "ps --filter"*service=serve*) [[ ! -e $FAKE/serving ]] || grep -q share.yml .env || published SERVE_PORT ;;
   "buildx bake"*) env | grep -E '^(REVISION|SOURCE)=' >"$FAKE/described" ;;
   "buildx imagetools inspect"*) exit 1 ;;
   version) [[ ! -e $FAKE/silent ]] ;;

@@ -39,6 +39,10 @@ def command(verb: str, run: str) -> str:
 
 def page(label: str) -> str:
     """Return the address of TensorBoard's page of one run, 'experiment/run'."""
+    below = f"?runFilter={quote(label.replace('+', '.'))}#timeseries"
+    if name := os.environ.get("SHARE"):  # a shared stack: with Docker no other address leads there
+        at = f":{os.environ.get('SHARE_PORT') or 443}"
+        return f"https://{name}{'' if at == ':443' else at}/tensorboard/{below}"
     port = os.environ.get("TENSORBOARD_PORT")
     if not port:
         with suppress(OSError):  # not the local engine's, or another user's
@@ -46,7 +50,7 @@ def page(label: str) -> str:
     port = port or "6006"
     if port == "off":  # reached through JupyterLab's login alone; the token is in no address that is kept
         port = f"{os.environ.get('JUPYTER_PORT', '8888')}/tensorboard"
-    return f"http://127.0.0.1:{port}/?runFilter={quote(label.replace('+', '.'))}#timeseries"
+    return f"http://127.0.0.1:{port}/{below}"
 
 
 def announce(folder: Path) -> None:
