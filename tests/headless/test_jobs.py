@@ -29,6 +29,7 @@ def test_a_command_that_succeeds_is_done_and_one_that_refuses_has_failed(tmp_pat
 
 
 def test_one_that_was_killed_has_failed_and_until_then_it_runs(tmp_path, monkeypatch):
+    pytest.importorskip("fastapi")
     monkeypatch.setenv("JUPYTER_TOKEN", "secret-token")
     name = jobs.named("board")
     jobs.begin(tmp_path, name, ["board", "--port", "0", "--logs", str(tmp_path / "logs")])

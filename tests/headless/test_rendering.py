@@ -7,6 +7,8 @@ import nbformat.v4 as made
 import pytest
 from nbformat import writes
 
+pytest.importorskip("nbconvert")
+
 from trainlab.errors import UserError
 from trainlab.headless import rendering
 
