@@ -256,7 +256,7 @@ def points(logs: Path) -> str:
                 value = 0.123 + step / 1000
                 run.log({"val/loss": value}, step)
                 since = time.monotonic()
-                while f"{value:.3f}".encode() not in got(page):
+                while f"{value:.3f}".encode() not in (asked(lambda: got(page)) or b""):
                     time.sleep(EVERY)
                     if time.monotonic() - since > FIRST:
                         raise SystemExit(f"{page} does not show {value:.3f}.")

@@ -20,8 +20,8 @@ class Settings(Config):
 @pytest.fixture
 def settings(here):
     def write(default):
-        (here.root / "notebooks" / "its_settings.py").write_text(SETTINGS.format(default=default))
-        return here.notebook("named", "1", config="its_settings:Settings")
+        (here.root / "notebooks" / "looked_at_settings.py").write_text(SETTINGS.format(default=default))
+        return here.notebook("named", "1", config="looked_at_settings:Settings")
 
     return write
 
@@ -31,7 +31,7 @@ def test_a_look_sees_the_settings_as_they_are_now_and_imports_none_of_them(setti
     assert [each["default"] for each in starting.ask(path)["fields"]] == ["3.0"]
     settings("40.0")  # of another length: Python tells a module of the same second by its size
     assert [each["default"] for each in starting.ask(path)["fields"]] == ["40.0"]
-    assert "its_settings" not in sys.modules
+    assert "looked_at_settings" not in sys.modules
 
 
 def test_settings_that_end_the_process_are_told_by_its_last_words(settings):
