@@ -127,6 +127,7 @@ def nested() -> list[Any]:
         (hyper(_instantiator="os.system"), "_instantiator"),
         (hyper(tokenizer='{"version":"1.0"'), "delimiter"),
         (hyper(text="nosuch"), "nosuch"),
+        (hyper(loss="nosuch"), "nosuch"),
         (lambda saved: saved.update(hyper_parameters=[1]), "mapping"),
         (lambda saved: saved.pop("hyper_parameters"), "hyper_parameters"),
         (lambda saved: saved.pop("state_dict"), "state_dict"),

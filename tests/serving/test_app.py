@@ -159,7 +159,7 @@ def test_a_browser_is_told_so_by_a_page(server: RunningServer) -> None:
     answer = server.ask("/", body=body, headers=headers | PAGE)
     assert (answer.status, answer.headers["Content-Type"]) == (413, "text/html; charset=utf-8")
     assert "More than 4 MiB" in answer.text
-    assert '<a href="/">' in answer.text
+    assert '<a href="./">' in answer.text
 
 
 @pytest.mark.parametrize(

@@ -136,11 +136,13 @@ class NewsModel(lightning.LightningModule):
         )
         for each in self.frozen():
             each.requires_grad_(False).eval()
-        self.head: nn.Module = nn.Identity()
+        texts = TEXTS[text]  # of a checkpoint that names another one: now, and not when it reads
         if loss == "contrastive":
-            self.head = UnitLength()
-        elif trained:
-            self.head = build_head(config.hidden_size, TEXTS[text])
+            self.head: nn.Module = UnitLength()
+        elif loss == "triplet":
+            self.head = build_head(config.hidden_size, texts) if trained else nn.Identity()
+        else:
+            raise ValueError(f"loss={loss!r}: expected contrastive or triplet")
         self.tokenizer = hub.tokenizer(tokenizer)
 
     @classmethod
