@@ -233,7 +233,7 @@ def viewers(logs: Path) -> str:
         before, times = spent(process), []
 
         async def all_of_them() -> None:
-            await asyncio.gather(*(look(host, f"/{path}", times) for _ in range(VIEWERS)))
+            await asyncio.gather(*(look(host, f"/{path}table", times) for _ in range(VIEWERS)))
 
         asyncio.run(all_of_them())
         share = 100 * (spent(process) - before) / WATCHED
@@ -253,13 +253,13 @@ def points(logs: Path) -> str:
         with trainlab.Run("mine", {"seed": -1}, logs=logs, name="moving", monitor=False) as run:
             page = f"{address}run/mine/{run.folder.name}"
             for step in range(POINTS):
-                value = 0.123 + step / 1000
+                value = 0.1231 + step / 1000
                 run.log({"val/loss": value}, step)
                 since = time.monotonic()
-                while f"{value:.3f}".encode() not in (asked(lambda: got(page)) or b""):
+                while f"{value:.4f}".encode() not in (asked(lambda: got(page)) or b""):
                     time.sleep(EVERY)
                     if time.monotonic() - since > FIRST:
-                        raise SystemExit(f"{page} does not show {value:.3f}.")
+                        raise SystemExit(f"{page} does not show {value:.4f}.")
                 waited.append(time.monotonic() - since)
     return (
         f"A point is on the page of its run {statistics.median(waited):.1f} s after it is logged "
