@@ -82,8 +82,9 @@ def main() -> None:
 def newest(experiment: str) -> tuple[Path, bundle.Bundle]:
     """Return the newest run of an experiment that is exported, and its bundle."""
     for run in sorted((paths.logs() / experiment).iterdir(), reverse=True):
-        if exports := getattr(record.read(run), "exports", None):
-            return run, bundle.read(paths.models() / exports[-1]["folder"])
+        for export in reversed(getattr(record.read(run), "exports", None) or []):
+            if (paths.models() / export["folder"]).is_dir():  # others were put elsewhere
+                return run, bundle.read(paths.models() / export["folder"])
     raise SystemExit(
         f"No run of {experiment} is exported: trainlab run {experiment} && trainlab export-model last"
     )
