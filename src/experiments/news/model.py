@@ -14,7 +14,6 @@ from psutil import virtual_memory
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, AutoModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from experiments.news.config import NewsConfig
@@ -22,6 +21,7 @@ from experiments.news.data import TEXTS
 from experiments.news.tokens import Tokens, TokenTable, tokenize
 from trainlab import hub
 from trainlab.system import memory_limit
+from trainlab.training import unpadded
 
 Runs = Sequence[tuple[int, int]]  # so many texts of so many tokens, one after the other
 
@@ -353,25 +353,17 @@ def attend(  # noqa: PLR0913 - Transformers' own
     Without `runs` the texts are padded ones, and attended to as Transformers does.
     """
     given = (query, key, value)
-    if runs is None:
-        return sdpa_attention_forward(module, *given, attention_mask, dropout, scaling, **others)
-    if isinstance(runs, Padding):
-        packed = torch.stack([each[0].transpose(0, 1) for each in given], 1)  # [T, 3, heads, D]
-        query, key, value = runs.padded(packed).transpose(1, 3).unbind(2)  # [N, heads, L, D]
-        seen = runs.mask.bool()[:, None, None]
-        attended = functional.scaled_dot_product_attention(
-            query, key, value, seen, dropout_p=dropout, scale=scaling
+    if not isinstance(runs, Padding):
+        return unpadded.attend(
+            module, *given, attention_mask, runs=runs, dropout=dropout, scaling=scaling, **others
         )
-        return attended.transpose(1, 2).flatten(0, 1)[runs.indices][None], None
-    queries, keys, values = (_blocks(each[0].transpose(0, 1), runs) for each in given)
-    parts = []
-    for block in zip(queries, keys, values, strict=True):
-        query, key, value = (each.transpose(1, 2) for each in block)
-        attended = functional.scaled_dot_product_attention(
-            query, key, value, dropout_p=dropout, scale=scaling
-        )
-        parts.append(attended.transpose(1, 2).flatten(0, 1))
-    return torch.cat(parts)[None], None
+    packed = torch.stack([each[0].transpose(0, 1) for each in given], 1)  # [T, 3, heads, D]
+    query, key, value = runs.padded(packed).transpose(1, 3).unbind(2)  # [N, heads, L, D]
+    seen = runs.mask.bool()[:, None, None]
+    attended = functional.scaled_dot_product_attention(
+        query, key, value, seen, dropout_p=dropout, scale=scaling
+    )
+    return attended.transpose(1, 2).flatten(0, 1)[runs.indices][None], None
 
 
 def _blocks(packed: Tensor, runs: Runs) -> list[Tensor]:

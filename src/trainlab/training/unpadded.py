@@ -18,6 +18,8 @@ from transformers.masking_utils import sdpa_mask
 from trainlab.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
@@ -106,7 +108,7 @@ def attend(  # noqa: PLR0913 - Transformers' own
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    runs: list[tuple[int, int]] | None = None,
+    runs: Sequence[tuple[int, int]] | None = None,
     dropout: float = 0.0,
     scaling: float | None = None,
     **others: Any,
