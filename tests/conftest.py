@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import shutil
 import socket
 import subprocess
 from collections import Counter
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from playwright.sync_api import Browser
+
 # What needs torch from its first lines on. The rest is collected without it
 WITH_TORCH = (
     *("checks", "experiments", "stack", "training"),
@@ -37,6 +40,7 @@ WITH_TORCH = (
 )
 collect_ignore = [] if importlib.util.find_spec("torch") else list(WITH_TORCH)
 
+CHROMIUM = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
 PORT_RANGE = (20000, 32000)  # below the range that the system gives to outgoing connections
 
 os.environ.pop("COLUMNS", None)  # of the terminal at hand, or what a worker has in its place: 80
@@ -173,3 +177,14 @@ def here(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
     for name in ("LOGS", "NOTEBOOKS", "DATA", "MODELS"):
         monkeypatch.delenv(f"TRAINLAB_{name}", raising=False)
     return lab
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, that asks nobody for anything of its own."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
+        yield started
+        started.close()

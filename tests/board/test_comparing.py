@@ -13,12 +13,7 @@ from compared_runs import record, record_foreign
 from runs_folder import make, points
 from trainlab.board.app import application
 
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch):
-    """Let each request look at the disk, and compute anew."""
-    monkeypatch.setattr("trainlab.board.live.PAUSE", 0)
-    monkeypatch.setattr("trainlab.runs.kept.PAUSES", 0)
+pytestmark = pytest.mark.usefixtures("at_once")
 
 
 @pytest.fixture

@@ -19,11 +19,7 @@ from waiting import until
 SVG = '<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
 
 
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch):
-    """Let each request look at the disk, and compute anew."""
-    monkeypatch.setattr("trainlab.board.live.PAUSE", 0)
-    monkeypatch.setattr("trainlab.runs.kept.PAUSES", 0)
+pytestmark = pytest.mark.usefixtures("at_once")
 
 
 @pytest.fixture

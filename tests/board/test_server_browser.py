@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,20 +30,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
-OPTIONS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
 WAIT = 60_000  # milliseconds, on a busy machine
 LOOKS = {"light": (1200, 900), "dark": (1200, 900), "phone": (360, 740)}
 SERIOUS = ("serious", "critical")  # of axe-core's four words
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=OPTIONS)
-        yield started
-        started.close()
 
 
 @pytest.fixture

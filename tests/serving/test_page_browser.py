@@ -6,7 +6,6 @@ With TRAINLAB_SCREENSHOTS=FOLDER each test leaves a picture of what it saw there
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +24,6 @@ pytestmark = pytest.mark.browser
 pytest.importorskip("onnx")
 pytest.importorskip("fastapi")
 
-OPTIONS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[RunningServer]:
@@ -35,16 +32,6 @@ def server(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int
     served_bundles.choose(models, *names)
     with RunningServer(models, free_port()) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=OPTIONS)
-        yield started
-        started.close()
 
 
 @pytest.fixture(params=["light", "dark", "phone"])

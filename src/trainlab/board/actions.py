@@ -95,9 +95,9 @@ def router(board: Board) -> APIRouter:
 
 def stop(asked: Asked) -> Told:
     """End runs; each saves a checkpoint first."""
-    folders = [row.folder for row in asked.rows()]
-    said = ending.ended({folder: partial(stopping.stop, folder) for folder in folders})
-    return Told(said, asking.page_of(asked.row().label) if len(folders) == 1 else "/", leave=False)
+    rows = asked.rows()
+    said = ending.ended({row.folder: partial(stopping.stop, row.folder) for row in rows})
+    return Told(said, asking.page_of(rows[0].label) if len(rows) == 1 else "/", leave=False)
 
 
 def clone(asked: Asked) -> Response:
