@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import FormData
 
@@ -236,7 +235,4 @@ def _is_number(row: Row, column: str) -> bool:
 def _back(request: Request, back: str, **changed: str) -> Response:
     """Return the way back to the table that somebody came from: never to another address."""
     kept = {name: value for name, value in ({**dict(parse_qsl(back)), **changed}).items() if value}
-    place = f"{request.scope.get('root_path', '')}/?{urlencode(kept)}"
-    if "hx-request" in request.headers:
-        return Response(status_code=204, headers={"hx-redirect": place})
-    return RedirectResponse(place, 303)
+    return asking.redirected(request, f"/?{urlencode(kept)}")
