@@ -137,6 +137,38 @@ def test_other_settings_are_refused_by_name_with_both_values_and_nothing_is_chan
 
 
 @pytest.mark.parametrize(
+    "now",
+    [{"sha256": "b" * 64, "rows": 9}, {"sha256": "a" * 64, "test_sha256": "c" * 64}],
+    ids=["a file with another content", "a test part that the run did not know"],
+)
+def test_other_data_is_refused_with_both_digests_and_nothing_is_changed(tmp_path, now):
+    with Run("news", Settings(), data={"sha256": "a" * 64, "rows": 9}, logs=tmp_path) as run:
+        log(run, range(3))
+    before = content(run.folder)
+    with pytest.raises(UserError, match=r"learned from other data: \w*sha256 .* then, .* now") as caught:
+        Run("news", Settings(), data=now, resume="last", logs=tmp_path)
+    assert "start a new run" in str(caught.value)
+    assert content(run.folder) == before
+    assert not lock.alive(run.folder)
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ({"sha256": "a", "path": "/here/news.tsv"}, {"sha256": "a", "path": "/there/news.tsv"}),
+        ({"rows": 9}, {"rows": 10}),  # no digest: more data may be what is wanted
+        (None, {"sha256": "a"}),
+        ({"sha256": "a"}, None),
+    ],
+)
+def test_data_goes_on_where_its_digest_is_the_same_or_was_not_recorded(tmp_path, before, now):
+    with Run("news", Settings(), data=before, logs=tmp_path) as run:
+        log(run, range(3))
+    with Run("news", Settings(), data=now, resume="last", logs=tmp_path) as again:
+        assert again.folder == run.folder
+
+
+@pytest.mark.parametrize(
     ("before", "now"),
     [
         ({"margin": 3.0, "epochs": 3, "device": "cpu"}, {"margin": 3, "accelerator": "auto"}),

@@ -16,8 +16,9 @@ class SentimentConfig(FineTuneConfig):
     """Settings of the sentiment experiment (after "Mastering Transformers", chapters 5 and 11).
 
     Data: `data` is sample, imdb or the path of a CSV or Parquet table with the columns text and label (0 or
-    1). Of a table the shares `validation` and `test` are held out, drawn by `seed` with as many of each label
-    as there are in the whole; imdb comes in the chapter's slices.
+    1). Of a table the shares `validation` and `test` are held out, with as many of each label as there are in
+    the whole: what is chosen by is drawn by `seed`, the test is the same for every seed. imdb comes in the
+    chapter's slices.
 
     Network: `backbone` is minilm, a Hub id or a folder; it reads the first `max_tokens` of a review.
 

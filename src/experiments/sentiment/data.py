@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 SIDES = ("training", "validation", "test")
+TEST_SEED = 2021  # of every run: what one run's test has, no other run of the same shares has chosen by
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,11 @@ class Reviews:
         return {side: getattr(self, side) for side in SIDES}
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what `run.json` keeps of the data: where from, digest, sizes, warnings."""
+        """Return what `run.json` keeps of the data: where from, digests, sizes, warnings."""
         sizes = {side: len(table) for side, table in self.parts().items()}
-        return {"path": self.source, "sha256": self.sha256, **sizes, "warnings": list(self.warnings)}
+        tested = hashlib.sha256(self.test.to_csv().encode()).hexdigest()
+        digests = {"sha256": self.sha256, "test_sha256": tested}
+        return {"path": self.source, **digests, **sizes, "warnings": list(self.warnings)}
 
     def summary(self) -> str:
         """Return a few lines for people: how many reviews of each label, and what was left out or cut."""
@@ -61,7 +64,7 @@ class Reviews:
 
 
 def draw(config: SentimentConfig) -> Reviews:
-    """Read the reviews that `data` means, and split them; the same seed gives the same split.
+    """Read the reviews that `data` means, and split them; the test part is the same whatever the seed.
 
     A text that two parts share stays in the later one, of training, validation and test. Raises UserError
     for data that can't be used, within seconds.
@@ -95,26 +98,29 @@ def preflight(config: SentimentConfig) -> None:
 
 
 def _split(config: SentimentConfig, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    from sklearn.model_selection import train_test_split
-
     if config.validation + config.test >= 1:
         raise UserError(
             f"validation={config.validation:g} test={config.test:g}: nothing is left to train on. "
             "Expected shares of less than 1 together."
         )
     parts, rest = {}, table
-    for side in SIDES[1:]:
-        count = round(getattr(config, side) * len(table))
-        try:
-            rest, parts[side] = train_test_split(
-                rest, test_size=count, stratify=rest["label"], random_state=config.seed
-            )
-        except ValueError:  # fewer reviews of a label than parts
+    labels = table["label"].value_counts()
+    for side, share, seed in (
+        ("test", config.test, TEST_SEED),
+        ("validation", config.validation, config.seed),
+    ):
+        counts = (share * labels).round().astype(int)
+        if counts.min() < 1:
             raise UserError(
-                f"data={config.data}: {len(table):,} reviews, {table['label'].value_counts().min()} of one "
-                f"label, are too few: the {side} set would get {count}. Expected a few of each in each part."
-            ) from None
-    return {"training": rest, **parts}
+                f"data={config.data}: {len(table):,} reviews, {labels.min()} of one label, are too few: the "
+                f"{side} set would get {counts.min()} of it. Expected a few of each in each part."
+            )
+        drawn = pd.concat(
+            each.sample(counts[label], random_state=seed) for label, each in rest.groupby("label")
+        )
+        parts[side] = drawn.sample(frac=1, random_state=seed)  # `limit_val_batches` takes the first ones
+        rest = rest.drop(drawn.index)
+    return {"training": rest.sample(frac=1, random_state=config.seed), **parts}
 
 
 def _apart(parts: dict[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], list[str]]:

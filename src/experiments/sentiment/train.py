@@ -21,6 +21,7 @@ from trainlab.run.run import Run
 from trainlab.runs.frames import scalars
 from trainlab.runs.plots import plot_curves
 from trainlab.training.transformers import arguments, limited
+from trainlab.training.unpadded import STACKS, unpadded
 from trainlab.training.workers import set_threads
 
 if TYPE_CHECKING:
@@ -158,6 +159,8 @@ def _record(run: Run, config: SentimentConfig, reviews: Reviews, classifier: Cla
     for side, encoded in parts.items():
         if cut := encoded.cut:
             print(f"  {side}: {cut:,} of {len(encoded):,} reviews are cut at {config.max_tokens} tokens")
+    if classifier.model.config.model_type in STACKS:
+        unpadded(classifier.model)
     callbacks: list[transformers.TrainerCallback] = []
     if config.patience is not None:
         callbacks.append(transformers.EarlyStoppingCallback(early_stopping_patience=config.patience))

@@ -21,6 +21,7 @@ _UNFINISHED = re.compile(r"\.(run\.json|.+\.ckpt(\.sha256)?)\.[0-9a-f]{8}\.tmp")
 # Settings that say how long to train, where no class names them; the first that is there counts
 LENGTHS = ("epochs", "max_epochs", "num_train_epochs", "num_epochs", "max_steps", "steps")
 HANDED_ON_WITHIN = 60.0  # seconds for the process that recorded a run of several hosts before to end
+DIGEST = "sha256"  # ends the name of a fact that tells data from other data
 _ABSENT = "nothing"  # in an error message, for a setting that only one side has
 
 
@@ -46,6 +47,28 @@ def check_same(config_class: type[Config] | None, before: Mapping[str, Any], now
         raise UserError(
             "\n".join(differing) + f"\nA resumed run keeps its settings.{allowed} "
             "Leave out what differs, or start a new run (without resume)."
+        )
+
+
+def check_same_data(folder: Path, before: Any, now: Any) -> None:
+    """Check that a run goes on with the data that it began with, where both say so by a digest.
+
+    Raises UserError with the digests (`sha256`, `..._sha256`) that differ.
+    """
+    first, second = (
+        {key: value for key, value in facts.items() if key.endswith(DIGEST)} if isinstance(facts, dict) else {}
+        for facts in (before, now)
+    )
+    keys = dict.fromkeys([*first, *second])
+    differing = [key for key in keys if first.get(key) != second.get(key)]
+    if first and second and differing:
+        found = "; ".join(
+            f"{key} {str(first.get(key, _ABSENT))[:8]} then, {str(second.get(key, _ABSENT))[:8]} now"
+            for key in differing
+        )
+        raise UserError(
+            f"The run {folder.name} learned from other data: {found}. Give it the data it began with, or "
+            "start a new run (without resume)."
         )
 
 

@@ -58,7 +58,7 @@ class Run(Recorder):
         name: What the folder is called behind the time; default: the settings that tell this run from others
             (see `config.changes`). A resumed run keeps its own.
         seed: The seed; default: the setting of that name.
-        data: What tells this data from other data, for `run.json`.
+        data: What tells this data from other data, for `run.json`. A run doesn't go on with another `sha256`.
         metrics: The tags that matter most, which the table of runs shows first; {"val/wer": "min"} also says
             which way they improve, where no well-known name does.
         logs: The folder of all runs, and where `resume` is looked for; default: TRAINLAB_LOGS in the
@@ -213,6 +213,7 @@ class Run(Recorder):
         """Find the checkpoint of a run that may go on; return which way its metrics improve."""
         before = record.read(self.folder)
         resuming.check_same(self._settings, before.config, self.config)
+        resuming.check_same_data(self.folder, before.data, fields["data"])
         check_same(before.directions, fields["directions"])
         self.checkpoint = resuming.starting_point(self.folder, chosen)
         return before.directions | fields["directions"]

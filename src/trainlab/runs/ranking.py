@@ -104,6 +104,6 @@ def _facts(row: Row) -> dict[str, Any]:
 
 
 def _cut(key: str, fact: Any) -> str:
-    if key == _DIGEST:
+    if key.endswith(_DIGEST):
         return str(fact)[:_DIGITS]
     return (PurePath(str(fact)).name if key == _PATH else str(fact))[:_LONGEST]

@@ -1,7 +1,9 @@
-"""Reviews are split by seed, and no part shares a text with another."""
+"""Reviews are split in three, and no part shares a text with another."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +38,30 @@ def test_the_sample_is_split_in_balance() -> None:
     assert len(set(pd.concat(reviews.parts().values())["text"])) == 400
 
 
-def test_the_seed_alone_decides_the_split(tmp_path: Path) -> None:
+def test_what_is_chosen_by_is_drawn_by_the_seed_and_the_test_is_the_same_for_all(tmp_path: Path) -> None:
     first, again, other = (drawn(tmp_path, different(60), seed=seed) for seed in (1, 1, 2))
-    assert first.test.equals(again.test)
-    assert not first.test.index.equals(other.test.index)
+    assert first.validation.equals(again.validation) and first.training.equals(again.training)
+    assert set(first.validation.index) != set(other.validation.index)
+    assert first.test.equals(other.test)
+    digests = {each.fingerprint()["test_sha256"] for each in (first, other)}
+    assert digests == {drawn(tmp_path, different(60)).fingerprint()["test_sha256"]}
+    assert digests != {drawn(tmp_path, different(60), test=0.2).fingerprint()["test_sha256"]}
+
+
+def test_each_part_of_a_table_sorted_by_label_has_both_labels_in_its_first_batches(tmp_path: Path) -> None:
+    reviews = drawn(tmp_path, different(400).sort_values("label"))
+    for part in reviews.parts().values():
+        assert set(part["label"].head(16)) == {0, 1}
+
+
+def test_reading_and_splitting_loads_no_scikit_learn() -> None:
+    """It is a second of every start, and training loads it anyhow when it has begun."""
+    code = (
+        "import sys; from experiments.sentiment.config import SentimentConfig;"
+        "from experiments.sentiment.data import draw; draw(SentimentConfig());"
+        "assert 'sklearn' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_text_that_two_parts_share_is_left_to_the_later_one_and_named(tmp_path: Path) -> None:
