@@ -22,6 +22,7 @@ from experiments.news.tokens import Tokens, TokenTable, tokenize
 from trainlab import hub
 from trainlab.system import memory_limit
 from trainlab.training import unpadded
+from trainlab.training.dropout import quick_dropout
 
 Runs = Sequence[tuple[int, int]]  # so many texts of so many tokens, one after the other
 
@@ -134,6 +135,8 @@ class NewsModel(lightning.LightningModule):
         self.backbone = AutoModel.from_config(
             config, attn_implementation=self.attention, trust_remote_code=False
         )
+        if fast:
+            quick_dropout(self.backbone)
         for each in self.frozen():
             each.requires_grad_(False).eval()
         texts = TEXTS[text]  # of a checkpoint that names another one: now, and not when it reads

@@ -56,7 +56,9 @@ def check_same_data(folder: Path, before: Any, now: Any) -> None:
     Raises UserError with the digests (`sha256`, `..._sha256`) that differ.
     """
     first, second = (
-        {key: value for key, value in facts.items() if key.endswith(DIGEST)} if isinstance(facts, dict) else {}
+        {key: value for key, value in facts.items() if key.endswith(DIGEST)}
+        if isinstance(facts, dict)
+        else {}
         for facts in (before, now)
     )
     keys = dict.fromkeys([*first, *second])
