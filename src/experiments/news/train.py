@@ -88,10 +88,9 @@ class Result:
         `untrained, cosine` is the backbone's vectors as their makers compare them: scaled to length 1, pooled
         as they say or, where they don't, by the mean or the first token, whichever has the higher precision
         at 10 on the validation part. `untrained, Euclidean` is what the article compared with: vectors as
-        they come. All of `trained` is of
-        one epoch, the best by the settings' `monitor`; in `trainlab runs` each metric has its own best epoch.
-        Contrastive losses compare, being of vectors of length 1; a triplet loss depends on its system's
-        scale.
+        they come. All of `trained` is of one epoch, the best by the settings' `monitor`; in `trainlab runs`
+        each metric has its own best epoch. Contrastive losses compare, being of vectors of length 1; a
+        triplet loss depends on its system's scale.
         """
         names = {
             EUCLIDEAN: f"untrained, Euclidean ({self.config.pooling})",
