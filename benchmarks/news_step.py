@@ -2,7 +2,8 @@
 
 `pip install sentence-transformers && benchmarks/news_step.py` runs its variants in turn, on the same triplets
 of the sample's titles and with networks of the same size, and writes benchmarks/news_step.md. With `cuda`
-behind it the steps are the GPU's, and the table is benchmarks/news_step_cuda.md.
+behind it the steps are the GPU's, and the table is benchmarks/news_step_cuda.md. gpu.py measures such steps
+beside others.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,24 +29,32 @@ from trainlab.hub import locate
 from trainlab.training.workers import set_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from experiments.news.data import Examples
     from experiments.news.tokens import Tokens, TokenTable
+
+    Variant = tuple[torch.nn.Module, Callable[[], torch.Tensor]]  # the network, and what gives its loss
 
 DEVICE = (sys.argv[1:2] or ["cpu"])[0] if __name__ == "__main__" else "cpu"
 GPU = DEVICE == "cuda"
 TRIPLETS = {"loss": "triplet", "freeze": 0, "test": 0}  # the article's loss, all layers trained
 REPEATS = 30 if GPU else 5  # after one more, to warm up
-STEPS = (  # backbone, triplets, bfloat16
-    ("minilm", 32, False),
-    ("minilm", 32, True),
-    ("minilm", 256, True),
-    *([("minilm", 1536, True)] if GPU else []),
-    ("distilbert", 32, False),
-    ("distilbert", 32, True),
-    *([("distilbert", 256, True)] if GPU else []),
+STEPS = (  # backbone, triplets, numbers
+    ("minilm", 32, "fp32"),
+    ("minilm", 32, "bf16"),
+    ("minilm", 256, "bf16"),
+    *([("minilm", 1536, "bf16")] if GPU else []),
+    ("distilbert", 32, "fp32"),
+    ("distilbert", 32, "bf16"),
+    *([("distilbert", 256, "bf16")] if GPU else []),
 )
+NUMBERS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # of the matrix products
+SIZES: dict[str, dict[str, float]] = {  # of networks with random weights
+    "distilbert": {},  # as published
+    # for the tests; its weights as much larger as its layers are narrower, so that attention matters as there
+    "tiny": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "initializer_range": 0.1},
+}
 VARIANTS = ("as published", "sentence-transformers", "plain", "fast")
 SQUARE = 8192 if GPU else 2048  # rows and columns of the matrices whose product is the peak
 PUBLISHED_TOKENS = 40  # every title padded to that
@@ -95,39 +105,119 @@ def main() -> None:
     print(table)
 
 
-def step_row(backbone: str, triplets: int, half: bool) -> str:
+def step_row(backbone: str, triplets: int, numbers: str) -> str:
     """Measure the variants of a step, and the peak between them."""
+    found = measure(backbone, triplets, numbers, VARIANTS, device=DEVICE, repeats=REPEATS)
+    rival, fast = (found.seconds[name] for name in ("sentence-transformers", "fast"))
+    cells = (
+        *(f"{triplets}", f"{found.texts}", f"{found.tokens:,}"),
+        *(median(found.seconds[name]) for name in VARIANTS),
+        median([theirs / ours for theirs, ours in zip(rival, fast, strict=True)], 2),
+        f"{median(found.shares('fast'), 0)} %",
+    )
+    return f"| {' | '.join((backbone, numbers, *cells))} |"
+
+
+class Measured(NamedTuple):
+    """What steps took in turn: seconds of each variant, and of the matrix product, by turn."""
+
+    texts: int
+    tokens: int
+    seconds: dict[str, list[float]]
+    first: dict[str, float]  # seconds of the first step, which isn't among them
+    vectors: dict[str, torch.Tensor]  # of the texts, before any step and without dropout; not the rival's
+    needed: float  # floating point operations of a step's matrix products
+    product: list[float]
+    peak: float  # operations of the product
+
+    def shares(self, name: str) -> list[float]:
+        """Return the percents of the measured peak that a variant's needed products reach, by turn."""
+        pairs = zip(self.seconds[name], self.product, strict=True)
+        return [100 * self.needed / spent / (self.peak / product) for spent, product in pairs]
+
+
+def measure(  # noqa: PLR0913
+    backbone: str,
+    triplets: int,
+    numbers: str,
+    names: Sequence[str],
+    *,
+    device: str,
+    repeats: int,
+    square: int = SQUARE,
+    variant: Callable[[str, Batch, NewsConfig], Variant] | None = None,
+    **settings: Any,
+) -> Measured:
+    """Make steps of some variants in turn, on the same triplets, from the same weights.
+
+    Args:
+        backbone: minilm, or a name in `SIZES`.
+        triplets: How many a step has.
+        numbers: A name in `NUMBERS`.
+        names: Variants, of `VARIANTS` or of those that `variant` knows.
+        device: cpu or cuda.
+        repeats: Turns, after one more, to warm up.
+        square: Rows and columns of the matrices whose product is the peak.
+        variant: Returns the network and the loss for a name that isn't in `VARIANTS`.
+        **settings: More settings of the news experiment.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        source = _distilbert(folder) if backbone == "distilbert" else backbone
-        config = NewsConfig.parse(TRIPLETS | {"backbone": source})
+        source = made_up(folder, **SIZES[backbone]) if backbone in SIZES else backbone
+        config = NewsConfig.parse(TRIPLETS | {"backbone": source} | settings)
         examples = draw(config)
-        models = [
-            NewsModel.pretrained(config.model_copy(update={"fast": fast})) for fast in (False, False, True)
-        ]
-        rival = rival_of(folder if backbone == "distilbert" else locate(backbone).name, config, DEVICE)
-    for model in models:
-        model.to(DEVICE)
-    table = models[0].tokenize(examples.news.texts(config.text))
-    categories = examples.news.codes("category")
-    dataset = TripletSet(table, examples.training, categories)
-    chosen = dataset.shuffled(np.random.default_rng(0), triplets)[:triplets]
-    batch = on_device(dataset.__getitems__(chosen.tolist()))
-    columns = [table.rows(rows).to(DEVICE) for rows in examples.training[chosen].T]
-    variants = [
-        step(models[0], lambda: as_published(models[0], columns), half),
-        step(rival, lambda: rival_loss(rival, columns, config), half),
-        step(models[1], lambda: loss_of(models[1], models[1](batch.tokens)[batch.indices].unbind(1)), half),
-        step(models[2], lambda: loss_of(models[2], models[2](batch.tokens)[batch.indices].unbind(1)), half),
-        product(half),
-    ]
-    seconds = [[spent(variant) for variant in variants] for _ in range(1 + REPEATS)][1:]
-    cells = [_median([row[i] for row in seconds]) for i in range(4)]
-    cells.append(_median([row[1] / row[3] for row in seconds], 2))
-    needed, peak = products_needed(models[2], batch.tokens), 2 * SQUARE**3
-    shares = [100 * needed / row[3] / (peak / row[4]) for row in seconds]
-    cells.append(f"{_median(shares, 0)} %")
-    sizes = (f"{triplets}", f"{len(batch.tokens.ids)}", f"{int(batch.tokens.mask.sum()):,}")
-    return f"| {' | '.join((backbone, 'bf16' if half else 'fp32', *sizes, *cells))} |"
+        plain = built(config, False, device)
+        table = plain.tokenize(examples.news.texts(config.text))
+        dataset = TripletSet(table, examples.training, examples.news.codes("category"))
+        chosen = dataset.shuffled(np.random.default_rng(0), triplets)[:triplets]
+        batch = to_device(dataset.__getitems__(chosen.tolist()), device)
+        columns = [table.rows(rows).to(device) for rows in examples.training[chosen].T]
+        made: dict[str, Variant] = {}
+        for name in names:
+            if name == "sentence-transformers":
+                rival = rival_of(folder if backbone in SIZES else locate(backbone).name, config, device)
+                made[name] = rival, partial(rival_loss, rival, columns, config)
+            elif name in VARIANTS:
+                model = plain if name == "plain" else built(config, name == "fast", device)
+                loss = partial(as_published, model, columns) if name == "as published" else None
+                made[name] = model, loss or partial(batch_loss, model, batch)
+            else:
+                assert variant is not None, name
+                made[name] = variant(name, batch, config)
+    vectors = {
+        name: embedded(each, batch, numbers)
+        for name, (each, _) in made.items()
+        if isinstance(each, NewsModel)
+    }
+    steps = [step(*each, numbers) for each in made.values()] + [product(numbers, device, square)]
+    first, *turns = [[spent(each) for each in steps] for _ in range(1 + repeats)]
+    by_step = [list(each) for each in zip(*turns, strict=True)]
+    return Measured(
+        len(batch.tokens.ids),
+        int(batch.tokens.mask.sum()),
+        dict(zip(made, by_step, strict=False)),
+        dict(zip(made, first, strict=False)),
+        vectors,
+        products_needed(plain, batch.tokens),
+        by_step[-1],
+        2 * square**3,
+    )
+
+
+def built(config: NewsConfig, fast: bool, device: str) -> NewsModel:
+    """Return the network, its head the same each time."""
+    torch.manual_seed(0)
+    return NewsModel.pretrained(config.model_copy(update={"fast": fast})).to(device)
+
+
+def batch_loss(model: NewsModel, batch: Batch) -> torch.Tensor:
+    return loss_of(model, model(batch.tokens)[batch.indices].unbind(1))
+
+
+@torch.no_grad()
+def embedded(model: NewsModel, batch: Batch, numbers: str) -> torch.Tensor:
+    """Return the vectors [N, D] of a batch's texts without dropout, on the CPU."""
+    with casting(model.eval(), numbers):
+        return model(batch.tokens).float().cpu()
 
 
 def frozen_rows() -> list[str]:
@@ -143,41 +233,46 @@ def frozen_rows() -> list[str]:
     }
     steps = [frozen_step(*each, examples) for each in ways.values()]
     seconds = [[spent(each) for each in steps] for _ in range(1 + REPEATS)][1:]
-    return [f"| {name} | {_median([row[i] for row in seconds])} |" for i, name in enumerate(ways)]
+    return [f"| {name} | {median([row[i] for row in seconds])} |" for i, name in enumerate(ways)]
 
 
 def frozen_step(model: NewsModel, table: TokenTable, examples: Examples) -> Callable[[], None]:
     dataset = TripletSet(table, examples.training, examples.news.codes("category"))
-    batch = on_device(dataset.__getitems__(dataset.shuffled(np.random.default_rng(0), 256)[:256].tolist()))
-    return step(
-        model.to(DEVICE), lambda: loss_of(model, model(batch.tokens)[batch.indices].unbind(1)), half=True
-    )
+    chosen = dataset.shuffled(np.random.default_rng(0), 256)[:256]
+    batch = to_device(dataset.__getitems__(chosen.tolist()), DEVICE)
+    return step(model.to(DEVICE), partial(batch_loss, model, batch), "bf16")
 
 
-def on_device(batch: Batch) -> Batch:
-    return Batch(batch.tokens.to(DEVICE), batch.indices.to(DEVICE))
+def to_device(batch: Batch, device: str) -> Batch:
+    return Batch(batch.tokens.to(device), batch.indices.to(device))
 
 
-def step(model: torch.nn.Module, loss: Callable[[], torch.Tensor], half: bool) -> Callable[[], None]:
+def casting(model: torch.nn.Module, numbers: str) -> torch.autocast:
+    device = next(model.parameters()).device.type
+    return torch.autocast(device, NUMBERS[numbers], enabled=numbers != "fp32")
+
+
+def step(model: torch.nn.Module, loss: Callable[[], torch.Tensor], numbers: str) -> Callable[[], None]:
     """Return what makes a training step; sentence-transformers' own trainer has AdamW fused as well."""
+    scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=numbers == "fp16")
     if isinstance(model, NewsModel):
         optimizer = model.train().configure_optimizers()
     else:
         optimizer = torch.optim.AdamW(model.train().parameters(), fused=True)
 
     def make() -> None:
-        with torch.autocast(DEVICE, torch.bfloat16, enabled=half):
+        with casting(model, numbers):
             value = loss()
-        value.backward()
-        optimizer.step()
+        scaler.scale(value).backward()
+        scaler.step(optimizer)
+        scaler.update()
         optimizer.zero_grad()
 
     return make
 
 
-def product(half: bool) -> Callable[[], object]:
-    kind = torch.bfloat16 if half else torch.float32
-    matrix = torch.randn(SQUARE, SQUARE, device=DEVICE).to(kind)
+def product(numbers: str, device: str, square: int) -> Callable[[], object]:
+    matrix = torch.randn(square, square, device=device).to(NUMBERS[numbers])
     return lambda: matrix @ matrix
 
 
@@ -245,7 +340,7 @@ def sampler_rows() -> list[str]:
     return [
         *(f"| with a list | {count:,} | {seconds:.2f} |" for count, seconds in listed.items()),
         f"| with a list, extrapolated by the square of the number | {total:,} | {squares * total**2:.0f} |",
-        f"| `draw_triplets` | {total:,} | {_median(ours, 3)} |",
+        f"| `draw_triplets` | {total:,} | {median(ours, 3)} |",
         f"| extrapolated list / `draw_triplets` | | {squares * total**2 / statistics.median(ours):,.0f} |",
     ]
 
@@ -282,21 +377,23 @@ def spent(work: Callable[[], object]) -> float:
     """Return the seconds that some work takes."""
     start = time.perf_counter()
     work()
-    if GPU:
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
-def _distilbert(folder: str) -> str:
-    """Write a DistilBERT of the published size with random weights, and MiniLM's tokenizer; return where."""
+def made_up(folder: str, **sizes: Any) -> str:
+    """Write a DistilBERT with random weights and MiniLM's tokenizer; the published size unless given."""
     from transformers import AutoTokenizer, DistilBertConfig, DistilBertModel
 
-    DistilBertModel(DistilBertConfig()).save_pretrained(folder)
+    torch.manual_seed(0)
+    DistilBertModel(DistilBertConfig(**sizes)).save_pretrained(folder)
     AutoTokenizer.from_pretrained(locate("minilm").name).save_pretrained(folder)
     return folder
 
 
-def _median(values: list[float], digits: int = 3) -> str:
+def median(values: Sequence[float], digits: int = 3) -> str:
+    """Return the median, and the range in brackets."""
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 

@@ -78,8 +78,8 @@ class Done(Exception):  # noqa: N818 - no error
 class Watch:
     """Counts the seconds of training, and stops them to measure the network."""
 
-    def __init__(self, protocol: str, examples: Examples) -> None:
-        self.protocol, self.examples, self.config = protocol, examples, PROTOCOLS[protocol]
+    def __init__(self, protocol: str, config: NewsConfig, most: float) -> None:
+        self.protocol, self.examples, self.config, self.most = protocol, draw(config), config, most
         self.looks: list[dict[str, float]] = []
         self.seconds, self._since = 0.0, 0.0
 
@@ -100,7 +100,7 @@ class Watch:
         self.looks.append({"seconds": now, **{name: found[name] for name in ("loss", "precision_at_10")}})
         print(", ".join(f"{name} {value:.3f}" for name, value in self.looks[-1].items()), flush=True)
         reached = self.protocol == "loss" and found["loss"] <= TARGET * self.config.margin
-        if reached or now > MOST[self.protocol]:
+        if reached or now > self.most:
             raise Done
         self.start()
 
@@ -124,8 +124,15 @@ def main() -> None:
 
 def measure(protocol: str, way: str) -> None:
     """Train in one way, and add what came out to the outcomes."""
+    outcomes = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    outcomes.setdefault(protocol, {})[way] = trained(protocol, way, PROTOCOLS[protocol], MOST[protocol])
+    KEPT.write_text(json.dumps(outcomes, indent=1))
+
+
+def trained(protocol: str, way: str, config: NewsConfig, most: float) -> dict[str, Any]:
+    """Train in one way, for so many seconds at most, and return what came out."""
     set_threads()
-    watch = Watch(protocol, draw(PROTOCOLS[protocol]))
+    watch = Watch(protocol, config, most)
     torch.manual_seed(0)
     try:
         if way == "as published":
@@ -136,14 +143,7 @@ def measure(protocol: str, way: str) -> None:
             train_rival(watch, *RIVALS[way])
     except Done:
         pass
-    kept = KEPT
-    outcomes = json.loads(kept.read_text()) if kept.exists() else {}
-    outcomes.setdefault(protocol, {})[way] = {
-        **watch.outcome(),
-        "looks": watch.looks,
-        "load": os.getloadavg()[2],
-    }
-    kept.write_text(json.dumps(outcomes, indent=1))
+    return {**watch.outcome(), "looks": watch.looks, "load": os.getloadavg()[2]}
 
 
 def train_as_published(watch: Watch) -> None:

@@ -56,7 +56,7 @@ def test_the_demo_is_what_the_table_of_trainlab_says_and_no_other(machine: Machi
 def test_an_unknown_benchmark_is_refused_before_anything_is_installed(machine: Machine) -> None:
     done = machine.make("bench", check=False, ARGS="growth nonsense")
     assert done.returncode == 2
-    assert "benchmarks/ has no 'nonsense'; there are: clicks command_line growth" in done.stdout
+    assert "benchmarks/ has no 'nonsense'; there are: board clicks command_line" in done.stdout
     assert not (machine.folder / ".venv").exists()
 
 
