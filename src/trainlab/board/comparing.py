@@ -49,7 +49,7 @@ class Choice(BaseModel):
     metric: str = ""
     tags: str = ""
     smooth: str = "0.6"
-    x: XAxis = XAxis.step
+    x: str = XAxis.step.value
     log: bool = False
     seeds: bool = False
 
@@ -109,41 +109,13 @@ def router(board: Board) -> APIRouter:
 
     @routes.get("/compare", response_class=HTMLResponse)
     def show(request: Request, choice: Annotated[Choice, Query()]) -> HTMLResponse:
-        from trainlab.runs.compare import curves, importance, panels, report
-
-        compared = choice.compared(board.live.rows())
-        lines = panels.lines_of(compared, choice.seeds)
-        names = panels.names_of(lines)
-        pictures = {printable(row.label): pictures_of(row) for row in compared.drawn}
-        every = list(dict.fromkeys(name for own in pictures.values() for name in own))
-        numbers = [str(number) for number, line in enumerate(lines) for _ in line]
-        known = {tag for row in compared.rows for tag in row.last}
-        data = {
-            "run": [printable(row.label) for line in lines for row in line],
-            "line": numbers,
-            "tag": compared.tags,
-        }
-        return board.page(
-            request,
-            "compare.html",
-            choice=choice,
-            compared=compared,
-            layout=layout(names, compared.tags),
-            data=urlencode({**data, "x": choice.x.value, "smooth": choice.smooth}, True, errors="replace"),
-            links=[printable(line[0].label) if len(line) == 1 else "" for line in lines]
-            if len(lines) > 1
-            else [],
-            table=display.whole(compared.drawn) if compared.drawn else [],
-            apart=report.as_columns(compared.differences()),
-            reason=importance.missing(compared.comparable, compared.metric),
-            known=dict.fromkeys([*columns.main_metrics(compared.rows), *sorted(known)]),
-            pictures=pictures,
-            titles=curves.legends(compared.drawn),
-            names=every[:MOST_PICTURES],
-            more=len(every[MOST_PICTURES:]),
-            most=compared.most,
-            axes=TITLES,
-        )
+        rows = board.live.rows()
+        try:
+            compared = choice.compared(rows)
+        except UserError as error:
+            asked = {"choice": choice, "axes": TITLES, "known": columns.main_metrics(rows)}
+            return board.page(request, "compare.html", 400, compared=None, error=str(error), **asked)
+        return board.page(request, "compare.html", choice=choice, error="", **_shown(compared, choice))
 
     @routes.get("/curves.json")
     def points(request: Request, asked: Annotated[Asked, Query()]) -> Response:
@@ -188,3 +160,41 @@ def router(board: Board) -> APIRouter:
         return Response(content, media_type=KINDS[form], headers={**MARKUP, "content-disposition": name})
 
     return routes
+
+
+def _shown(compared: Comparison, choice: Choice) -> dict[str, Any]:
+    """Return what the page shows of a comparison."""
+    from trainlab.runs.compare import curves, importance, panels, report
+
+    lines = panels.lines_of(compared, choice.seeds)
+    pictures = {printable(row.label): pictures_of(row) for row in compared.drawn}
+    every = list(dict.fromkeys(name for own in pictures.values() for name in own))
+    data = {
+        "run": [printable(row.label) for line in lines for row in line],
+        "line": [number for number, line in enumerate(lines) for _ in line],
+        "tag": compared.tags,
+        "x": choice.x,
+        "smooth": choice.smooth,
+    }
+    return {
+        "compared": compared,
+        "layout": layout(panels.names_of(lines), compared.tags),
+        "data": urlencode(data, True, errors="replace"),
+        "links": [printable(line[0].label) if len(line) == 1 else "" for line in lines]
+        if len(lines) > 1
+        else [],
+        "table": display.whole(compared.drawn) if compared.drawn else [],
+        "apart": report.as_columns(compared.differences()),
+        "reason": importance.missing(compared.comparable, compared.metric),
+        "known": dict.fromkeys(
+            [
+                *columns.main_metrics(compared.rows),
+                *sorted({tag for row in compared.rows for tag in row.last}),
+            ]
+        ),
+        "pictures": pictures,
+        "titles": curves.legends(compared.drawn),
+        "names": every[:MOST_PICTURES],
+        "more": len(every[MOST_PICTURES:]),
+        "axes": TITLES,
+    }
