@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, Header, Request, Response
 from fastapi.responses import HTMLResponse
 
+from trainlab import experiments
 from trainlab.board.comparing import MARKUP, labelled, pictures_of
 from trainlab.errors import UserError
 from trainlab.headless import output, rendering
 from trainlab.run import checkpoint, images, stopping
 from trainlab.run.monitor import VITALS
+from trainlab.run.restoring import BEST
 from trainlab.runs import columns, display
 from trainlab.runs.compare.layout import layout
 from trainlab.web.apart import apart
@@ -55,6 +57,18 @@ def parts_of(row: Row) -> str:
     return hashlib.sha256(repr(parts).encode(errors="replace")).hexdigest()[:16]
 
 
+def uses_of(row: Row) -> dict[str, Any]:
+    """Return whether a run that has ended can be `exported` and `served`, and where not, `why`."""
+    from trainlab.serving import served
+
+    known, why = row.record, ""
+    if known is None or known.experiment not in experiments.with_file(experiments.EXPORT):
+        why = f"{row.experiment or 'It'} has no {experiments.EXPORT}"
+    elif not (row.folder / BEST).is_file():
+        why = f"it has no {BEST}"
+    return {"exported": not why, "served": not why or (known and served.made_of(known)), "why": why}
+
+
 def router(board: Board) -> APIRouter:
     """Return the routes of this page."""
     routes = APIRouter()
@@ -87,6 +101,7 @@ def router(board: Board) -> APIRouter:
             request,
             "run.html",
             row=row,
+            uses=uses_of(row),
             drawn=drawn,
             about=display.about(row),
             metrics=display.metrics_table(row) if row.last else [],
@@ -113,7 +128,8 @@ def router(board: Board) -> APIRouter:
             return answer
         if name == "actions":
             address = tensorboard(request.scope.get("root_path", ""), run)
-            return board.fragment(request, "run_actions.html", row=row, tensorboard=address)
+            uses = uses_of(row)
+            return board.fragment(request, "run_actions.html", row=row, tensorboard=address, uses=uses)
         if name == "output":
             return board.fragment(request, "run_output.html", row=row, outputs=output.tails(row.folder))
         if name == "notebook":
