@@ -22,6 +22,7 @@ from fastapi.responses import HTMLResponse
 from trainlab.board.live import Live
 from trainlab.cleaning import lines, printable
 from trainlab.errors import UserError
+from trainlab.run import remarks
 from trainlab.runs import display
 
 if TYPE_CHECKING:
@@ -101,4 +102,5 @@ def _environment() -> Environment:
         "duration": display.duration,
         "age": display.age,
     }
+    made.globals["mark"] = remarks.mark
     return made
