@@ -166,7 +166,8 @@ def _shown(compared: Comparison, choice: Choice) -> dict[str, Any]:
     """Return what the page shows of a comparison."""
     from trainlab.runs.compare import curves, importance, panels, report
 
-    lines = panels.lines_of(compared, choice.seeds)
+    shown = compared.folded if choice.seeds else compared
+    lines = panels.lines_of(shown)
     pictures = {printable(row.label): pictures_of(row) for row in compared.drawn}
     every = list(dict.fromkeys(name for own in pictures.values() for name in own))
     data = {
@@ -178,13 +179,14 @@ def _shown(compared: Comparison, choice: Choice) -> dict[str, Any]:
     }
     return {
         "compared": compared,
+        "left_out": shown.left_out(),
         "layout": layout(panels.names_of(lines), compared.tags),
         "data": urlencode(data, True, errors="replace"),
         "links": [printable(line[0].label) if len(line) == 1 else "" for line in lines]
         if len(lines) > 1
         else [],
-        "table": display.whole(compared.drawn) if compared.drawn else [],
-        "apart": report.as_columns(compared.differences()),
+        "table": display.whole(shown.drawn) if shown.drawn else [],
+        "apart": report.as_columns(shown.differences()),
         "reason": importance.missing(compared.comparable, compared.metric),
         "known": dict.fromkeys(
             [
