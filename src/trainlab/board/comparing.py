@@ -39,7 +39,7 @@ CURVES, IMAGES, DRAWN = Kept(32), Kept(64), Kept(16)
 AT_ONCE = BoundedSemaphore(8)  # pictures that are drawn or waited for
 
 
-class Choice(BaseModel):
+class Selection(BaseModel):
     """What an address of the page chooses; see `CompareConfig`."""
 
     run: list[str] = []
@@ -64,7 +64,7 @@ class Choice(BaseModel):
         return comparison([labelled(rows, each) for each in dict.fromkeys(self.run)], config)
 
     def address(self, **changed: Any) -> str:
-        """Return the choice as an address's query, with some parts of it changed."""
+        """Return the selection as an address's query, with some parts of it changed."""
         known = self.model_copy(update=changed).model_dump(mode="json", exclude_defaults=True)
         return urlencode(
             {key: str(each) if isinstance(each, bool) else each for key, each in known.items()},
@@ -73,7 +73,7 @@ class Choice(BaseModel):
         )
 
 
-class Asked(BaseModel):
+class Lines(BaseModel):
     """The curves that a page asks for: of runs, each with the line that it belongs to."""
 
     run: list[str] = []
@@ -108,17 +108,19 @@ def router(board: Board) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("/compare", response_class=HTMLResponse)
-    def show(request: Request, choice: Annotated[Choice, Query()]) -> HTMLResponse:
+    def show(request: Request, selection: Annotated[Selection, Query()]) -> HTMLResponse:
         rows = board.live.rows()
         try:
-            compared = choice.compared(rows)
+            compared = selection.compared(rows)
         except UserError as error:
-            asked = {"choice": choice, "axes": TITLES, "known": columns.main_metrics(rows)}
+            asked = {"selection": selection, "axes": TITLES, "known": columns.main_metrics(rows)}
             return board.page(request, "compare.html", 400, compared=None, error=str(error), **asked)
-        return board.page(request, "compare.html", choice=choice, error="", **_shown(compared, choice))
+        return board.page(
+            request, "compare.html", selection=selection, error="", **_shown(compared, selection)
+        )
 
     @routes.get("/curves.json")
-    def points(request: Request, asked: Annotated[Asked, Query()]) -> Response:
+    def points(request: Request, asked: Annotated[Lines, Query()]) -> Response:
         from trainlab.runs.compare.comparison import MOST_CURVES
         from trainlab.runs.compare.panels import drawn
 
@@ -143,13 +145,13 @@ def router(board: Board) -> APIRouter:
     def draw(
         kind: Literal["curves", "parallel", "importance"],
         form: Literal["svg", "png", "csv"],
-        choice: Annotated[Choice, Query()],
+        selection: Annotated[Selection, Query()],
     ) -> Response:
         from trainlab.runs.compare import panels
 
-        compared = choice.compared(board.live.rows())
-        key = (kind, form, choice.address())
-        make = partial(apart, panels.file, compared, choice.seeds, kind, form, choice.log)
+        compared = selection.compared(board.live.rows())
+        key = (kind, form, selection.address())
+        make = partial(apart, panels.file, compared, selection.seeds, kind, form, selection.log)
         if not AT_ONCE.acquire(blocking=False):  # else pictures would leave no thread for anything else
             raise UserError("Too many pictures are drawn at once. Ask again in a minute.")
         try:
@@ -162,11 +164,11 @@ def router(board: Board) -> APIRouter:
     return routes
 
 
-def _shown(compared: Comparison, choice: Choice) -> dict[str, Any]:
+def _shown(compared: Comparison, selection: Selection) -> dict[str, Any]:
     """Return what the page shows of a comparison."""
     from trainlab.runs.compare import curves, importance, panels, report
 
-    shown = compared.folded if choice.seeds else compared
+    shown = compared.folded if selection.seeds else compared
     lines = panels.lines_of(shown)
     pictures = {printable(row.label): pictures_of(row) for row in compared.drawn}
     every = list(dict.fromkeys(name for own in pictures.values() for name in own))
@@ -174,8 +176,8 @@ def _shown(compared: Comparison, choice: Choice) -> dict[str, Any]:
         "run": [printable(row.label) for line in lines for row in line],
         "line": [number for number, line in enumerate(lines) for _ in line],
         "tag": compared.tags,
-        "x": choice.x,
-        "smooth": choice.smooth,
+        "x": selection.x,
+        "smooth": selection.smooth,
     }
     return {
         "compared": compared,
