@@ -193,6 +193,17 @@ def test_chosen_columns_stand_in_the_address_and_are_kept_for_next_time(board):
     assert "duration" in titles(text(board))
 
 
+@pytest.mark.parametrize("address", ["/", "/?by=settings", "/?columns=val/loss,margin,started"])
+def test_a_column_that_is_taken_out_moves_no_other(board, address):
+    page = text(board, address)
+    before = titles(page)
+    shown = re.findall(r'name="column" value="([^"]+)" checked', page)
+    left = [each for each in shown if each != "config.margin"]
+    assert len(left) == len(shown) - 1
+    after = board.get("/columns", params={"column": left, "back": "by=settings" * ("by" in address)})
+    assert titles(after.text) == [each for each in before if each != "margin"]
+
+
 def test_columns_that_were_kept_and_no_run_has_any_more_are_left_out(board):
     board.get("/columns", params={"column": ["config.margin", "config.gone"]})
     assert titles(text(board)) == ["run", "status", "margin"]
@@ -238,6 +249,7 @@ def test_pages_are_never_longer_than_a_browser_bears(board, logs, monkeypatch):
 def test_tags_and_a_note_are_edited_in_their_place(board, logs):
     page = text(board, "/?where=margin=3&edit=news/s0")
     assert page.count('class="edit"') == 1
+    assert '</tr>\n<tr class="edit"' in page  # a row of its own: no column is too narrow, none covers it
     assert "hx-trigger" not in page  # nothing is swapped while somebody types
     done = say(board, page, tags="baseline good", note="two\nlines")
     assert (done.status_code, done.headers["location"]) == (303, "/?where=margin%3D3")

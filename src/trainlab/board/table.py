@@ -168,6 +168,7 @@ def view(rows: Sequence[Row], choice: Choice, kept: str = "") -> View:
         if found.columns and choice.by == "settings" and "n" not in found.columns:
             found.columns.insert(0, "n")  # what was kept was chosen where no seeds are folded
     found.columns = found.columns or _defaults(left, choice.by)
+    found.known.sort(key=[*found.columns, *found.known].index)  # to take one out moves no other
     found.rows = list(grouping.titled(left, choice.by, found.sorted_by))
     found.sizes = Counter(title for title, _ in found.rows)
     return found
