@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from functools import partial
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -26,6 +25,7 @@ from trainlab.runs.listing import Row
 from trainlab.web.apart import apart
 
 if TYPE_CHECKING:
+    from trainlab.board.live import Live
     from trainlab.board.pages import Board
     from trainlab.runs.compare.comparison import Comparison
 
@@ -53,15 +53,15 @@ class Selection(BaseModel):
     log: bool = False
     seeds: bool = False
 
-    def compared(self, rows: list[Row]) -> Comparison:
+    def compared(self, live: Live) -> Comparison:
         """Return the comparison of the runs that are named, or of those that the settings choose."""
         from trainlab.runs.compare.comparison import NEWEST, CompareConfig, chosen, comparison
 
         fields = self.model_dump(exclude={"run", "log", "seeds"})
         config = CompareConfig.parse(fields | {"experiment": self.experiment or NEWEST})
         if not self.run:
-            return chosen(rows, config)
-        return comparison([labelled(rows, each) for each in dict.fromkeys(self.run)], config)
+            return chosen(live.rows(), config)
+        return comparison(live.named(self.run), config)
 
     def address(self, **changed: Any) -> str:
         """Return the selection as an address's query, with some parts of it changed."""
@@ -83,14 +83,6 @@ class Lines(BaseModel):
     smooth: Annotated[float, Field(ge=0, lt=1)] = 0.6
 
 
-def labelled(rows: Sequence[Row], label: str) -> Row:
-    """Return the run that has a label, 'experiment/run'; raise UserError where there is none any more."""
-    found = known_by(rows).get(label)
-    if found is None:
-        raise UserError(f"There is no run {label!r}. It may be in the trash, or have another name by now.")
-    return found
-
-
 def pictures_of(row: Row) -> dict[str, images.Image]:
     """Return a run's pictures by name; none where its folder can't be read."""
 
@@ -109,11 +101,10 @@ def router(board: Board) -> APIRouter:
 
     @routes.get("/compare", response_class=HTMLResponse)
     def show(request: Request, selection: Annotated[Selection, Query()]) -> HTMLResponse:
-        rows = board.live.rows()
         try:
-            compared = selection.compared(rows)
+            compared = selection.compared(board.live)
         except UserError as error:
-            asked = {"selection": selection, "axes": TITLES, "known": columns.main_metrics(rows)}
+            asked = {"selection": selection, "axes": TITLES, "known": columns.main_metrics(board.live.rows())}
             return board.page(request, "compare.html", 400, compared=None, error=str(error), **asked)
         return board.page(
             request, "compare.html", selection=selection, error="", **_shown(compared, selection)
@@ -149,7 +140,7 @@ def router(board: Board) -> APIRouter:
     ) -> Response:
         from trainlab.runs.compare import panels
 
-        compared = selection.compared(board.live.rows())
+        compared = selection.compared(board.live)
         key = (kind, form, selection.address())
         make = partial(apart, panels.file, compared, selection.seeds, kind, form, selection.log)
         if not AT_ONCE.acquire(blocking=False):  # else pictures would leave no thread for anything else
