@@ -193,12 +193,13 @@ COVERED = """each => {
 
 @pytest.mark.parametrize("width", [1280, 360])
 def test_long_names_are_told_apart_and_nothing_covers_what_is_edited(
-    page: Page, address: str, logs: Path, width: int
+    page: Page, logs: Path, width: int
 ) -> None:
     for seed in range(2):
         make(logs, f"mine/{'rate0.001-' * 8}seed{seed}", config={"rate": 0.001, "seed": seed, "n" * 30: 1})
     page.set_viewport_size({"width": width, "height": 740})
-    page.goto(f"{address}?edit=mine/{'rate0.001-' * 8}seed1")
+    page.get_by_role("link", name=re.compile("^Edit .*rate0.001-seed1")).click()  # found within seconds
+    page.locator("tr.edit").wait_for()
     shown = page.locator("tr.edit :is(input:not([type=hidden]), textarea, button), tbody th a")
     assert shown.count() == 3 + 6
     assert page.evaluate("document.activeElement.name") == "tags"
