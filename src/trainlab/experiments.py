@@ -2,6 +2,7 @@
 
 <name>/config.py        its settings; what makes the folder an experiment
 <name>/checks.py        subject(settings), for `trainlab check <name>`; optional, as are:
+<name>/export.py        recipe(folder), for `trainlab export-model` of its runs
 <name>/datasets.toml    data sets for `trainlab data`
 <name>/commands.py      app, a typer.Typer whose commands become the tool's
 """
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 PACKAGE = "experiments"
+EXPORT = "export.py"  # of an experiment whose runs can be exported
 
 
 def with_file(file: str) -> dict[str, Path]:

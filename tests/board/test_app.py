@@ -109,6 +109,14 @@ def test_what_is_not_there_is_said(client: TestClient, path: str) -> None:
     assert "no such page" in answer.text or "no file" in answer.text
 
 
+def test_where_there_is_no_such_file_all_links_are_the_board_s(tmp_path: Path) -> None:
+    client = TestClient(module.application(tmp_path), root_path="/secret")
+    answer = client.get("/secret/static/nothing.js")
+    assert answer.status_code == 404
+    assert 'href="/secret/compare"' in answer.text
+    assert "Path=/secret/;" in answer.headers["set-cookie"]
+
+
 def test_a_fault_of_ours_tells_no_inside(client: TestClient) -> None:
     answer = client.get("/failing")
     assert answer.status_code == 500

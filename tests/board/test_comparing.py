@@ -85,6 +85,34 @@ def test_seeds_become_one_line_with_a_band(client):
         assert each["high"][0] - each["low"][0] == pytest.approx(2 * 0.1 / 2**0.5, abs=1e-4)
 
 
+def tables(page):
+    """Return the rows of a page's tables, cell by cell."""
+    return [
+        [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", line) for line in re.findall(r"<tr>.*?</tr>", table)]
+        for table in re.findall(r"<table>.*?</table>", unescape(page), re.DOTALL)
+    ]
+
+
+def test_seeds_become_one_row_of_the_tables_with_mean_spread_and_n(client):
+    of_runs, _ = tables(client.get("/compare").text)
+    assert len(of_runs) == 1 + 4
+    head, *rows = tables(client.get("/compare?seeds=1").text)[0]
+    assert head[:4] == ["run", "n", "status", "margin"]
+    assert "seed" not in head
+    found = [dict(zip(head, row, strict=True)) for row in rows]
+    assert [(row["n"], row["margin"]) for row in found] == [("2", "1"), ("2", "2")]
+    assert [row["val/loss"] for row in found] == ["1.25 ± 0.071", "2.25 ± 0.071"]
+
+
+def test_what_sets_the_best_apart_is_told_of_settings_where_seeds_are_one(logs):
+    for margin in (3, 4):
+        for seed in (0, 1):
+            record(logs, f"m{margin}s{seed}", {"margin": margin, "seed": seed}, [float(margin)] * 3)
+    client = TestClient(application(logs))
+    apart = tables(client.get("/compare?seeds=1").text)[1]
+    assert apart[1] == ["margin", "2 (1 to 3)", "4 (1)", "1"]  # three of four settings, not three runs
+
+
 def test_one_run_s_curves_of_one_name_share_a_panel(tmp_path):
     record(tmp_path, "a", {}, [3.0, 2.0])
     client = TestClient(application(tmp_path))
@@ -143,8 +171,24 @@ def test_each_picture_is_there_as_svg_png_and_csv(client, kind):
 )
 def test_a_mistake_is_a_sentence(client, query, said):
     found = client.get(f"/compare?{query}")
-    assert found.status_code in (400, 422)
+    assert found.status_code == 400
     assert said in unescape(found.text)
+
+
+def test_a_mistake_stands_above_the_form_as_it_was_filled(client, logs):
+    ticked = [labels(logs)["m1s0"], "news/gone"]
+    filled = {"metric": "val/los", "tags": "val/loss,train/loss", "smooth": "0.3", "x": "time", "seeds": "1"}
+    for chosen in ({"run": ticked}, {"where": "margin>=<2", "sweep": "s"}):
+        found = client.get("/compare", params=chosen | filled)
+        assert found.status_code == 400
+        page = unescape(found.text)
+        for name, value in (chosen | filled).items():
+            for each in value if isinstance(value, list) else [value]:
+                assert re.search(rf'name="{name}"[^>]* value="{re.escape(each)}"', page) or name == "x"
+        assert re.search('name="seeds"[^>]* checked', page)
+        assert '<option value="time" selected>' in page
+        assert page.index('role="alert"') < page.index("<form")
+        assert "data-src" not in page
 
 
 def test_an_address_of_curves_whose_run_is_gone_has_the_others(client, logs):

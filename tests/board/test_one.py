@@ -50,7 +50,7 @@ def test_a_run_s_page_says_all_that_is_recorded(client, tmp_path):
         assert word in page
     assert "sk-0123456789abcdef" not in page
     assert re.search(r'runFilter=%5Enews/[^"]+%24', page)
-    for path in ("resume", "export", "serve", "delete", "note"):
+    for path in ("resume", "delete", "note"):
         assert f'action="/do/{path}"' in page
     assert 'action="/do/stop"' not in page
     assert f'href="/start?run={label.replace("/", "%2F")}"' in page
@@ -64,6 +64,31 @@ def test_a_run_that_died_says_why_and_a_running_one_can_be_stopped(client, tmp_p
         page = client.get(f"/run/news/{run.folder.name}").text
         assert 'action="/do/stop"' in page
         assert 'action="/do/delete"' not in page
+
+
+def offered(client, label):
+    """Return what a run's page offers of export and serving."""
+    for page in (client.get(f"/run/{label}").text, client.get(f"/part/actions?run={label}").text):
+        found = [path for path in ("export", "serve") if f'action="/do/{path}"' in page]
+    return found, re.findall(r"(Can't be [^<]+)<", page)
+
+
+def test_an_export_is_offered_where_it_can_work_alone(client, tmp_path, monkeypatch):
+    make(tmp_path, "mine/a")
+    assert offered(client, "mine/a") == ([], ["Can't be exported or served: mine has no export.py."])
+    record_foreign(tmp_path / "theirs" / "a", [3.0, 2.0])
+    assert offered(client, "theirs/a") == ([], ["Can't be exported or served: theirs has no export.py."])
+    folder = make(tmp_path, "news/a")
+    none = "it has no checkpoints/best.ckpt."
+    assert offered(client, "news/a") == ([], [f"Can't be exported or served: {none}"])
+    monkeypatch.setenv("TRAINLAB_MODELS", str(tmp_path / "models"))
+    record.update(folder, exports=[{"kind": "nearest", "folder": "a-0123456789ab"}])
+    assert offered(client, "news/a")[0] == [], "the bundle is gone"
+    (tmp_path / "models" / "a-0123456789ab").mkdir(parents=True)
+    assert offered(client, "news/a") == (["serve"], [f"Can't be exported: {none}"])
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "best.ckpt").touch()
+    assert offered(client, "news/a") == (["export", "serve"], [])
 
 
 def test_a_page_is_told_when_its_run_has_got_more_to_show(client, tmp_path):

@@ -20,6 +20,7 @@ pytest.importorskip("fastapi")
 import trainlab
 from acting import SCRIPT
 from lab import Lab
+from runs_folder import make
 from trainlab.run import record
 from waiting import until
 
@@ -180,6 +181,29 @@ def test_a_sweep_is_started_and_followed(page: Page) -> None:
     press(page, "Start the sweep")
     page.wait_for_url(re.compile("/sweep/"))
     page.get_by_text("2 of 2 done").first.wait_for()
+
+
+COVERED = """each => {
+  each.scrollIntoView({block: "center", inline: "nearest"});
+  const box = each.getBoundingClientRect();
+  const corners = [[box.left + 4, box.top + 4], [box.right - 4, box.bottom - 4]];
+  return corners.some(([x, y]) => document.elementFromPoint(x, y) !== each);
+}"""
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_long_names_are_told_apart_and_nothing_covers_what_is_edited(
+    page: Page, logs: Path, width: int
+) -> None:
+    for seed in range(2):
+        make(logs, f"mine/{'rate0.001-' * 8}seed{seed}", config={"rate": 0.001, "seed": seed, "n" * 30: 1})
+    page.set_viewport_size({"width": width, "height": 740})
+    page.get_by_role("link", name=re.compile("^Edit .*rate0.001-seed1")).click()  # found within seconds
+    page.locator("tr.edit").wait_for()
+    shown = page.locator("tr.edit :is(input:not([type=hidden]), textarea, button), tbody th a")
+    assert shown.count() == 3 + 6
+    assert page.evaluate("document.activeElement.name") == "tags"
+    assert [each.inner_text() for each in shown.all() if each.evaluate(COVERED)] == []
 
 
 @pytest.mark.parametrize("look", LOOKS)

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from runs_folder import make, points
 from trainlab.board import audit, live, table
 from trainlab.board.app import application
-from trainlab.run import record
+from trainlab.run import record, remarks
 
 GIT = {"commit": "c" * 40, "dirty": False}
 
@@ -71,7 +71,14 @@ def titles(page):
 
 def post(board, path, **fields):
     board.get("/")
-    return board.post(path, data={"_xsrf": board.cookies["_xsrf"], **fields}, follow_redirects=False)
+    return board.post(path, data={**fields, "_xsrf": board.cookies["_xsrf"]}, follow_redirects=False)
+
+
+def say(board, page, **fields):
+    """Send the form for tags and note that a page has."""
+    form = re.search(r'<form class="remarks".*?</form>', page, re.DOTALL)[0]
+    hidden = re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', form)
+    return post(board, "/do/note", **{name: unescape(value) for name, value in hidden}, **fields)
 
 
 def test_all_runs_stand_there_the_newest_first_without_those_that_only_looked(board):
@@ -186,6 +193,17 @@ def test_chosen_columns_stand_in_the_address_and_are_kept_for_next_time(board):
     assert "duration" in titles(text(board))
 
 
+@pytest.mark.parametrize("address", ["/", "/?by=settings", "/?columns=val/loss,margin,started"])
+def test_a_column_that_is_taken_out_moves_no_other(board, address):
+    page = text(board, address)
+    before = titles(page)
+    shown = re.findall(r'name="column" value="([^"]+)" checked', page)
+    left = [each for each in shown if each != "config.margin"]
+    assert len(left) == len(shown) - 1
+    after = board.get("/columns", params={"column": left, "back": "by=settings" * ("by" in address)})
+    assert titles(after.text) == [each for each in before if each != "margin"]
+
+
 def test_columns_that_were_kept_and_no_run_has_any_more_are_left_out(board):
     board.get("/columns", params={"column": ["config.margin", "config.gone"]})
     assert titles(text(board)) == ["run", "status", "margin"]
@@ -231,36 +249,53 @@ def test_pages_are_never_longer_than_a_browser_bears(board, logs, monkeypatch):
 def test_tags_and_a_note_are_edited_in_their_place(board, logs):
     page = text(board, "/?where=margin=3&edit=news/s0")
     assert page.count('class="edit"') == 1
+    assert '</tr>\n<tr class="edit"' in page  # a row of its own: no column is too narrow, none covers it
     assert "hx-trigger" not in page  # nothing is swapped while somebody types
-    done = post(
-        board,
-        "/do/note",
-        run="news/s0",
-        tags="baseline good",
-        note="two\nlines",
-        back="where=margin%3D3&edit=news/s0",
-    )
+    done = say(board, page, tags="baseline good", note="two\nlines")
     assert (done.status_code, done.headers["location"]) == (303, "/?where=margin%3D3")
     known = record.read(logs / "news/s0")
     assert (known.tags, known.note) == (["baseline", "good"], "two\nlines")
-    post(board, "/do/tag", run="news/s0", tags="good")
-    assert record.read(logs / "news/s0").tags == ["good"]
-    assert record.read(logs / "news/s0").note == "two\nlines"
     assert "two lines" in text(board)
-    done = post(board, "/do/note", run="news/s0", note="of its page", to="run")
+    done = say(board, text(board, "/run/news/s0"), tags="good", note="of its page")
     assert done.headers["location"] == "/run/news/s0"
+    assert remarks.read(logs / "news/s0") == remarks.Remarks(tags=["good"], note="of its page")
     lines = [json.loads(each) for each in (logs / ".board" / audit.FILE).read_text().splitlines()]
     assert [(each["action"], each["runs"], each["outcome"]) for each in lines] == [
         ("note", ["news/s0"], "kept"),
-        ("tag", ["news/s0"], "kept"),
         ("note", ["news/s0"], "kept"),
     ]
 
 
 def test_a_tag_that_can_be_none_changes_nothing_and_says_why(board, logs):
-    done = post(board, "/do/note", run="news/s0", tags="a,b", note="lost?")
-    assert done.status_code == 400
+    done = say(board, text(board, "/run/news/s0"), tags="a,b", note="not\nlost")
+    assert done.status_code == 422
     assert "can't be a tag" in unescape(done.text)
+    assert "\nnot\nlost</textarea>" in done.text
+    assert 'name="tags" value="a,b"' in done.text
+    assert record.read(logs / "news/s0").note == "the first"
+    assert say(board, done.text, tags="a", note="now").status_code == 303
+
+
+@pytest.mark.parametrize("address", ["/?where=margin=3&edit=news/s0", "/run/news/s0"])
+def test_of_two_who_edit_the_same_note_the_later_is_told_and_decides(board, logs, address):
+    mine, theirs = text(board, address), text(board, "/run/news/s0")
+    assert say(board, theirs, tags="paper", note="theirs\n<b>").status_code == 303
+    refused = say(board, mine, tags="mine", note="my\nlong note")
+    assert refused.status_code == 422
+    assert "Somebody else has changed this meanwhile." in refused.text
+    assert "tags: paper; note: theirs\n&lt;b&gt;" in refused.text
+    assert 'name="tags" value="mine"' in refused.text
+    assert "\nmy\nlong note</textarea>" in refused.text
+    assert remarks.read(logs / "news/s0") == remarks.Remarks(tags=["paper"], note="theirs\n<b>")
+    kept = say(board, refused.text, tags="mine", note="both")  # knowing what it takes the place of
+    back = "/?where=margin%3D3" if "edit" in address else address
+    assert kept.headers["location"] == back
+    assert say(board, mine, tags="mine", note="both").headers["location"] == back  # pressed twice
+    assert remarks.read(logs / "news/s0") == remarks.Remarks(tags=["mine"], note="both")
+
+
+def test_a_form_that_does_not_say_what_it_showed_changes_nothing(board, logs):
+    assert post(board, "/do/note", run="news/s0", tags="", note="x").status_code == 422
     assert record.read(logs / "news/s0").note == "the first"
 
 
@@ -274,7 +309,7 @@ def test_only_runs_of_the_table_can_be_spoken_about(board, run):
 )
 def test_the_way_back_leads_nowhere_else(board, back):
     for answer in (
-        post(board, "/do/note", run="news/s0", note="x", back=back),
+        post(board, "/do/note", run="news/s0", note="the first", back=back),
         board.get("/columns", params={"back": back}, follow_redirects=False),
     ):
         assert re.fullmatch(r"/\?[\w%=&.+-]*", answer.headers["location"])

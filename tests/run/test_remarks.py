@@ -118,6 +118,22 @@ def test_a_note_of_a_book_s_length_is_refused(logs):
         remarks.note(logs / "keras" / "train", "x" * 10_001)
 
 
+@pytest.mark.parametrize("run", ["news/ours", "keras/train"])
+def test_tags_and_note_are_replaced_together_by_those_alone_who_know_what_is_there(logs, run):
+    said = remarks.Remarks(tags=["a", "b", "a"], note=" what it is for ")
+    for tags, note in ((["a,b"], ""), ([], "x" * 10_001)):
+        with pytest.raises(UserError, match=r"can't be a tag|Expected at most"):
+            remarks.replace(logs / run, remarks.Remarks(tags=tags, note=note), remarks.mark([], ""))
+    kept = remarks.replace(logs / run, said, remarks.mark([], ""))
+    assert kept == remarks.read(logs / run) == remarks.Remarks(tags=["a", "b"], note="what it is for")
+    with pytest.raises(remarks.ChangedError, match="Now there: tags: a b; note: what it is for") as refused:
+        remarks.replace(logs / run, remarks.Remarks(), remarks.mark([], ""))
+    assert remarks.read(logs / run) == kept
+    assert remarks.replace(logs / run, kept, "") == kept  # what is there already is no other's loss
+    remarks.replace(logs / run, remarks.Remarks(), refused.value.now)
+    assert remarks.read(logs / run) == remarks.Remarks()
+
+
 @pytest.mark.parametrize("words", [["tag", "our5", "a"], ["note", "our5", "a"]])
 def test_an_unknown_run_is_an_error_that_names_the_nearest(logs, words):
     with pytest.raises(UserError, match=r"No run 'our5'.*Did you mean 'ours'\?"):

@@ -16,7 +16,7 @@ from fastapi.responses import FileResponse, HTMLResponse
 from starlette.datastructures import FormData
 
 from trainlab import ending
-from trainlab.board import asking, audit, forms, sweeping
+from trainlab.board import asking, audit, forms, sweeping, table
 from trainlab.board.asking import Asked, Told
 from trainlab.cleaning import printable
 from trainlab.errors import UserError, some
@@ -153,7 +153,7 @@ def serve(asked: Asked) -> Told:
 
 ACTIONS: dict[str, Callable[[Asked], Told | Response]] = {
     **{each.__name__: each for each in (stop, clone, delete, restore, archive, export, serve)},
-    **{"start": forms.start, "resume": forms.resume},
+    **{"start": forms.start, "resume": forms.resume, "note": table.note},
     **sweeping.ACTIONS,
 }
 

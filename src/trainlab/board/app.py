@@ -9,9 +9,10 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse
+from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from trainlab.board import actions, comparing, forms, one, pages, sweeping, table
+from trainlab.board import actions, comparing, forms, one, sweeping, table
 from trainlab.board.live import Live
 from trainlab.board.pages import FORM, XSRF, Board
 from trainlab.errors import UserError
@@ -44,15 +45,11 @@ def application(logs: Path) -> FastAPI:
     )
     for each in PAGES:
         app.include_router(each.router(board))
+    app.mount("/static", StaticFiles(packages=[("trainlab.board", "static")]))
 
     @app.get("/health", response_class=PlainTextResponse)
     async def health() -> str:
         return "ok"
-
-    @app.get("/static/{name}")
-    async def static(name: str) -> Response:
-        content, kind = pages.static(name)
-        return Response(content, media_type=kind, headers={"cache-control": "private, max-age=600"})
 
     @app.exception_handler(UserError)
     async def refused(request: Request, error: UserError) -> Response:

@@ -11,14 +11,11 @@ from fastapi import Request, Response
 from starlette.datastructures import FormData
 
 from trainlab.board.audit import Line
-from trainlab.board.live import known_by
 from trainlab.board.pages import FORM, Board
 from trainlab.cleaning import printable
 from trainlab.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from trainlab.runs.listing import Row
 
 LONGEST = 2000  # characters of a sentence in a header
@@ -48,7 +45,7 @@ class Asked:
 
     def rows(self) -> list[Row]:
         """Return the runs that are meant, each once; raise UserError for one that is not in the table."""
-        return found(self.board, list(map(str, self.form.getlist("run"))))
+        return self.board.live.named(map(str, self.form.getlist("run")))
 
     def row(self) -> Row:
         """Return the one run that is meant; raise UserError for any other number of them."""
@@ -56,17 +53,6 @@ class Asked:
         if len(rows) > 1:
             raise UserError(f"{len(rows)} runs are chosen. Choose one: this is done with one at a time.")
         return rows[0]
-
-
-def found(board: Board, labels: Sequence[str]) -> list[Row]:
-    """Return runs of the table, each once; raise UserError for none, and for a label that it doesn't have."""
-    if not labels:
-        raise UserError("Which runs? Choose some first.")
-    known = known_by(board.live.rows())
-    for label in labels:
-        if label not in known:
-            raise UserError(f"There is no run {printable(label[:200])!r} any more. Load the page again.")
-    return [known[label] for label in dict.fromkeys(labels)]
 
 
 async def posted(request: Request) -> FormData:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from functools import partial
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -26,6 +25,7 @@ from trainlab.runs.listing import Row
 from trainlab.web.apart import apart
 
 if TYPE_CHECKING:
+    from trainlab.board.live import Live
     from trainlab.board.pages import Board
     from trainlab.runs.compare.comparison import Comparison
 
@@ -39,7 +39,7 @@ CURVES, IMAGES, DRAWN = Kept(32), Kept(64), Kept(16)
 AT_ONCE = BoundedSemaphore(8)  # pictures that are drawn or waited for
 
 
-class Choice(BaseModel):
+class Selection(BaseModel):
     """What an address of the page chooses; see `CompareConfig`."""
 
     run: list[str] = []
@@ -49,22 +49,22 @@ class Choice(BaseModel):
     metric: str = ""
     tags: str = ""
     smooth: str = "0.6"
-    x: XAxis = XAxis.step
+    x: str = XAxis.step.value
     log: bool = False
     seeds: bool = False
 
-    def compared(self, rows: list[Row]) -> Comparison:
+    def compared(self, live: Live) -> Comparison:
         """Return the comparison of the runs that are named, or of those that the settings choose."""
         from trainlab.runs.compare.comparison import NEWEST, CompareConfig, chosen, comparison
 
         fields = self.model_dump(exclude={"run", "log", "seeds"})
         config = CompareConfig.parse(fields | {"experiment": self.experiment or NEWEST})
         if not self.run:
-            return chosen(rows, config)
-        return comparison([labelled(rows, each) for each in dict.fromkeys(self.run)], config)
+            return chosen(live.rows(), config)
+        return comparison(live.named(self.run), config)
 
     def address(self, **changed: Any) -> str:
-        """Return the choice as an address's query, with some parts of it changed."""
+        """Return the selection as an address's query, with some parts of it changed."""
         known = self.model_copy(update=changed).model_dump(mode="json", exclude_defaults=True)
         return urlencode(
             {key: str(each) if isinstance(each, bool) else each for key, each in known.items()},
@@ -73,7 +73,7 @@ class Choice(BaseModel):
         )
 
 
-class Asked(BaseModel):
+class Lines(BaseModel):
     """The curves that a page asks for: of runs, each with the line that it belongs to."""
 
     run: list[str] = []
@@ -81,14 +81,6 @@ class Asked(BaseModel):
     tag: list[str] = []
     x: XAxis = XAxis.step
     smooth: Annotated[float, Field(ge=0, lt=1)] = 0.6
-
-
-def labelled(rows: Sequence[Row], label: str) -> Row:
-    """Return the run that has a label, 'experiment/run'; raise UserError where there is none any more."""
-    found = known_by(rows).get(label)
-    if found is None:
-        raise UserError(f"There is no run {label!r}. It may be in the trash, or have another name by now.")
-    return found
 
 
 def pictures_of(row: Row) -> dict[str, images.Image]:
@@ -108,45 +100,18 @@ def router(board: Board) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("/compare", response_class=HTMLResponse)
-    def show(request: Request, choice: Annotated[Choice, Query()]) -> HTMLResponse:
-        from trainlab.runs.compare import curves, importance, panels, report
-
-        compared = choice.compared(board.live.rows())
-        lines = panels.lines_of(compared, choice.seeds)
-        names = panels.names_of(lines)
-        pictures = {printable(row.label): pictures_of(row) for row in compared.drawn}
-        every = list(dict.fromkeys(name for own in pictures.values() for name in own))
-        numbers = [str(number) for number, line in enumerate(lines) for _ in line]
-        known = {tag for row in compared.rows for tag in row.last}
-        data = {
-            "run": [printable(row.label) for line in lines for row in line],
-            "line": numbers,
-            "tag": compared.tags,
-        }
+    def show(request: Request, selection: Annotated[Selection, Query()]) -> HTMLResponse:
+        try:
+            compared = selection.compared(board.live)
+        except UserError as error:
+            asked = {"selection": selection, "axes": TITLES, "known": columns.main_metrics(board.live.rows())}
+            return board.page(request, "compare.html", 400, compared=None, error=str(error), **asked)
         return board.page(
-            request,
-            "compare.html",
-            choice=choice,
-            compared=compared,
-            layout=layout(names, compared.tags),
-            data=urlencode({**data, "x": choice.x.value, "smooth": choice.smooth}, True, errors="replace"),
-            links=[printable(line[0].label) if len(line) == 1 else "" for line in lines]
-            if len(lines) > 1
-            else [],
-            table=display.whole(compared.drawn) if compared.drawn else [],
-            apart=report.as_columns(compared.differences()),
-            reason=importance.missing(compared.comparable, compared.metric),
-            known=dict.fromkeys([*columns.main_metrics(compared.rows), *sorted(known)]),
-            pictures=pictures,
-            titles=curves.legends(compared.drawn),
-            names=every[:MOST_PICTURES],
-            more=len(every[MOST_PICTURES:]),
-            most=compared.most,
-            axes=TITLES,
+            request, "compare.html", selection=selection, error="", **_shown(compared, selection)
         )
 
     @routes.get("/curves.json")
-    def points(request: Request, asked: Annotated[Asked, Query()]) -> Response:
+    def points(request: Request, asked: Annotated[Lines, Query()]) -> Response:
         from trainlab.runs.compare.comparison import MOST_CURVES
         from trainlab.runs.compare.panels import drawn
 
@@ -171,13 +136,13 @@ def router(board: Board) -> APIRouter:
     def draw(
         kind: Literal["curves", "parallel", "importance"],
         form: Literal["svg", "png", "csv"],
-        choice: Annotated[Choice, Query()],
+        selection: Annotated[Selection, Query()],
     ) -> Response:
         from trainlab.runs.compare import panels
 
-        compared = choice.compared(board.live.rows())
-        key = (kind, form, choice.address())
-        make = partial(apart, panels.file, compared, choice.seeds, kind, form, choice.log)
+        compared = selection.compared(board.live)
+        key = (kind, form, selection.address())
+        make = partial(apart, panels.file, compared, selection.seeds, kind, form, selection.log)
         if not AT_ONCE.acquire(blocking=False):  # else pictures would leave no thread for anything else
             raise UserError("Too many pictures are drawn at once. Ask again in a minute.")
         try:
@@ -188,3 +153,43 @@ def router(board: Board) -> APIRouter:
         return Response(content, media_type=KINDS[form], headers={**MARKUP, "content-disposition": name})
 
     return routes
+
+
+def _shown(compared: Comparison, selection: Selection) -> dict[str, Any]:
+    """Return what the page shows of a comparison."""
+    from trainlab.runs.compare import curves, importance, panels, report
+
+    shown = compared.folded if selection.seeds else compared
+    lines = panels.lines_of(shown)
+    pictures = {printable(row.label): pictures_of(row) for row in compared.drawn}
+    every = list(dict.fromkeys(name for own in pictures.values() for name in own))
+    data = {
+        "run": [printable(row.label) for line in lines for row in line],
+        "line": [number for number, line in enumerate(lines) for _ in line],
+        "tag": compared.tags,
+        "x": selection.x,
+        "smooth": selection.smooth,
+    }
+    return {
+        "compared": compared,
+        "left_out": shown.left_out(),
+        "layout": layout(panels.names_of(lines), compared.tags),
+        "data": urlencode(data, True, errors="replace"),
+        "links": [printable(line[0].label) if len(line) == 1 else "" for line in lines]
+        if len(lines) > 1
+        else [],
+        "table": display.whole(shown.drawn) if shown.drawn else [],
+        "apart": report.as_columns(shown.differences()),
+        "reason": importance.missing(compared.comparable, compared.metric),
+        "known": dict.fromkeys(
+            [
+                *columns.main_metrics(compared.rows),
+                *sorted({tag for row in compared.rows for tag in row.last}),
+            ]
+        ),
+        "pictures": pictures,
+        "titles": curves.legends(compared.drawn),
+        "names": every[:MOST_PICTURES],
+        "more": len(every[MOST_PICTURES:]),
+        "axes": TITLES,
+    }

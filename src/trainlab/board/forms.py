@@ -37,7 +37,7 @@ def router(board: Board) -> APIRouter:
             return board.page(
                 request, "programs.html", programs=list(finding.below_notebooks()), place=paths.notebooks()
             )
-        row = asking.found(board, [run])[0] if run else None
+        row = board.live.named([run])[0] if run else None
         name = finding.name_of(row.folder) if row else notebook
         answer = starting.ask(finding.named_below(name))
         form: dict[str, Any] = {"program": name, "of": run, "values": {}, "others": ""}

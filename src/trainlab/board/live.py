@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainlab.cleaning import printable
+from trainlab.errors import UserError
 from trainlab.run import events, record
 from trainlab.run.find import run_folders
 from trainlab.runs import listing
@@ -54,6 +55,19 @@ class Live:
     def rows(self) -> list[Row]:
         """Return all runs, the newest first, as they were at most `PAUSE` seconds ago."""
         return self.state()[1]
+
+    def named(self, labels: Iterable[str]) -> list[Row]:
+        """Return the runs that have some labels, each once; raise UserError for none, and an unknown one."""
+        known, wanted = known_by(self.rows()), list(dict.fromkeys(labels))
+        if not wanted:
+            raise UserError("Which runs? Choose some first.")
+        for label in wanted:
+            if label not in known:
+                raise UserError(
+                    f"There is no run {printable(label[:200])!r} any more: it may be in the trash, or have "
+                    "another name by now. Load the page again."
+                )
+        return [known[label] for label in wanted]
 
     def state(self) -> tuple[int, list[Row]]:
         """Return a number that grows with each change, and the rows."""

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, Header, Request, Response
 from fastapi.responses import HTMLResponse
 
-from trainlab.board.comparing import MARKUP, labelled, pictures_of
+from trainlab import experiments
+from trainlab.board.comparing import MARKUP, pictures_of
+from trainlab.cleaning import printable
 from trainlab.errors import UserError
 from trainlab.headless import output, rendering
 from trainlab.run import checkpoint, images, stopping
 from trainlab.run.monitor import VITALS
+from trainlab.run.restoring import BEST
 from trainlab.runs import columns, display
 from trainlab.runs.compare.layout import layout
 from trainlab.web.apart import apart
@@ -55,12 +58,37 @@ def parts_of(row: Row) -> str:
     return hashlib.sha256(repr(parts).encode(errors="replace")).hexdigest()[:16]
 
 
+def state_of(row: Row) -> dict[str, Any]:
+    """Return how a run goes."""
+    return {
+        "metrics": display.metrics_table(row) if row.last else [],
+        "progress": display.progress(row),
+    }
+
+
+def uses_of(request: Request, row: Row) -> dict[str, Any]:
+    """Return whether a run that has ended can be `exported` and `served`, else `why` not; and its curves."""
+    from trainlab.serving import served
+
+    known, why = row.record, ""
+    if known is None or known.experiment not in experiments.with_file(experiments.EXPORT):
+        why = f"{row.experiment or 'It'} has no {experiments.EXPORT}"
+    elif not (row.folder / BEST).is_file():
+        why = f"it has no {BEST}"
+    return {
+        "exported": not why,
+        "served": not why or (known and served.made_of(known)),
+        "why": why,
+        "tensorboard": tensorboard(request.scope.get("root_path", ""), printable(row.label)),
+    }
+
+
 def router(board: Board) -> APIRouter:
     """Return the routes of this page."""
     routes = APIRouter()
 
     def row_of(label: str) -> Row:
-        return labelled(board.live.rows(), label)
+        return board.live.named([label])[0]
 
     @routes.get("/run/{label:path}", response_class=HTMLResponse)
     def show(request: Request, label: str) -> HTMLResponse:
@@ -89,31 +117,25 @@ def router(board: Board) -> APIRouter:
             row=row,
             drawn=drawn,
             about=display.about(row),
-            metrics=display.metrics_table(row) if row.last else [],
             outputs=output.tails(row.folder),
-            progress=display.progress(row),
             pictures=pictures_of(row),
             shown=parts_of(row),
             states=checkpoint.listed(row.folder),
             notebook=(row.folder / NOTEBOOK).is_file(),
-            tensorboard=tensorboard(request.scope.get("root_path", ""), label),
+            **state_of(row),
+            **uses_of(request, row),
         )
 
     @routes.get("/part/{name}")
     def part(request: Request, name: str, run: str, shown: str = "") -> Response:
         row = row_of(run)
         if name == "state":
-            known = {
-                "metrics": display.metrics_table(row) if row.last else [],
-                "progress": display.progress(row),
-            }
-            answer = board.fragment(request, "run_state.html", row=row, **known)
+            answer = board.fragment(request, "run_state.html", row=row, **state_of(row))
             if shown != parts_of(row):
                 answer.headers["x-grown"] = "true"  # static/board.js loads the page again
             return answer
         if name == "actions":
-            address = tensorboard(request.scope.get("root_path", ""), run)
-            return board.fragment(request, "run_actions.html", row=row, tensorboard=address)
+            return board.fragment(request, "run_actions.html", row=row, **uses_of(request, row))
         if name == "output":
             return board.fragment(request, "run_output.html", row=row, outputs=output.tails(row.folder))
         if name == "notebook":

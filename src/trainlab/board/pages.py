@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import mimetypes
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -21,7 +19,7 @@ from fastapi.responses import HTMLResponse
 
 from trainlab.board.live import Live
 from trainlab.cleaning import lines, printable
-from trainlab.errors import UserError
+from trainlab.run import remarks
 from trainlab.runs import display
 
 if TYPE_CHECKING:
@@ -43,8 +41,9 @@ class Board:
         """Return a page; `values` are what its template names. Sets the cookie of forms."""
         known = request.cookies.get(XSRF, "")
         token = known or secrets.token_urlsafe(24)
-        root = request.scope.get("root_path", "")
-        html = rendered(template, {"root": root, "xsrf": token, "at": request.url.path, **values})
+        root = request.scope.get("app_root_path", request.scope.get("root_path", ""))  # also of no such file
+        known_to_all = {"root": root, "xsrf": token, "at": request.url.path}
+        html = _environment().get_template(template).render(known_to_all | values)
         response = HTMLResponse(html.encode(errors="replace"), status)  # a note may hold what is no text
         if not known:
             response.set_cookie(XSRF, token, path=f"{root}/", httponly=True, samesite="strict")
@@ -69,19 +68,6 @@ def query(request: Request, **changed: str | None) -> str:
     return urlencode({name: value for name, value in kept.items() if value})
 
 
-def rendered(template: str, values: Mapping[str, Any]) -> str:
-    """Return a template filled with values."""
-    return _environment().get_template(template).render(values)
-
-
-def static(name: str) -> tuple[bytes, str]:
-    """Return a static file and its kind; raise UserError for a name that is none of ours."""
-    found = {each.name: each for each in resources.files("trainlab.board").joinpath("static").iterdir()}
-    if name not in found:
-        raise UserError(f"There is no file {name!r}.")
-    return found[name].read_bytes(), mimetypes.guess_type(name)[0] or "text/plain"
-
-
 @functools.cache
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -101,4 +87,5 @@ def _environment() -> Environment:
         "duration": display.duration,
         "age": display.age,
     }
+    made.globals["mark"] = remarks.mark
     return made

@@ -15,12 +15,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.datastructures import FormData
 
-from trainlab.board import asking, audit, pages
-from trainlab.board.asking import Asked
+from trainlab.board import asking, pages
 from trainlab.errors import UserError
 from trainlab.run import remarks
 from trainlab.runs import columns, display, folding, grouping, query, ranking
@@ -28,6 +26,7 @@ from trainlab.runs import columns, display, folding, grouping, query, ranking
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from trainlab.board.asking import Asked
     from trainlab.board.pages import Board
     from trainlab.runs.listing import Row
 
@@ -126,26 +125,24 @@ def router(board: Board) -> APIRouter:
         answer.set_cookie(COOKIE, quote(names), age, path=path, httponly=True, samesite="strict")
         return answer
 
-    @routes.post("/do/tag")
-    @routes.post("/do/note")
-    def say(request: Request, form: Annotated[FormData, Depends(asking.posted)]) -> Response:
-        with audit.noted(board.logs, "note" if "note" in form else "tag", [str(form.get("run", ""))]) as line:
-            asked = Asked(board, request, form, line)
-            row = asked.row()
-            if "tags" in form:
-                wanted = asked.text("tags").split()
-                given = remarks.tag(row.folder, wanted).tags
-                if gone := [each for each in given if each not in wanted]:
-                    remarks.untag(row.folder, gone)
-            if "note" in form:
-                remarks.note(row.folder, asked.text("note"))
-            line.outcome = "kept"
-        board.live.look_again()
-        if asked.text("to") == "run":
-            return asking.redirected(request, asking.page_of(row.label))
-        return _back(request, asked.text("back"), edit="")
-
     return routes
+
+
+def note(asked: Asked) -> Response:
+    """Keep what somebody says of a run; the form comes again where it can't be, or another was faster."""
+    row, shown = asked.row(), asked.text("shown")
+    said = remarks.Remarks(tags=asked.text("tags").split(), note=asked.text("note"))
+    try:
+        remarks.replace(row.folder, said, shown)
+    except UserError as error:
+        asked.line.outcome = f"refused: {error}"
+        now = error.now if isinstance(error, remarks.ChangedError) else shown
+        told = {"label": row.label, "said": said, "shown": now, "back": asked.form.get("back")}
+        return asked.board.page(asked.request, "note.html", 422, fault=str(error), **told)
+    asked.line.outcome = "kept"
+    if "back" in asked.form:
+        return _back(asked.request, asked.text("back"), edit="")
+    return asking.redirected(asked.request, asking.page_of(row.label))
 
 
 def view(rows: Sequence[Row], choice: Choice, kept: str = "") -> View:
@@ -171,6 +168,7 @@ def view(rows: Sequence[Row], choice: Choice, kept: str = "") -> View:
         if found.columns and choice.by == "settings" and "n" not in found.columns:
             found.columns.insert(0, "n")  # what was kept was chosen where no seeds are folded
     found.columns = found.columns or _defaults(left, choice.by)
+    found.known.sort(key=[*found.columns, *found.known].index)  # to take one out moves no other
     found.rows = list(grouping.titled(left, choice.by, found.sorted_by))
     found.sizes = Counter(title for title, _ in found.rows)
     return found

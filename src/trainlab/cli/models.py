@@ -16,7 +16,6 @@ from trainlab.errors import UserError
 if TYPE_CHECKING:
     from trainlab.serving.export import Recipe
 
-EXPORT = "export.py"  # of an experiment
 SHOWN = ("val/", "test/")  # metrics that are shown
 
 
@@ -122,14 +121,14 @@ def recipe_of(folder: Path) -> Recipe:
     """Return what a run becomes, as its experiment says; raise UserError where none does."""
     from trainlab.run import record
 
-    name, known = record.read(folder).experiment, experiments.with_file(EXPORT)
+    name, known = record.read(folder).experiment, experiments.with_file(experiments.EXPORT)
     if name not in known:
         raise UserError(
             f"{folder.name} is a run of {name}, which says nothing of how it is exported. Known: "
             f"{', '.join(known) or 'none'}; for a LightningModule of your own: trainlab export-model "
             f"module:function --run {folder.name}"
         )
-    return experiments.load(name, Path(EXPORT).stem).recipe(folder)
+    return experiments.load(name, Path(experiments.EXPORT).stem).recipe(folder)
 
 
 def check_model(

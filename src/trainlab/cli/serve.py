@@ -7,16 +7,13 @@ import os
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from trainlab.cleaning import printable
 from trainlab.cli.options import Logs
 from trainlab.errors import UserError, nearest, some
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 def serve(
@@ -76,7 +73,7 @@ def name_of(wanted: str, logs: Path | None) -> str:
         part for each in runs for part in (each, Path(each).name)
     }
     if exact or find.is_run(given):
-        return of_run(find.find(wanted, logs), known)
+        return of_run(find.find(wanted, logs))
     if len(matches := [name for name in known if wanted in name]) == 1:
         own = matches[0].rpartition("-")[0]
         if others := [each for each in runs if wanted.strip("/") in each and Path(each).name != own]:
@@ -88,7 +85,7 @@ def name_of(wanted: str, logs: Path | None) -> str:
     if matches:
         raise UserError(f"{wanted!r} means {len(matches)} bundles: {some(matches)}. Write more of the name.")
     if any(wanted.strip("/") in label for label in runs):
-        return of_run(find.find(wanted, logs), known)
+        return of_run(find.find(wanted, logs))
     alike = [*known, *(name.rpartition("-")[0] for name in known), *(Path(each).name for each in runs)]
     raise UserError(
         f"No bundle and no run {wanted!r}.{nearest(wanted, alike)} "
@@ -97,7 +94,7 @@ def name_of(wanted: str, logs: Path | None) -> str:
     )
 
 
-def of_run(folder: Path, known: Sequence[str]) -> str:
+def of_run(folder: Path) -> str:
     """Return the newest bundle of a run that a page can show, made now where there is none.
 
     Where the run has trained on since then, that is said.
@@ -108,19 +105,17 @@ def of_run(folder: Path, known: Sequence[str]) -> str:
     from trainlab.run.restoring import BEST
     from trainlab.serving import export, served
 
-    noted = getattr(record.read(folder), "exports", None)
-    for each in reversed(noted if isinstance(noted, list) else []):
-        if isinstance(each, dict) and each.get("kind") in served.KINDS and each.get("folder") in known:
-            if _newer(folder / BEST, each.get("at")):
-                run = folder.resolve().name
-                print(
-                    printable(
-                        f"{run} has a better checkpoint since this bundle was made. To serve that: "
-                        f"trainlab export-model {run}, then this again."
-                    )
+    run = folder.resolve().name
+    if made := served.made_of(record.read(folder)):
+        if _newer(folder / BEST, made.get("at")):
+            print(
+                printable(
+                    f"{run} has a better checkpoint since this bundle was made. To serve that: "
+                    f"trainlab export-model {run}, then this again."
                 )
-            return str(each["folder"])
-    print(printable(f"{folder.resolve().name} has no bundle in {paths.models()} yet: it is exported first."))
+            )
+        return str(made["folder"])
+    print(printable(f"{run} has no bundle in {paths.models()} yet: it is exported first."))
     return export.export(folder, recipe_of(folder), paths.models()).folder.name
 
 

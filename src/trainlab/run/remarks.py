@@ -6,8 +6,9 @@ ours. There they lie in a file of their own beside the event files, which Tensor
 
 from __future__ import annotations
 
+import hashlib
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
@@ -33,6 +34,20 @@ class Remarks(BaseModel):
     note: str = ""
 
 
+class ChangedError(UserError):
+    """Somebody else has said something meanwhile; `now` is the mark of what stands there."""
+
+    def __init__(self, present: Remarks) -> None:
+        tags, note = " ".join(present.tags) or "none", present.note or "none"
+        super().__init__(f"Somebody else has changed this meanwhile. Now there: tags: {tags}; note: {note}")
+        self.now = mark(present.tags, present.note)
+
+
+def mark(tags: Sequence[str], note: str) -> str:
+    """Return what tells remarks from others: a form holds it of those that it shows."""
+    return hashlib.sha256(repr(([*tags], note)).encode()).hexdigest()[:16]
+
+
 def read(folder: Path) -> Remarks:
     """Return the remarks on a run; raise UserError when the file that holds them can't be read."""
     if (folder / record.FILE).exists():
@@ -53,12 +68,7 @@ def tag(folder: Path, names: Sequence[str]) -> Remarks:
 
     Raises UserError for a tag that can't be one, or when the run's folder can't be written.
     """
-    for name in names:
-        if not _TAG.fullmatch(name) or name.startswith("-") or name.lower() == "none":
-            raise UserError(
-                f"{name!r} can't be a tag. Expected up to {LONGEST_TAG} letters, digits and . _ - + : / @, "
-                "no blanks or commas, such as baseline; 'none' is what filters call no tag."
-            )
+    _check_tags(names)
     return _change(folder, lambda known: {"tags": list(dict.fromkeys([*known.tags, *names]))})
 
 
@@ -79,12 +89,52 @@ def untag(folder: Path, names: Sequence[str]) -> Remarks:
 
 def note(folder: Path, text: str) -> Remarks:
     """Replace a run's note; '' removes it. Raises UserError when it is too long or can't be written."""
-    if len(text) > LONGEST_NOTE:
-        raise UserError(f"The note has {len(text):,} characters. Expected at most {LONGEST_NOTE:,}.")
+    _check_note(text)
     return _change(folder, lambda _: {"note": text.strip()})
 
 
-def _change(folder: Path, change: Callable[[Remarks], dict[str, list[str]] | dict[str, str]]) -> Remarks:
+def replace(folder: Path, new: Remarks, shown: str) -> Remarks:
+    """Replace tags and note at once, where they still are what somebody has seen who says something else.
+
+    Args:
+        folder: The run's.
+        new: What is said.
+        shown: The `mark` of what was shown.
+
+    Returns:
+        What stands there.
+
+    Raises:
+        ChangedError: They aren't, and aren't what is said either; nothing is changed.
+        UserError: A tag can't be one, the note is too long, or the run's folder can't be written.
+    """
+    _check_tags(new.tags)
+    _check_note(new.note)
+    wanted = Remarks(tags=list(dict.fromkeys(new.tags)), note=new.note.strip())
+
+    def replaced(known: Remarks) -> dict[str, Any]:
+        if known != wanted and mark(known.tags, known.note) != shown:
+            raise ChangedError(known)
+        return wanted.model_dump()
+
+    return _change(folder, replaced)
+
+
+def _check_tags(names: Sequence[str]) -> None:
+    for name in names:
+        if not _TAG.fullmatch(name) or name.startswith("-") or name.lower() == "none":
+            raise UserError(
+                f"{name!r} can't be a tag. Expected up to {LONGEST_TAG} letters, digits and . _ - + : / @, "
+                "no blanks or commas, such as baseline; 'none' is what filters call no tag."
+            )
+
+
+def _check_note(text: str) -> None:
+    if len(text) > LONGEST_NOTE:
+        raise UserError(f"The note has {len(text):,} characters. Expected at most {LONGEST_NOTE:,}.")
+
+
+def _change(folder: Path, change: Callable[[Remarks], dict[str, Any]]) -> Remarks:
     """Write what `change` makes of the remarks, and return them; a running process may write there, too."""
     try:
         with lock.exclusive(folder):

@@ -79,6 +79,11 @@ def remark(folds: Sequence[Folded], rows: Sequence[Row]) -> str:
     return f"The filter leaves out {missing} runs of these settings: means count what it lets through alone."
 
 
+def members(row: Row) -> list[Row]:
+    """Return the runs that a row stands for: those of several seeds, or itself."""
+    return row.members if isinstance(row, Folded) else [row]
+
+
 def seed_of(row: Row) -> int | None:
     """Return a run's seed, of its settings or its record; None where neither is known."""
     found = row.config.get(SEED, row.record.seed if row.record else None)

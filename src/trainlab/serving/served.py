@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainlab import files, paths, untrusted
 from trainlab.serving import bundle
@@ -10,6 +10,8 @@ from trainlab.serving.bundle import BundleError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from trainlab.run.record import Record
 
 FILE = "served"  # in models/
 LARGEST = 1 << 12  # bytes
@@ -38,6 +40,17 @@ def names() -> list[str]:
             "Choose again: trainlab serve RUN --choose"
         )
     return found
+
+
+def made_of(recorded: Record) -> dict[str, Any] | None:
+    """Return the newest bundle in models/ of a run that there is a page for, as the run's record notes it."""
+    noted = getattr(recorded, "exports", None)
+    for each in reversed(noted if isinstance(noted, list) else []):
+        if isinstance(each, dict) and each.get("kind") in KINDS:
+            name = str(each.get("folder"))
+            if bundle.NAME.fullmatch(name) and (paths.models() / name).is_dir():
+                return each
+    return None
 
 
 def choose(chosen: Sequence[str]) -> None:

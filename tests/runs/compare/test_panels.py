@@ -16,13 +16,25 @@ def test_seeds_are_one_line_that_is_named_with_their_number():
         row(f"m{m}s{s}", loss=m + s / 10, config={"margin": m, "seed": s}) for m in (1, 2) for s in (0, 1, 2)
     ]
     compared = comparison(rows, CompareConfig.parse({}))
-    lines = panels.lines_of(compared, seeds=True)
+    lines = panels.lines_of(compared.folded)
     assert [[each.run for each in line] for line in lines] == [
         ["m1s0", "m1s1", "m1s2"],
         ["m2s0", "m2s1", "m2s2"],
     ]
     assert panels.names_of(lines) == ["margin 1 (3 seeds)", "margin 2 (3 seeds)"]
-    assert len(panels.lines_of(compared, seeds=False)) == 6
+    assert len(panels.lines_of(compared)) == 6
+
+
+def test_of_too_many_settings_those_with_the_best_means_are_drawn():
+    losses = {1: (0.1, 0.9), 2: (0.3, 0.4), 3: (0.5, 0.6)}
+    rows = [
+        row(f"m{margin}s{seed}", loss=loss, config={"margin": margin, "seed": seed})
+        for margin, own in losses.items()
+        for seed, loss in enumerate(own)
+    ]
+    compared = comparison(rows, CompareConfig.parse({}), most=2).folded
+    assert [each.run for (each, _) in panels.lines_of(compared)] == ["m2s0", "m1s0"]
+    assert "Of 3 settings with curves the best 2 are drawn." in compared.left_out()
 
 
 def test_what_cannot_be_drawn_is_null_and_places_rise(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -153,6 +153,11 @@ class Comparison:
         return folding.fold(self.rows)
 
     @property
+    def folded(self) -> Comparison:
+        """Return the same with one row for runs that differ by the seed alone: their mean, see `folding`."""
+        return replace(self, rows=[*self.folds])
+
+    @property
     def repeats(self) -> bool:
         """Return whether any setting was run with several seeds."""
         return len(self.folds) < len(self.rows)
@@ -187,7 +192,7 @@ class Comparison:
     @cached_property
     def points(self) -> pd.DataFrame:
         """The points of the curves that are drawn."""
-        return curves.points(self.drawn, self.tags)
+        return curves.points([run for row in self.drawn for run in folding.members(row)], self.tags)
 
     def left_out(self) -> list[str]:
         """Return a sentence for each reason why runs are missing among the curves."""
@@ -195,10 +200,11 @@ class Comparison:
             return []
         having, points, x = len(self.having), self.points, self.config.x
         first, sentences = "best" if self.ranked else "newest", []
+        kind = "settings" if columns.folded(self.rows) else "runs"
         if without := len(self.rows) - having:
-            sentences.append(f"{without} of {len(self.rows)} runs have no {' or '.join(self.tags)}.")
+            sentences.append(f"{without} of {len(self.rows)} {kind} have no {' or '.join(self.tags)}.")
         if having > self.most:
-            sentences.append(f"Of {having} runs with curves the {first} {self.most} are drawn.")
+            sentences.append(f"Of {having} {kind} with curves the {first} {self.most} are drawn.")
         if placeless := sorted(set(points["run"]) - set(points.dropna(subset=[x.value])["run"])):
             sentences.append(_PLACELESS[x].format(", ".join(placeless)))
         steps = points.groupby(["run", "tag"], sort=False)["step"].agg(["nunique", "size"])

@@ -21,11 +21,9 @@ if TYPE_CHECKING:
 MOST_POINTS = 1000  # of a curve
 
 
-def lines_of(compared: Comparison, seeds: bool) -> list[list[Row]]:
-    """Return the runs of each line: one, or with `seeds` those that differ by the seed alone."""
-    if not seeds:
-        return [[row] for row in compared.drawn]
-    return [each.members for each in folding.fold(compared.having)[: compared.most]]
+def lines_of(compared: Comparison) -> list[list[Row]]:
+    """Return the runs of each line: one, or of a folded comparison those that differ by the seed alone."""
+    return [folding.members(row) for row in compared.drawn]
 
 
 def names_of(lines: Sequence[Sequence[Row]]) -> list[str]:
@@ -82,7 +80,7 @@ def file(compared: Comparison, seeds: bool, kind: str, form: str, log: bool = Fa
     """
     rows, metric, config = compared.comparable, compared.metric, compared.config
     if kind == "curves":
-        lines = lines_of(compared, seeds)
+        lines = lines_of(compared.folded if seeds else compared)
         named = zip(lines, names_of(lines), strict=True)
         parts = [of_line(line, name, compared.tags, config.x) for line, name in named]
         frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*curves.POINTS])
