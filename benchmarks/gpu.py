@@ -85,9 +85,10 @@ def tables(device: str) -> list[Table]:
         Table(
             "A training step",
             "Seconds of forward, loss, backward and AdamW with dropout: medians of the steps in turn, with "
-            "their range; benchmarks/news_step.md says what the ways are. Titles are the sample's words, as "
-            "many as MIND's have: 11, give or take 3. The share is that of the matrix products a step needs, "
-            "for real tokens alone, in the fast step's time; the peak is of products in turn with the steps.",
+            "their range; benchmarks/news_step.md says what the ways are. Titles are the sample's words, 11 "
+            "of them as MIND's have in the mean, with an assumed spread of 3. The share is that of the "
+            "matrix products a step needs, for real tokens alone, in the fast step's time; the peak is of "
+            "products in turn with the steps.",
             (
                 *(*label, "texts", "real tokens", "as published", "plain", "fast", "sentence-transformers"),
                 *("sentence-transformers / fast", "share of the peak", "peak, TFLOP/s"),
