@@ -9,10 +9,9 @@ from experiments.news import article
 from experiments.news import train as news
 from experiments.news.config import NewsConfig
 from experiments.sentiment import train as sentiment
-from experiments.sentiment.config import SentimentConfig
 from trainlab.errors import UserError
 from trainlab.run.metrics import Summary, directions_of, given_directions, well_known
-from trainlab.training.config import TrainingConfig
+from trainlab.training.config import FineTuneConfig, TrainingConfig
 
 
 @pytest.mark.parametrize(
@@ -80,7 +79,7 @@ def test_every_metric_that_an_experiment_calls_important_or_chooses_by_has_a_dir
         summary = Summary(given_directions(experiment.METRICS))
         assert all(summary.direction(tag) for tag in experiment.METRICS)
     assert set(article.LOSSES.values()) == {"min"}
-    for monitored in (NewsConfig().monitor, TrainingConfig().monitor, SentimentConfig().metric_for_best):
+    for monitored in (NewsConfig().monitor, TrainingConfig().monitor, FineTuneConfig().metric_for_best):
         assert well_known(monitored)
 
 

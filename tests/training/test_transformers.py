@@ -336,6 +336,21 @@ def test_settings_say_which_weights_are_best(
     assert (told.metric_for_best_model, told.greater_is_better) == (name, greater)
 
 
+def test_the_last_weights_are_kept_where_no_metric_chooses(tmp_path: Path) -> None:
+    config = settings(metric_for_best="last")
+    with trainlab.Run("tuned", config, logs=tmp_path, monitor=False) as run:
+        trained = tune(run, config=config, options={"args": arguments_of(run, config)})
+    assert {checkpoint.step_of(path) for path in checkpoint.full_states(run.folder)} == {5, 10}
+    assert len(said(trained, "eval_loss")) == 4, "it is evaluated as ever"
+    assert trained.state.best_model_checkpoint is None
+    assert "best_checkpoint" not in json.loads((run.folder / "run.json").read_text())
+
+
+def test_patience_without_a_metric_is_refused() -> None:
+    with pytest.raises(UserError, match=r"patience=3 metric_for_best=last: no metric says when to stop"):
+        settings(metric_for_best="last", patience=3).check_machine()
+
+
 def test_a_metric_without_a_direction_is_refused_among_settings_too(tmp_path: Path) -> None:
     config = settings(metric_for_best="val/skill")
     with (

@@ -82,7 +82,7 @@ class Data(lightning.LightningDataModule):
         return self._loader(self._parts["training"], shuffle=True)
 
     def val_dataloader(self) -> DataLoader:
-        """Return batches of the reviews that a step is chosen by."""
+        """Return batches of the reviews that are looked at while it trains."""
         return self._loader(self._parts["validation"])
 
     def test_dataloader(self) -> DataLoader:

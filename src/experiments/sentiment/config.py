@@ -24,7 +24,7 @@ class SentimentConfig(FineTuneConfig):
 
     Training: the defaults fit the sample. The chapter's own: data=imdb backbone=distilbert-base-uncased
     max_tokens=512 epochs=3 batch_size=16 learning_rate=5e-5 warmup_steps=100 logging_steps=50
-    precision=16-mixed.
+    metric_for_best=val/loss precision=16-mixed.
     """
 
     data: PathOrName = "sample"
@@ -32,12 +32,14 @@ class SentimentConfig(FineTuneConfig):
     test: float = Field(0.25, gt=0, lt=1)
     backbone: PathOrName = "minilm"
     max_tokens: int = Field(128, ge=3, le=512)
-    epochs: int = Field(4, ge=1)
+    epochs: int = Field(6, ge=1)
     batch_size: int = Field(8, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
     warmup_steps: int = Field(15, ge=0)
     logging_steps: int = Field(4, ge=1)
-    metric_for_best: Literal["val/loss", "val/accuracy", "val/f1", "val/precision", "val/recall"] = "val/loss"
+    metric_for_best: Literal["last", "val/loss", "val/accuracy", "val/f1", "val/precision", "val/recall"] = (
+        "last"
+    )
 
     def check_machine(self) -> None:
         """Check that this machine has the device and can get the backbone; raise UserError otherwise."""

@@ -20,6 +20,7 @@ from trainlab.run.restoring import BEST
 from trainlab.run.run import Run
 from trainlab.runs.frames import scalars
 from trainlab.runs.plots import plot_curves
+from trainlab.training.config import LAST
 from trainlab.training.transformers import arguments, limited
 from trainlab.training.unpadded import STACKS, unpadded
 from trainlab.training.workers import set_threads
@@ -52,7 +53,7 @@ CHOICES = {"val/loss": np.argmin, "val/accuracy": np.argmax}  # the first of equ
 
 @dataclass
 class Result:
-    """What a run gave: its folder, the reviews, the best step's network, and its answers on the test.
+    """What a run gave: its folder, the reviews, the network that is kept, and its answers on the test.
 
     `answers` are the test's reviews [text, label] with the probability that each is positive, by the network
     (`positive`) and by TF-IDF (`tfidf`).
@@ -135,7 +136,7 @@ class Result:
 
 
 def train(config: SentimentConfig) -> Result:
-    """Fine-tune, measure the best step's network on the test, and record everything in a run's folder.
+    """Fine-tune, measure the network that is kept on the test, and record everything in a run's folder.
 
     With `resume` a run goes on from its newest checkpoint. With `fast_dev_run` a few batches are trained on,
     to see that all of it works, and nothing is recorded.
@@ -186,8 +187,10 @@ def _record(run: Run, config: SentimentConfig, reviews: Reviews, classifier: Cla
         state = trainer.state
         step = state.best_global_step or state.global_step
         classifier.save(run.folder / BEST, step)
-        best = {"path": BEST, "monitor": config.metric_for_best, "value": state.best_metric}
-        run.update(best_checkpoint=best | {"step": step})
+        best = {"path": BEST, "step": step}
+        if config.metric_for_best != LAST:
+            best |= {"monitor": config.metric_for_best, "value": state.best_metric}
+        run.update(best_checkpoint=best)
         _finish(run, result, state.global_step)
     return result
 

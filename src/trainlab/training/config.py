@@ -206,9 +206,12 @@ class TrainingConfig(CommonConfig):
             )
 
 
+LAST = "last"  # no metric chooses: the last weights are the run's
+
+
 def as_tag(name: str) -> str:
     """Return our tag for one of Transformers' names: 'accuracy' and 'eval_accuracy' are 'val/accuracy'."""
-    return name if "/" in name or not name else f"val/{name.removeprefix('eval_')}"
+    return name if "/" in name or name in ("", LAST) else f"val/{name.removeprefix('eval_')}"
 
 
 class FineTuneConfig(CommonConfig):
@@ -217,8 +220,8 @@ class FineTuneConfig(CommonConfig):
     AdamW with `weight_decay`; `batch_size` examples a step; the learning rate rises to `learning_rate` in
     `warmup_steps` and falls to 0 in a straight line. Each `logging_steps` the losses are logged and the
     model is evaluated, in batches of `eval_batch_size`. The weights with the best `metric_for_best` are kept
-    (`greater_is_better` is another name of `mode`); with `patience` the training ends after so many
-    evaluations in a row without a better one. `num_workers=auto` is 0.
+    (last: those of the last step; `greater_is_better` is another name of `mode`); with `patience` the
+    training ends after so many evaluations in a row without a better one. `num_workers=auto` is 0.
 
     The defaults are those of "Mastering Transformers", chapter 5.
     """
@@ -241,3 +244,12 @@ class FineTuneConfig(CommonConfig):
         "greater_is_better": "mode",
         "early_stopping_patience": "patience",
     }
+
+    def check_machine(self) -> None:
+        """Check the machine, and that `patience` has a metric to watch; raise UserError otherwise."""
+        super().check_machine()
+        if self.patience is not None and self.metric_for_best == LAST:
+            raise UserError(
+                f"patience={self.patience} metric_for_best={LAST}: no metric says when to stop. Name one, "
+                "such as metric_for_best=val/loss, or leave patience out."
+            )

@@ -20,7 +20,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 from trainlab.errors import UserError
 from trainlab.run import checkpoint, signals
 from trainlab.run.metrics import AUTO
-from trainlab.training.config import as_tag
+from trainlab.training.config import LAST, as_tag
 from trainlab.training.seed import precision_of, random_state, set_random_state
 
 if TYPE_CHECKING:
@@ -256,8 +256,10 @@ def arguments(run: Run, config: FineTuneConfig) -> transformers.TrainingArgument
     """Return the arguments of a Trainer that follow from an experiment's settings.
 
     Its checkpoints lie in the run's folder, the best model's always among them; that is loaded at the end.
+    With `metric_for_best=last` there is none, and RunCallback alone says when to save.
     """
-    direction = run.direction(config.metric_for_best, config.mode)
+    chosen = "" if config.metric_for_best == LAST else config.metric_for_best
+    direction = run.direction(chosen, config.mode) if chosen else None
     on_cpu, precision, tried = config.device == "cpu", precision_of(run, config), config.fast_dev_run
     made = transformers.TrainingArguments(
         output_dir=str(run.folder if tried else run.checkpoints),
@@ -271,10 +273,10 @@ def arguments(run: Run, config: FineTuneConfig) -> transformers.TrainingArgument
         logging_steps=config.logging_steps,
         logging_nan_inf_filter=False,  # a loss that is no number is to be seen
         eval_strategy="steps",
-        save_strategy="no" if tried else "best",
-        save_total_limit=config.keep + 1,
-        load_best_model_at_end=not tried,
-        metric_for_best_model=config.metric_for_best.removeprefix("val/"),
+        save_strategy="best" if chosen and not tried else "no",
+        save_total_limit=config.keep + bool(chosen),
+        load_best_model_at_end=bool(chosen) and not tried,
+        metric_for_best_model=chosen.removeprefix("val/") or None,
         greater_is_better=None if direction is None else direction == "max",
         restore_callback_states_from_checkpoint=True,  # of early stopping
         bf16=precision == "bf16-mixed",

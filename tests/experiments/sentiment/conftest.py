@@ -51,6 +51,8 @@ def tiny(tiny_bert: Path, reviews_csv: Path) -> SentimentConfig:
         learning_rate=5e-3,
         warmup_steps=2,
         logging_steps=2,
+        metric_for_best="val/loss",
+        seed=1,
         num_workers=0,
         accelerator="cpu",
     )

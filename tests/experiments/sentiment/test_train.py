@@ -93,6 +93,17 @@ def test_the_figures_are_those_of_the_best_step(result: Result) -> None:
     assert saved["global_step"] - 1 == min(losses, key=lambda step: losses[step])
 
 
+def test_the_last_step_is_kept_where_no_metric_is_named(tiny: SentimentConfig, result: Result) -> None:
+    kept = train(tiny.model_copy(update={"metric_for_best": "last"}))
+    record = json.loads((kept.run / "run.json").read_text())
+    assert record["best_checkpoint"] == {"path": "checkpoints/best.ckpt", "step": 24}
+    saved = checkpoint.load(kept.run / "checkpoints" / "best.ckpt")
+    assert saved["global_step"] == 24
+    assert curve(kept.run, "val/loss") == curve(result.run, "val/loss"), "the training is the same"
+    found = predict(kept.run, kept.answers["text"].tolist())
+    assert np.allclose(found["positive"], kept.answers["positive"], atol=1e-6)
+
+
 def test_the_checkpoint_predicts_alone(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("experiments.sentiment.model.locate", None)  # no backbone is looked for
     texts = result.answers["text"].tolist()
