@@ -6,10 +6,13 @@ resumed training draws what it would have drawn.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 LEVELS = 2**16  # of the 16 random bits that decide on a number
 SEEDS = 2**62
 
@@ -28,7 +31,7 @@ class QuickDropout(nn.Dropout):
         return input * kept.to(input.dtype).mul_(LEVELS / (LEVELS - level))
 
 
-def quick_dropout(model: nn.Module) -> nn.Module:
+def quick_dropout(model: AnyModule) -> AnyModule:
     """Let each `torch.nn.Dropout` of a model be a `QuickDropout`, in place; others stay. Return the model."""
     for parent in model.modules():
         for name, child in parent.named_children():
