@@ -126,9 +126,9 @@ EXPLAINED = (
     "the test part; p of the difference to TF-IDF in accuracy.\n",
     "The tests were opened twice. The network of four epochs, of whose steps the one with the least loss on "
     "the validation part was kept, was not shown to be better than TF-IDF on the sample. Then epochs and "
-    "step were chosen on the sample's validation parts of five seeds, each cut in halves 200 times, to choose on "
-    "one and to be measured on the other: .767 by the loss of four epochs, .782 the last step, .766 and .807 "
-    "of six epochs.\n",
+    "step were chosen on the sample's validation parts of five seeds, each cut in halves 200 times, to "
+    "choose on one and to be measured on the other: .767 by the loss of four epochs, .782 the last "
+    "step, .766 and .807 of six epochs.\n",
 )
 NOTES = {
     "imdb_sentences": "1,000 sentences of IMDb's reviews, half of each label (D. Kotzias and others, 'From "
