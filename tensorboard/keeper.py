@@ -257,8 +257,10 @@ def listening(address: str) -> socket.socket:
         path.unlink()
     listener = socket.socket(socket.AF_UNIX)
     mask = os.umask(0o177)  # nobody else's to ask, whatever the folder is open to
-    listener.bind(address)
-    os.umask(mask)
+    try:
+        listener.bind(address)
+    finally:
+        os.umask(mask)
     listener.listen(LINE)
     return listener
 
