@@ -47,19 +47,8 @@ os.environ.pop("COLUMNS", None)  # of the terminal at hand, or what a worker has
 os.environ.setdefault("TRAINLAB_QUIET", "1")  # runs say where they lie only where a test wants it
 side_by_side.share_the_cores()
 
-UMASK = os.umask(0o022)
-os.umask(UMASK)
-
 skipped: dict[str, str] = {}
 deselected: Counter[str] = Counter()
-
-
-@pytest.fixture(autouse=True)
-def umask_as_ever() -> Iterator[None]:
-    """Take back what a service that is loaded into the test's own process does to files of later tests."""
-    os.umask(UMASK)
-    yield
-    os.umask(UMASK)
 
 
 def pytest_configure(config: pytest.Config) -> None:

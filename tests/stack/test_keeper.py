@@ -53,6 +53,10 @@ def test_a_socket_that_an_earlier_one_has_left_is_taken_over_and_is_nobody_else_
     with pytest.raises(OSError, match="in use"):
         keeper.listening("./file")
     assert (tmp_path / "file").read_text() == "mine"
+    (tmp_path / "later").touch()
+    assert stat.S_IMODE((tmp_path / "later").stat().st_mode) & 0o600 == 0o600
+    (tmp_path / "folder").mkdir()
+    assert (tmp_path / "folder").stat().st_mode & stat.S_IXUSR, "what is made later has the mode that it had"
 
 
 @pytest.mark.parametrize("length", [2**63 - 1, 2**40, 5 * 2**30, keeper.LARGEST + 1])
