@@ -12,13 +12,13 @@ none: a paired t-test over the test's items, each item's figures being the mean 
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import outcomes
 import torch
 from scipy.stats import ttest_rel
 
@@ -57,10 +57,10 @@ def main() -> None:
     for way in chosen or WAYS:
         for seed in SEEDS if way in OURS or way == RIVAL else [0]:
             config = NewsConfig.parse({"data": data, "seed": seed})
-            known = outcomes().get(Path(data).stem, {}).get(way, {})
+            known = outcomes.read(KEPT).get(Path(data).stem, {}).get(way, {})
             if str(seed) not in known:
                 print(f"{data}, {way}, seed {seed}", flush=True)
-                keep(Path(data).stem, way, seed, measured(way, config))
+                outcomes.keep(KEPT, Path(data).stem, way, seed, measured(way, config))
     write_table()
 
 
@@ -179,29 +179,15 @@ def rival(examples: Examples, config: NewsConfig, rate: float) -> tuple[float, N
     return best[0], best[1]
 
 
-def outcomes() -> dict[str, Any]:
-    return json.loads(KEPT.read_text()) if KEPT.exists() else {}
-
-
-def keep(data: str, way: str, seed: int, found: dict[str, Any]) -> None:
-    known = outcomes()
-    known.setdefault(data, {}).setdefault(way, {})[str(seed)] = found
-    KEPT.write_text(json.dumps(known))
-
-
 def write_table() -> None:
     """Write the outcomes side by side, a table for each data set."""
-    lines = ["# How good the news network is, on items that chose nothing\n", *EXPLAINED]
-    for data, known in outcomes().items():
-        lines += [
-            f"\n## {data}\n",
-            NOTES.get(data, ""),
-            f"| | seeds | {' | '.join(FIGURES)} |",
-            "| --- | ---: |" + " ---: |" * 5,
-        ]
+
+    def rows(known: dict[str, Any]) -> list[str]:
         means = {way: averaged(known[way]) for way in WAYS if way in known}
-        lines += [row(way, known[way], means) for way in means]
-    KEPT.with_suffix(".md").write_text("\n".join(lines) + "\n")
+        return [row(way, known[way], means) for way in means]
+
+    title = "# How good the news network is, on items that chose nothing\n"
+    outcomes.write_table(KEPT, [title, *EXPLAINED], NOTES, ["seeds", *FIGURES], rows)
 
 
 EXPLAINED = (

@@ -11,7 +11,6 @@ the test's reviews, each review's figure being the share of the seeds in which i
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import outcomes
 import torch
 from scipy.stats import ttest_rel
 from sklearn.linear_model import LogisticRegressionCV
@@ -50,12 +50,10 @@ def main() -> None:
     name = Path(data).stem
     for way in chosen or (TFIDF, VECTORS, OURS):
         for seed in SEEDS:
-            known = outcomes()
-            if str(seed) not in known.get(name, {}).get(way, {}):
+            if str(seed) not in outcomes.read(KEPT).get(name, {}).get(way, {}):
                 print(f"{data}, {way}, seed {seed}", flush=True)
                 found = judged(way, SentimentConfig.parse({"data": data, "seed": seed}))
-                known.setdefault(name, {}).setdefault(way, {})[str(seed)] = found
-                KEPT.write_text(json.dumps(known))
+                outcomes.keep(KEPT, name, way, seed, found)
     write_table()
 
 
@@ -103,22 +101,14 @@ def by_vectors(reviews: Reviews, config: SentimentConfig) -> NDArray[np.float64]
     return model.predict_proba(embedded(reviews.test["text"].tolist()))[:, 1]
 
 
-def outcomes() -> dict[str, Any]:
-    return json.loads(KEPT.read_text()) if KEPT.exists() else {}
-
-
 def write_table() -> None:
     """Write the outcomes side by side, a table for each data set."""
-    lines = ["# How good the sentiment network is, on reviews that chose nothing\n", *EXPLAINED]
-    for data, known in outcomes().items():
-        lines += [
-            f"\n## {data}\n",
-            NOTES.get(data, ""),
-            f"| | seeds | {' | '.join(FIGURES)} | p |",
-            "| --- | ---: |" + " ---: |" * (len(FIGURES) + 1),
-        ]
-        lines += [row(way, seeds, known[TFIDF]) for way, seeds in known.items()]
-    KEPT.with_suffix(".md").write_text("\n".join(lines) + "\n")
+
+    def rows(known: dict[str, Any]) -> list[str]:
+        return [row(way, seeds, known[TFIDF]) for way, seeds in known.items()]
+
+    title = "# How good the sentiment network is, on reviews that chose nothing\n"
+    outcomes.write_table(KEPT, [title, *EXPLAINED], NOTES, ["seeds", *FIGURES, "p"], rows)
 
 
 EXPLAINED = (
