@@ -39,6 +39,8 @@ from trainlab.run.metrics import Direction
 
 FILE = "run.json"
 LARGEST = 1 << 24  # bytes: a run of some ten thousand metrics
+DIGEST = "sha256"  # ends the name of a fact that tells data from other data
+DIGITS = 8  # of a digest, shown
 Status = Literal["running", "finished", "failed", "interrupted"]
 UNKNOWN = "the process ended and left no reason (killed, exit 137, or a power failure)"
 FIRST_TO_GO = 500  # of -1000 (never) to 1000: before whatever watches over the run, which has 0

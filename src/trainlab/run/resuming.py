@@ -21,7 +21,6 @@ _UNFINISHED = re.compile(r"\.(run\.json|.+\.ckpt(\.sha256)?)\.[0-9a-f]{8}\.tmp")
 # Settings that say how long to train, where no class names them; the first that is there counts
 LENGTHS = ("epochs", "max_epochs", "num_train_epochs", "num_epochs", "max_steps", "steps")
 HANDED_ON_WITHIN = 60.0  # seconds for the process that recorded a run of several hosts before to end
-DIGEST = "sha256"  # ends the name of a fact that tells data from other data
 _ABSENT = "nothing"  # in an error message, for a setting that only one side has
 
 
@@ -56,16 +55,16 @@ def check_same_data(folder: Path, before: Any, now: Any) -> None:
     Raises UserError with the digests (`sha256`, `..._sha256`) that differ.
     """
     first, second = (
-        {key: value for key, value in facts.items() if key.endswith(DIGEST)}
+        {key: value for key, value in facts.items() if key.endswith(record.DIGEST)}
         if isinstance(facts, dict)
         else {}
         for facts in (before, now)
     )
-    keys = dict.fromkeys([*first, *second])
+    keys, cut = dict.fromkeys([*first, *second]), slice(record.DIGITS)
     differing = [key for key in keys if first.get(key) != second.get(key)]
     if first and second and differing:
         found = "; ".join(
-            f"{key} {str(first.get(key, _ABSENT))[:8]} then, {str(second.get(key, _ABSENT))[:8]} now"
+            f"{key} {str(first.get(key, _ABSENT))[cut]} then, {str(second.get(key, _ABSENT))[cut]} now"
             for key in differing
         )
         raise UserError(

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainlab.run import metrics
+from trainlab.run.record import DIGEST, DIGITS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
     from trainlab.runs.listing import Row
 
 AnyRow = TypeVar("AnyRow", bound="Row")  # of one run, or of several seeds
-_DIGEST, _PATH, _SPLIT = "sha256", "path", "split"
-_DIGITS = 8  # of a digest, shown
+_PATH, _SPLIT = "path", "split"
 _LONGEST = 40  # characters of another fact
 _MOST_FACTS = 3  # that name data, where nothing distinguishes it from other data
 _ENCODER = json.JSONEncoder(sort_keys=True, default=str)  # made once: of ten thousand runs most of the time
@@ -91,7 +91,7 @@ def remark(rows: Sequence[Row], metric: str) -> str:
 def ground(row: Row) -> str:
     """Return what must be equal in two runs for their metrics to be compared."""
     facts = _facts(row)
-    if _DIGEST in facts:
+    if DIGEST in facts:
         facts.pop(_PATH, None)  # the same data may lie elsewhere
     return _ENCODER.encode(facts)
 
@@ -104,6 +104,6 @@ def _facts(row: Row) -> dict[str, Any]:
 
 
 def _cut(key: str, fact: Any) -> str:
-    if key.endswith(_DIGEST):
-        return str(fact)[:_DIGITS]
+    if key.endswith(DIGEST):
+        return str(fact)[:DIGITS]
     return (PurePath(str(fact)).name if key == _PATH else str(fact))[:_LONGEST]
